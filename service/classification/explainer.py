@@ -1,7 +1,8 @@
 """Explains one prediction by occlusion or by feature maps. Knows no HTTP.
 
 Explanations give way to predictions: their forward passes are background work in the model's own queue, use at most a
-quarter of it and of the memory for images, two seconds of the model, and few explanations run at a time.
+quarter of it and of the memory for images, and two seconds of the model. Few explanations run at a time, one per
+client.
 """
 
 import asyncio
@@ -64,7 +65,7 @@ class Explainer:
     def __init__(self, classifier: Classifier, max_queue_images: int) -> None:
         self._classifier = classifier
         self._max_images = max_queue_images // QUEUE_DIVISOR
-        self._active_count = 0
+        self._active_clients: set[str] = set()
         self._executor = ThreadPoolExecutor(1, "explain", initializer=_lower_thread_priority)
         self.is_busy = False
         """Whether its thread is running, even after `close`."""
@@ -117,15 +118,17 @@ class Explainer:
     @contextmanager
     def _limited(self, context: RequestContext) -> Iterator[None]:
         """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
-        if self._active_count >= MAX_CONCURRENT_EXPLANATIONS:
-            message = "Other explanations are being made already."
+        client = context.client
+        if client in self._active_clients or len(self._active_clients) >= MAX_CONCURRENT_EXPLANATIONS:
+            whose = "this client" if client in self._active_clients else "other clients"
+            message = f"An explanation for {whose} is being made already."
             raise self._classifier.queue_full_error(context.loaded, message, MAX_COMPUTE_MS / 1000)
-        self._active_count += 1
+        self._active_clients.add(client)
         context.background = True
         try:
             yield
         finally:
-            self._active_count -= 1
+            self._active_clients.discard(client)
 
     def _max_passes(self, loaded: LoadedVersion) -> int:
         """The number of forward passes that one explanation may use."""

@@ -11,6 +11,10 @@ from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
 
 BACKGROUND_FIRST_EVERY = 8  # batches, so that the lower priority never starves
+# While interactive requests come, background images may make a run this long, or are run one by one: an interactive
+# request that comes next waits for that run. When none has come for a second, batches of background images are full.
+MAX_BACKGROUND_RUN_S = 0.01
+INTERACTIVE_RECENT_S = 1.0
 MIN_PURGED = 64  # requests that are done but still in line, before they are removed from the middle of it
 
 
@@ -24,6 +28,7 @@ class RequestQueue:
         self._interactive: deque[QueuedRequest] = deque()
         self._background: deque[QueuedRequest] = deque()
         self._batches_formed = 0
+        self._last_interactive_s = float("-inf")
         self._done_in_line = 0
 
     def append(self, request: QueuedRequest) -> None:
@@ -33,6 +38,7 @@ class RequestQueue:
             self._admission.enqueue_background(len(request.images))
         else:
             self._interactive.append(request)
+            self._last_interactive_s = request.queued_s
 
     def discard(self, request: QueuedRequest) -> None:
         """Takes a request that is done out of line: frees the slots and the pixels of its images that still wait."""
@@ -58,8 +64,9 @@ class RequestQueue:
         if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
             queues.reverse()
         full_s, safety_factor = self._run_times.seconds(size), self._run_times.safety_factor
-        limit, rows = size, 0
+        max_rows, rows = size, 0
         for queue in queues:
+            limit = max_rows if queue is self._interactive else min(max_rows, self._background_limit(rows, size, now_s))
             while queue and rows < limit:
                 request = queue[0]
                 if request.future.done():
@@ -73,7 +80,8 @@ class RequestQueue:
                         self._fail_late(queue)
                         continue
                     if not is_late or rows:
-                        limit = min(limit, self._run_times.max_images_within(left_s, size))
+                        max_rows = min(max_rows, self._run_times.max_images_within(left_s, size))
+                        limit = min(limit, max_rows)
                     if rows >= limit:
                         break
                 count = min(waiting, limit - rows)
@@ -81,6 +89,12 @@ class RequestQueue:
                 rows += count
         self._batches_formed += bool(batch)
         return batch
+
+    def _background_limit(self, rows: int, size: int, now_s: float) -> int:
+        """The size to which background images may fill a batch that has `rows` already."""
+        if now_s - self._last_interactive_s >= INTERACTIVE_RECENT_S:
+            return size
+        return max(rows, 1, self._run_times.max_images_within(MAX_BACKGROUND_RUN_S, size))
 
     def _take(self, queue: deque[QueuedRequest], request: QueuedRequest, count: int, now_s: float) -> BatchSlice:
         start = request.batched

@@ -5,9 +5,12 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from service.classification.classifier import Classifier
-from service.classification.explainer import Explainer
-from service.imaging.decode_pool import DecodePool
+from service.classification.explainer import Explainer, Explanation
+from service.errors import QueueFull
+from service.imaging.decode_pool import JOBS_PER_THREAD, DecodePool
 from service.imaging.limits import DecodeLimits
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
@@ -48,6 +51,40 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
                 release.set()
                 assert (await explaining).passes >= 10
                 await blocked
+        await registry.close()
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_a_client_has_one_explanation_at_a_time(tmp_path: Path) -> None:
+    """One client took all permits."""
+
+    async def test() -> None:
+        write_version(tmp_path, "linear")
+        metrics = Metrics()
+        registry = Registry(Repository(tmp_path), Settings(), metrics)
+        await registry.reconcile(DesiredState())
+        release = threading.Event()
+        with closing(DecodePool(1)) as decode_pool:
+            classifier = Classifier(registry, metrics, decode_pool, limits=DecodeLimits(PIXELS), request_timeout_s=30)
+            with closing(Explainer(classifier, QUEUE_IMAGES)) as explainer:
+
+                async def explain(client: str) -> Explanation:
+                    with explainer.context("linear", None) as context:
+                        context.client = client
+                        return await explainer.preprocessed(context, image_bytes(90, 90))
+
+                blocked = [decode_pool.run("somebody else", 1, release.wait) for _ in range(JOBS_PER_THREAD)]
+                first, other = asyncio.create_task(explain("one")), asyncio.create_task(explain("other"))
+                await asyncio.sleep(0)
+                with pytest.raises(QueueFull, match="for this client"):
+                    await explain("one")
+                with pytest.raises(QueueFull, match="for other clients"):
+                    await explain("a third")
+                release.set()
+                assert (await first).image.shape == (await other).image.shape == (8, 8, 1)
+                assert (await explain("one")).image.shape == (8, 8, 1)
+                await asyncio.gather(*blocked)
         await registry.close()
 
     asyncio.run(asyncio.wait_for(test(), 60))

@@ -10,7 +10,12 @@ import pytest
 from service.errors import ExpiredInQueue
 from service.inference.admission import Admission
 from service.inference.batch import QueuedRequest
-from service.inference.request_queue import MIN_PURGED, RequestQueue
+from service.inference.request_queue import (
+    INTERACTIVE_RECENT_S,
+    MAX_BACKGROUND_RUN_S,
+    MIN_PURGED,
+    RequestQueue,
+)
 from service.inference.run_times import MIN_SAFETY_FACTOR, RunTimes
 from tests.unit.service.batching import run_in_manual_time
 
@@ -79,6 +84,37 @@ def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> 
         assert [part.request for part in queue.form_batch(4, 0.0, drop_late=True)] == [run]
         admission.reserve(4)
         assert admission.expected_done_s(4) == 2.0
+
+    run_in_manual_time(test)
+
+
+@pytest.mark.parametrize(
+    ("slow", "now_s", "sizes"),
+    [
+        (4.0, 0.5, [(1, 0), (0, 1), (0, 1), (0, 1)]),
+        (1.0, 0.5, [(1, 0), (0, 1), (0, 1), (0, 1)]),
+        (0.5, 0.5, [(1, 1), (0, 2), (0, 2), (0, 2)]),
+        (0.1, 0.5, [(1, 3), (0, 4), (0, 1), (0, 0)]),
+        (4.0, INTERACTIVE_RECENT_S, [(1, 3), (0, 4), (0, 1), (0, 0)]),
+    ],
+)
+def test_background_images_take_what_interactive_requests_leave(
+    slow: float, now_s: float, sizes: list[tuple[int, int]]
+) -> None:
+    """An image takes `slow` times as long as background images may make a run; eight of them wait. A client that had
+    its images explained made every other request wait for a full batch of them."""
+
+    async def test() -> None:
+        image_s = slow * MAX_BACKGROUND_RUN_S
+        queue, admission = queue_of({1: image_s, 4: 4 * image_s})
+        for one in (request(8, background=True), request(1)):
+            admission.reserve(len(one.images))
+            queue.append(one)
+        for interactive, background in sizes:
+            counts = [0, 0]
+            for part in queue.form_batch(4, now_s, drop_late=True):
+                counts[part.request.background] += len(part.images)
+            assert counts == [interactive, background]
 
     run_in_manual_time(test)
 
