@@ -1,5 +1,7 @@
 """Stored samples: read as they were written, and refused when they are damaged or another model's."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,64 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "bomb.npz").stat().st_size < MAX_UNPACKED_BYTES / 100
     with pytest.raises(BrokenVersion, match=f"more than the {MAX_UNPACKED_BYTES} that are allowed"):
         read_golden_samples(tmp_path / "bomb.npz", Input(height=8, width=8, channels=3), 5)
+
+
+def archive_of(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+def test_a_shape_past_the_memory_is_refused(path: Path) -> None:
+    archive_of(path, images=npy_header((2**40, 8, 6, 3)) + bytes(100))
+    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+        read_golden_samples(path, INPUT, 5)
+
+
+def test_an_encrypted_member_is_refused(path: Path) -> None:
+    archive_of(path, images=npy_header((1, 8, 6, 3)) + bytes(144))
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(BrokenVersion, match=r"is no archive of samples: .*password"):
+        read_golden_samples(path, INPUT, 5)
+
+
+def test_an_unknown_compression_is_refused(path: Path) -> None:
+    archive_of(path, images=npy_header((1, 8, 6, 3)) + bytes(144))
+    data = bytearray(path.read_bytes())
+    data[8] = 99
+    data[data.index(b"PK\1\2") + 10] = 99
+    path.write_bytes(data)
+    with pytest.raises(BrokenVersion, match=r"is no archive of samples: .*compression"):
+        read_golden_samples(path, INPUT, 5)
+
+
+def test_a_member_that_is_no_array_is_refused(path: Path) -> None:
+    archive_of(path, images=b"text")
+    with pytest.raises(BrokenVersion, match="is no archive of samples: its member 'images' is no array"):
+        read_golden_samples(path, INPUT, 5)
+
+
+def test_a_reason_is_one_short_sentence(path: Path) -> None:
+    archive_of(path, images=b"\x93NUMPY\1\0\x10\x27" + b"(" * 10_000)
+    with pytest.raises(BrokenVersion, match="is no archive of samples") as raised:
+        read_golden_samples(path, INPUT, 5)
+    assert len(raised.value.message) < 500
+
+
+@pytest.mark.parametrize("kind", ["<U4", "<c8", "<M8[s]", "|u1"])
+def test_answers_that_are_no_numbers_are_refused(path: Path, kind: str) -> None:
+    np.savez(path, images=IMAGES, float32=np.zeros((4, 5), kind))
+    with pytest.raises(BrokenVersion, match=r"answers of shape \(4, 5\)"):
+        read_golden_samples(path, INPUT, 5)
 
 
 def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
