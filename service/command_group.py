@@ -13,6 +13,11 @@ import click
 from service.exit_codes import EXIT_RETRY, EXIT_STOPPED, EXIT_USAGE_ERROR, may_pass
 
 
+def echo_line(text: str, *, err: bool = False) -> None:
+    """Prints a line. Escapes control characters in names and labels that others have chosen: terminals obey them."""
+    click.echo("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), err=err)
+
+
 class CommandGroup(click.Group):
     """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
 
@@ -44,7 +49,8 @@ class CommandGroup(click.Group):
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(EXIT_STOPPED)
-        click.echo(f"Error: {message}", err=True)
+        for line in f"Error: {message}".split("\n"):
+            echo_line(line, err=True)
         sys.exit(exit_code)
 
     def list_commands(self, context: click.Context) -> list[str]:

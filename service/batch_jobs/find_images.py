@@ -59,7 +59,8 @@ class ImageFile(NamedTuple):
 class ImageListing(NamedTuple):
     """All images, each once, and the number of other files beside them, those of jobs included.
 
-    `irregular` are the paths of pipes, devices and other things that are no files, although they are named like images.
+    `irregular` are the paths of pipes, devices and other things that are no files, although they are named like images;
+    and of links out of the folder that was searched, or to a folder above them.
     """
 
     images: list[ImageFile]
@@ -103,7 +104,7 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
     if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
         if irregular:
-            hint = f"{irregular[0]} is a pipe, a device or a link to one: name regular files."
+            hint = f"{irregular[0]} is a pipe, a device, or a link to one or out of the folder: name regular files."
         elif skipped:
             suffixes = ", ".join(IMAGE_SUFFIXES)
             hint = f"Passed over: {skipped}, as no name ends in {suffixes}; a glob ('folder/*') takes all it names."
@@ -112,7 +113,8 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
 
 
 class _Irregular(NamedTuple):
-    """A pipe, a socket, a device, or a link to one: reading it may never end."""
+    """A pipe, a socket, a device, or a link to one: reading it may never end. Or a link out of its folder, or to a
+    folder above it."""
 
     path: str
 
@@ -143,8 +145,12 @@ def _list_source(source: str) -> Iterator[_Listed]:
         yield ImageFile(source, source)
 
 
-def _filter_images(entries: Iterable[os.DirEntry[str]]) -> Iterator[_Listed]:
-    return (_image_or_irregular(entry.path, entry) if _is_image(entry.name) else None for entry in entries)
+def _filter_images(entries: Iterable[os.DirEntry[str] | _Irregular]) -> Iterator[_Listed]:
+    for entry in entries:
+        if isinstance(entry, _Irregular):
+            yield entry
+        else:
+            yield _image_or_irregular(entry.path, entry) if _is_image(entry.name) else None
 
 
 def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> ImageFile | _Irregular:
@@ -162,26 +168,49 @@ def is_job_file(path: str) -> bool:
     return path.lower().endswith(JOB_FILE_SUFFIXES)
 
 
-def _walk_folder(folder: str) -> Iterator[os.DirEntry[str]]:
-    """All that is no folder, links followed, hidden names left out, in the order of paths. Raises CannotStartJob."""
+def _walk_folder(folder: str) -> Iterator[os.DirEntry[str] | _Irregular]:
+    """All that is no folder, hidden names left out, in the order of paths. Raises CannotStartJob.
+
+    Links are followed within the folder: one that leads out of it may have been made by whoever sent the images.
+    """
+    root = os.path.realpath(folder)
     seen: set[str] = set()
 
-    def walk(parent: str) -> Iterator[os.DirEntry[str]]:
+    def walk(parent: str) -> Iterator[os.DirEntry[str] | _Irregular]:
         real_path = os.path.realpath(parent)
-        if real_path in seen:  # a link to a folder above would go round for ever
+        if real_path in seen:  # two links to one folder
             return
         seen.add(real_path)
-        try:
-            with os.scandir(parent) as listing:
-                entries = sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
-        except OSError as error:
-            reason = f"{error.filename} cannot be read: {error.strerror}."
-            raise CannotStartJob(reason, "Grant the right to read it.") from error
-        yield from (entry for entry in entries if not _is_folder(entry))
-        for entry in filter(_is_folder, entries):
+        folders = []
+        for entry in _scan(parent):
+            if entry.is_symlink() and _leads_out_or_up(entry, root, real_path):
+                yield _Irregular(entry.path) if _is_folder(entry) or _is_image(entry.name) else entry
+            elif _is_folder(entry):
+                folders.append(entry)
+            else:
+                yield entry
+        for entry in folders:
             yield from walk(entry.path)
 
     return walk(folder)
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listing:
+            return sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
+    except OSError as error:
+        reason = f"{error.filename} cannot be read: {error.strerror}."
+        raise CannotStartJob(reason, "Grant the right to read it.") from error
+
+
+def _leads_out_or_up(link: os.DirEntry[str], root: str, real_parent: str) -> bool:
+    target = os.path.realpath(link.path)
+    return not _is_within(target, root) or _is_within(real_parent, target)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

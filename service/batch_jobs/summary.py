@@ -122,7 +122,8 @@ class Report:
         if self.skipped:
             yield f"Passed over: {self.skipped:,} files whose names do not end as images' do."
         if self.irregular:
-            yield f"Passed over: {len(self.irregular):,} pipes, devices or links to them, such as {self.irregular[0]}."
+            kinds = "pipes, devices, or links to them or out of the folder"
+            yield f"Passed over: {len(self.irregular):,} {kinds}, such as {self.irregular[0]}."
         for name, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
                 yield f"{name}: {path}"

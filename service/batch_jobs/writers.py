@@ -13,6 +13,7 @@ from service.batch_jobs.records import Record, to_json_line
 
 AddRecord = Callable[[Record], object]
 ROWS_PER_GROUP = 10_000
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @contextmanager
@@ -23,7 +24,10 @@ def json_lines_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
 
 @contextmanager
 def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
-    """Columns: file, expected, label, probability, index; then label_2 and so on for the second class."""
+    """Columns: file, expected, label, probability, index; then label_2 and so on for the second class.
+
+    A text that a spreadsheet would run as a formula has an apostrophe before it.
+    """
     columns = column_names(top_k)
     # surrogateescape writes the bytes of a file name that is not valid UTF-8 unchanged.
     with (
@@ -32,7 +36,7 @@ def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
     ):
         writer = csv.writer(file)
         writer.writerow(columns)
-        yield lambda record: writer.writerow(to_row(record, top_k))
+        yield lambda record: writer.writerow([_quote_formula(value) for value in to_row(record, top_k)])
 
 
 @contextmanager
@@ -103,6 +107,10 @@ def _import_pyarrow() -> tuple[Any, Any]:
     except ImportError as error:
         hint = "Install it (pip install pyarrow), or name an --output that ends in .jsonl or .csv."
         raise CannotStartJob(f"Parquet needs the package pyarrow: {error}.", hint) from error
+
+
+def _quote_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def _to_utf8(name: str) -> str:

@@ -16,7 +16,7 @@ from service.cli.batch import batch
 from service.cli.keys import key
 from service.cli.models import models
 from service.cli.options import complete_model_name, settings_options
-from service.command_group import CommandGroup
+from service.command_group import CommandGroup, echo_line
 from service.errors import ConvoyError, ModelFailed, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
 from service.model_store.object_store import BucketUnreachable
@@ -84,13 +84,13 @@ def classify(
     results = asyncio.run(classify_files(settings, model, version, files, top_k))
     for file, result in zip(files, results, strict=True):
         if isinstance(result, ConvoyError):
-            click.echo(f"{file}: {result.message}", err=True)
+            echo_line(f"{file}: {result.message}", err=True)
         elif as_json:
             predictions = [{"index": p.index, "label": p.label, "probability": p.probability} for p in result]
             click.echo(json.dumps({"file": str(file), "predictions": predictions}))
         else:
             labels = ", ".join(f"{p.label} {p.probability:.2%}" for p in result)
-            click.echo(f"{file}: {labels or 'no label above 50 %'}")
+            echo_line(f"{file}: {labels or 'no label above 50 %'}")
     sys.exit(any(isinstance(result, ConvoyError) for result in results))
 
 

@@ -8,6 +8,7 @@ import click
 from service.batch_jobs.errors import RESUME_HINT
 from service.cli.options import complete_model_name, settings_options
 from service.cli.stop_signals import StopSignal, stop_signals
+from service.command_group import echo_line
 from service.exit_codes import EXIT_PARTIAL
 from service.settings import Settings
 
@@ -85,7 +86,7 @@ def batch(
             job = Job(inputs, model, version, output, top_k, resolve_shard(shard), overwrite, image_digests)
             report = run_job(job, settings, sys.stderr)
             for line in report.lines():
-                click.echo(line)
+                echo_line(line)
     except StopSignal as stop:
         click.echo(f"\nStopped. {RESUME_HINT}", err=True)
         sys.exit(stop.exit_code)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from service.cli.options import complete_model_name, settings_options
+from service.command_group import echo_line
 from service.errors import BrokenVersion, UnknownModel, UnknownVersion
 from service.model_store.desired_state import StateFile
 from service.model_store.manifest import Manifest, Variant
@@ -38,12 +39,12 @@ def list_models(settings: Settings) -> None:
     repository = Repository(Path(settings.models) if mirror is None else mirror.sync())
     passed_over = repository.scan().passed_over if mirror is None else mirror.passed_over
     for path, reason in sorted(passed_over.items()):
-        click.echo(f"{path}: passed over, {reason}")
+        echo_line(f"{path}: passed over, {reason}")
     for name in _model_names(repository, settings, None):
         for version in repository.versions(name):
-            click.echo(_version_line(repository, name, version))
+            echo_line(_version_line(repository, name, version))
         for version in repository.withdrawn_versions(name):
-            click.echo(f"{name} {version}: withdrawn by a rollback")
+            echo_line(f"{name} {version}: withdrawn by a rollback")
 
 
 @models.command(epilog="Example: convoy models show mnist-lenet5 --json")
@@ -59,14 +60,14 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps({"model": model, "version": number, **manifest.model_dump(exclude_none=True)}, indent=2))
         return
-    click.echo(f"{model} {number}: {_describe_manifest(manifest)}")
+    echo_line(f"{model} {number}: {_describe_manifest(manifest)}")
     preprocessing = manifest.preprocessing.model_dump(exclude_none=True)
-    click.echo("preprocessing: " + ", ".join(f"{key} {value}" for key, value in preprocessing.items()))
+    echo_line("preprocessing: " + ", ".join(f"{key} {value}" for key, value in preprocessing.items()))
     for variant in manifest.variants:
-        click.echo(_variant_line(variant))
+        echo_line(_variant_line(variant))
     origin = manifest.provenance
     trained = "" if origin.dataset is None else f", data set {origin.dataset}"
-    click.echo(f"from {origin.source}, {origin.created_utc}{trained}")
+    echo_line(f"from {origin.source}, {origin.created_utc}{trained}")
 
 
 @models.command(epilog="Example: convoy models verify mnist-lenet5")
@@ -84,7 +85,7 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
         for number in selected or repository.versions(name):
             for finding in verify_version(repository, name, number):
                 all_ok &= finding.is_ok
-                click.echo(f"{name} {number} {finding.subject}: {'' if finding.is_ok else 'WRONG: '}{finding.text}")
+                echo_line(f"{name} {number} {finding.subject}: {'' if finding.is_ok else 'WRONG: '}{finding.text}")
     sys.exit(not all_ok)
 
 
@@ -107,7 +108,7 @@ def rollback(settings: Settings, model: str, target_version: int | None, is_undo
         _reject_bucket(settings, "give --state, the file that the service watches")
     repository = Repository(local_models(settings))
     report = undo_rollback(repository, state, model) if is_undo else roll_back(repository, state, model, target_version)
-    click.echo(report)
+    echo_line(report)
 
 
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
@@ -124,7 +125,7 @@ def prune_models(settings: Settings, model: str | None, keep: int) -> None:
     state = None if settings.state is None else StateFile(settings.state)
     for name in _model_names(repository, settings, model):
         for line in prune_versions(repository, state, name, keep):
-            click.echo(line)
+            echo_line(line)
 
 
 def _model_names(repository: Repository, settings: Settings, model: str | None) -> list[str]:

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from service.command_group import CommandGroup
+from service.command_group import CommandGroup, echo_line
 from service.exit_codes import EXIT_RETRY, EXIT_USAGE_ERROR
 
 
@@ -70,3 +70,8 @@ def test_commands_are_listed_in_the_order_of_registration() -> None:
         commands=[click.Command("second"), click.Command("first")],
     )
     assert group.list_commands(click.Context(group)) == ["second", "first"]
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_line("\x1b[31mé\x9b\n\x7f\udcff")
+    assert capsys.readouterr().out == "\\x1b[31mé\\x9b\\n\\x7f\\udcff\n"

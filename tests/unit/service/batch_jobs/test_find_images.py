@@ -84,10 +84,40 @@ def test_a_bucket_gives_its_objects_by_url(image_folder: Path) -> None:
     assert list_names(f"{url}/b/2.png") == [f"{url}/b/2.png"]
 
 
-def test_folders_behind_links_are_seen_and_circles_end(image_folder: Path) -> None:
+def test_folders_behind_links_are_seen(image_folder: Path) -> None:
     (image_folder / "photos/a/again").symlink_to(image_folder / "photos/b", target_is_directory=True)
-    (image_folder / "photos/b/up").symlink_to(image_folder / "photos", target_is_directory=True)
-    assert len(list_names("photos")) == len(ALL)
+    (image_folder / "photos/a/same.jpg").symlink_to(image_folder / "photos/a/2.jpg")
+    listing = find_images(["photos"])
+    assert {image.name for image in listing.images} == {
+        "photos/a/1.webp",
+        "photos/a/2.jpg",
+        "photos/a/same.jpg",
+        "photos/a/again/1.PNG",
+        "photos/a/again/2.png",
+    }
+    assert listing.irregular == []
+
+
+def test_links_out_of_the_folder_and_to_folders_above_are_passed_over(image_folder: Path) -> None:
+    outside = image_folder / "photos-of-others"
+    outside.mkdir()
+    (outside / "secret.png").write_bytes(image_bytes())
+    links = {
+        "photos/a/secret.png": outside / "secret.png",
+        "photos/a/lost.png": image_folder / "nowhere.png",
+        "photos/a/folder": outside,
+        "photos/b/self": image_folder / "photos/b",
+        "photos/b/up": image_folder / "photos",
+        "photos/b/top": Path("/"),
+    }
+    for name, target in links.items():
+        Path(name).symlink_to(target)
+    Path("photos/b/notes.txt").symlink_to(outside / "notes.txt")
+    without_links = find_images(["photos-of-others"]).skipped
+    listing = find_images(["photos"])
+    assert [image.name for image in listing.images] == ALL
+    assert sorted(listing.irregular) == sorted(links)
+    assert without_links == 0
 
 
 MISTAKES = {

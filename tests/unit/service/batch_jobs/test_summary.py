@@ -69,6 +69,6 @@ def test_the_report_names_speed_and_files() -> None:
     )
     assert "1,000 images in 2.0 s, 500 images/s" in text
     assert "Passed over: 3 files" in text
-    assert "Passed over: 1 pipes, devices or links to them, such as a/pipe.png." in text
+    assert "Passed over: 1 pipes, devices, or links to them or out of the folder, such as a/pipe.png." in text
     assert "Accuracy: 66.67% of 3 images" in text
     assert text.endswith("Results: r.csv\nBroken: r.errors.jsonl\nConfusion matrix: r.confusion.png")

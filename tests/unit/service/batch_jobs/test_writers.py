@@ -52,6 +52,18 @@ def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
     assert second == ["no text \udcff.png", "", "hound, Afghan", "0.5", "1", "", "", ""]
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_has_no_formula(tmp_path: Path, start: str) -> None:
+    """A spreadsheet runs what a cell begins with so; numbers stay numbers."""
+    text = f"{start}HYPERLINK(A1)"
+    prediction = {"index": 0, "label": text, "probability": 1e-5}
+    write(tmp_path / "r.csv", [{"file": text, "expected": text, "predictions": [prediction]}], top_k=1)
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file))[1] == ["'" + text, "'" + text, "'" + text, "1e-05", "0"]
+    write(tmp_path / "r.jsonl", [{"file": text, "predictions": [prediction]}])
+    assert json.loads((tmp_path / "r.jsonl").read_text())["file"] == text
+
+
 @pytest.mark.parametrize("rows_per_group", [1, 2, 10])
 def test_parquet_has_the_same_columns_with_their_types(
     tmp_path: Path, rows_per_group: int, monkeypatch: pytest.MonkeyPatch
