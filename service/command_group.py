@@ -22,7 +22,8 @@ class CommandGroup(click.Group):
     """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
 
     `describe_error` returns the message and the exit code of an instance of `error_type`. An OSError exits with
-    EXIT_RETRY if it may pass, such as a full disk, otherwise with EXIT_USAGE_ERROR; Ctrl-C with EXIT_STOPPED.
+    EXIT_RETRY if it may pass, such as a full disk, otherwise with EXIT_USAGE_ERROR; a MemoryError with
+    EXIT_RETRY; Ctrl-C with EXIT_STOPPED.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class CommandGroup(click.Group):
         except OSError as error:
             message = f"{error.filename or 'The system'}: {error.strerror or error}."
             exit_code = EXIT_RETRY if may_pass(error) else EXIT_USAGE_ERROR
+        except MemoryError:
+            message, exit_code = "There was too little memory.", EXIT_RETRY
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(EXIT_STOPPED)

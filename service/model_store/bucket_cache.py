@@ -62,15 +62,16 @@ class BucketCache:
         What was there before is deleted by the next `remove_leftovers`: a reader may be at it.
         """
         link = self.folder / version_path
-        link.parent.mkdir(exist_ok=True)
         content = self._contents / f"{version_path.replace('/', '-')}-{os.urandom(8).hex()}"
         content.parent.mkdir(exist_ok=True)
         fetched.rename(content)
         new_link = fetched.with_name(f"{fetched.name}.link")
         new_link.symlink_to(os.path.relpath(content, link.parent))
-        if link.is_dir() and not link.is_symlink():  # fetched before versions were links
-            link.rename(fetched)
-        new_link.replace(link)
+        with self._lock:
+            link.parent.mkdir(exist_ok=True)
+            if link.is_dir() and not link.is_symlink():  # fetched before versions were links
+                link.rename(fetched)
+            new_link.replace(link)
 
     def remove(self, version_path: str) -> None:
         """Removes a version: it vanishes in one step, then its space is freed."""
@@ -82,7 +83,7 @@ class BucketCache:
         else:  # fetched before versions were links
             with self.temporary_folder() as folder:
                 link.rename(folder / "gone")
-        with suppress(OSError):  # other versions are left
+        with self._lock, suppress(OSError):  # other versions are left
             link.parent.rmdir()
 
     def remove_leftovers(self) -> None:

@@ -5,12 +5,14 @@ Writes into a given folder only; the mirror publishes it.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
+from service.atomic_files import file_fingerprint
 from service.errors import BrokenVersion
 from service.model_store.checksums import MAX_LFS_POINTER_BYTES, is_lfs_pointer, lfs_pointer_error
 from service.model_store.manifest import (
@@ -77,7 +79,10 @@ def is_fetched(folder: Path, listing: ObjectListing) -> bool:
     current = {name: info for name, info in listing.items() if name in fetched_objects or name in extras}
     if not fetched_objects or current != fetched_objects:
         return False
-    return all(_size(folder / name) == info.bytes for name, info in fetched_objects.items())
+    recorded = file_fingerprint(folder / FETCHED_FILE)
+    return recorded is not None and all(
+        _is_unchanged(folder / name, info.bytes, recorded.modified_ns) for name, info in fetched_objects.items()
+    )
 
 
 class _VersionDownload:
@@ -103,6 +108,8 @@ class _VersionDownload:
                     break
                 digest.update(chunk)
                 copy.write(chunk)
+            copy.flush()
+            os.fsync(copy.fileno())  # a crash of the machine must not leave a file of the right size and other content
         if received_bytes != listed_bytes:
             raise self._broken(
                 f"{name} had {listed_bytes} bytes when it was listed, and another number when it was read"
@@ -170,8 +177,7 @@ def _read_fetched(folder: Path) -> dict[str, ObjectInfo]:
         return {}
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _is_unchanged(path: Path, size_bytes: int, recorded_ns: int) -> bool:
+    """Whether the file has its size, and was not written since it was recorded as fetched."""
+    file = file_fingerprint(path)
+    return file is not None and file.size_bytes == size_bytes and file.modified_ns <= recorded_ns

@@ -85,7 +85,7 @@ class BucketMirror:
         self._replaced = state.replaced
         self.synced_at_s = state.synced_at_s
         if state.error:
-            raise self._log_error(BucketUnreachable(state.error))
+            raise self._log_error(BucketUnreachable(state.error, state.error_hint))
         if self.error:
             logs.event(logging.INFO, "models can be fetched again", url=self._bucket.url)
             self.error = ""
@@ -127,7 +127,7 @@ class BucketMirror:
             state.synced_at_s = self._clock()
         except BucketUnreachable as error:
             self._count_error(error.code)
-            state.error = error.message
+            state.error, state.error_hint = error.message, error.hint
         return state
 
     def _bring_in_line(self, bucket_versions: Mapping[str, ObjectListing], state: SyncState) -> None:

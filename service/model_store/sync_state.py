@@ -68,6 +68,7 @@ class SyncState(BaseModel):
 
     sync_count: int = 0
     error: str = ""
+    error_hint: str = BucketUnreachable.hint
     synced_at_s: float = 0.0
     failures: dict[str, FetchFailure] = {}
     passed_over: dict[str, str] = {}

@@ -50,6 +50,11 @@ def test_an_error_that_may_pass_has_the_exit_code_that_is_retried(number: int) -
     assert run(OSError(number, os.strerror(number), "results")).exit_code == EXIT_RETRY
 
 
+def test_too_little_memory_may_pass() -> None:
+    result = run(MemoryError())
+    assert (result.exit_code, result.stderr) == (EXIT_RETRY, "Error: There was too little memory.\n")
+
+
 def test_ctrl_c_is_no_abort() -> None:
     result = run(KeyboardInterrupt())
     assert (result.exit_code, result.stderr) == (130, "Stopped.\n")

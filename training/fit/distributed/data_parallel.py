@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
-from service.exit_codes import EXIT_STOPPED
+from service.exit_codes import EXIT_RETRY, EXIT_STOPPED, may_pass
 from training.data.sharding import UNSHARDED, BatchShard
 from training.errors import EXIT_CRASHED, PeerLost, TrainingError, first_line
 from training.fit.distributed.consistency import Invariants, check_consistent
@@ -195,7 +195,7 @@ class DistributedContext:
         if self._distribution is None:
             return
         if not is_expected:
-            _exit_now(EXIT_CRASHED, "".join(traceback.format_exception(error)))
+            _exit_now(EXIT_RETRY if may_pass(error) else EXIT_CRASHED, "".join(traceback.format_exception(error)))
         is_stopped = isinstance(error, KeyboardInterrupt)
         hint = RESUME_HINT if is_stopped or is_peer_lost else ""
         code = error.exit_code if isinstance(error, TrainingError) else EXIT_STOPPED

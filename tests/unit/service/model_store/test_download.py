@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from service.model_store.bucket_cache import BucketCache
 from service.model_store.mirror import BucketMirror
 from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
 
@@ -197,3 +198,33 @@ def test_an_object_without_end_is_cut_off(mirror: BucketMirror, bucket: WatchedB
     mirror.sync()
     assert read == 3, "it was listed with 32 bytes"
     assert local_versions(mirror) == {"a": [1], "b": [1]}
+
+
+def test_a_copy_that_was_changed_with_equal_size_is_fetched_again(mirror: BucketMirror, bucket: WatchedBucket) -> None:
+    mirror.sync()
+    graph = mirror.folder / "b" / "1" / "model.onnx"
+    sound = graph.read_bytes()
+    graph.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    fetched = graph.with_name(".fetched.json").stat()
+    os.utime(graph, ns=(fetched.st_atime_ns, fetched.st_mtime_ns + 1))
+    bucket.read.clear()
+    mirror.sync()
+    assert (mirror.folder / "b" / "1" / "model.onnx").read_bytes() == sound
+    assert {path.rpartition("/")[0] for path in bucket.read} == {"b/1"}
+
+
+def test_fetched_files_are_on_the_disk_before_they_are_published(
+    mirror: BucketMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sound = BucketCache.publish
+
+    def publish(cache: BucketCache, fetched: Path, version_path: str) -> None:
+        names = {path.name for path in fetched.iterdir()} - {".fetched.json"}
+        assert names == {Path(path).name for path in synced if Path(path).parent == fetched}
+        sound(cache, fetched, version_path)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(BucketCache, "publish", publish)
+    mirror.sync()
+    assert local_versions(mirror) == REMOTE_VERSIONS

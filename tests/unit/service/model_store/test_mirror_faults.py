@@ -16,7 +16,7 @@ from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
 from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
 from service.model_store.fetch_round import MAX_UNREACHABLE
 from service.model_store.mirror import BucketMirror, CannotMirror
-from service.model_store.object_store import BucketUnreachable, ObjectInfo
+from service.model_store.object_store import BucketDenied, BucketUnreachable, ObjectInfo
 from service.model_store.repository import Repository
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket, local_versions, replace_file
@@ -549,3 +549,37 @@ def test_a_version_that_is_gone_when_its_download_ends_is_not_published(
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS
     assert mirror.failures == {}
+
+
+def test_a_version_that_is_published_while_the_last_other_one_is_removed_keeps_its_folder(
+    mirror: BucketMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.sync()
+    cache = BucketCache(mirror.folder)
+    fetched = mirror.folder / ".fetching" / "new"
+    shutil.copytree(mirror.folder / "b" / "1", fetched)
+    replace = Path.replace
+    removal = threading.Thread(target=cache.remove, args=("b/1",), daemon=True)
+
+    def remove_meanwhile(path: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        removal.start()
+        removal.join(0.1)  # ends only where nothing holds it up
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", remove_meanwhile)
+    cache.publish(fetched, "b/2")
+    removal.join(30)
+    assert Repository(mirror.folder).versions("b") == [2]
+
+
+def test_a_denied_listing_says_which_right_is_missing(
+    mirror: BucketMirror, bucket: WatchedBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny() -> dict[str, ObjectInfo]:
+        raise BucketDenied("the bucket cannot be listed.")
+
+    monkeypatch.setattr(bucket, "listing", deny)
+    with pytest.raises(BucketUnreachable) as raised:
+        mirror.sync()
+    assert raised.value.hint == BucketDenied.hint
