@@ -127,6 +127,13 @@ class HeadersTooLarge(ConvoyError):
     hint = "Send fewer or smaller headers."
 
 
+class TooManyConnections(ConvoyError):
+    """The worker is at work for as many clients as it may have connections; only health checks are answered."""
+
+    code = "too_many_connections"
+    hint = "Keep connections open for several requests, and send this one again later."
+
+
 class BadHttp(ConvoyError):
     """The bytes on the connection are not an HTTP request."""
 

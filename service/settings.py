@@ -150,6 +150,9 @@ class Settings(BaseSettings):
     keep_alive_s: int = Field(default=75, ge=1)
     """Seconds that a connection may be idle between requests."""
 
+    max_connections: int = Field(default=0, ge=0)
+    """Connections per worker; beyond it, those that wait for their clients are closed. 0: 4096, if files suffice."""
+
     keep_alive_requests: int = Field(default=0, ge=0)
     """Maximum requests per connection; then the client must reconnect, to any worker. 0: no limit."""
 

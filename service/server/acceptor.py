@@ -12,9 +12,11 @@ from collections.abc import Callable, Sized
 from pathlib import Path
 
 from service.observability import logs
+from service.server.connection_cap import ConnectionCap
 
 YIELD_S = 0.005  # longer than a process waits for its turn on a busy core
 ACCEPT_ERROR_PAUSE_S = 1.0
+FULL_PAUSE_S = 0.05
 IMBALANCE_DIVISOR = 32  # tolerated imbalance: one connection per 32
 MAX_ACCEPTS_PER_TURN = 64  # of the event loop: requests wait while connections are accepted
 NOT_ACCEPTING = -1
@@ -57,6 +59,7 @@ class Acceptor:
         connections: Sized,
         connection_counts: ConnectionCounts,
         is_loading: Callable[[], bool],
+        cap: ConnectionCap,
     ) -> None:
         """While it is loading, a worker that replaces a dead one leaves all connections to the others."""
         self._sock = sock
@@ -64,6 +67,7 @@ class Acceptor:
         self._connections = connections
         self._connection_counts = connection_counts
         self._is_loading = is_loading
+        self._cap = cap
         self._loop = asyncio.get_running_loop()
         self._opening_tasks: set[asyncio.Task[None]] = set()
         self._resume_timer: asyncio.TimerHandle | None = None
@@ -121,7 +125,9 @@ class Acceptor:
                 return
 
     def _accept(self) -> bool:
-        """Whether there was a connection to accept."""
+        """Whether there was a connection to accept, and room for it."""
+        if self._cap.is_reached(self._count()) and not self._may_exceed_cap():
+            return False
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -135,6 +141,18 @@ class Acceptor:
         self._opening_tasks.add(task)
         task.add_done_callback(self._on_opened)
         self.publish()
+        return True
+
+    def _may_exceed_cap(self) -> bool:
+        """Closes connections that wait for their clients, so that there is room in the next turn of the event loop.
+
+        Where there are none, returns whether one more may be accepted for health checks, and pauses if not.
+        """
+        if self._cap.evict():
+            return False
+        if self._cap.is_reserve_full(self._count()):
+            self._pause_accepting(FULL_PAUSE_S)
+            return False
         return True
 
     def _on_opened(self, task: asyncio.Task[None]) -> None:

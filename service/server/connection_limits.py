@@ -15,7 +15,8 @@ from service.api.http.body import BODY_ERROR
 from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.responses import json_bytes
 from service.api.http.status_codes import STATUS, error_json
-from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest
+from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest, TooManyConnections
+from service.server.connection_cap import EVICTION_ORDER, UNREAD, ClientWait
 from service.server.framing import check_codings, check_version_and_host
 from service.server.limits import ConnectionLimits
 from service.server.lingering_close import LingeringClose
@@ -24,6 +25,7 @@ from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import SlowReaderGuard
 
 MAX_HEADERS = 128
+HEALTH_PATH = b"/health/"
 MAX_PIPELINED = 256  # requests that wait on a connection for the answers before theirs: each costs kilobytes
 
 
@@ -36,12 +38,14 @@ class LimitedProtocol(HttpToolsProtocol):
         limits: ConnectionLimits,
         on_rejected: Callable[[int, str, str | None], None],
         on_closed: Callable[[], None],
+        is_for_health_checks: bool = False,
         **uvicorn_arguments: Any,
     ) -> None:
         super().__init__(**uvicorn_arguments)
         self._limits = limits
         self._on_rejected = on_rejected
         self._on_closed = on_closed
+        self._is_for_health_checks = is_for_health_checks
         self._connection = Connection()
         self._current_cycle: RequestResponseCycle | None = None  # the first of those that wait on this connection
         self._request_count = 0
@@ -60,6 +64,22 @@ class LimitedProtocol(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether no request has arrived in part or in whole that is not answered."""
         return self._phase is IDLE and not self._is_answer_due()
+
+    def client_wait(self) -> ClientWait | None:
+        """What the service waits for; None while it is at work for this connection, or has closed it."""
+        if self._lingering.is_active:
+            return ClientWait(0, 0.0)
+        if self.transport.is_closing():
+            return None
+        if self.flow.write_paused:
+            return ClientWait(EVICTION_ORDER.index(UNREAD), 0.0)
+        if self.flow.read_paused or (self._phase is IDLE and self._is_answer_due()):
+            return None
+        return ClientWait(EVICTION_ORDER.index(self._phase), self._timer.due_s)
+
+    def evict(self) -> None:
+        """Closes the connection at once, without an answer."""
+        self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
@@ -141,6 +161,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._received_bytes > self._limits.max_header_bytes or len(self.headers) > MAX_HEADERS:
             self._check_headers()
         self._check(check_version_and_host, self.parser.get_http_version(), self.headers)
+        if self._is_for_health_checks and HEALTH_PATH not in self.url:
+            self._error = TooManyConnections("The service has as many connections as it may have.")
+            raise self._error
         if len(self.pipeline) >= MAX_PIPELINED:
             self._error = BadHttp("Too many requests were sent without waiting for their answers.")
             raise self._error

@@ -33,10 +33,8 @@ class RequestTimer:
         self._is_paused = is_paused
         self._timer: asyncio.TimerHandle | None = None
         self._part = IDLE
-
-    @property
-    def is_running(self) -> bool:
-        return self._timer is not None
+        self.due_s = 0.0
+        """When the time that was granted last ends, by the event loop's clock."""
 
     def start(self, part: str) -> None:
         """Starts to wait for the part; goes on where it is waiting for it already."""
@@ -60,6 +58,7 @@ class RequestTimer:
             self._timer = None
 
     def _set(self, seconds: float) -> None:
+        self.due_s = self._loop.time() + seconds
         self._timer = self._loop.call_later(seconds, self._check)
 
     def _check(self) -> None:

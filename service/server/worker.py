@@ -27,6 +27,12 @@ from service.loaded_models.registry import Registry
 from service.model_store.desired_state import StateFile
 from service.observability import logs
 from service.server.acceptor import Acceptor, ConnectionCounts
+from service.server.connection_cap import (
+    DEFAULT_MAX_CONNECTIONS,
+    ConnectionCap,
+    effective_max_connections,
+    raise_file_limit,
+)
 from service.server.connection_limits import LimitedProtocol
 from service.server.limits import ConnectionLimits
 from service.settings import Settings, split_list
@@ -61,6 +67,7 @@ class WorkerServer(uvicorn.Server):
         parent_pid: int,
         connection_counts: ConnectionCounts,
         drain_timeout_s: float,
+        max_connections: int = DEFAULT_MAX_CONNECTIONS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`drain_timeout_s` are the seconds from the signal to the end of the process."""
@@ -70,6 +77,7 @@ class WorkerServer(uvicorn.Server):
         self._parent_pid = parent_pid
         self._connection_counts = connection_counts
         self._drain_timeout_s = drain_timeout_s
+        self._cap = ConnectionCap(max_connections, self.server_state.connections)
         self._clock = clock
         self._stop_requested_s: float | None = None
         self._acceptors: list[Acceptor] = []
@@ -78,7 +86,7 @@ class WorkerServer(uvicorn.Server):
         await super().startup([])
         connections = self.server_state.connections
         self._acceptors = [
-            Acceptor(sock, self._protocol, connections, self._connection_counts, self._registry.is_loading)
+            Acceptor(sock, self._protocol, connections, self._connection_counts, self._registry.is_loading, self._cap)
             for sock in sockets or []
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
@@ -170,6 +178,7 @@ class WorkerServer(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
             on_closed=self._publish_connections,
+            is_for_health_checks=self._cap.is_reached(len(self.server_state.connections)),
         )
 
     def _publish_connections(self) -> None:
@@ -190,6 +199,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     # Beside a busy thread the event loop would wait 5 ms, Python's default, each time it needs the interpreter.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
+    raise_file_limit()
     logs.configure(settings.log_level, **({"worker": worker_id} if settings.workers > 1 else {}))
     state_file = StateFile(settings.state or folder / "state.json")
     app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state_file)
@@ -209,7 +219,10 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     )
     connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
     state, drain_timeout_s = app.state.shutdown_state, settings.effective_drain_timeout_s
-    WorkerServer(config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s).run(sockets=[sock])
+    max_connections = effective_max_connections(settings.max_connections)
+    WorkerServer(
+        config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s, max_connections
+    ).run(sockets=[sock])
     exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
     if exit_code:
         event = "accepted requests were lost"

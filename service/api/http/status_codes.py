@@ -50,6 +50,7 @@ STATUS: dict[type[errors.ConvoyError], int] = {
     errors.NotEverywhere: 504,
     errors.BrokenModel: 503,
     errors.NotReady: 503,
+    errors.TooManyConnections: 503,
     errors.Draining: 503,
     errors.DeadlineExceeded: 504,
     errors.DeadlineTooShort: 504,

@@ -8,15 +8,25 @@ from pathlib import Path
 import pytest
 
 from service.server.acceptor import IMBALANCE_DIVISOR, NOT_ACCEPTING, Acceptor, ConnectionCounts
+from service.server.connection_cap import HEALTH_RESERVE, ClientWait, ConnectionCap
 
 
 class RecordingProtocol(asyncio.Protocol):
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
+        self.is_waiting = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
         self._worker.connections.add(self)
         self._worker.changed.set()
+
+    def client_wait(self) -> ClientWait | None:
+        return ClientWait(0, 0.0) if self.is_waiting else None
+
+    def evict(self) -> None:
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._worker.connections.discard(self)
@@ -24,16 +34,33 @@ class RecordingProtocol(asyncio.Protocol):
 
 
 class Worker:
-    def __init__(self, sock: socket.socket, connection_counts: ConnectionCounts, is_loading: bool = False) -> None:
-        self.connections: set[asyncio.Protocol] = set()
+    def __init__(
+        self,
+        sock: socket.socket,
+        connection_counts: ConnectionCounts,
+        is_loading: bool = False,
+        max_connections: int = 10_000,
+    ) -> None:
+        self.connections: set[RecordingProtocol] = set()
         self.changed = asyncio.Event()
         self.acceptor = Acceptor(
-            sock, lambda: RecordingProtocol(self), self.connections, connection_counts, lambda: is_loading
+            sock,
+            lambda: RecordingProtocol(self),
+            self.connections,
+            connection_counts,
+            lambda: is_loading,
+            ConnectionCap(max_connections, self.connections),
         )
 
     async def until(self, connections: int) -> None:
         async with asyncio.timeout(30):
             while len(self.connections) != connections:
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def until_gone(self, connection: RecordingProtocol) -> None:
+        async with asyncio.timeout(30):
+            while connection in self.connections:
                 self.changed.clear()
                 await self.changed.wait()
 
@@ -201,6 +228,29 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
         worker = Worker(Exhausted(sock), connection_counts_of(tmp_path, 2)[0])  # type: ignore[arg-type]
         clients = connect(sock, 2)
         await worker.until(2)
+        close_all(clients)
+        await worker.end()
+
+    run(scenario)
+
+
+def test_one_that_waits_makes_room_and_those_at_work_leave_the_reserve(tmp_path: Path) -> None:
+    async def scenario(sock: socket.socket) -> None:
+        (counts,) = connection_counts_of(tmp_path, 1)
+        worker = Worker(sock, counts, max_connections=4)
+        clients = connect(sock, 4)
+        await worker.until(4)
+        first = next(iter(worker.connections))
+        first.is_waiting = True
+        clients += connect(sock, 1)
+        await worker.until_gone(first)
+        await worker.until(4)
+        clients += connect(sock, HEALTH_RESERVE + 3)
+        await worker.until(4 + HEALTH_RESERVE)
+        second = next(iter(worker.connections))
+        second.is_waiting = True
+        await worker.until_gone(second)  # because of those that still wait to be accepted
+        assert len(worker.connections) == 4 + HEALTH_RESERVE - 1
         close_all(clients)
         await worker.end()
 

@@ -10,8 +10,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from service.server.connection_cap import EVICTION_ORDER, UNREAD
 from service.server.connection_limits import LimitedProtocol
 from service.server.limits import ConnectionLimits
+from service.server.request_timer import BODY, HEAD, IDLE
 from service.settings import Settings
 from tests.unit.service.fakes import FullTransport, ManualLoop
 
@@ -34,15 +36,14 @@ def loop() -> ManualLoop:
     return ManualLoop()
 
 
-@pytest.fixture
-def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
-    """A connection that was just made."""
+def connect(transport: FullTransport, loop: ManualLoop, is_for_health_checks: bool = False) -> LimitedProtocol:
     limits = ConnectionLimits.from_settings(Settings(header_timeout_s=ENDLESS_S, body_timeout_s=TIMEOUT_S))
     config = uvicorn.Config(unused_app, ws="none", interface="asgi3", log_config=None)
     protocol = LimitedProtocol(
         limits,
-        on_rejected=lambda status: None,
+        on_rejected=lambda *rejection: None,
         on_closed=lambda: None,
+        is_for_health_checks=is_for_health_checks,
         config=config,
         server_state=ServerState(),
         app_state={},
@@ -50,6 +51,12 @@ def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
     )
     protocol.connection_made(cast("asyncio.Transport", transport))
     return protocol
+
+
+@pytest.fixture
+def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
+    """A connection that was just made."""
+    return connect(transport, loop)
 
 
 def test_bytes_that_are_taken_in_time_cost_nothing(
@@ -83,3 +90,59 @@ def test_a_connection_that_is_gone_is_watched_no_more(
     protocol.transport.write(b"x")
     loop.run_for(1)
     assert transport.written == []
+
+
+HEADER_TIMEOUT_S = 10.0
+REQUEST = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("beginning", [[], [b"\r\n"] * 9, [b"GET / HTTP/1.1\r\n", b"a: b\r\n"]])
+def test_the_time_for_headers_runs_until_the_first_request_is_there(
+    transport: FullTransport, loop: ManualLoop, beginning: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 connections that sent empty lines had the 75 s of connections between requests."""
+    monkeypatch.setattr(f"{__name__}.ENDLESS_S", HEADER_TIMEOUT_S)
+    protocol = connect(transport, loop)
+    for data in beginning:
+        protocol.data_received(data)
+        loop.run_for(1)
+    loop.run_for(HEADER_TIMEOUT_S - len(beginning) - 0.5)
+    assert not transport.closed
+    assert not protocol._lingering.is_active
+    loop.run_for(1)
+    assert transport.closed or protocol._lingering.is_active
+
+
+@pytest.mark.parametrize(("path", "is_answered"), [(b"/health/live", True), (b"/docs", False)])
+def test_a_connection_for_health_checks_answers_nothing_else(
+    transport: FullTransport, loop: ManualLoop, path: bytes, is_answered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(LimitedProtocol, "_start_asgi_task", lambda self, cycle, app: started.append(cycle))
+    protocol = connect(transport, loop, is_for_health_checks=True)
+    protocol.data_received(REQUEST % path)
+    loop.run_for(0)
+    assert bool(started) == is_answered
+    written = b"".join(transport.written)
+    assert (b"503 Service Unavailable" in written and b"too_many_connections" in written) == (not is_answered)
+
+
+def test_a_connection_waits_for_its_client_except_while_its_answer_is_due(
+    transport: FullTransport, loop: ManualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LimitedProtocol, "_start_asgi_task", lambda self, cycle, app: None)
+    protocol = connect(transport, loop)
+    ranks = []
+    for data in (b"", b"POST / HTTP/1.1\r\n", b"host: x\r\ncontent-length: 2\r\n\r\n", b"ab"):
+        if data:
+            protocol.data_received(data)
+        wait = protocol.client_wait()
+        ranks.append(None if wait is None else EVICTION_ORDER[wait.rank])
+    assert ranks == [IDLE, HEAD, BODY, None]
+    protocol.pause_writing()
+    unread = protocol.client_wait()
+    assert unread is not None
+    assert EVICTION_ORDER[unread.rank] == UNREAD
+    protocol.evict()
+    assert transport.aborted
+    assert protocol.client_wait() is None

@@ -91,7 +91,9 @@ class Harness:
         config.load()
         registry: Any = IdleRegistry()
         self._counts = RecordingCounts(folder / "connections", 0, 1)
-        self.server = WorkerServer(config, self.state, registry, os.getpid(), self._counts, DRAIN_TIMEOUT_S, self.clock)
+        self.server = WorkerServer(
+            config, self.state, registry, os.getpid(), self._counts, DRAIN_TIMEOUT_S, clock=self.clock
+        )
         self.server.lifespan = config.lifespan_class(config)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

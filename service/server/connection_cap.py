@@ -1,0 +1,102 @@
+"""Bounds the connections of one worker, so that file descriptors are left for models, logs and health checks.
+
+Knows connections by what they wait for, not HTTP.
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Protocol
+
+from service.observability import logs
+from service.server.request_timer import BODY, HEAD, IDLE
+
+DEFAULT_MAX_CONNECTIONS = 4096
+MIN_CONNECTIONS = 16
+RESERVED_FILES = 128
+"""Descriptors for everything else: libraries, models that are loaded, logs, a bucket."""
+HEALTH_RESERVE = 16
+"""Connections beyond the maximum that are accepted for health checks only."""
+EVICTED_DIVISOR = 32
+LOG_INTERVAL_S = 10.0
+UNREAD = "unread"
+EVICTION_ORDER = (IDLE, HEAD, BODY, UNREAD)
+"""What connections wait for, those that are closed first in front."""
+
+
+class ClientWait(NamedTuple):
+    """How readily a connection is closed: the smaller `rank` in EVICTION_ORDER, then the one whose time ends first."""
+
+    rank: int
+    due_s: float
+
+
+class Evictable(Protocol):
+    """A connection that may be closed while it waits for its client."""
+
+    def client_wait(self) -> ClientWait | None:
+        """None while the service is at work for it."""
+
+    def evict(self) -> None:
+        """Closes it at once."""
+
+
+def raise_file_limit() -> None:
+    """Raises the soft limit of open files to the hard limit, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:
+            logs.event(logging.WARNING, "the limit of open files stays low", limit=soft, reason=str(error))
+
+
+def effective_max_connections(configured: int) -> int:
+    """`configured`, or DEFAULT_MAX_CONNECTIONS for 0, but no more than the limit of open files allows."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = configured or DEFAULT_MAX_CONNECTIONS
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return min(wanted, max(MIN_CONNECTIONS, soft - RESERVED_FILES - HEALTH_RESERVE))
+
+
+class ConnectionCap:
+    """Keeps `connections` at `max_connections`, by closing those that wait for their clients."""
+
+    def __init__(
+        self,
+        max_connections: int,
+        connections: Collection[Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_connections = max_connections
+        self._connections: Collection[Evictable] = connections
+        self._clock = clock
+        self._logged_s = -LOG_INTERVAL_S
+
+    def is_reached(self, count: int) -> bool:
+        """Whether `count` connections, of which some are only being opened, are all that there may be."""
+        return count >= self._max_connections
+
+    def is_reserve_full(self, count: int) -> bool:
+        """Whether there may not even be another one for health checks."""
+        return count >= self._max_connections + HEALTH_RESERVE
+
+    def evict(self) -> bool:
+        """Closes those connections that have kept the service waiting longest. Returns whether there were any.
+
+        A thirty-second of the maximum at a time, because every connection has to be looked at.
+        """
+        waits = [(connection.client_wait(), connection) for connection in self._connections]
+        waiting = sorted(((wait, connection) for wait, connection in waits if wait is not None), key=lambda one: one[0])
+        evicted = waiting[: max(1, self._max_connections // EVICTED_DIVISOR)]
+        for _, connection in evicted:
+            connection.evict()
+        self._log(len(evicted))
+        return bool(evicted)
+
+    def _log(self, evicted: int) -> None:
+        if self._clock() - self._logged_s >= LOG_INTERVAL_S:
+            self._logged_s = self._clock()
+            logs.event(logging.WARNING, "too many connections", limit=self._max_connections, closed=evicted)
