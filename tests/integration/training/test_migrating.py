@@ -19,6 +19,7 @@ from training.cli import main
 
 PROGRAM = ".venv-dev/bin/convoy-train "
 LABELS = [f"breed {index}" for index in range(CLASSES)]
+BENTOML_FOLDER = "bentoml/models/pets/z6hawshnbgwpiax4"
 GAIN = 0.3  # weights so small that the answers to noise differ
 SAVED_MODEL = ROOT / "tests/data/keras2/tutorial_saved_model"
 
@@ -28,7 +29,8 @@ def conversion(page: str) -> list[str]:
     text = (ROOT / "docs/migrating" / page).read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     (command,) = [block for block in blocks if block.startswith(PROGRAM)]
-    return shlex.split(command.removeprefix(PROGRAM).replace("\\\n", " "))
+    command = command.replace("\\\n", " ").replace("$(bentoml models get pets:latest -o path)", BENTOML_FOLDER)
+    return shlex.split(command.removeprefix(PROGRAM))
 
 
 def convert(page: str) -> VersionFolder:
@@ -85,8 +87,8 @@ def test_a_model_of_tensorflow_serving() -> None:
 
 
 def test_a_model_of_bentoml() -> None:
-    Path("bentoml/models/pets/latest").mkdir(parents=True)
-    onnx.save(third_party_graph(side=224, gain=GAIN), "bentoml/models/pets/latest/model.onnx")
+    Path(BENTOML_FOLDER).mkdir(parents=True)
+    onnx.save(third_party_graph(side=224, gain=GAIN), f"{BENTOML_FOLDER}/model.onnx")
     write("labels.txt", "\n".join(LABELS))
     version = convert("bentoml.md")
     assert list(version.labels) == LABELS
