@@ -1,10 +1,7 @@
 """The canary of docs/kubernetes.md as it is written: state file, nginx configuration, a promotion under load."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,37 +15,15 @@ import pytest
 from tests.bench.processes import free_ports
 from tests.documentation import ROOT
 from tests.support.model_versions import write_version
+from tests.support.nginx import NGINX, running_nginx
 from tests.support.service_process import RunningService
 
-# Where Debian puts it is not in everybody's PATH.
-NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 MODEL = "mnist-lenet5"
 REQUESTS = 400
 MIN_CANARY_ANSWERS, MAX_CANARY_ANSWERS = 12, 80
 """Of them that go to the canary: 40 are expected; by chance it is fewer or more in one of ten million runs."""
 TIMEOUT_S = 60
 PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
-CONFIG = """
-daemon off;
-pid {folder}/pid;
-error_log stderr;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    {upstream}
-    {split}
-    server {{
-        listen 127.0.0.1:{port};
-        {location}
-    }}
-}}
-"""
-
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
@@ -62,28 +37,12 @@ def page_block(language: str, part: str) -> str:
 @contextmanager
 def gateway(folder: Path, service: str) -> Iterator[str]:
     """Starts nginx as the page configures it, with the address of the service; yields its own address."""
-    folder.mkdir()
     (port,) = free_ports()
     block = page_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
     upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
-    text = CONFIG.format(folder=folder, upstream=upstream, split=split, location=location, port=port)
-    (folder / "nginx.conf").write_text(text)
-    process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
-    try:
-        wait_until(lambda: process.poll() is not None or _listens(port))
-        assert process.poll() is None, "nginx did not start"
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    try:
-        httpx.get(f"http://127.0.0.1:{port}/")
-    except httpx.TransportError:
-        return False
-    return True
+    http = f"{upstream}\n{split}\nserver {{\n listen 127.0.0.1:{port};\n{location}\n}}"
+    with running_nginx(folder, http, port) as address:
+        yield f"http://{address}"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
