@@ -40,6 +40,7 @@ DEFAULT_DEADLINE_S = 30.0
 MAX_IMAGES_PER_REQUEST = 32
 CONCURRENCY = 4
 MAX_BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
+MAX_ANSWER_BYTES = 128 * 1024 * 1024  # unpacked; 32 images with all probabilities of 21,841 classes take half of it
 UPLOAD_CHUNK_BYTES = 65536
 FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S = 0.1, 5.0
 SERVICE_TIME_FRACTION = 0.95  # of the remaining time: the rest is for the response's way back
@@ -259,12 +260,12 @@ class Client:
         )
         request.stream = _DeadlineStream(request.stream, retry)
         with closing(self._http.send(request, stream=True)) as response:
-            parts: list[bytes] = []
+            body = bytearray()
             for part in response.iter_bytes():
-                if parts:
+                if body:
                     retry.check()  # httpx' timeouts are for each read: a slow sender never exceeds them
-                parts.append(part)
-            return response, b"".join(parts)
+                _append_part(body, part)
+            return response, bytes(body)
 
 
 class AsyncClient:
@@ -328,13 +329,19 @@ class AsyncClient:
         while True:
             try:
                 async with asyncio.timeout(retry.remaining_s()):
-                    response = await self._http.post(timeout=None, headers=retry.headers(), **call.request())
-                return _parse_response(response, response.content)
+                    return _parse_response(*await self._attempt(call, retry))
             except TimeoutError:
                 raise retry.timeout_error() from None
             except (ServiceError, httpx.RequestError) as error:
                 wait_s = retry.delay_before_retry(error)
             await asyncio.sleep(wait_s)
+
+    async def _attempt(self, call: "_Call", retry: "_RetryPolicy") -> tuple[httpx.Response, bytes]:
+        async with self._http.stream("POST", timeout=None, headers=retry.headers(), **call.request()) as response:
+            body = bytearray()
+            async for part in response.aiter_bytes():
+                _append_part(body, part)
+            return response, bytes(body)
 
 
 @dataclass(frozen=True)
@@ -560,6 +567,14 @@ def _encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
+
+
+def _append_part(body: bytearray, part: bytes) -> None:
+    """Raises a ServiceError once the unpacked answer is larger than any of Convoy's: a small one may expand to much."""
+    if len(body) + len(part) > MAX_ANSWER_BYTES:
+        message = f"The answer is larger than {MAX_ANSWER_BYTES} bytes."
+        raise ServiceError("answer_too_large", message, "Check the URL, or ask for fewer images or a smaller top_k.")
+    body += part
 
 
 def _parse_response(response: httpx.Response, body: bytes) -> Any:

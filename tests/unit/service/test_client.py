@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import gzip
 import io
 import json
 import re
@@ -389,6 +390,20 @@ def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify
     with pytest.raises(ServiceError, match="none of Convoy's"):
         classify()
     assert len(server.requests) == 1
+
+
+def test_an_answer_that_expands_to_much_is_not_kept(
+    classify: Classify, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked = b" " * 100_000 + GOOD[2]
+    server.replies = [(200, {"content-encoding": "gzip"}, gzip.compress(unpacked))]
+    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(unpacked))
+    assert classify().best.label == "seven"
+    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(unpacked) - 1)
+    with pytest.raises(ServiceError, match=r"larger than \d+ bytes") as raised:
+        classify()
+    assert raised.value.code == "answer_too_large"
+    assert len(server.requests) == 2, "it is not sent again"
 
 
 def test_a_ring_of_redirects_is_none_of_convoys(server: ScriptedServer) -> None:
