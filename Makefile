@@ -4,7 +4,7 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
 DEV = .venv-dev/.installed
 
-.PHONY: help train-env serve test test-lowest test-slow test-long lint types format docs site requirements requirements-check audit clean
+.PHONY: help train-env serve test test-lowest test-slow test-long lint types format docs site requirements requirements-check pin-base audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## / # /' | sort | awk -F ' # ' '{printf "  %-20s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ requirements:  ## resolve the pinned, hashed lists again (needs uv)
 
 requirements-check:  ## check that they resolve on every supported Python (needs uv)
 	requirements/check.sh
+
+pin-base:  ## write the digests of the base images into the Dockerfiles: before a release (needs skopeo)
+	requirements/pin_base.sh
 
 audit:  ## compare the dependencies of the service with known vulnerabilities (needs pip-audit, and the internet)
 	pip-audit --require-hashes --disable-pip --requirement requirements/serve.txt

@@ -158,6 +158,10 @@ def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest
     annotations = {key.partition("/")[2]: value for key, value in ingress["metadata"]["annotations"].items()}
     assert annotations["proxy-body-size"] == f"{settings.max_body_bytes // MIB}m"
     assert int(annotations["proxy-read-timeout"]) > settings.request_timeout_ms / 1000
+    assert {"limit-rps", "limit-connections"} <= annotations.keys()
+    assert [host for entry in ingress["spec"]["tls"] for host in entry["hosts"]] == [
+        ingress["spec"]["rules"][0]["host"]
+    ]
 
 
 def _lets_in(rule: str, kind: str, path: str) -> bool:
