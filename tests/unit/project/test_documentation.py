@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from service.model_store.desired_state import DesiredState
+from service.model_store.manifest import Manifest, Preprocessing
 from service.settings import Settings
 from tests.documentation import GENERATED_TABLES, PAGES, ROOT, metrics_table, regenerated, table_names
 
@@ -116,6 +117,13 @@ def test_settings_and_metrics_that_a_page_names_exist(page: Path) -> None:
 def test_state_files_that_a_page_shows_are_valid(page: Path) -> None:
     for block in re.findall(r"```json\n(\{\"models\": .*?)```", page.read_text(), re.DOTALL):
         assert DesiredState.model_validate_json(block).models
+
+
+def test_the_manifest_is_documented_field_by_field() -> None:
+    text = (ROOT / "docs/models-and-versions.md").read_text()
+    section = text.partition("\n## The manifest\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(Manifest.model_fields)
+    assert all(f"`{name}`" in section for name in Preprocessing.model_fields)
 
 
 def test_some_page_shows_a_state_file() -> None:
