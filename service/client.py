@@ -27,7 +27,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import quote
 
-import httpx
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError("Convoy's client needs the package httpx: pip install httpx") from error
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,6 +3,13 @@
 Errors that never reach a client are in the module that raises them.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+# A client chooses the name: comparing long names with many models would hold up all other requests.
+MAX_COMPARED_CHARS = 64
+MAX_COMPARED_NAMES = 50
+
 
 class ConvoyError(Exception):
     """Base of all of Convoy's own errors.
@@ -83,6 +90,15 @@ class UnknownModel(ConvoyError):
 
     code = "unknown_model"
     hint = "GET /api/v1/models, or `convoy models`, lists the models."
+
+    @classmethod
+    def suggesting(cls, model: str, known_models: Iterable[str], root: object = None) -> "UnknownModel":
+        """The error for a name that is not among the models, in `root` if given; suggests the nearest name."""
+        names = list(known_models)
+        is_comparable = len(model) <= MAX_COMPARED_CHARS and len(names) <= MAX_COMPARED_NAMES
+        nearest = get_close_matches(model, names, 1) if is_comparable else []
+        suggestion = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        return cls(f"There is no model '{model}'{f' in {root}' if root else ''}.{suggestion}")
 
 
 class UnknownVersion(ConvoyError):

@@ -162,7 +162,7 @@ def _open_version(job: Job, repository: Repository, previous: Record | None) -> 
     """Opens the version that classifies. Raises UnknownModel, UnknownVersion or BrokenVersion."""
     versions = {str(number): number for number in repository.versions(job.model)}
     if not versions:
-        raise UnknownModel(f"There is no model '{job.model}' in {repository.root}.")
+        raise UnknownModel.suggesting(job.model, repository.models(), repository.root)
     version = _requested_version(job, previous)
     if version is None:
         return repository.open(job.model, max(versions.values()))

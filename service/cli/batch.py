@@ -44,7 +44,7 @@ Exit codes:
 @click.option(
     "--top-k",
     type=click.IntRange(1),
-    help="How many classes an image. Default: 1, or of a model with sigmoids, all labels above 50 %.",
+    help="Number of classes per image. Default: 1, or of a model with sigmoids, all labels above 50 %.",
 )
 @click.option(
     "--shard",

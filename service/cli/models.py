@@ -34,7 +34,7 @@ def models(context: click.Context, models: str | None) -> None:
 @models.command("list", epilog="Example: convoy models list")
 @settings_options("models")
 def list_models(settings: Settings) -> None:
-    """List every version of every model, and what else lies in the folder or bucket."""
+    """List every version of every model, and what else is in the folder or bucket."""
     mirror = open_mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.sync())
     passed_over = repository.scan().passed_over if mirror is None else mirror.passed_over
@@ -133,7 +133,7 @@ def _model_names(repository: Repository, settings: Settings, model: str | None) 
     if not names:
         raise UnknownModel(f"There is no model in {settings.models}.", "Put one there: <name>/<version>/.")
     if model is not None and model not in names:
-        raise UnknownModel(f"There is no model '{model}' in {settings.models}.")
+        raise UnknownModel.suggesting(model, names, settings.models)
     return names if model is None else [model]
 
 
@@ -148,7 +148,7 @@ def _resolve_version(repository: Repository, settings: Settings, model: str, ver
 
 def _reject_bucket(settings: Settings, hint: str) -> None:
     if is_url(settings.models):
-        raise click.UsageError(f"The versions lie in a bucket, {settings.models}: {hint}.")
+        raise click.UsageError(f"The versions are in a bucket, {settings.models}: {hint}.")
 
 
 def _version_line(repository: Repository, name: str, version: int) -> str:

@@ -25,7 +25,10 @@ SHORT_NAMES = {
 CUDA_BASED_PROVIDERS = {CUDA_PROVIDER, TENSORRT_PROVIDER}
 FAST_INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 
-GPU_INSTALL_HINT = "Install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime (never beside it)"
+GPU_INSTALL_HINT = (
+    "Install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime (never beside it), in a new environment: "
+    "pip install --require-hashes -r requirements/serve-gpu.txt"
+)
 INSTALL_HINTS = {
     CUDA_PROVIDER: GPU_INSTALL_HINT,
     TENSORRT_PROVIDER: f"{GPU_INSTALL_HINT}, and TensorRT's libraries",

@@ -270,7 +270,7 @@ class Registry:
             return NotReady("Models are loading.")
         if self.failures.reason_for(model):
             return BrokenModel(f"None of the versions of model '{model}' could be loaded.")
-        return UnknownModel(f"There is no model '{model}'.")
+        return UnknownModel.suggesting(model, self._models)
 
 
 def _log_loaded(loaded: LoadedVersion) -> None:

@@ -159,7 +159,8 @@ def open_bucket(url: str) -> Bucket:
         file_system_class = getattr(import_module(scheme.module), scheme.file_system)
     except ImportError as error:
         hint = (
-            f"Install Convoy with its extra `bucket` (pip install -e '.[bucket]' in its checkout), or {scheme.package}."
+            "Install the extra `bucket`: pip install --require-hashes -r requirements/serve-bucket.txt, or only its "
+            f"package: pip install {scheme.package}."
         )
         raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
     # No caches: a listing must show what is there now.

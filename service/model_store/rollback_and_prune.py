@@ -85,7 +85,7 @@ def _read_desired(state: StateFile | None) -> DesiredState:
 def _versions(repository: Repository, model: str) -> list[int]:
     numbers = repository.versions(model)
     if not numbers:
-        raise UnknownModel(f"There is no model '{model}' in {repository.root}.")
+        raise UnknownModel.suggesting(model, repository.models(), repository.root)
     return numbers
 
 

@@ -55,7 +55,8 @@ class WorkerGroup:
         except OSError as error:
             raise BrokenVersion(f"'{model}' cannot be loaded: its folder cannot be read: {error.strerror}.") from error
         if not versions:
-            raise UnknownModel(f"There is no model '{model}' in {self._repository.root}.")
+            known_models = await asyncio.to_thread(self._repository.models)
+            raise UnknownModel.suggesting(model, known_models, self._repository.root)
         await self._apply_change(model, loaded=True)
         try:
             self._registry.get(model)

@@ -296,7 +296,9 @@ def _is_background(priority: object) -> bool:
     if priority is None:
         return False
     if type(priority) is not int or priority < 0:
-        raise BadTensor(f"`priority` is {abbreviate(priority)}; it must be a whole number.")
+        raise BadTensor(
+            f"`priority` is {abbreviate(priority)}; it must be a whole number from 0. Above 1 it is background work."
+        )
     return priority > 1
 
 

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import re
+import runpy
 import socket
 import struct
 import subprocess
@@ -758,3 +759,9 @@ def test_the_file_works_alone(tmp_path: Path) -> None:
     program = "import sys, client; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"service", "numpy", "PIL", "pydantic", "orjson", "fastapi"}
+
+
+def test_without_httpx_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(ImportError, match="pip install httpx"):
+        runpy.run_path(clients.__file__)

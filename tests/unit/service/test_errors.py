@@ -6,7 +6,7 @@ import re
 import pytest
 
 from service import errors
-from service.errors import REJECTIONS, BrokenVersion, ConvoyError, Overloaded, QueueFull
+from service.errors import REJECTIONS, BrokenVersion, ConvoyError, Overloaded, QueueFull, UnknownModel
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ConvoyError)]
 
@@ -38,3 +38,18 @@ def test_overload_tells_how_long_to_wait() -> None:
 def test_a_rejection_has_its_reason_as_its_code() -> None:
     reasons = {kind.code for kind in KINDS if issubclass(kind, REJECTIONS)} - {Overloaded.code}
     assert reasons == {"queue_full", "too_late_to_start", "memory_full", "expired_in_queue", "deadline_too_short"}
+
+
+@pytest.mark.parametrize(
+    ("model", "known", "message"),
+    [
+        ("pet", ["cars", "pets"], "There is no model 'pet'. Did you mean 'pets'?"),
+        ("pet", ["cars"], "There is no model 'pet'."),
+        ("x" * 5000, ["x" * 64], f"There is no model '{'x' * 5000}'."),
+        ("pet", ["pets"] * 1000, "There is no model 'pet'."),
+    ],
+    ids=["near", "far", "too long to compare", "too many to compare"],
+)
+def test_an_unknown_model_suggests_the_nearest_name(model: str, known: list[str], message: str) -> None:
+    assert UnknownModel.suggesting(model, known).message == message
+    assert UnknownModel.suggesting(model, known, "/srv").message == message.replace("'.", "' in /srv.", 1)

@@ -126,7 +126,7 @@ MISTAKES = {
     "nothing to go back to": (["models", "rollback", "linear", "--to", "3"], 2, "no version 3; it has 1, 2"),
     "undo to a version": (["models", "rollback", "linear", "--to", "1", "--undo"], 2, "leave out --to"),
     "prune without a number": (["models", "prune"], 2, "--keep"),
-    "prune in a bucket": (["models", "prune", "--keep", "1", "--models", "s3://b/m"], 2, "lie in a bucket"),
+    "prune in a bucket": (["models", "prune", "--keep", "1", "--models", "s3://b/m"], 2, "are in a bucket"),
     "roll back a bucket": (["models", "rollback", "m", "--models", "s3://b/m"], 2, "give --state"),
     "unknown model": (["classify", "nope", "good.png"], 2, "There is no model 'nope'"),
     "unknown version": (["classify", "linear", "good.png", "--version", "9"], 2, "version '9'"),

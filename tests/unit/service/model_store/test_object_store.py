@@ -58,7 +58,10 @@ def test_a_missing_package_says_what_to_install(url: str, missing: str, monkeypa
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(CannotOpenBucket, match="is missing") as raised:
         open_bucket(url)
-    assert "extra `bucket`" in raised.value.hint
+    assert "pip install --require-hashes -r requirements/serve-bucket.txt" in raised.value.hint
+    assert missing in raised.value.hint
+    command = "pip install --require-hashes -r requirements/serve-bucket.txt"
+    assert command in Path("docs/models-and-versions.md").read_text(), "the same command as in the documentation"
 
 
 def test_every_object_below_the_url_is_listed(tmp_path: Path) -> None:

@@ -180,6 +180,10 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "all binary by number": (request(parameters={"binary_data_output": 1}), "`binary_data_output` is 1"),
     "an id of numbers": (request(id=1), "`id` must be a text of at most 256"),
     "a long id": (request(id="x" * 257), "`id` must be a text of at most 256"),
+    "a priority below 0": (
+        request(parameters={"priority": -1}),
+        "`priority` is -1; it must be a whole number from 0. Above 1 it is background work.",
+    ),
     "a timeout by word": (request(parameters={"timeout": "1s"}), "`timeout` is 1s; it must be a whole number of micro"),
     "a timeout before now": (request(parameters={"timeout": -1}), "`timeout` is -1"),
     "images of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"it must be \[-1\]"),
