@@ -44,7 +44,11 @@ class RequestContext:
         try:
             return await asyncio.wait_for(work, self.remaining_s())
         except TimeoutError:
+            work.add_done_callback(_retrieve_error)
             raise DeadlineExceeded("The answer was not there within the request's time limit.") from None
+        except asyncio.CancelledError:
+            work.add_done_callback(_retrieve_error)
+            raise
 
     def log_fields(self) -> dict[str, Any]:
         """Fields for the request's log line."""
@@ -56,3 +60,9 @@ class RequestContext:
             self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model)
         else:
             self.timings.record_failure(self.loaded.statistics)
+
+
+def _retrieve_error(work: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from logging an error for each request that was given up: a gathered future ends with one."""
+    if not work.cancelled():
+        work.exception()
