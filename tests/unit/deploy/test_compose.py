@@ -15,7 +15,7 @@ from service.settings import Settings
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILES = (ROOT / "service/Dockerfile", ROOT / "training/Dockerfile")
-PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*")
+PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?")
 PROFILES = {"gpu": {"convoy-gpu"}, "load": {"load"}, "train": {"train", "tensorboard"}}
 
 Service = dict[str, Any]
