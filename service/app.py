@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import malloc
@@ -141,10 +141,10 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        root_path=settings.root_path,
         # FastAPI's own traces would look for a collector at every request, and know nothing of batches.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    app.root_path = settings.root_path  # as an argument it is deprecated, in favor of uvicorn's, which strips no path
     app.state.shutdown_state, app.state.metrics = shutdown_state, metrics
     app.state.registry, app.state.explainer = registry, explainer
     body_budget = BodyBudget(settings.max_inflight_body_bytes, partial(metrics.count_rejection, MemoryFull.code))
@@ -156,10 +156,11 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
     other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
     inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
+    routes: list[BaseRoute] = []
     log_limiter = RequestLogLimiter(settings.log_requests_per_s)
-    middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer)
+    middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer, routes)
     app.entry_point, app.state.record_unrouted_request = middleware, middleware.record_unrouted
-    _add_routes(app, registry, worker_group, shutdown_state, settings)
+    routes += [*app.router.routes, *_add_routes(app, registry, worker_group, shutdown_state, settings)]
     _add_error_handlers(app)
     install_openapi(app, with_keys=requires_api_key(settings))
     return app
@@ -167,15 +168,22 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
 def _add_routes(
     app: FastAPI, registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState, settings: Settings
-) -> None:
-    app.include_router(model_routes(registry))
-    app.include_router(model_file_routes(registry))
-    app.include_router(metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms))
-    app.include_router(repository_routes(worker_group, settings.repository_changes))
-    app.include_router(model_status_routes(registry))
-    app.include_router(health_routes(worker_group, shutdown_state))
-    app.router.routes.extend(playground_routes())
-    app.include_router(swagger_ui_routes())
+) -> list[BaseRoute]:
+    """Adds all routes but the fast ones, and returns them: FastAPI does not list those of its routers."""
+    routers = (
+        model_routes(registry),
+        model_file_routes(registry),
+        metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms),
+        repository_routes(worker_group, settings.repository_changes),
+        model_status_routes(registry),
+        health_routes(worker_group, shutdown_state),
+        swagger_ui_routes(),
+    )
+    pages = playground_routes()
+    app.router.routes.extend(pages)
+    for router in routers:
+        app.include_router(router)
+    return [*pages, *(route for router in routers for route in router.routes)]
 
 
 def _fast_endpoints(

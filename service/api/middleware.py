@@ -4,7 +4,9 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Sequence
 
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.http.body_budget import release_body
@@ -16,12 +18,13 @@ from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, Draining, OutOfMemory
 from service.observability import logs
 from service.observability.logs import SERVER_ERROR, RequestLogLimiter, shorten
-from service.observability.metrics import Metrics
+from service.observability.metrics import OTHER_LABEL, Metrics
 from service.observability.tracing import Tracer
 from service.workers.shutdown import ShutdownState
 
 MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
+NOT_FOUND = 404
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that disconnected; logged and counted, never sent
 
 
@@ -35,12 +38,15 @@ class RequestMiddleware:
         shutdown_state: ShutdownState,
         log_limiter: RequestLogLimiter,
         tracer: Tracer | None,
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
+        """`routes` may be added to later."""
         self._app = app
         self._metrics = metrics
         self._shutdown_state = shutdown_state
         self._log_limiter = log_limiter
         self._tracer = tracer
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -98,7 +104,7 @@ class RequestMiddleware:
         return Draining("The service stopped before it could answer the request.")
 
     def _record(self, scope: Scope, status: int, started_s: float, ended_s: float) -> None:
-        route = _route(scope)
+        route = _route(scope) or (OTHER_LABEL if status == NOT_FOUND else _matching_route(self._routes, scope))
         self._metrics.record_request(route, status, ended_s - started_s)
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
@@ -183,7 +189,17 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def _route(scope: Scope) -> str:
-    """Returns the route's template, never the path itself: paths that clients invent must not become metric labels."""
+    """Returns the route's template, never the path itself: paths that clients invent must not become metric labels.
+
+    Empty for a request that was rejected before it was routed.
+    """
     endpoint = scope.get("endpoint")
     template = getattr(endpoint, "path", None) or getattr(scope.get("route"), "path", None)
-    return template if isinstance(template, str) else "other"
+    return template if isinstance(template, str) else ""
+
+
+def _matching_route(routes: Sequence[BaseRoute], scope: Scope) -> str:
+    """Returns the template of the route that the path belongs to, with whatever method."""
+    matching = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
+    template = getattr(next(matching, None), "path", None)
+    return template if isinstance(template, str) else OTHER_LABEL

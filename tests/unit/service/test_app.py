@@ -109,3 +109,23 @@ def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytes
             await was_trimmed.wait()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("root_path", ["", "/convoy"])
+def test_a_rejected_request_counts_under_its_own_route(tmp_path: Path, root_path: str) -> None:
+    """Also below a root path, which causes no warning: warnings are errors here."""
+    app = app_of(tmp_path, root_path=root_path, keys="shop inference 0123456789abcdef")
+
+    async def send_all() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            paths = ("/api/v1/models/a", "/v2/models/a/infer", "/invented")
+            replies = [await client.get(f"{root_path}{path}") for path in paths]
+            return [reply.status_code for reply in replies]
+
+    statuses = asyncio.run(send_all())
+    counts = app.state.metrics.requests.collect()[0].samples
+    counted = {(sample.labels["route"], sample.labels["code"]) for sample in counts if sample.name.endswith("_total")}
+    routes = ["/api/v1/models/{model}", "/v2/models/{model}/infer", "other"]
+    assert statuses == [401, 401, 401]
+    assert counted == {(route, "401") for route in routes}
