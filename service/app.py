@@ -23,6 +23,7 @@ from service.api.health import health_routes
 from service.api.http import status_codes
 from service.api.http.body import BodyReader
 from service.api.http.body_budget import BodyBudget
+from service.api.http.compressed_responses import CompressedResponses
 from service.api.http.head_and_options import HeadAndOptions
 from service.api.http.parse_thread import ParseThread
 from service.api.http.response_encoder import ResponseEncoder
@@ -154,7 +155,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
-    other_methods = HeadAndOptions(partial(FastAPI.__call__, app), app.router.routes)
+    other_methods = HeadAndOptions(CompressedResponses(partial(FastAPI.__call__, app)), app.router.routes)
     inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
     routes: list[BaseRoute] = []
     log_limiter = RequestLogLimiter(settings.log_requests_per_s)

@@ -87,3 +87,14 @@ def test_keys_are_needed_for_head_and_options_as_for_get(closed_service: Running
     assert [client.head(path).status_code for path in ("/health/ready", "/metrics")] == [200, 401]
     assert [client.options(path).status_code for path in ("/", "/metrics")] == [204, 401]
     assert client.head("/metrics", headers={"authorization": "Bearer a-key-for-the-metrics"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/openapi.json"])
+def test_large_texts_are_compressed_for_clients_that_accept_it(service: RunningService, path: str) -> None:
+    plain, packed = (service.client.get(path, headers={"accept-encoding": name}) for name in ("identity", "gzip"))
+    assert "content-encoding" not in plain.headers
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+    assert packed.text[:100] == plain.text[:100]
+    head = service.client.head(path, headers={"accept-encoding": "gzip"})
+    assert (head.headers["content-encoding"], head.content) == ("gzip", b"")
