@@ -8,9 +8,15 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
+from tests import no_skips
+
 # The same examples in every run, and no limit on their time: the machine's speed decides no test.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    no_skips.register(config)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,58 @@
+"""A pytest plugin that fails the run when a test is skipped for a reason that is not allowed.
+
+Active with CONVOY_NO_SKIPS=1, as in CI: a program that is missing must not make tests disappear without a word.
+"""
+
+import os
+import re
+from collections import Counter
+
+import pytest
+
+ALLOWED_REASONS = (
+    r"CONVOY_DATA is not set: no real data",
+    r"LitServe is not set up",
+    r"\S+ is not at hand",  # the schemas of operators, which are not in this repository
+    r"kubectl is not installed",  # Debian has no current one
+    r"this onnxruntime has CUDA",
+)
+
+
+class NoSkips:
+    """Collects the skips of a run, by place and reason."""
+
+    def __init__(self) -> None:
+        self.forbidden: Counter[str] = Counter()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._check(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._check(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.forbidden and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.forbidden:
+            terminalreporter.section("skips that are not allowed")
+            for place_and_reason, count in sorted(self.forbidden.items()):
+                terminalreporter.line(f"[{count}] {place_and_reason}")
+            terminalreporter.line("Install what is missing, or allow the reason in tests/no_skips.py.")
+
+    def _check(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        assert isinstance(report.longrepr, tuple)
+        path, line, text = report.longrepr
+        reason = text.removeprefix("Skipped: ")
+        if not any(re.fullmatch(allowed, reason) for allowed in ALLOWED_REASONS):
+            self.forbidden[f"{path}:{line}: {reason}"] += 1
+
+
+def register(config: pytest.Config) -> None:
+    """Registers the plugin where the environment asks for it; workers of xdist report to the one process that does."""
+    if os.environ.get("CONVOY_NO_SKIPS") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(NoSkips())
