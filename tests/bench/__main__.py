@@ -4,20 +4,23 @@ Ends with 1 when a load was void (a request failed, or a rate was not kept), and
 """
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
 
 from service.hardware import usable_cores
 from service.settings import Settings
-from tests.bench import compare_checkouts, compare_peers, photographs, throughput
+from tests.bench import compare_checkouts, compare_peers, jpeg_scale, photographs, throughput
 from tests.bench.convoy_process import has_workers
 from tests.bench.errors import CannotMeasure
 from tests.bench.overload import run as overload_run
 from tests.bench.peers.environments import PACKAGES, set_up
+from tests.bench.phone_photos import parse_size
 from tests.bench.report import markdown, overload_section, sections
 
 REPORT = Path("tests/bench/README.md")
+BENCHMARKS = Path("docs/benchmarks.md")
 CONNECTIONS = (1, 8, 32, 128)
 
 
@@ -98,10 +101,22 @@ def _compare_checkouts(args: argparse.Namespace) -> int:
         seconds=args.seconds,
         connections=args.connections,
         only=tuple(args.only),
+        photo_size=args.photo_size,
     )
     results = compare_checkouts.measure(plan, _print_progress)
     _print_progress("\n" + markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(results, plan)))
     return _report_voids(results.voids())
+
+
+def _jpeg_scale(args: argparse.Namespace) -> int:
+    if not (data := os.environ.get("CONVOY_DATA")):
+        raise CannotMeasure("CONVOY_DATA is not set: it names the folder with imagenette2-160/.")
+    plan = jpeg_scale.Plan(args.models, args.model, Path(data) / "imagenette2-160", args.photos, args.count, args.size)
+    content, is_within_limit = jpeg_scale.measure(plan, _print_progress)
+    content = f"{content} Command: `{_command()}`."
+    markdown.replace_section(args.report, "jpeg-scale", content)
+    voids = [] if is_within_limit else [f"the accuracies differ by more than {jpeg_scale.MAX_DIFFERENCE_POINTS} points"]
+    return _finish(content, voids, args.report)
 
 
 def _photographs(args: argparse.Namespace) -> int:
@@ -173,6 +188,15 @@ def _arguments() -> argparse.Namespace:
     )
     pair.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     pair.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
+    pair.add_argument("--photo-size", type=parse_size, metavar="WxH", help="bring the images to it, as 4032x3024")
+    scale = commands.add_parser("jpeg-scale", help="whether decoding JPEGs at a reduced scale changes answers")
+    scale.set_defaults(run=_jpeg_scale)
+    scale.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")
+    scale.add_argument("--model", default="imagenette-resnet18", help="default: %(default)s")
+    scale.add_argument("--photos", type=Path, help="folder of other large JPEGs, of any class")
+    scale.add_argument("--count", type=int, default=1000, help="test images to enlarge (default: %(default)s)")
+    scale.add_argument("--size", type=parse_size, default=(4032, 3024), metavar="WxH", help="default: 4032x3024")
+    scale.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
     setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
     setup.set_defaults(run=_set_up)
     setup.add_argument("--python", default=sys.executable, help="for a peer that this Python is too new for")
@@ -180,6 +204,7 @@ def _arguments() -> argparse.Namespace:
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
     for command in (run, peers, pair):
         _add_model(command)
+    pair.set_defaults(models=None)
     for command in (run, peers, over, large, pair):
         _add_common(command)
     for command in (run, peers, over, large):

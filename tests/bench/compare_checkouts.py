@@ -16,21 +16,25 @@ from tests.bench import convoy_process
 from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import LoadResult, require_tool, wrk
 from tests.bench.local_model import LocalModel
+from tests.bench.phone_photos import write_photos
 from tests.bench.request_bodies import Bodies, Sizes
 from tests.bench.sample_images import load_samples
 from tests.bench.throughput import format_result, is_void, median_result, void_reason
 from tests.bench.workloads import Workload, convoy_workloads, supported_workloads
 
 WARM_UP_S = 1.0
+MAX_PHOTOS = 10
+"""Of a stated size: as many as there are bodies of one image."""
 HEAD = ["load", "checkout", "requests/s", "ratio", "quartiles", "p50 ms", "p99 ms"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare, and how long. Each checkout has its own .venv; the others are compared with the first."""
+    """What to compare, and how long. Each checkout has a .venv; the others are compared with the first."""
 
     checkouts: tuple[Path, ...]
-    models: Path
+    models: Path | None
+    """None: each checkout serves the models that it ships, because older ones may not read newer manifests."""
     model: str
     images: Path | None
     workers: int
@@ -39,6 +43,8 @@ class Plan:
     connections: int
     only: tuple[str, ...]
     """Names of loads; empty: all."""
+    photo_size: tuple[int, int] | None = None
+    """Width and height that the images are brought to; None: as they are."""
 
 
 class Ratio(NamedTuple):
@@ -79,12 +85,12 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> CheckoutResults:
     require_tool("wrk")
     if plan.rounds < 2:
         raise CannotMeasure("A ratio with its quartiles needs --rounds 2 or more.")
-    model = LocalModel(plan.models, plan.model, 1)
+    model = LocalModel(plan.models or plan.checkouts[-1] / "models", plan.model, 1)
     sizes = Sizes.of(model.shape)
     results = CheckoutResults()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        bodies = Bodies(load_samples(model, sizes.samples, plan.images), folder, sizes)
+        bodies = Bodies(load_samples(model, sizes.samples, _photos(plan, folder)), folder, sizes)
         urls = [_start(plan, checkout, folder / f"log{n}", stack) for n, checkout in enumerate(plan.checkouts)]
         for load in _loads(plan, urls, bodies, sizes.batch):
             progress(load.name)
@@ -94,8 +100,22 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> CheckoutResults:
 
 def _start(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
     command = (checkout.resolve() / ".venv/bin/convoy", "serve")
-    settings = convoy_process.bench_settings(plan.workers)
-    return stack.enter_context(convoy_process.run_convoy(plan.models.resolve(), log, settings, command)).url
+    # The checkout's own code, also where several share one .venv.
+    settings = convoy_process.bench_settings(plan.workers) | {"PYTHONPATH": str(checkout.resolve())}
+    models = (plan.models or checkout / "models").resolve()
+    return stack.enter_context(convoy_process.run_convoy(models, log, settings, command)).url
+
+
+def _photos(plan: Plan, folder: Path) -> Path | None:
+    """The folder of images to send, None for the default one."""
+    if plan.photo_size is None:
+        return plan.images
+    if plan.images is None:
+        raise CannotMeasure("--photo-size needs --images, a folder of photos.")
+    photos = folder / "photos"
+    photos.mkdir()
+    write_photos(sorted(plan.images.iterdir())[:MAX_PHOTOS], plan.photo_size, photos)
+    return photos
 
 
 def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[Workload]:
