@@ -94,7 +94,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     if mirror is not None:
         _bind_bucket_gauges(metrics, mirror)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
-    registry = Registry(repository, settings, metrics)
+    registry = Registry(repository, settings, metrics, worker_id=status_store.worker_id)
     background_tasks = BackgroundTasks(metrics)
     worker_group = WorkerGroup(
         state, status_store, registry, repository, metrics, background_tasks, settings.repository_timeout_s, mirror

@@ -1,16 +1,16 @@
 """Every setting of the service, with its default. Each is a flag of `convoy serve` and the variable CONVOY_<NAME>."""
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
 
 PREFIX = "CONVOY_"
@@ -23,6 +23,7 @@ KUBERNETES_VARIABLE = re.compile(
     r"CONVOY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
 DRAIN_MARGIN_S = 3.0
 """Seconds of the drain timeout beyond the request timeout: requests are still accepted in the first second of a stop,
 and the process ends after the last answer."""
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     """Seconds between checks of the models folder for added, changed and removed versions."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Worker processes. Each loads all models and gets its share of the cores."""
+    """Worker processes, each with all models and its share of the cores. With `cuda:0,1`: one per GPU by default."""
 
     latest_versions: int = Field(default=1, ge=1)
     """Number of newest versions of each model to load; the highest version is the default."""
@@ -89,17 +90,20 @@ class Settings(BaseSettings):
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """Milliseconds that an idle model waits for a batch to fill. 0: it does not wait."""
 
-    device: Device = "auto"
-    """Device that runs the models. auto: CUDA if onnxruntime supports it and a GPU exists, else the CPU."""
+    device: str = "auto"
+    """auto: cuda if onnxruntime supports it and a GPU exists, else cpu. `cuda:0,1`: these GPUs, with workers each."""
 
     providers: str = ""
-    """Execution providers of onnxruntime in order of preference, such as `tensorrt,cuda`. Replaces `device`."""
+    """Execution providers in order of preference, such as `tensorrt,cuda`. Of `device` only the indices count then."""
 
     precision: PrecisionChoice = "auto"
     """Graph of a model to load. auto: the fastest for the device."""
 
     gpu_memory_limit_bytes: int = Field(default=0, ge=0)
     """Maximum bytes of GPU memory per model. 0: no limit."""
+
+    tensorrt_cache: Path | None = None
+    """Folder of TensorRT's engines, which take minutes to build. None: a folder in the user's cache."""
 
     threads: int = Field(default=0, ge=0)
     """Cores per run of a model. 0: the cores of the container or affinity mask, divided by the workers."""
@@ -183,6 +187,34 @@ class Settings(BaseSettings):
         default_s = self.request_timeout_ms / 1000 + DRAIN_MARGIN_S
         return default_s if self.drain_timeout_s is None else self.drain_timeout_s
 
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        """The indices of the GPUs that `device` names; empty where it names none."""
+        return gpu_indices(self.device)
+
+    def gpu_of(self, worker_id: int) -> int | None:
+        """The GPU of a worker, None where `device` names none. GPUs have equally many workers."""
+        return self.gpus[worker_id % len(self.gpus)] if self.gpus else None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_to_one_worker_per_gpu(cls, values: dict[str, Any]) -> dict[str, Any]:
+        device = values.get("device")
+        gpus = gpu_indices(device) if isinstance(device, str) and DEVICE.fullmatch(device) else ()
+        return {"workers": len(gpus)} | values if gpus else values
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str, info: ValidationInfo) -> str:
+        if not DEVICE.fullmatch(value):
+            raise ValueError("it must be auto, cpu, cuda, or cuda: and indices of GPUs, such as cuda:0,1")
+        gpus, workers = gpu_indices(value), info.data.get("workers", 0)
+        if len(set(gpus)) < len(gpus):
+            raise ValueError("it names a GPU twice; raise the workers instead")
+        if gpus and workers % len(gpus):
+            raise ValueError(f"{len(gpus)} GPUs need a multiple of {len(gpus)} workers, and there are {workers}")
+        return value
+
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_kubernetes(cls, value: Any) -> Any:
@@ -196,6 +228,16 @@ class Settings(BaseSettings):
             if name != "*":
                 ipaddress.ip_network(name)
         return value
+
+
+def user_cache_folder() -> Path:
+    """Convoy's folder in the user's cache. Raises RuntimeError for a user without a home folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
+
+
+def gpu_indices(device: str) -> tuple[int, ...]:
+    """The indices that follow the colon of a device; empty without any."""
+    return tuple(map(int, split_list(device.partition(":")[2])))
 
 
 def split_list(text: str) -> list[str]:

@@ -95,6 +95,8 @@ class ModelVersion(BaseModel):
     provenance: dict[str, Any]
     precision: str
     provider: str = Field(description="onnxruntime's execution provider.")
+    devices: list[str] = Field(description="The device of each worker, such as cpu or cuda:0.")
+    nodes: dict[str, int] = Field(description="On a GPU: the graph's nodes by the execution provider that runs them.")
     threads: int = Field(description="Cores that one run uses.")
     instances: int = Field(description="Batches that may run at a time.")
     max_batch_size: int = Field(description="Images in one run at most.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from service.errors import BrokenVersion
 from service.model_store.manifest import Manifest, Precision, Variant
-from service.settings import Device, PrecisionChoice
+from service.settings import PrecisionChoice
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -36,6 +36,10 @@ INSTALL_HINTS = {
 }
 CPU_HINT = "or set CONVOY_DEVICE=cpu and no CONVOY_PROVIDERS"
 
+CUDA_FAILURE = re.compile(r"CUDA failure (?P<code>\d+): [^;\n]*")
+LOST_GPU_CODES = {46, 214, 220, 700, 702, 709, 710, *range(714, 722), 999}
+"""CUDA's errors after which all calls of the process fail, as driver_types.h describes them."""
+
 GPU_PRECISION_ORDER: Sequence[Precision] = ("float16", "float32", "int8")
 FAST_INT8_PRECISION_ORDER: Sequence[Precision] = ("int8", "float32", "float16")
 DEFAULT_PRECISION_ORDER: Sequence[Precision] = ("float32", "int8", "float16")
@@ -60,23 +64,32 @@ class Placement:
     def is_on_nvidia(self) -> bool:
         return self.preferred_provider in CUDA_BASED_PROVIDERS
 
+    @property
+    def device(self) -> str:
+        """The preferred provider's short name, with the index of its GPU: cuda:1, tensorrt:0, cpu."""
+        name = next((short for short, name in SHORT_NAMES.items() if name == self.preferred_provider), "")
+        gpu = f":{self.options[0].get('device_id', 0)}" if self.is_on_nvidia else ""
+        return f"{name or self.preferred_provider}{gpu}"
+
 
 ON_CPU = Placement()
 DEFAULT_MAX_BATCH_SIZE = 32
 
 
 def select_placement(
-    device: Device,
+    device: str,
     providers: str,
     available: Sequence[str],
     *,
     has_gpu: bool,
     max_batch_size: int,
     gpu_memory_limit_bytes: int = 0,
+    gpu: int | None = None,
 ) -> Placement:
     """The placement for a device, or for `providers`, which take precedence: names or short names, comma-separated.
 
     `available` are the providers of the installed onnxruntime. `auto` is CUDA where there are both it and a GPU.
+    `gpu` is the index of the GPU; None leaves it to onnxruntime, which takes the first.
     Raises BrokenVersion with installation advice for a provider that onnxruntime does not have.
     """
     names = _parse_providers(providers, available) or _device_providers(device, available, has_gpu)
@@ -84,7 +97,7 @@ def select_placement(
         if name not in available:
             raise _missing_provider_error(name, available)
     names = tuple(dict.fromkeys([*names, CPU_PROVIDER]))  # runs the nodes that the others cannot
-    options = tuple(_provider_options(name, gpu_memory_limit_bytes) for name in names)
+    options = tuple(_provider_options(name, gpu_memory_limit_bytes, gpu) for name in names)
     buckets = batch_buckets(max_batch_size or DEFAULT_MAX_BATCH_SIZE) if names[0] in CUDA_BASED_PROVIDERS else ()
     return Placement(names, options, buckets)
 
@@ -122,8 +135,14 @@ def provider_error(provider: str, reason: str) -> BrokenVersion:
 
 def find_cuda_error(message: str) -> str:
     """CUDA's error in a message of onnxruntime, which is mostly C++ source; empty if there is none."""
-    match = re.search(r"CUDA failure \d+: [^;\n]*", message)
+    match = CUDA_FAILURE.search(message)
     return match[0].strip() if match else ""
+
+
+def is_gpu_lost(message: str) -> bool:
+    """Whether an error of onnxruntime says that this process can never use the GPU again."""
+    match = CUDA_FAILURE.search(message)
+    return match is not None and int(match["code"]) in LOST_GPU_CODES
 
 
 def _missing_provider_error(provider: str, available: Sequence[str]) -> BrokenVersion:
@@ -138,16 +157,17 @@ def _parse_providers(providers: str, available: Sequence[str]) -> tuple[str, ...
     return tuple(known.get(name.lower(), name) for name in names if name)
 
 
-def _device_providers(device: Device, available: Sequence[str], has_gpu: bool) -> tuple[str, ...]:
-    if device == "cuda" or (device == "auto" and has_gpu and CUDA_PROVIDER in available):
+def _device_providers(device: str, available: Sequence[str], has_gpu: bool) -> tuple[str, ...]:
+    if device.startswith("cuda") or (device == "auto" and has_gpu and CUDA_PROVIDER in available):
         return (CUDA_PROVIDER,)
     return (CPU_PROVIDER,)
 
 
-def _provider_options(provider: str, gpu_memory_limit_bytes: int) -> dict[str, str]:
+def _provider_options(provider: str, gpu_memory_limit_bytes: int, gpu: int | None) -> dict[str, str]:
+    device_id = {"device_id": str(gpu)} if gpu is not None and provider in CUDA_BASED_PROVIDERS else {}
     if provider != CUDA_PROVIDER:
-        return {}
-    options = {
+        return device_id
+    options = device_id | {
         "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search runs again for every batch size
         "arena_extend_strategy": "kSameAsRequested",  # doubling would reserve memory that other models need
         "use_tf32": "0",  # its ten bits of mantissa are not the float32 that parity was measured with

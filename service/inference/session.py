@@ -6,6 +6,9 @@ import functools
 import io
 import os
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,17 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.batch import InvalidRows
-from service.inference.providers import CUDA_BASED_PROVIDERS, ON_CPU, Placement, find_cuda_error, provider_error
+from service.inference.providers import (
+    CUDA_BASED_PROVIDERS,
+    ON_CPU,
+    TENSORRT_PROVIDER,
+    Placement,
+    find_cuda_error,
+    is_gpu_lost,
+    provider_error,
+)
 from service.inference.run_timeout import DEFAULT_TIMEOUT_S, RunTimedOut, RunTimeout
+from service.inference.tensorrt import EngineCache
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
 PROBABILITY_TOLERANCE = 1e-3  # of a softmax in half precision
@@ -30,25 +42,48 @@ class Session:
     """One loaded graph: uint8 images in, float32 probabilities out. `run` may be called from several threads."""
 
     def __init__(
-        self, path: Path, model_input: Input, classes: int, threads: int, placement: Placement = ON_CPU
+        self,
+        path: Path,
+        model_input: Input,
+        classes: int,
+        threads: int,
+        placement: Placement = ON_CPU,
+        engine_cache: EngineCache | None = None,
     ) -> None:
         """Loads the graph at `path`, with `threads` cores per run, on the device of `placement`.
 
-        Raises BrokenVersion when onnxruntime rejects it, when its tensors are not those of the manifest, or when it
-        would run on another device.
+        `engine_cache` keeps what TensorRT builds. Raises BrokenVersion when onnxruntime rejects the graph, when its
+        tensors are not those of the manifest, or when it would run on another device.
         """
         self._model_input = model_input
         self._classes = classes
         self.path = path
         self._buckets = placement.buckets
-        self._session = _create_session(path, threads, placement)
-        if self.provider != placement.preferred_provider:
-            raise provider_error(placement.preferred_provider, unusable_reason(placement.preferred_provider))
+        self.device = placement.device
+        self.lost_gpu = ""
+        """CUDA's error when the GPU has failed in a way that only a new process can recover from; else empty."""
+
+        def create(options: Mapping[str, str]) -> onnxruntime.InferenceSession:
+            return _create_session(path, threads, _with_options(placement, TENSORRT_PROVIDER, options))
+
+        self._session = create({}) if engine_cache is None else engine_cache.create(create)
+        self.nodes = _count_nodes(self._session) if placement.is_on_nvidia else {}
+        """Nodes of the graph by the provider that runs them; empty on a CPU."""
+        self._check_placement(placement)
         self._check_interface()
 
     @property
     def provider(self) -> str:
         return str(self._session.get_providers()[0])
+
+    def _check_placement(self, placement: Placement) -> None:
+        """Raises BrokenVersion where onnxruntime has fallen back, which it does without an error."""
+        actual = self._session.get_providers()
+        for provider in placement.providers:
+            if provider not in actual:
+                raise provider_error(provider, unusable_reason(provider))
+        if placement.is_on_nvidia and not self.nodes.get(placement.preferred_provider):
+            raise provider_error(placement.preferred_provider, f"it runs no node of {self.path}")
 
     def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
         """Returns probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
@@ -62,6 +97,8 @@ class Session:
         except Exception as error:
             if options is not None and options.terminate:
                 raise RunTimedOut from error
+            if is_gpu_lost(str(error)):
+                self.lost_gpu = find_cuda_error(str(error))
             message = f"The model failed on a batch of {len(images)}."
             raise _error_class(error)(message, library_text=str(error)) from error
         if probabilities.shape != (len(batch), self._classes):
@@ -176,6 +213,22 @@ def available_providers() -> list[str]:
     return list(onnxruntime.get_available_providers())
 
 
+def onnxruntime_version() -> str:
+    return str(onnxruntime.__version__)
+
+
+def _with_options(placement: Placement, provider: str, added: Mapping[str, str]) -> Placement:
+    pairs = zip(placement.providers, placement.options, strict=True)
+    return replace(placement, options=tuple({**old, **added} if name == provider else old for name, old in pairs))
+
+
+def _count_nodes(session: onnxruntime.InferenceSession) -> dict[str, int]:
+    nodes: Counter[str] = Counter()
+    for subgraph in session.get_provider_graph_assignment_info():
+        nodes[subgraph.ep_name] += len(subgraph.get_nodes())
+    return dict(nodes)
+
+
 def _run_timeout(options: onnxruntime.RunOptions, timeout_s: float) -> RunTimeout:
     return RunTimeout(functools.partial(setattr, options, "terminate", True), timeout_s)
 
@@ -197,9 +250,12 @@ def _create_session(path: Path, threads: int, placement: Placement) -> onnxrunti
     providers = list(zip(placement.providers, map(dict, placement.options), strict=True))
     try:
         # The fallback would print to standard output and silently run on the CPU.
-        return onnxruntime.InferenceSession(path, session_options(threads), providers=providers, enable_fallback=0)
+        options = session_options(threads)
+        if placement.is_on_nvidia:
+            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes share no public base
-        if reason := library_load_error(_provider_library(placement.preferred_provider)) or find_cuda_error(str(error)):
+        if reason := library_load_error(provider_library(placement.preferred_provider)) or find_cuda_error(str(error)):
             raise provider_error(placement.preferred_provider, reason) from error
         if "external data" in str(error).lower():
             reason = "it keeps weights in other files, which no checksum covers: save it as one file"
@@ -219,11 +275,11 @@ def unusable_reason(provider: str) -> str:
     if provider not in available_providers():
         return "this onnxruntime does not have it"
     return (
-        library_load_error(_provider_library(provider)) or "its libraries load, but it found no device that it can use"
+        library_load_error(provider_library(provider)) or "its libraries load, but it found no device that it can use"
     )
 
 
-def _provider_library(provider: str) -> Path:
+def provider_library(provider: str) -> Path:
     short_name = provider.removesuffix("ExecutionProvider").lower()
     return Path(onnxruntime.__file__).parent / "capi" / f"libonnxruntime_providers_{short_name}.so"
 

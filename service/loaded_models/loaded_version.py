@@ -13,17 +13,33 @@ from numpy.typing import NDArray
 from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
 from service.inference.batch_size import choose_batch_sizes, measure_batch_ms
 from service.inference.batcher import Batcher
+from service.inference.cuda_devices import UnusableGpu, list_gpus, load_driver
 from service.inference.feature_maps import FeatureGraph
 from service.inference.input_budget import InputBudget
-from service.inference.providers import CPU_PROVIDER, Placement, select_placement, select_variant
-from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession, available_providers
+from service.inference.providers import (
+    CPU_PROVIDER,
+    TENSORRT_PROVIDER,
+    Placement,
+    provider_error,
+    select_placement,
+    select_variant,
+)
+from service.inference.session import (
+    WARM_UP_TIMEOUT_S,
+    Session,
+    TimeLimitedSession,
+    available_providers,
+    onnxruntime_version,
+    provider_library,
+)
+from service.inference.tensorrt import EngineCache, environment_name, profile_options, tensorrt_version
 from service.inference.threads_and_priority import start_model_threads, threads_per_run
 from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import MIN_LIKELY_PROBABILITY, Manifest, Variant
 from service.model_store.repository import VersionFolder
 from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
-from service.settings import Settings
+from service.settings import Settings, user_cache_folder
 
 # Runs shorter than this execute on the event loop. With a single core the limit is higher, because a thread would
 # compete for that core anyway: 10 % more throughput for single images, 2 % for 64 at once.
@@ -47,6 +63,8 @@ class LoadedVersion:
     max_batch_size: int
     batch_ms: dict[int, float]
     feature_graph: FeatureGraph
+    devices: list[str]
+    """The device of each worker, by its id."""
 
     @property
     def model(self) -> str:
@@ -89,8 +107,11 @@ def load(
     metrics: Metrics,
     warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
     input_budget: InputBudget | None = None,
+    worker_id: int = 0,
 ) -> LoadedVersion:
     """Loads, warms up and measures one version; blocks meanwhile. Its images count in `input_budget`.
+
+    Which GPU it uses depends on `worker_id`.
 
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
@@ -100,7 +121,7 @@ def load(
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
         variant, session, batch_ms = executor.submit(
-            _load_session, folder, settings, threads, warm_up_timeout_s
+            _load_session, folder, settings, threads, warm_up_timeout_s, worker_id
         ).result()
     except BaseException:
         executor.shutdown(wait=False)
@@ -136,27 +157,41 @@ def load(
         max_batch_size=sizes.max,
         batch_ms=batch_ms,
         feature_graph=FeatureGraph(folder),
+        devices=[_placement(settings, worker).device for worker in range(settings.workers)],
     )
 
 
-def select_variant_and_placement(folder: VersionFolder, settings: Settings) -> tuple[Variant, Placement]:
+def select_variant_and_placement(
+    folder: VersionFolder, settings: Settings, worker_id: int = 0
+) -> tuple[Variant, Placement]:
     """The graph of the version that `load` chooses on this machine, and its device. Raises BrokenVersion."""
-    placement = select_placement(
+    placement = _placement(settings, worker_id)
+    return select_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
+
+
+def _placement(settings: Settings, worker_id: int) -> Placement:
+    return select_placement(
         settings.device,
         settings.providers,
         available_providers(),
         has_gpu=has_nvidia_gpu(),
         max_batch_size=settings.max_batch_size,
         gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
+        gpu=settings.gpu_of(worker_id),
     )
-    return select_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
 
 
 def _load_session(
-    folder: VersionFolder, settings: Settings, threads: int, timeout_s: float
+    folder: VersionFolder, settings: Settings, threads: int, timeout_s: float, worker_id: int
 ) -> tuple[Variant, Session, dict[int, float]]:
-    variant, placement = select_variant_and_placement(folder, settings)
-    session = Session(folder.graph_path(variant), folder.manifest.input, folder.manifest.classes, threads, placement)
+    variant, placement = select_variant_and_placement(folder, settings, worker_id)
+    expected, path = folder.manifest.input, folder.graph_path(variant)
+    cache = None
+    if TENSORRT_PROVIDER in placement.providers:
+        profile = profile_options(expected.shape, placement.buckets)
+        root = settings.tensorrt_cache or user_cache_folder() / "tensorrt"
+        cache = EngineCache(root, _tensorrt_environment(settings.gpu_of(worker_id) or 0), variant.sha256, profile)
+    session = Session(path, expected, folder.manifest.classes, threads, placement, cache)
     batch_ms = measure_batch_ms(
         session,
         folder.manifest.input.shape,
@@ -165,6 +200,18 @@ def _load_session(
         timeout_s=timeout_s,
     )
     return variant, session, batch_ms
+
+
+def _tensorrt_environment(gpu: int) -> str:
+    """Raises BrokenVersion without a GPU or TensorRT's library."""
+    try:
+        return environment_name(
+            list_gpus(load_driver())[gpu],
+            onnxruntime_version(),
+            tensorrt_version(provider_library(TENSORRT_PROVIDER)),
+        )
+    except (UnusableGpu, IndexError, OSError) as error:
+        raise provider_error(TENSORRT_PROVIDER, str(error).rstrip(".")) from error
 
 
 def _max_inline_run_s(session: Session, cores: int) -> float:

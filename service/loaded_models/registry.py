@@ -9,6 +9,7 @@ import logging
 from typing import NamedTuple
 
 from service.errors import BrokenModel, ConvoyError, NotReady, UnknownModel, UnknownVersion
+from service.inference.providers import CPU_PROVIDER
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
@@ -57,9 +58,12 @@ class Registry:
         settings: Settings,
         metrics: Metrics,
         warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
+        worker_id: int = 0,
     ) -> None:
+        """`worker_id` decides which of several GPUs is used."""
         self._repository = repository
         self._settings = settings
+        self._worker_id = worker_id
         self._metrics = metrics
         self._models: dict[str, LoadedModel] = {}
         self._required_models: set[str] | None = None
@@ -67,7 +71,7 @@ class Registry:
         self.failures = LoadFailures()
         self._closer = VersionCloser(metrics)
         self._reconcile_lock = asyncio.Lock()
-        self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s)
+        self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s, worker_id)
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
         """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, NotReady
@@ -113,6 +117,10 @@ class Registry:
         """Whether the models found at the start are still being loaded."""
         return self._required_models is None
 
+    def is_unavailable(self) -> bool:
+        """Whether other workers answer better: this one is still loading, or its GPU has failed."""
+        return self.is_loading() or bool(self._models_with_lost_gpu())
+
     def not_ready_reasons(self) -> dict[str, str]:
         """Empty when ready; otherwise the reasons by model name, or under 'service'.
 
@@ -124,7 +132,8 @@ class Registry:
         if not self._required_models and not self._models:
             return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
         missing = self._required_models - self._models.keys()
-        return {model: self.failures.reason_for(model) for model in missing} | self.hung_models()
+        reasons = {model: self.failures.reason_for(model) for model in missing}
+        return reasons | self.hung_models() | self._models_with_lost_gpu()
 
     def hung_models(self) -> dict[str, str]:
         """Reasons by model, for models with a batch that has run for longer than any request waits."""
@@ -133,10 +142,18 @@ class Registry:
     def stuck_models(self) -> dict[str, str]:
         """The same for models that hang for so long that only a new process can help: `max_run_timeouts`.
 
-        Loading and warm-up do not count: no batch runs then.
+        Loading and warm-up do not count: no batch runs then. A GPU that has failed is such a reason, too.
         """
         timeouts = self._settings.max_run_timeouts
-        return self._hung_for(timeouts, MIN_STUCK_S) if timeouts else {}
+        return (self._hung_for(timeouts, MIN_STUCK_S) if timeouts else {}) | self._models_with_lost_gpu()
+
+    def _models_with_lost_gpu(self) -> dict[str, str]:
+        return {
+            name: f"{loaded.session.device} has failed: {loaded.session.lost_gpu}."
+            for name, model in self._models.items()
+            for loaded in model.versions.values()
+            if loaded.session.lost_gpu
+        }
 
     def _hung_for(self, timeouts: int, min_s: float = 0.0) -> dict[str, str]:
         limit_s = max(min_s, timeouts * self._settings.request_timeout_ms / 1000)
@@ -233,6 +250,7 @@ class Registry:
         previous = self._loaded_versions(name)
         self._models[name] = model
         self._metrics.loaded_versions.labels(name).set(len(model.versions))
+        self._metrics.worker_device.labels(self._worker_id, model.default.session.device).set(1)
         self._metrics.bind_queue_gauges(  # looked up by name: a reference to the versions would keep them in memory
             name,
             lambda: sum(version.batcher.queued_images for version in self._loaded_versions(name).values()),
@@ -281,8 +299,15 @@ def _log_loaded(loaded: LoadedVersion) -> None:
         version=loaded.version,
         digest=loaded.digest,
         provider=loaded.session.provider,
+        device=loaded.session.device,
+        nodes=loaded.session.nodes,
         threads=loaded.threads,
         instances=loaded.instances,
         max_batch_size=loaded.max_batch_size,
         batch_ms=loaded.batch_ms,
     )
+    if CPU_PROVIDER in loaded.session.nodes:
+        event = "part of a graph runs on the CPU"
+        logs.event(
+            logging.WARNING, event, model=loaded.model, version=loaded.version, nodes=loaded.session.nodes[CPU_PROVIDER]
+        )

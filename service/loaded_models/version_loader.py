@@ -31,6 +31,7 @@ class VersionLoader:
         metrics: Metrics,
         failures: LoadFailures,
         warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
+        worker_id: int = 0,
     ) -> None:
         """All versions share the memory for images that the settings allow this process."""
         self._repository = repository
@@ -38,6 +39,7 @@ class VersionLoader:
         self._metrics = metrics
         self._failures = failures
         self._warm_up_timeout_s = warm_up_timeout_s
+        self._worker_id = worker_id
         self._input_budget = InputBudget(settings.max_input_bytes)
         self._fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
         # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
@@ -89,7 +91,13 @@ class VersionLoader:
                 folder.graph_path(loaded.variant)  # the manifest may be the same while the graph is not
                 return loaded
             return loaded_version.load(
-                folder, spec, self._settings, self._metrics, self._warm_up_timeout_s, self._input_budget
+                folder,
+                spec,
+                self._settings,
+                self._metrics,
+                self._warm_up_timeout_s,
+                self._input_budget,
+                self._worker_id,
             )
         finally:
             self.loading_version = ""

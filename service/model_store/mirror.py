@@ -5,7 +5,6 @@ processes may keep one folder: they take turns, and those that waited take over 
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,7 +23,7 @@ from service.model_store.passed_over import find_passed_over, log_passed_over
 from service.model_store.sync_state import FetchFailure, SyncState
 from service.model_store.version_paths import folder_name, is_version_path, log_version, model_of, number_of
 from service.observability import logs
-from service.settings import Settings
+from service.settings import Settings, user_cache_folder
 
 
 class CannotMirror(ConvoyError):
@@ -273,7 +272,6 @@ def local_models(settings: Settings, model: str | None = None, version: str | No
 def default_cache_root() -> Path:
     """The default folder for fetched models, in the user's cache. Raises CannotMirror."""
     try:
-        home = Path.home()
+        return user_cache_folder() / "models"
     except RuntimeError as error:
         raise CannotMirror("This user has no home folder, so none for fetched models.") from error
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "convoy" / "models"

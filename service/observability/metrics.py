@@ -94,6 +94,12 @@ class Metrics:
         self.loaded_versions = Gauge(
             "convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry
         )
+        self.worker_device = Gauge(
+            "convoy_worker_device_info",
+            "1 for a worker that runs models on the device; a worker that is gone has no sample.",
+            ["worker", "device"],
+            registry=self.registry,
+        )
         self.bucket_errors = self._counter(
             "convoy_bucket_errors_total", "Failed fetches and synchronizations: `reason` is the error's code.", "reason"
         )

@@ -58,15 +58,15 @@ class Acceptor:
         protocol: Callable[[], asyncio.Protocol],
         connections: Sized,
         connection_counts: ConnectionCounts,
-        is_loading: Callable[[], bool],
+        is_unavailable: Callable[[], bool],
         cap: ConnectionCap,
     ) -> None:
-        """While it is loading, a worker that replaces a dead one leaves all connections to the others."""
+        """A worker that is unavailable, such as one that still loads, leaves all connections to the others."""
         self._sock = sock
         self._protocol = protocol
         self._connections = connections
         self._connection_counts = connection_counts
-        self._is_loading = is_loading
+        self._is_unavailable = is_unavailable
         self._cap = cap
         self._loop = asyncio.get_running_loop()
         self._opening_tasks: set[asyncio.Task[None]] = set()
@@ -76,12 +76,12 @@ class Acceptor:
         self.publish()
 
     def publish(self) -> None:
-        """Publishes the number of connections, or that none are accepted while it is loading or closed.
+        """Publishes the number of connections, or that none are accepted while it is unavailable or closed.
 
         To be called when a connection ends, too. Otherwise of eight clients that connect right after others have left,
         one worker often gets six to eight.
         """
-        self._connection_counts.publish(NOT_ACCEPTING if self._is_closed or self._is_loading() else self._count())
+        self._connection_counts.publish(NOT_ACCEPTING if self._is_closed or self._is_unavailable() else self._count())
 
     def close(self) -> None:
         """Stops accepting. May be called again when the socket is closed."""
@@ -111,7 +111,7 @@ class Acceptor:
 
     def _should_yield(self) -> bool:
         return self._connection_counts.has_more_than_others(
-            MORE_THAN_ANY_WORKER if self._is_loading() else self._count()
+            MORE_THAN_ANY_WORKER if self._is_unavailable() else self._count()
         )
 
     def _pause_accepting(self, seconds: float) -> None:

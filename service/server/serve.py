@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
+from service.inference.cuda_devices import check_gpus, list_gpus, load_driver
 from service.model_store.mirror import open_mirror
 from service.observability import logs
 from service.settings import Settings, unknown_variables
@@ -31,14 +32,16 @@ class CannotListen(ConvoyError):
 
 
 def serve(settings: Settings) -> int:
-    """Listens and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen.
+    """Listens and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen, UnusableGpu.
 
     A single worker with another exit code than 0 raises SystemExit.
     """
     logs.configure(settings.log_level)
     for name, suggestion in unknown_variables(os.environ).items():
         logs.event(logging.WARNING, "unknown setting", variable=name, nearest=suggestion)
-    # A bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
+    # Missing GPUs, a bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
+    if settings.gpus:
+        check_gpus(settings.gpus, list_gpus(load_driver()))
     open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)
     with (
@@ -47,14 +50,20 @@ def serve(settings: Settings) -> int:
     ):
         host, port = sock.getsockname()[:2]
         logs.event(
-            logging.INFO, "listening", url=f"http://{bracketed(host)}:{port}", pid=os.getpid(), workers=settings.workers
+            logging.INFO,
+            "listening",
+            url=f"http://{bracketed(host)}:{port}",
+            pid=os.getpid(),
+            workers=settings.workers,
+            device=settings.device,
         )
         if settings.workers == 1:
             _run_worker(settings, Path(folder), os.getpid(), sock, 0)
             return 0
         target = partial(_run_supervised_worker, settings, Path(folder), os.getpid())
         status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
-        return Supervisor(target, sock, status_store, settings.workers, settings.effective_drain_timeout_s).run()
+        drain_timeout_s = settings.effective_drain_timeout_s
+        return Supervisor(target, sock, status_store, settings.workers, drain_timeout_s, settings.gpus).run()
 
 
 def _shared_memory_folder() -> str | None:

@@ -23,10 +23,11 @@ import uvicorn
 
 from service import malloc
 from service.app import BATCH_DRAIN_S, SPAN_EXPORT_S, create_app
+from service.inference.cuda_devices import check_gpu_works, load_driver
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import StateFile
 from service.observability import logs
-from service.server.acceptor import Acceptor, ConnectionCounts
+from service.server.acceptor import NOT_ACCEPTING, Acceptor, ConnectionCounts
 from service.server.connection_cap import (
     DEFAULT_MAX_CONNECTIONS,
     ConnectionCap,
@@ -85,9 +86,9 @@ class WorkerServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
         connections = self.server_state.connections
+        counts, is_unavailable = self._connection_counts, self._registry.is_unavailable
         self._acceptors = [
-            Acceptor(sock, self._protocol, connections, self._connection_counts, self._registry.is_loading, self._cap)
-            for sock in sockets or []
+            Acceptor(sock, self._protocol, connections, counts, is_unavailable, self._cap) for sock in sockets or []
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
         logs.event(logging.INFO, "accepting connections", pid=os.getpid())
@@ -194,13 +195,20 @@ class WorkerServer(uvicorn.Server):
 
 
 def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int) -> None:
-    """Serves on the socket in this process. The workers share `folder`, and end with the process `parent_pid`."""
+    """Serves on the socket in this process. The workers share `folder`, and end with the process `parent_pid`.
+
+    Raises UnusableGpu when the GPU of this worker does not work.
+    """
     gc.set_threshold(*GC_THRESHOLDS)
     # Beside a busy thread the event loop would wait 5 ms, Python's default, each time it needs the interpreter.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
     raise_file_limit()
     logs.configure(settings.log_level, **({"worker": worker_id} if settings.workers > 1 else {}))
+    connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
+    connection_counts.publish(NOT_ACCEPTING)  # in place of what a worker that died has left
+    if (gpu := settings.gpu_of(worker_id)) is not None:
+        check_gpu_works(load_driver(), gpu)
     state_file = StateFile(settings.state or folder / "state.json")
     app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state_file)
     gc.freeze()  # libraries and routes stay to the end
@@ -217,7 +225,6 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=REJECTION_S,  # type: ignore[arg-type]
     )
-    connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
     state, drain_timeout_s = app.state.shutdown_state, settings.effective_drain_timeout_s
     max_connections = effective_max_connections(settings.max_connections)
     WorkerServer(

@@ -71,11 +71,17 @@ class WorkerGroup:
         await self._apply_change(model, loaded=False)
 
     def not_ready_reasons(self) -> dict[str, str]:
-        """The reasons why a worker is not ready, this one or another; empty when all are."""
+        """The reasons why a worker is not ready, this one or another; empty when all are.
+
+        A worker whose GPU has failed does not count: it is among the warnings.
+        """
         reasons = self._reasons()
         if self._status_store.workers == 1:
             return reasons
+        lost = self._status_store.lost_workers()
         for worker_id, status in enumerate(self._status_store.statuses()):
+            if worker_id in lost:
+                continue  # the others serve without it
             if status is None:
                 reasons[f"worker {worker_id}"] = "It is starting, or does not answer."
             elif status.reasons:
@@ -89,8 +95,10 @@ class WorkerGroup:
         return self._registry.stuck_models() if self._status_store.workers == 1 else {}
 
     def warnings(self) -> dict[str, str]:
-        """What is wrong although models are served: failed versions by model, and what the bucket does not give."""
-        warnings = self._registry.failures.reasons()
+        """What is wrong although models are served: failed versions by model, workers that cannot start, and what the
+        bucket does not give."""
+        lost = self._status_store.lost_workers()
+        warnings = self._registry.failures.reasons() | {f"worker {number}": reason for number, reason in lost.items()}
         if self._mirror is not None:
             warnings |= self._mirror.failures
             if self._mirror.error:
@@ -178,9 +186,11 @@ class WorkerGroup:
 
     def _workers_behind(self, generation: int) -> list[str]:
         """The workers that have not applied that generation of the state file."""
-        statuses = enumerate(self._status_store.statuses())
+        lost = self._status_store.lost_workers()
         return [
-            f"worker {worker_id}" for worker_id, status in statuses if status is None or status.generation < generation
+            f"worker {worker_id}"
+            for worker_id, status in enumerate(self._status_store.statuses())
+            if (status is None or status.generation < generation) and worker_id not in lost
         ]
 
     def _failures_elsewhere(self, model: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Runs several workers on one socket: starts them, restarts those that died or hang, and stops them on SIGTERM.
 
-Ends when a worker cannot be started: `restart_policy` says when that is.
+Ends when a worker cannot be started: `restart_policy` says when that is. With several GPUs it ends when that is so for
+a worker of each, and until then tries the workers of a failed GPU again and again.
 """
 
 import logging
@@ -10,13 +11,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import Any
 
 from service.exit_codes import EXIT_RETRY
 from service.observability import logs
-from service.workers.restart_policy import RestartPolicy, describe_exit
+from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy, describe_exit
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
 from service.workers.worker_status import WorkerStatus, WorkerStatusStore
 
@@ -39,12 +41,16 @@ class Supervisor:
         status_store: WorkerStatusStore,
         workers: int,
         drain_timeout_s: float,
+        gpus: Sequence[int] = (),
     ) -> None:
+        """Worker i is on the GPU i modulo the number of `gpus`, which are indices."""
         self._target = target
         self._sock = sock
         self._status_store = status_store
         self._drain_timeout_s = drain_timeout_s
-        self._workers = [_WorkerProcess(worker_id) for worker_id in range(workers)]
+        self._workers = [
+            _WorkerProcess(worker_id, gpus[worker_id % len(gpus)] if gpus else None) for worker_id in range(workers)
+        ]
         self._wake_reader, self._wake_writer = os.pipe()
         self._is_stopping = False
 
@@ -82,19 +88,28 @@ class Supervisor:
         multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
 
     def _reap_dead_workers(self) -> bool:
-        """Schedules the restarts of workers that died. Returns whether one of them cannot be started."""
-        is_exhausted = False
+        """Schedules the restarts of workers that died. Returns whether too few can be started to go on."""
         for worker in self._workers:
             if worker.process is not None and not worker.process.is_alive():
                 pid = worker.process.pid or 0
                 has_loaded_models = self._status_store.has_loaded_models(worker.worker_id, pid)
                 self._status_store.absorb_dead_worker(worker.worker_id, pid)
-                is_exhausted |= worker.handle_exit(has_loaded_models)
-        return is_exhausted
+                worker.handle_exit(has_loaded_models)
+        exhausted = [worker for worker in self._workers if worker.restarts.is_exhausted()]
+        if exhausted and {worker.gpu for worker in exhausted} == {worker.gpu for worker in self._workers}:
+            logs.event(logging.CRITICAL, "worker cannot start; the service ends", **exhausted[-1].last_death)
+            return True
+        for worker in exhausted:
+            if worker.restarts.early_deaths == MAX_EARLY_DEATHS and worker.process is None:
+                logs.event(logging.ERROR, "worker cannot start; the service goes on without it", **worker.last_death)
+                self._status_store.mark_lost(worker.worker_id, f"GPU {worker.gpu}: {worker.last_death['reason']}")
+        return False
 
     def _stop_hung_workers(self) -> None:
         for worker, status in zip(self._workers, self._status_store.statuses(), strict=True):
             worker.stop_if_hung(status, time.monotonic(), self._drain_timeout_s + KILL_GRACE_S)
+            if worker.restarts.is_exhausted() and worker.has_loaded_models(status):
+                self._status_store.clear_lost(worker.worker_id)
 
     def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
@@ -115,8 +130,10 @@ class Supervisor:
 class _WorkerProcess:
     """One worker: its current process, and when to start the next one."""
 
-    def __init__(self, worker_id: int) -> None:
+    def __init__(self, worker_id: int, gpu: int | None = None) -> None:
         self.worker_id = worker_id
+        self.gpu = gpu
+        self.last_death: dict[str, Any] = {}
         self.process: SpawnProcess | None = None
         self.restarts = RestartPolicy()
         self._hung_at_s: float | None = None
@@ -129,7 +146,16 @@ class _WorkerProcess:
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
         self.process.start()
-        logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid)
+        logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid, **self._gpu_field)
+
+    @property
+    def _gpu_field(self) -> dict[str, int]:
+        return {} if self.gpu is None else {"gpu": self.gpu}
+
+    def has_loaded_models(self, status: WorkerStatus | None) -> bool:
+        """Whether the process that runs now says so."""
+        pid = self.process and self.process.pid
+        return status is not None and status.pid == pid and status.generation >= 0
 
     def stop_if_hung(self, status: WorkerStatus | None, now_s: float, grace_s: float) -> None:
         """Stops the process when two of its statuses in a row say that a model does not return.
@@ -153,16 +179,14 @@ class _WorkerProcess:
             self.process.terminate()
             self._kill_at_s = now_s + grace_s
 
-    def handle_exit(self, has_loaded_models: bool) -> bool:
-        """Logs the death and schedules the restart. Returns whether the worker cannot be started."""
+    def handle_exit(self, has_loaded_models: bool) -> None:
+        """Logs the death and schedules the restart."""
         assert self.process is not None
         code, pid = self.process.exitcode or 0, self.process.pid
         self.process.close()
         self.process = None
         self.restarts.record_death(time.monotonic(), has_loaded_models=has_loaded_models)
         reason, action = describe_exit(code)
-        fields = {"worker": self.worker_id, "pid": pid, "code": code, "reason": reason, "action": action}
-        logs.event(logging.ERROR, "worker died", **fields, early_deaths=self.restarts.early_deaths)
-        if self.restarts.is_exhausted():
-            logs.event(logging.CRITICAL, "worker cannot start; the service ends", **fields)
-        return self.restarts.is_exhausted()
+        self.last_death = {"worker": self.worker_id, "pid": pid, "code": code, "reason": reason, "action": action}
+        self.last_death |= self._gpu_field
+        logs.event(logging.ERROR, "worker died", **self.last_death, early_deaths=self.restarts.early_deaths)

@@ -20,6 +20,7 @@ from service.observability.version_stats import VersionStats
 
 MAX_SILENCE_S = 5.0
 MAX_ABSORBED_FILES = 16
+LOST_PREFIX = "lost-"
 REFRESH_REQUEST_FILE = "refresh-request"
 
 
@@ -58,7 +59,7 @@ class WorkerStatusStore:
 
     def __init__(self, folder: Path, worker_id: int = 0, workers: int = 1) -> None:
         self._folder = folder
-        self._worker_id = worker_id
+        self.worker_id = worker_id
         self.workers = workers
         self._is_failing = False
         self._own_status: WorkerStatus | None = None
@@ -73,7 +74,7 @@ class WorkerStatusStore:
     ) -> None:
         """Publishes the current status of this worker."""
         self._own_status = WorkerStatus(
-            self._worker_id,
+            self.worker_id,
             os.getpid(),
             generation,
             reasons,
@@ -83,7 +84,7 @@ class WorkerStatusStore:
             stuck_models or {},
         )
         if self.workers > 1:
-            self._write(f"worker-{self._worker_id}.json", self._own_status)
+            self._write(f"worker-{self.worker_id}.json", self._own_status)
 
     def request_refresh(self) -> int:
         """Requests fresh totals of every worker. Returns the request, to compare `answered_request` with."""
@@ -107,14 +108,27 @@ class WorkerStatusStore:
         status = self._read_status(worker_id)
         return status is not None and status.pid == pid and status.generation >= 0
 
+    def mark_lost(self, worker_id: int, reason: str) -> None:
+        """Leaves a worker that cannot start out of account. Only the supervisor may call this."""
+        self._attempt(lambda: atomic_write(self._folder / f"{LOST_PREFIX}{worker_id}", reason.encode()))
+
+    def clear_lost(self, worker_id: int) -> None:
+        """Takes a worker that has started again into account."""
+        (self._folder / f"{LOST_PREFIX}{worker_id}").unlink(missing_ok=True)
+
+    def lost_workers(self) -> dict[int, str]:
+        """The reasons by id, for workers that cannot start while others can."""
+        files = self._folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
+        return {int(file.name.removeprefix(LOST_PREFIX)): file.read_text() for file in files}
+
     def publish_totals(self, totals: WorkerTotals) -> None:
         """Publishes the totals of this worker to the others."""
         if self.workers > 1:
-            self._write(_totals_file(self._worker_id, os.getpid()), totals)
+            self._write(_totals_file(self.worker_id, os.getpid()), totals)
 
     def totals_of_others(self) -> WorkerTotals:
         """The totals of all other workers, including dead ones; gauges only of live workers."""
-        own_file = _totals_file(self._worker_id, os.getpid())
+        own_file = _totals_file(self.worker_id, os.getpid())
         live_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
         totals_by_file = {
             path.name: totals
@@ -142,7 +156,7 @@ class WorkerStatusStore:
     def _write_request(self, request: int) -> None:
         """The request is the file's time of modification, because the file system's own clock advances in steps of
         milliseconds. Several workers may write at once, each through its own temporary file."""
-        temporary = self._folder / f".refresh-request-{self._worker_id}.part"
+        temporary = self._folder / f".refresh-request-{self.worker_id}.part"
         temporary.touch()
         os.utime(temporary, ns=(request, request))
         temporary.replace(self._folder / REFRESH_REQUEST_FILE)

@@ -61,6 +61,8 @@ def _version(loaded: LoadedVersion, default: LoadedVersion) -> ModelVersion:
         provenance=manifest.provenance.model_dump(exclude_none=True),
         precision=loaded.variant.precision,
         provider=loaded.session.provider,
+        devices=loaded.devices,
+        nodes=loaded.session.nodes,
         threads=loaded.threads,
         instances=loaded.instances,
         max_batch_size=loaded.max_batch_size,

@@ -12,7 +12,12 @@ from pydantic.fields import FieldInfo
 from service.settings import PREFIX, Settings, unknown_variables
 
 FIELDS = Settings.model_fields
-FORMATTED_VALUES = {"root_path": "/elsewhere", "trusted_proxies": "10.0.0.0/8", "drain_timeout_s": "7.5"}
+FORMATTED_VALUES = {
+    "device": "cpu",
+    "root_path": "/elsewhere",
+    "trusted_proxies": "10.0.0.0/8",
+    "drain_timeout_s": "7.5",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -167,3 +172,36 @@ def test_variables_of_training_and_of_others_are_left_alone() -> None:
 
 def test_every_setting_is_spelt_rightly() -> None:
     assert unknown_variables({f"{PREFIX}{name.upper()}": "1" for name in FIELDS}) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "gpus"),
+    [
+        ({}, [None]),
+        ({"device": "cuda", "workers": 2}, [None, None]),
+        ({"device": "cuda:1"}, [1]),
+        ({"device": "cuda:2,0"}, [2, 0]),
+        ({"device": "cuda:0,1", "workers": 4}, [0, 1, 0, 1]),
+        ({"device": "cuda:0,1", "workers": "2"}, [0, 1]),
+    ],
+)
+def test_each_gpu_has_equally_many_workers_by_default_one(settings: dict[str, Any], gpus: list[int | None]) -> None:
+    found = Settings(**settings)
+    assert [found.gpu_of(worker_id) for worker_id in range(found.workers)] == gpus
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "problem"),
+    [
+        ("cuda:", 1, "must be auto, cpu, cuda"),
+        ("cuda:0,", 1, "must be auto, cpu, cuda"),
+        ("cuda:-1", 1, "must be auto, cpu, cuda"),
+        ("gpu", 1, "must be auto, cpu, cuda"),
+        ("cuda:1,1", 2, "names a GPU twice"),
+        ("cuda:0,1", 3, "2 GPUs need a multiple of 2 workers, and there are 3"),
+    ],
+)
+def test_a_device_that_cannot_be_shared_out_is_rejected(device: str, workers: int, problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem) as raised:
+        Settings(device=device, workers=workers)
+    assert raised.value.errors()[0]["loc"] == ("device",)

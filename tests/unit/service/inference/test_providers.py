@@ -1,6 +1,6 @@
 """Where a network runs and which graph is loaded, for every machine that can be thought of: no machine is asked."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -13,10 +13,10 @@ from service.inference.providers import (
     ON_CPU,
     OPENVINO_PROVIDER,
     TENSORRT_PROVIDER,
-    Device,
     Placement,
     batch_buckets,
     find_cuda_error,
+    is_gpu_lost,
     provider_error,
     select_placement,
     select_variant,
@@ -31,7 +31,7 @@ ON_CUDA = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}), (1, 2, 4))
 
 
 def placement_of(
-    device: Device, available: list[str], providers: str = "", has_gpu: bool = False, **more: int
+    device: str, available: list[str], providers: str = "", has_gpu: bool = False, **more: Any
 ) -> Placement:
     return select_placement(device, providers, available, has_gpu=has_gpu, **{"max_batch_size": 8, **more})
 
@@ -50,7 +50,7 @@ def placement_of(
         ("auto", OPENVINO_BUILD, False, (CPU_PROVIDER,)),
     ],
 )
-def test_the_device_chooses(device: Device, available: list[str], has_gpu: bool, providers: tuple[str, ...]) -> None:
+def test_the_device_chooses(device: str, available: list[str], has_gpu: bool, providers: tuple[str, ...]) -> None:
     assert placement_of(device, available, has_gpu=has_gpu).providers == providers
 
 
@@ -86,7 +86,7 @@ def test_a_provider_of_another_build_is_named_in_full() -> None:
         ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
     ],
 )
-def test_a_missing_provider_says_what_to_install(device: Device, names: str, missing: str, advice: str) -> None:
+def test_a_missing_provider_says_what_to_install(device: str, names: str, missing: str, advice: str) -> None:
     with pytest.raises(BrokenVersion) as raised:
         placement_of(device, CPU_BUILD, names, has_gpu=True)
     assert raised.value.message == (
@@ -108,6 +108,42 @@ def test_cuda_is_set_up_for_serving() -> None:
         {},
     )
     assert placement.buckets == (1, 2, 4, 8, 16, 24)
+
+
+@pytest.mark.parametrize(
+    ("device", "names", "gpu", "device_ids", "short_name"),
+    [
+        ("cuda:1", "", 1, ["1", None], "cuda:1"),
+        ("cuda", "", None, [None, None], "cuda:0"),
+        ("cuda:0,3", "tensorrt,cuda", 3, ["3", "3", None], "tensorrt:3"),
+        ("cuda:1", "cpu", 1, [None], "cpu"),
+        ("auto", "", None, [None], "cpu"),
+    ],
+)
+def test_a_gpu_is_given_to_each_provider_that_uses_one(
+    device: str, names: str, gpu: int | None, device_ids: list[str | None], short_name: str
+) -> None:
+    placement = placement_of(device, GPU_BUILD, names, gpu=gpu)
+    assert [options.get("device_id") for options in placement.options] == device_ids
+    assert placement.device == short_name
+
+
+def test_a_device_without_a_short_name_is_its_provider() -> None:
+    assert Placement(("XnnpackExecutionProvider", CPU_PROVIDER), ({}, {})).device == "XnnpackExecutionProvider"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        ("CUDA failure 719: unspecified launch failure ; GPU=1", True),
+        ("CUDA failure 214: uncorrectable ECC error encountered ; GPU=0", True),
+        ("CUDA failure 2: out of memory ; GPU=0", False),
+        ("CUDA failure 100: no CUDA-capable device is detected", False),
+        ("Non-zero status code 719", False),
+    ],
+)
+def test_only_some_errors_mean_that_the_process_has_lost_its_gpu(error: str, is_lost: bool) -> None:
+    assert is_gpu_lost(error) is is_lost
 
 
 def test_without_a_limit_the_gpus_memory_is_not_limited() -> None:

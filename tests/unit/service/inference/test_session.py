@@ -4,26 +4,31 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.batch import InvalidRows
-from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, Placement
+from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, Placement
 from service.inference.run_timeout import RunTimedOut
 from service.inference.session import (
     FeatureSession,
     Session,
     TimeLimitedSession,
+    _count_nodes,
     _error_class,
     available_providers,
     library_load_error,
+    session_options,
 )
+from service.inference.tensorrt import EngineCache, profile_options
 from service.model_store.manifest import Input
 from tests.support.model_versions import linear_graph
 from tests.support.onnx_graphs import brittle_graph, endless_graph, missing_class_graph, nan_graph, out_of_memory_graph
@@ -415,6 +420,98 @@ def test_running_elsewhere_than_was_wanted_is_an_error(tmp_path: Path) -> None:
     path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
     with pytest.raises(BrokenVersion, match="CUDAExecutionProvider cannot be used: this onnxruntime does not have it"):
         Session(path, EXPECTED, CLASSES, 1, placement)
+
+
+class FakeGpuSession(onnxruntime.InferenceSession):  # type: ignore[misc]
+    """Runs on the CPU, and reports `reported` providers and `nodes` by provider, as a GPU's session might."""
+
+    reported: ClassVar[list[str]] = []
+    nodes: ClassVar[dict[str, int]] = {}
+    created_with: ClassVar[list[Any]] = []
+
+    def __init__(self, path: Path, options: Any, providers: Any, **more: Any) -> None:
+        self.created_with[:] = providers
+        super().__init__(path, options, providers=[CPU_PROVIDER], **more)
+
+    def get_providers(self) -> list[str]:
+        return self.reported
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        return [
+            SimpleNamespace(ep_name=name, get_nodes=lambda count=count: [None] * count)
+            for name, count in self.nodes.items()
+        ]
+
+
+ON_TENSORRT = Placement((TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER), ({}, {}, {}), (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("reported", "nodes", "problem"),
+    [
+        ([CUDA_PROVIDER, CPU_PROVIDER], {CUDA_PROVIDER: 9}, "TensorrtExecutionProvider cannot be used"),
+        ([TENSORRT_PROVIDER, CPU_PROVIDER], {TENSORRT_PROVIDER: 9}, "CUDAExecutionProvider cannot be used"),
+        ([CPU_PROVIDER], {CPU_PROVIDER: 9}, "TensorrtExecutionProvider cannot be used"),
+        (list(ON_TENSORRT.providers), {CUDA_PROVIDER: 9}, "TensorrtExecutionProvider cannot be used: it runs no node"),
+        (list(ON_TENSORRT.providers), {CPU_PROVIDER: 9}, "TensorrtExecutionProvider cannot be used: it runs no node"),
+        (list(ON_TENSORRT.providers), {TENSORRT_PROVIDER: 1, CPU_PROVIDER: 2}, ""),
+    ],
+)
+def test_a_provider_that_was_asked_for_is_there_and_runs_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: list[str], nodes: dict[str, int], problem: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeGpuSession)
+    monkeypatch.setattr(FakeGpuSession, "reported", reported)
+    monkeypatch.setattr(FakeGpuSession, "nodes", nodes)
+    path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    if problem:
+        with pytest.raises(BrokenVersion, match=problem):
+            Session(path, EXPECTED, CLASSES, 1, ON_TENSORRT)
+        return
+    session = Session(path, EXPECTED, CLASSES, 1, ON_TENSORRT)
+    assert (session.nodes, session.device) == (nodes, "tensorrt:0")
+
+
+def test_the_engine_cache_gives_its_options_to_tensorrt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeGpuSession)
+    monkeypatch.setattr(FakeGpuSession, "reported", list(ON_TENSORRT.providers))
+    monkeypatch.setattr(FakeGpuSession, "nodes", {TENSORRT_PROVIDER: 9})
+    cache = EngineCache(tmp_path / "cache", "h200", "ab" * 32, profile_options(SHAPE, (1, 2)))
+    Session(saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path), EXPECTED, CLASSES, 1, ON_TENSORRT, cache)
+    options = dict(FakeGpuSession.created_with)
+    assert options[TENSORRT_PROVIDER]["trt_profile_max_shapes"] == "image:2x8x6x1"
+    assert options[TENSORRT_PROVIDER]["trt_engine_cache_path"].startswith(str(tmp_path / "cache"))
+    assert options[CUDA_PROVIDER] == options[CPU_PROVIDER] == {}
+
+
+def test_nodes_of_a_real_session_are_counted(tmp_path: Path) -> None:
+    options = session_options(1)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    nodes = _count_nodes(onnxruntime.InferenceSession(path, options, providers=[CPU_PROVIDER]))
+    assert list(nodes) == [CPU_PROVIDER]
+    assert nodes[CPU_PROVIDER] > 1
+
+
+@pytest.mark.parametrize(
+    ("error", "lost_gpu"),
+    [
+        ("CUDA failure 719: unspecified launch failure ; GPU=1", "CUDA failure 719: unspecified launch failure"),
+        ("CUDA failure 2: out of memory ; GPU=1", ""),
+        ("Non-zero status code", ""),
+    ],
+)
+def test_an_error_that_means_a_lost_gpu_is_remembered(tmp_path: Path, error: str, lost_gpu: str) -> None:
+    failing = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
+
+    class FailingSession:
+        def run(self, *args: object) -> None:
+            raise RuntimeError(error)
+
+    failing._session = FailingSession()
+    with pytest.raises(ModelFailed):
+        failing.run(images(1))
+    assert failing.lost_gpu == lost_gpu
 
 
 def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:

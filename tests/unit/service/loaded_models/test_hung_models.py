@@ -63,3 +63,19 @@ def test_a_large_batch_is_stuck_only_after_a_multiple_of_its_expected_time(
 ) -> None:
     _, stuck = reasons_after(tmp_path, run_s, expected_s=20.0, request_timeout_ms=10_000, max_run_timeouts=3)
     assert bool(stuck) == is_stuck
+
+
+def test_a_gpu_that_has_failed_is_left_to_a_new_process(tmp_path: Path) -> None:
+    write_version(tmp_path, "a")
+    registry = Registry(Repository(tmp_path), Settings(max_run_timeouts=0), Metrics())
+
+    async def test() -> None:
+        await registry.reconcile(DesiredState())
+        assert (registry.is_unavailable(), registry.stuck_models()) == (False, {})
+        registry.get("a").session.lost_gpu = "CUDA failure 719: unspecified launch failure"
+        reasons = {"a": "cpu has failed: CUDA failure 719: unspecified launch failure."}
+        assert registry.stuck_models() == registry.not_ready_reasons() == reasons
+        assert registry.is_unavailable()
+        await registry.close()
+
+    asyncio.run(test())

@@ -89,6 +89,8 @@ def test_each_version_is_logged_once_when_it_is_loaded(tmp_path: Path, caplog: p
             "digest": one.digest,
             "provider": "CPUExecutionProvider",
             "threads": one.threads,
+            "device": "cpu",
+            "nodes": {},
             "instances": one.instances,
             "max_batch_size": one.max_batch_size,
             "batch_ms": one.batch_ms,

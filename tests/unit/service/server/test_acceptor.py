@@ -38,7 +38,7 @@ class Worker:
         self,
         sock: socket.socket,
         connection_counts: ConnectionCounts,
-        is_loading: bool = False,
+        is_unavailable: bool = False,
         max_connections: int = 10_000,
     ) -> None:
         self.connections: set[RecordingProtocol] = set()
@@ -48,7 +48,7 @@ class Worker:
             lambda: RecordingProtocol(self),
             self.connections,
             connection_counts,
-            lambda: is_loading,
+            lambda: is_unavailable,
             ConnectionCap(max_connections, self.connections),
         )
 
@@ -164,11 +164,11 @@ def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> Non
     run(scenario)
 
 
-def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
+def test_one_that_is_unavailable_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         with sock.dup() as duplicate:
-            new, old = Worker(sock, one, is_loading=True), Worker(duplicate, two)
+            new, old = Worker(sock, one, is_unavailable=True), Worker(duplicate, two)
             clients = connect(sock, 20)
             await old.until(20)
             assert not new.connections
@@ -179,9 +179,9 @@ def test_one_that_is_loading_leaves_connections_to_others_that_come(tmp_path: Pa
     run(scenario)
 
 
-def test_one_that_is_loading_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
+def test_one_that_is_unavailable_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
-        worker = Worker(sock, connection_counts_of(tmp_path, 2)[0], is_loading=True)
+        worker = Worker(sock, connection_counts_of(tmp_path, 2)[0], is_unavailable=True)
         clients = connect(sock, 3)
         await worker.until(3)
         close_all(clients)

@@ -18,7 +18,7 @@ from service.workers.shutdown import ShutdownState
 
 
 class IdleRegistry:
-    def is_loading(self) -> bool:
+    def is_unavailable(self) -> bool:
         return False
 
 

@@ -197,6 +197,19 @@ def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Pa
     assert b'convoy_requests_total{code="200",route="r"} 3.0' in asyncio.run(text())
 
 
+def test_a_worker_whose_gpu_has_failed_is_a_warning_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    workers = Workers(tmp_path, timeout_s=0.0)
+    group = workers.worker_group
+    asyncio.run(workers.apply())
+    assert list(group.not_ready_reasons()) == ["worker 1"]
+    workers.other.mark_lost(1, "GPU 1: It ended itself with code 3.")
+    assert group.not_ready_reasons() == {}
+    assert group.warnings() == {"worker 1": "GPU 1: It ended itself with code 3."}
+    assert group._workers_behind(0) == []
+    workers.other.clear_lost(1)
+    assert list(group.not_ready_reasons()) == group._workers_behind(0) == ["worker 1"]
+
+
 def test_what_is_wrong_while_models_are_served_is_a_warning(
     tmp_path: Path, mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:

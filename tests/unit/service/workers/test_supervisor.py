@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,16 @@ def _no_delays_and_same_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
         signal.signal(number, handler)
 
 
-def run(target: WorkerTarget, folder: Path, workers: int, sock: socket.socket | None = None) -> int:
+def run(
+    target: WorkerTarget,
+    folder: Path,
+    workers: int,
+    sock: socket.socket | None = None,
+    gpus: Sequence[int] = (),
+) -> int:
     sock = sock or socket.create_server(("127.0.0.1", 0))
-    return Supervisor(target, sock, WorkerStatusStore(folder, workers=workers), workers, drain_timeout_s=30).run()
+    status_store = WorkerStatusStore(folder, workers=workers)
+    return Supervisor(target, sock, status_store, workers, drain_timeout_s=30, gpus=gpus).run()
 
 
 def fields_of(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
@@ -57,6 +65,33 @@ def test_a_worker_that_runs_is_stopped_when_another_cannot_start(
     (running,) = [started["pid"] for started in fields_of(caplog, "worker is started") if started["worker"] == 0]
     with pytest.raises(ProcessLookupError):
         os.kill(running, 0)
+
+
+def test_a_gpu_whose_worker_cannot_start_leaves_the_other_gpu_serving(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class StoppingStore(WorkerStatusStore):
+        """Stops the supervisor once a worker is lost."""
+
+        def mark_lost(self, worker_id: int, reason: str) -> None:
+            super().mark_lost(worker_id, reason)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    store = StoppingStore(tmp_path, workers=2)
+    sock = socket.create_server(("127.0.0.1", 0))
+    assert Supervisor(only_the_first_stays, sock, store, 2, drain_timeout_s=30, gpus=[0, 3]).run() == 0
+    assert {death["worker"] for death in fields_of(caplog, "worker died")} == {1}
+    (lost,) = fields_of(caplog, "worker cannot start; the service goes on without it")
+    assert (lost["worker"], lost["gpu"]) == (1, 3)
+    assert store.lost_workers() == {1: "GPU 3: It ended itself with code 7."}
+
+
+def test_the_service_ends_when_no_gpu_has_a_worker_that_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run(die_at_once, tmp_path, workers=2, gpus=[0, 1]) == EXIT_CANNOT_START
+    assert {death["gpu"] for death in fields_of(caplog, "worker died")} == {0, 1}
+    assert len(fields_of(caplog, "worker cannot start; the service ends")) == 1
 
 
 def test_a_worker_that_lost_requests_is_told_by_the_exit_code(tmp_path: Path) -> None:
