@@ -153,7 +153,13 @@ def _configure_recipe(recipe: str, application: str | None, changes: dict[str, s
     from training.recipes.settings import with_application, with_settings
 
     base = find_recipe(recipe)
-    return with_settings(base if application is None else with_application(application, base), changes)
+    configured = with_settings(base if application is None else with_application(application, base), changes)
+    if "warm_up_epochs" not in changes and configured.warm_up_epochs != base.warm_up_epochs:
+        click.echo(
+            f"Warm-up: {configured.warm_up_epochs:g} epochs in place of {base.warm_up_epochs:g}, because the run has "
+            f"{configured.epochs} in place of {base.epochs}. --set warm_up_epochs=N sets it."
+        )
+    return configured
 
 
 def _find_run(resume: str, runs_dir: Path, name: str) -> "Run":

@@ -14,6 +14,7 @@ _UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     """The recipe with values typed by a user, `{"epochs": "3", "architecture.activation": "relu"}`.
 
+    Fewer epochs shorten the warm-up in proportion, unless it is set, too: a run that never leaves it learns little.
     Raises TrainingError for an unknown key (naming the nearest), and for a value that is not of the field's type.
     """
     changes: dict[str, Any] = {}
@@ -23,6 +24,9 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
             options[key.removeprefix(ARCHITECTURE_PREFIX)] = _parse_option(text)
         else:
             changes[key] = _parse_value(key, text, _field_type(key))
+    epochs_ratio = changes.get("epochs", recipe.epochs) / recipe.epochs
+    if epochs_ratio < 1:
+        changes.setdefault("warm_up_epochs", round(recipe.warm_up_epochs * epochs_ratio, 3))
     return dataclasses.replace(recipe, architecture_options=options, **changes)
 
 

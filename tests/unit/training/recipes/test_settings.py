@@ -1,9 +1,11 @@
 """Recipes: what users type becomes typed fields or a sentence that helps, and nothing is lost through JSON."""
 
+import dataclasses
 import json
 
 import pytest
 
+from training.cli.run import _configure_recipe
 from training.errors import TrainingError
 from training.recipes import RECIPES, find_recipe
 from training.recipes.base import Recipe
@@ -159,3 +161,31 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
     assert find_recipe("mnist-lenet5") is RECIPES["mnist-lenet5"]
     with pytest.raises(TrainingError, match="did you mean 'mnist-lenet5'"):
         find_recipe("mnist-lenet")
+
+
+@pytest.mark.parametrize(
+    ("settings", "warm_up_epochs"),
+    [
+        ({"epochs": "3"}, 0.9),
+        ({"epochs": "20"}, 3),
+        ({"seed": "2"}, 3),
+        ({"epochs": "3", "warm_up_epochs": "2"}, 2),
+    ],
+    ids=["fewer", "more", "unchanged", "set by hand"],
+)
+def test_fewer_epochs_shorten_the_warm_up(settings: dict[str, str], warm_up_epochs: float) -> None:
+    recipe = dataclasses.replace(find_recipe("mnist-lenet5"), epochs=10, warm_up_epochs=3)
+    assert with_settings(recipe, settings).warm_up_epochs == warm_up_epochs
+
+
+@pytest.mark.parametrize("changes", [{"epochs": "3"}, {"epochs": "3", "warm_up_epochs": "1"}, {}], ids=str)
+def test_a_warm_up_that_is_shortened_is_reported(changes: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = find_recipe("mnist-lenet5")
+    after = _configure_recipe("mnist-lenet5", None, changes)
+    expected = ""
+    if changes == {"epochs": "3"}:
+        expected = (
+            f"Warm-up: {after.warm_up_epochs:g} epochs in place of {before.warm_up_epochs:g}, because the run has 3 in "
+            f"place of {before.epochs}. --set warm_up_epochs=N sets it.\n"
+        )
+    assert capsys.readouterr().out == expected
