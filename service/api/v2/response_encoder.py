@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from service.api.http.response_encoder import (
     BINARY_VALUE_BYTES,
     JSON_VALUE_BYTES,
+    SLICE_VALUES,
     join,
     json_items,
     predictions_bytes,
@@ -20,6 +21,9 @@ from service.api.v2.request_parser import IMAGES, LENGTH, InferRequest
 from service.classification.top_k import Probabilities, top_k
 from service.loaded_models.loaded_version import LoadedVersion
 from service.model_store.manifest import PROBABILITIES
+
+NO_DATA = b'"data":[]'
+"""Nowhere else in a document, because quotation marks inside texts are escaped."""
 
 
 class EncodedResponse(NamedTuple):
@@ -50,18 +54,22 @@ def encode(
     if requested.binary:
         raw = list(_raw_names(rows, labels, k)) if k else [rows.astype("<f4", copy=False).tobytes()]
         output["parameters"] = {"binary_data_size": sum(map(len, raw))}
-        text = b"".join(_around(model, version, request, output))
+        text = _document(model, version, request, output)
         return EncodedResponse([text, *raw] if len(raw) > 1 else text + raw[0], len(text))
-    start, end = _around(model, version, request, output)
-    parts = _json_names(rows, labels, k) if k else _json_values(np.ascontiguousarray(rows).reshape(-1))
-    return EncodedResponse(join(start[:-1] + b',"data":[', parts, b"]}" + end), None)
+    values = np.ascontiguousarray(rows).reshape(-1)
+    if count * (k or classes) <= SLICE_VALUES:  # at once: 4 us less for one image
+        output["data"] = _class_names(rows, labels, k) if k else values
+        return EncodedResponse(_document(model, version, request, output), None)
+    start, _, end = _document(model, version, request, output | {"data": []}).rpartition(NO_DATA)
+    parts = _json_names(rows, labels, k) if k else _json_values(values)
+    return EncodedResponse(join(start + NO_DATA[:-1], parts, b"]" + end), None)
 
 
-def _around(model: str, version: str, request: InferRequest, output: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The document up to the end of its output, and the rest."""
-    document: dict[str, Any] = {"model_name": model, "model_version": version}
-    identity = b"" if request.id is None else b',"id":' + orjson.dumps(request.id)
-    return orjson.dumps(document)[:-1] + b',"outputs":[' + orjson.dumps(output), b"]" + identity + b"}"
+def _document(model: str, version: str, request: InferRequest, output: dict[str, Any]) -> bytes:
+    document: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": [output]}
+    if request.id is not None:
+        document["id"] = request.id
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _class_names(rows: Probabilities, labels: Sequence[str], k: int) -> list[str]:

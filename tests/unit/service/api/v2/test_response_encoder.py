@@ -87,7 +87,9 @@ def test_a_response_is_no_larger_than_was_known_before_the_run(
 def test_a_large_response_in_slices_is_read_back(binary: bool, top_k: int) -> None:
     rows = np.random.default_rng(0).random((100, 400), np.float32)
     requested, labels = RequestedOutput(binary, top_k), [f"class {i}" for i in range(400)]
-    result = decode_with_triton(rows, requested, labels).as_numpy("probabilities")
+    decoded = decode_with_triton(rows, requested, labels, id='"data":[]')
+    assert decoded.get_response()["id"] == '"data":[]'
+    result = decoded.as_numpy("probabilities")
     if not top_k:
         np.testing.assert_array_equal(result, rows)
     else:
