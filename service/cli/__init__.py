@@ -49,7 +49,7 @@ Example:    convoy classify mnist-lenet5 tests/data/seven.png
 )
 @click.version_option(package_name="convoy")
 def cli() -> None:
-    """Classify images: over HTTP, or here and now."""
+    """Classify images over HTTP, or without a server."""
 
 
 @click.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
@@ -74,7 +74,7 @@ def serve(settings: Settings) -> None:
     help="How many classes to print. Default: 5, or of a model with sigmoids, all labels above 50 %.",
 )
 @click.option("--version", help="The version that answers; default: the newest.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def classify(
     settings: Settings, model: str, files: tuple[Path, ...], top_k: int | None, version: str | None, as_json: bool
 ) -> None:

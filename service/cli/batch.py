@@ -38,7 +38,7 @@ Exit codes:
     "-o",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where the results go: .jsonl, .csv or .parquet. A shard puts its number before the ending.",
+    help="Results file: .jsonl, .csv or .parquet. A shard adds its number before the ending.",
 )
 @click.option("--version", help="The version that answers; default: the newest.")
 @click.option(
@@ -49,13 +49,13 @@ Exit codes:
 @click.option(
     "--shard",
     metavar="N/OF",
-    help="Only this part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
+    help="Classify one part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
 )
 @click.option("--overwrite", is_flag=True, help="Start over, even if --output has a job that could be resumed.")
 @click.option(
     "--image-digests",
     is_flag=True,
-    help="Notice on a resume that an image has changed by its SHA-256, in place of its size and time.",
+    help="On a resume, detect changed images by SHA-256 instead of size and time.",
 )
 @settings_options(
     "models", "threads", "decode_threads", "max_batch_size", "max_pixels", "max_header_pixels", "device", "precision"

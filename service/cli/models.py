@@ -21,10 +21,10 @@ COMMANDS = ("list", "show", "verify", "rollback", "prune")
 
 
 @click.group(invoke_without_command=True, epilog="Example: convoy models --models /srv/models")
-@click.option("--models", metavar="VALUE", help="As of the commands below; without a command the models are listed.")
+@click.option("--models", metavar="VALUE", help="As in the commands below. Without a command, the models are listed.")
 @click.pass_context
 def models(context: click.Context, models: str | None) -> None:
-    """The models on disk: list, inspect, check, roll back and remove versions."""
+    """List, inspect, verify, roll back and remove versions on disk."""
     if models is not None:
         context.default_map = {name: {"models": models} for name in COMMANDS}
     if context.invoked_subcommand is None:
@@ -51,9 +51,9 @@ def list_models(settings: Settings) -> None:
 @settings_options("models")
 @click.argument("model", shell_complete=complete_model_name)
 @click.option("--version", type=int, help="Default: the newest.")
-@click.option("--json", "as_json", is_flag=True, help="The whole manifest.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole manifest as JSON.")
 def show(settings: Settings, model: str, version: int | None, as_json: bool) -> None:
-    """Show one version of MODEL: what it takes and gives, its graphs with their accuracies, where it came from."""
+    """Show one version of MODEL: input, labels, graphs with their accuracies, and provenance."""
     repository = Repository(local_models(settings))
     number = _resolve_version(repository, settings, model, version)
     manifest = repository.open(model, number).manifest
@@ -73,9 +73,9 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
 @models.command(epilog="Example: convoy models verify mnist-lenet5")
 @settings_options("models")
 @click.argument("model", required=False, shell_complete=complete_model_name)
-@click.option("--version", type=int, help="Only this one.")
+@click.option("--version", type=int, help="Verify only this version.")
 def verify(settings: Settings, model: str | None, version: int | None) -> None:
-    """Check versions: checksums, loading, and the answers to their stored samples. Ends with 1 if anything is wrong."""
+    """Verify checksums, loading, and the answers to stored samples. The exit code is 1 if anything is wrong."""
     from service.loaded_models.verify_version import verify as verify_version
 
     repository = Repository(local_models(settings))
@@ -95,14 +95,14 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
 @click.option(
     "--to", "target_version", type=int, metavar="VERSION", help="Default: the version before the one that answers."
 )
-@click.option("--undo", "is_undo", is_flag=True, help="Back to the newest version.")
+@click.option("--undo", "is_undo", is_flag=True, help="Return to the newest version.")
 def rollback(settings: Settings, model: str, target_version: int | None, is_undo: bool) -> None:
-    """Let an older version of MODEL answer, also in a service at work.
+    """Make an older version of MODEL the default, also in a running service.
 
-    With --state (CONVOY_STATE) it is written there; without, the newer folders are hidden until --undo.
+    With --state (CONVOY_STATE) the version is written there. Without it, the newer folders are hidden until --undo.
     """
     if is_undo and target_version is not None:
-        raise click.UsageError("--undo goes to the newest version: leave out --to.")
+        raise click.UsageError("--undo returns to the newest version: leave out --to.")
     state = None if settings.state is None else StateFile(settings.state)
     if state is None:
         _reject_bucket(settings, "give --state, the file that the service watches")
@@ -114,11 +114,11 @@ def rollback(settings: Settings, model: str, target_version: int | None, is_undo
 @models.command("prune", epilog="Example: convoy models prune mnist-lenet5 --keep 3")
 @settings_options("models", "state")
 @click.argument("model", required=False, shell_complete=complete_model_name)
-@click.option("--keep", required=True, type=click.IntRange(1), metavar="N", help="How many of the newest stay.")
+@click.option("--keep", required=True, type=click.IntRange(1), metavar="N", help="Number of newest versions to keep.")
 def prune_models(settings: Settings, model: str | None, keep: int) -> None:
     """Remove all but the newest N versions of MODEL, or of every model.
 
-    Versions that --state (CONVOY_STATE) asks for stay.
+    Versions that --state (CONVOY_STATE) names are kept.
     """
     _reject_bucket(settings, "remove them there")
     repository = Repository(local_models(settings))

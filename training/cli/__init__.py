@@ -42,7 +42,7 @@ Example:    convoy-train run mnist-lenet5
 )
 @click.version_option(package_name="convoy")
 def main() -> None:
-    """Trains convolutional networks and exports them to what the service reads."""
+    """Train convolutional networks and export them for the service."""
 
 
 COMMANDS = (

@@ -9,9 +9,9 @@ from training.cli.options import FOLDER, PATH, example
 
 @click.command(epilog=example("convoy-train compare runs/mnist-mlp-mse/... runs/mnist-mlp-xent/..."))
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True, type=FOLDER)
-@click.option("--plot", type=PATH, default="compare.png", show_default=True, help="Where the curves are drawn.")
+@click.option("--plot", type=PATH, default="compare.png", show_default=True, help="Image file for the curves.")
 def compare(runs: tuple[Path, ...], plot: Path) -> None:
-    """Set finished runs beside each other: what came out, what was different, and their curves in one image."""
+    """Compare finished runs: results, differences in their recipes, and their curves in one image."""
     from training.analysis.compare_runs import compare
 
     click.echo(compare(runs, plot))

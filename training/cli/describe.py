@@ -10,16 +10,16 @@ from training.errors import TrainingError
 
 @click.command(epilog=example("convoy-train describe alexnet vgg-d googlenet resnet152"))
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--input", "size", metavar="HxWxC", help="Instead of the network's own, for example 160x160x3.")
-@click.option("--classes", type=click.IntRange(min=1), help="Instead of the network's own.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
-@click.option("--json", "as_json", is_flag=True, help="All of it as JSON, sizes in bytes.")
+@click.option("--input", "size", metavar="HxWxC", help="Input size, such as 160x160x3. Default: the network's own.")
+@click.option("--classes", type=click.IntRange(min=1), help="Number of classes. Default: the network's own.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per batch.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, with sizes in bytes.")
 @click.option(
     "--maps",
     type=click.Path(path_type=Path, dir_okay=False),
     help="For xo: draw image, features, feature maps, ReLU and pooling into this PNG.",
 )
-@click.option("--kernels", metavar="NAMES", help="For --maps: other kernels, for example identity,sobel_x,sobel_y.")
+@click.option("--kernels", metavar="NAMES", help="Kernels for --maps, such as identity,sobel_x,sobel_y.")
 def describe(
     names: tuple[str, ...],
     size: str | None,
@@ -29,17 +29,17 @@ def describe(
     maps: Path | None,
     kernels: str | None,
 ) -> None:
-    """Show what networks cost: layers, memory, parameters, multiply-adds. Nothing is trained.
+    """Show the layers, memory, parameters and multiply-adds of networks, without training.
 
-    NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. One gives its table,
-    several stand side by side with their published error.
+    NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. One NAME prints a
+    table of layers; several are compared, with their published errors.
     """
     from training.analysis.describe import describe_targets
 
     if maps is not None and names != ("xo",):
         raise TrainingError("--maps draws the lesson of the X/O network: write convoy-train describe xo --maps FILE.")
     if kernels is not None and maps is None:
-        raise TrainingError("--kernels says what --maps draws: add --maps FILE.")
+        raise TrainingError("--kernels selects what --maps draws: add --maps FILE.")
     click.echo(describe_targets(names, size, classes, batch, as_json))
     if maps is not None:
         from training.analysis.xo_lesson import draw_maps

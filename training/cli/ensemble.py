@@ -16,14 +16,14 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_UNREAD
 @click.argument("members", nargs=-1, required=True, metavar="VERSION_FOLDER...", type=FOLDER)
 @click.option("--name", required=True, help="The ensemble's name in the service.")
 @MODELS_DIR
-@click.option("--dataset", help="Instead of the data set that the members name.")
+@click.option("--dataset", help="Default: the data set that the members name.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
 @click.option(
     "--images",
     type=FOLDER,
-    help="Check on the images in a folder; without --dataset or --data nothing is measured.",
+    help="Check the graph on the images of this folder. Without --dataset or --data, accuracy is not measured.",
 )
 def ensemble(
     members: tuple[Path, ...],
@@ -37,8 +37,7 @@ def ensemble(
 ) -> None:
     """Publish several versions as one that answers with the mean of their probabilities.
 
-    The members must take the same images, prepared in the same way, and have the same labels. It costs as much as
-    all of them together.
+    The members must have the same input, preprocessing and labels. The ensemble costs as much as all members together.
     """
     import_keras()
     from training.data.load_dataset import DataOptions

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("source", metavar="VERSION_FOLDER|RUN", type=FOLDER)
-@click.option("--dataset", help="Instead of the data set that the version or the run names.")
+@click.option("--dataset", help="Default: the data set that the version or run names.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
 @click.option("--precision", type=click.Choice(["float32", "float16", "int8"]), default="float32", show_default=True)
 @click.option(
-    "--noise", type=float, default=0.0, help="Gaussian noise of this deviation on every pixel in 0..1, such as 0.5."
+    "--noise",
+    type=float,
+    default=0.0,
+    help="Standard deviation of Gaussian noise added to every pixel, for pixels in 0..1.",
 )
 @click.option("--flip", is_flag=True, help="Average the probabilities over each image and its mirror image.")
 def evaluate(

@@ -39,45 +39,52 @@ from training.errors import TrainingError
     "--from-keras-applications",
     "application",
     metavar="NAME",
-    help="In place of RUN_OR_FILE: a network of Keras', such as ResNet50, with ImageNet's labels.",
+    help="In place of RUN_OR_FILE: a network of Keras' applications, such as ResNet50, with ImageNet's labels.",
 )
-@click.option("--weights", type=PATH, help="A file of the application's weights; default: Keras' cache or a download.")
+@click.option("--weights", type=PATH, help="File with the application's weights. Default: Keras' cache, or a download.")
 @click.option("--name", required=True, help="The model's name in the service.")
 @MODELS_DIR
-@click.option("--labels", type=PATH, help="One label a line; default: the run's or data set's.")
+@click.option("--labels", type=PATH, help="File with one label per line. Default: the labels of the run or data set.")
 @click.option(
     "--custom-objects",
     type=PATH,
-    help="A Python file that defines the network's own layers. It is run: name only a file that you trust.",
+    help="A Python file that defines the network's custom layers. The file is run: name only a file that you trust.",
 )
 @click.option(
-    "--unsafe-lambda", is_flag=True, help="Run code that is stored in the network's file. Only where you trust it."
+    "--unsafe-lambda",
+    is_flag=True,
+    help="Run code that is stored in the network's file. Use it only for files that you trust.",
 )
 @click.option("--dataset", help="Check and measure a .keras file on this data set.")
-@click.option("--images", type=FOLDER, help="Check on the images in a folder.")
+@click.option("--images", type=FOLDER, help="Check the graph on the images of this folder.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
-@click.option("--data-note", help="What to know of these data files; default: what the run was told.")
+@click.option("--data-note", help="A note on these data files for the card. Default: the note of the run.")
 @ACTIVATION
-@click.option("--logits", "outputs", flag_value="logits", help="The network gives logits: add its activation.")
-@click.option("--probabilities", "outputs", flag_value="probabilities", help="It gives probabilities already.")
+@click.option("--logits", "outputs", flag_value="logits", help="The network outputs logits: add its activation.")
+@click.option("--probabilities", "outputs", flag_value="probabilities", help="The network outputs probabilities.")
 @click.option(
-    "--scale", type=FRACTION, default="1", help="The network expects (pixel * scale - mean) / std; 1/255 works."
+    "--scale",
+    type=FRACTION,
+    default="1",
+    help="The network expects (pixel * scale - mean) / std; may be a fraction such as 1/255.",
 )
-@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel: 0.485,0.456,0.406.")
-@click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel.")
-@click.option("--size", type=SIZE, help="For a network that takes any: 224, or 192x256 (height x width).")
-@click.option("--output", help="Which output gives the classes, where there are several.")
-@click.option("--shorter", type=int, help="Scale the shorter side to this and crop the middle, in place of squeezing.")
+@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one per channel: 0.485,0.456,0.406.")
+@click.option("--std", type=FRACTIONS, default="1", help="One value, or one per channel.")
+@click.option("--size", type=SIZE, help="Input size, for a network that takes any: 224, or 192x256 (height x width).")
+@click.option("--output", help="Name of the output with the classes, if there are several.")
+@click.option(
+    "--shorter", type=int, help="Scale the shorter side to this and crop the middle, instead of scaling both sides."
+)
 @LIKE
 @INTERPOLATION
 @ANTIALIAS
-@click.option("--features/--no-features", default=True, help="Write the graph that shows feature maps too.")
+@click.option("--features/--no-features", default=True, help="Whether to write the graph of feature maps.")
 @click.option(
-    "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, in twice the time."
+    "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, at twice the cost."
 )
-@click.option("--background", type=click.IntRange(0, 255), help="Grey that transparent pixels are laid over.")
+@click.option("--background", type=click.IntRange(0, 255), help="Gray value (0 to 255) behind transparent pixels.")
 def export(
     source: Path | None,
     application: str | None,
@@ -91,14 +98,14 @@ def export(
     unsafe_lambda: bool,
     **options: Any,
 ) -> None:
-    """Publish a finished run, any Keras image classifier, or one of Keras' applications as a model's next version.
+    """Publish a run, a Keras image classifier, or one of Keras' applications as the next version of a model.
 
-    The graph takes uint8 images and gives probabilities. It is published only when it agrees with the network on at
-    least 1,000 images that go through the service's own decoding and preprocessing.
+    The graph takes uint8 images and outputs probabilities. It is published only if it agrees with the network on
+    1,000 images (all, if the data set has fewer) that pass through the service's own decoding and preprocessing.
     """
     if (source is None) == (application is None):
         raise TrainingError(
-            "Say what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
+            "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
             "--from-keras-applications NAME."
         )
     if weights is not None and application is None:

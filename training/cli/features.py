@@ -14,9 +14,9 @@ from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 @click.option("--dataset", help="Check a .keras file on this data set.")
 @DATA_DIR
 def features(version: Path, source: Path, dataset: str | None, data_dir: Path | None) -> None:
-    """Add feature maps to a published version that has none; `export` writes them itself.
+    """Add the graph of feature maps to a published version without it; `export` writes it by itself.
 
-    RUN_OR_FILE is what the version was exported from, and must still agree with it on real images.
+    RUN_OR_FILE is what the version was exported from. Both must agree on real images.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()

@@ -35,39 +35,58 @@ from training.cli.options import (
 @click.option(
     "--labels",
     type=PATH,
-    help="One label a line, or JSON of Keras, torchvision or Hugging Face. Default: what the file's metadata says.",
+    help="One label per line, or JSON of Keras, torchvision or Hugging Face. Default: the file's metadata.",
 )
 @MODELS_DIR
-@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Default: as the graph's shape tells.")
-@click.option("--dtype", type=click.Choice(["float32", "float16", "uint8"]), help="Default: the graph's; checked.")
-@click.option("--channels", type=click.Choice(["rgb", "bgr"]), default="rgb", help="The order that it expects.")
+@click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Default: detected from the graph's shape.")
 @click.option(
-    "--scale", type=FRACTION, default="1", help="The network expects (pixel * scale - mean) / std; 1/255 works."
+    "--dtype", type=click.Choice(["float32", "float16", "uint8"]), help="Data type of the input. Default: the graph's."
 )
-@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one a channel, in the network's order.")
-@click.option("--std", type=FRACTIONS, default="1", help="One value, or one a channel, in the network's order.")
-@click.option("--size", type=SIZE, help="For a graph that takes any: 224, or 192x256 (height x width).")
-@click.option("--resize", metavar="shorter:N|squash:N", help="Shorter side to N, or both sides. Default: squash.")
-@click.option("--crop", type=SIZE, help="With shorter:N, the middle that is cut out.")
+@click.option(
+    "--channels",
+    type=click.Choice(["rgb", "bgr"]),
+    default="rgb",
+    help="Order of the channels that the network expects.",
+)
+@click.option(
+    "--scale",
+    type=FRACTION,
+    default="1",
+    help="The network expects (pixel * scale - mean) / std; may be a fraction such as 1/255.",
+)
+@click.option("--mean", type=FRACTIONS, default="0", help="One value, or one per channel, in the network's order.")
+@click.option("--std", type=FRACTIONS, default="1", help="One value, or one per channel, in the network's order.")
+@click.option("--size", type=SIZE, help="Input size, for a graph that takes any: 224, or 192x256 (height x width).")
+@click.option(
+    "--resize",
+    metavar="shorter:N|squash:N",
+    help="Scale the shorter side to N, or both sides. Default: squash to the input size.",
+)
+@click.option("--crop", type=SIZE, help="With shorter:N, the size that is cut out of the middle.")
 @LIKE
 @INTERPOLATION
 @ANTIALIAS
-@click.option("--background", type=click.IntRange(0, 255), help="Grey below transparent pixels. Default: white.")
+@click.option(
+    "--background", type=click.IntRange(0, 255), help="Gray value (0 to 255) behind transparent pixels. Default: white."
+)
 @ACTIVATION
-@click.option("--logits", "output_kind", flag_value="logits", help="It gives logits: add its activation.")
-@click.option("--probabilities", "output_kind", flag_value="probabilities", help="It gives probabilities already.")
-@click.option("--output", "output_name", help="Which output gives the classes, where there are several.")
+@click.option("--logits", "output_kind", flag_value="logits", help="The network outputs logits: add its activation.")
+@click.option("--probabilities", "output_kind", flag_value="probabilities", help="The network outputs probabilities.")
+@click.option("--output", "output_name", help="Name of the output with the classes, if there are several.")
 @click.option("--drop-first-class", "drop_first", is_flag=True, help="The first class is the background.")
 @click.option(
     "--images",
     type=FOLDER,
-    help="On these the new graph must agree with the file. Default: those of --check, else generated ones.",
+    help="Images on which the new graph must agree with the file. Default: those of --check, or generated ones.",
 )
 @click.option(
-    "--check", "labeled_images", type=FOLDER, help="Judge by these images, whose folder or name is their class."
+    "--check",
+    "labeled_images",
+    type=FOLDER,
+    help="Measure the accuracy on these images, whose folder or file name is their class.",
 )
-@click.option("--force", is_flag=True, help="Publish although --check speaks against it.")
-@click.option("--dry-run", is_flag=True, help="Do all but publish.")
+@click.option("--force", is_flag=True, help="Publish even if --check finds a better preprocessing.")
+@click.option("--dry-run", is_flag=True, help="Do everything except publishing.")
 def import_network(
     file: Path,
     name: str,
@@ -80,11 +99,11 @@ def import_network(
     dry_run: bool,
     **network_options: Any,
 ) -> None:
-    """Publish a network made elsewhere, an ONNX file, as the next version of a model.
+    """Publish an ONNX file that was made elsewhere as the next version of a model.
 
-    Scaling, order of channels, layout, softmax and batch are added to its graph where they are missing; it is
-    published only when it then answers as the file itself does. --check shows how good it is with what was said here
-    and its most confident answers, and stops a publication when another guess would do clearly better.
+    Scaling, channel order, layout, softmax and batch dimension are added to the graph where they are missing. The graph
+    is published only if it answers as the file does. --check measures the accuracy, shows the most confident answers,
+    and stops the publication if another usual preprocessing would be clearly better.
     """
     import_keras()
     from training.onnx_import import import_options, importer

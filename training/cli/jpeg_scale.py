@@ -12,7 +12,7 @@ from training.cli.options import FOLDER, example, import_keras
 def jpeg_scale(version: Path) -> None:
     """Publish a version again, as the next one, so that large JPEGs are decoded at a reduced scale.
 
-    Exports and imports do so from the start. Its graphs and their figures stay as they are.
+    Exports and imports already do this. The graphs and their figures stay the same.
     """
     import_keras()
     from training.export.version_folder import publish_with_jpeg_scale

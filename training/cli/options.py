@@ -10,7 +10,7 @@ import click
 
 
 class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4 it takes no argument
-    """Numbers with commas between them; each may be a fraction such as 1/255."""
+    """Numbers separated by commas; each may be a fraction such as 1/255."""
 
     name = "numbers"
 
@@ -20,11 +20,11 @@ class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4
         try:
             return tuple(float(Fraction(part.strip())) for part in value.split(","))
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a number, or several with commas between them.", param, context)
+            self.fail(f"{value!r} is not a number, and not several separated by commas.", param, context)
 
 
 class _Fraction(click.ParamType):  # type: ignore[type-arg]
-    """One such number."""
+    """One number, which may be a fraction such as 1/255."""
 
     name = "number"
 
@@ -50,7 +50,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
 
 
 class CommaCommand(click.Command):
-    """A command that says what to do about the numbers of --mean or --std with spaces between them."""
+    """A command that explains how to write --mean and --std when their numbers are separated by spaces."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
         has_spaces = any(
@@ -59,7 +59,7 @@ class CommaCommand(click.Command):
         )
         if has_spaces:
             raise click.UsageError(
-                "Several numbers of --mean or --std have commas between them: --mean 0.485,0.456,0.406.", context
+                "Separate the numbers of --mean and --std by commas: --mean 0.485,0.456,0.406.", context
             )
         return super().parse_args(context, arguments)
 
@@ -75,36 +75,36 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 DATA_DIR = click.option(
     "--data-dir",
     type=FOLDER,
-    help="Folder of the official data files; default CONVOY_DATA, else they are downloaded.",
+    help="Folder of the official data files. Default: CONVOY_DATA; without it the files are downloaded.",
 )
 DATA = click.option(
     "--data",
     type=FOLDER,
-    help="Your own images: a folder with a folder of images for each class, or train/ and val/ with such in each.",
+    help="Your own images: a folder with one folder per class, or with train/ and val/ that contain such folders.",
 )
 SKIP_UNREADABLE = click.option(
-    "--skip-unreadable", is_flag=True, help="Leave out images of --data that cannot be read."
+    "--skip-unreadable", is_flag=True, help="Leave out the images of --data that cannot be read."
 )
-EPOCHS = click.option("--epochs", type=int, help="Instead of the recipe's.")
-SEED = click.option("--seed", type=int, help="Instead of the recipe's.")
-LIMIT = click.option("--limit", type=int, help="At most so many images of each split, for trying things out.")
+EPOCHS = click.option("--epochs", type=int, help="Number of epochs. Default: the recipe's.")
+SEED = click.option("--seed", type=int, help="Seed of all random numbers. Default: the recipe's.")
+LIMIT = click.option("--limit", type=int, help="Maximum number of images of each split, for a quick trial.")
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
 
 LIKE = click.option(
     "--like",
     type=click.Choice(["torchvision", "keras", "timm"]),
-    help="Round sizes, interpolate and antialias as this library does by default.",
+    help="Resize as this library does by default: rounding, interpolation and antialiasing.",
 )
 INTERPOLATION = click.option(
     "--interpolation",
     type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-    help="Default: that of --like or of the data set, else bilinear.",
+    help="Default: as --like or the data set; otherwise bilinear.",
 )
 ANTIALIAS = click.option(
     "--antialias/--no-antialias",
     default=None,
-    help="Whether smaller images are means of all pixels, or of the nearest alone. Default: that of --like, else yes.",
+    help="Whether shrinking averages all pixels, not only the nearest. Default: as --like; otherwise yes.",
 )
 ACTIVATION = click.option(
     "--activation",
@@ -115,10 +115,10 @@ ACTIVATION = click.option(
 
 
 def example(*lines: str) -> str:
-    """The end of a command's help; click re-wraps paragraphs that don't start with this mark."""
+    """Returns the end of a command's help. Click wraps paragraphs again that do not start with this mark."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def import_keras() -> None:
-    """Before anything else that imports Keras: this is where its backend is told to be quiet."""
+    """Silences the backend of Keras; must be called before anything else imports Keras."""
     importlib.import_module("training.keras_setup")

@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
-@click.option("--int8", is_flag=True, help="For processors with VNNI; what is done without a flag.")
-@click.option("--fp16", is_flag=True, help="For GPUs.")
-@click.option("--dataset", help="Instead of the data set that the version names.")
+@click.option("--int8", is_flag=True, help="Add an int8 graph, for processors with VNNI. The default.")
+@click.option("--fp16", is_flag=True, help="Add a float16 graph, for GPUs.")
+@click.option("--dataset", help="Default: the data set that the version names.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
-@click.option("--calibrate-on", "count", type=click.IntRange(1), default=512, show_default=True, help="Images.")
+@click.option(
+    "--calibrate-on",
+    "count",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Number of images that calibrate int8.",
+)
 @click.option(
     "--calibration",
     "method",
@@ -33,12 +40,12 @@ if TYPE_CHECKING:
     default="minmax",
     show_default=True,
 )
-@click.option("--reduce-range", is_flag=True, help="Weights of 7 bits, for processors without VNNI.")
+@click.option("--reduce-range", is_flag=True, help="Use weights of 7 bits, for processors without VNNI.")
 @click.option(
     "--even-if-slower",
     "allow_slower",
     is_flag=True,
-    help="Publish it for CONVOY_PRECISION, though it is not faster here.",
+    help="Publish a graph that is not faster on this machine; it is used only if CONVOY_PRECISION selects it.",
 )
 def quantize(
     version: Path,
@@ -55,8 +62,8 @@ def quantize(
 ) -> None:
     """Add graphs of less precision to a version; the result is the model's next version.
 
-    int8 is calibrated on training images. A graph is published when on training images held out it loses at most
-    0.5 points of accuracy (--fp16: 0.1) and is faster here than float32, measured in turns.
+    int8 is calibrated on training images. A graph is published if it loses at most 0.5 points of accuracy (--fp16: 0.1)
+    on held-out training images, and is faster than float32 on this machine, measured in turns.
     """
     import_keras()
     from training.data.load_dataset import DataOptions

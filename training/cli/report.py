@@ -9,12 +9,12 @@ from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 
 @click.command(epilog=example("convoy-train report runs/mnist-lenet5/20260101T120000Z"))
 @click.argument("run", metavar="RUN", type=FOLDER)
-@click.option("--out", type=PATH, help="Where the page goes; default: report.html in the run's folder.")
+@click.option("--out", type=PATH, help="File for the page. Default: report.html in the run's folder.")
 @DATA_DIR
 def report(run: Path, out: Path | None, data_dir: Path | None) -> None:
-    """Write one page about a finished run: curves, confusion, worst mistakes, classes, filters, layers.
+    """Write a page about a finished run: curves, confusion matrix, worst mistakes, classes, filters, layers.
 
-    The page is one HTML file that holds its images and loads nothing from elsewhere.
+    The page is one HTML file that contains its images and loads nothing from other servers.
     """
     import_keras()
     from training.analysis.report import write_report

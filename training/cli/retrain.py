@@ -24,10 +24,10 @@ from training.errors import AccuracyRegression
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="How much less accurate than the published version the new one may be on them; 0.005 is half a percent.",
+    help="Accuracy that the new version may lose against the published one; 0.005 is half a percent.",
 )
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--seed", type=int, help="Instead of the recipe's; the division of the images stays.")
+@click.option("--epochs", type=int, help="Number of epochs. Default: the recipe's.")
+@click.option("--seed", type=int, help="Default: the recipe's. The split of the images does not depend on it.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
@@ -45,11 +45,11 @@ def retrain(
     models_dir: Path,
     runs_dir: Path,
 ) -> None:
-    """Train RECIPE anew and publish the outcome, unless the published version is better.
+    """Train RECIPE again and publish the result, unless the published version is better.
 
-    Images are divided as for the published version, whatever the seed. Both are measured on the same images, which
-    neither has learnt and which are no test images. Given again after a kill, the same command goes on from the last
-    finished epoch, or with the export. It ends with 3 where the published version stays.
+    The split of the images is that of the published version, whatever the seed. Both versions are measured on the same
+    held-out images, which neither was trained on. After an interruption, the same command resumes from the last
+    finished epoch, or with the export. The exit code is 3 if the published version stays.
     """
     from training.recipes import find_recipe
     from training.recipes.settings import with_settings

@@ -49,39 +49,45 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @EPOCHS
 @SEED
 @LIMIT
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any field of the recipe. Repeatable.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field of the recipe. Repeatable.")
 @DATA
 @SKIP_UNREADABLE
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Threads that read and augment images; default: one a core. Changes no result.",
+    help="Threads that read and augment images. Default: one per core. The results do not depend on it.",
 )
 @click.option(
     "--from",
     "application",
     metavar="keras:NAME",
-    help="Start from this network of Keras' applications, trained on ImageNet; RECIPE is then fine-tune by default.",
+    help="Start from this network of Keras' applications, trained on ImageNet. RECIPE is then fine-tune by default.",
 )
-@click.option("--weights", type=PATH, help="A file of its weights (..._notop.h5), in place of Keras' download.")
-@click.option("--name", help="Of the run's folder, in place of the recipe's name.")
+@click.option(
+    "--weights", type=PATH, help="File with the weights of that network (..._notop.h5). Default: Keras' download."
+)
+@click.option("--name", help="Name of the run's folder. Default: the recipe's name.")
 @DATA_DIR
-@click.option("--data-note", help="What to know of these data files; goes into the model card.")
+@click.option("--data-note", help="A note on these data files for the model card.")
 @RUNS_DIR
-@click.option("--tensorboard", is_flag=True, help="Log every epoch for TensorBoard, in the run's folder.")
+@click.option("--tensorboard", is_flag=True, help="Log every epoch for TensorBoard, into the run's folder.")
 @click.option(
     "--distributed",
     is_flag=True,
-    help="Train on JAX with all devices here, and with the other processes that CONVOY_COORDINATOR=HOST:PORT, "
+    help="Train with JAX on all devices here, together with the processes that CONVOY_COORDINATOR=HOST:PORT, "
     "CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX) name.",
 )
 @click.option(
-    "--resume", is_flag=False, flag_value=LATEST, metavar="[RUN]", help="Go on with this run, or the recipe's last."
+    "--resume",
+    is_flag=False,
+    flag_value=LATEST,
+    metavar="[RUN]",
+    help="Resume this run. Default: the last run of the recipe.",
 )
 @click.option(
     "--auto-resume",
     is_flag=True,
-    help="Resume this command's last run if it was interrupted, else start one: for jobs.",
+    help="Resume the last run of this command if it was interrupted; otherwise start a run. For jobs.",
 )
 def run(
     recipe: str | None,
@@ -105,10 +111,10 @@ def run(
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
 
-    With --data the name of a network is a recipe too: `convoy-train run resnet18 --data FOLDER`.
+    With --data, RECIPE may be the name of a network: `convoy-train run resnet18 --data FOLDER`.
 
-    The same seed on as many cores of the same machine gives the same weights. After Ctrl-C or a kill, --resume goes on
-    from the last finished epoch to the weights that the run would have had.
+    The same seed gives the same weights on the same machine with the same number of cores. After an interruption,
+    --resume continues from the last finished epoch and reaches the same weights as an uninterrupted run.
     """
     if recipe is None and application is None:
         raise click.UsageError("Missing argument 'RECIPE'.")
@@ -144,7 +150,7 @@ def run(
                 start(configured_recipe, runs_dir, log, data_options, name, weights, tensorboard, context)
     except KeyboardInterrupt:
         name_option = f" --name {name}" if name else ""
-        click.echo(f"Stopped. Go on with: convoy-train run {recipe}{name_option} --resume", err=True)
+        click.echo(f"Stopped. Resume with: convoy-train run {recipe}{name_option} --resume", err=True)
         sys.exit(EXIT_STOPPED)
 
 

@@ -29,20 +29,28 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="KEY=VALUE,VALUE",
-    help="Values of any field of the recipe (lr is learning_rate) or option of its network; between values that have "
-    "commas themselves stands a semicolon. Repeatable.",
+    help="Values of a field of the recipe (lr is learning_rate) or of an option of its network. Separate values that "
+    "contain commas by semicolons. Repeatable.",
 )
-@click.option("--index", type=click.IntRange(min=0), help="Only this run, from 0; default: JOB_COMPLETION_INDEX.")
-@click.option("--list", "list_only", is_flag=True, help="Only print the list of runs.")
+@click.option(
+    "--index", type=click.IntRange(min=0), help="Train only this run, counted from 0. Default: JOB_COMPLETION_INDEX."
+)
+@click.option("--list", "list_only", is_flag=True, help="Print the list of runs and train nothing.")
 @EPOCHS
 @SEED
 @LIMIT
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs. Repeatable.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a field of the recipe in all runs. Repeatable.",
+)
 @DATA
 @SKIP_UNREADABLE
-@click.option("--name", help="Of the runs' folders, before their number; default: RECIPE-sweep.")
+@click.option("--name", help="Prefix of the runs' folders, before their number. Default: RECIPE-sweep.")
 @DATA_DIR
-@click.option("--data-note", help="What to know of these data files; goes into the model cards.")
+@click.option("--data-note", help="A note on these data files for the model cards.")
 @RUNS_DIR
 def sweep(
     recipe: str,
@@ -62,8 +70,8 @@ def sweep(
 ) -> None:
     """Train RECIPE once with every combination of the grid's values, one after the other.
 
-    With --index, or as a Kubernetes Indexed Job, only one of them. Given again, the same command leaves finished runs
-    as they are and goes on with an interrupted one.
+    With --index, or as a Kubernetes Indexed Job, train only one of them. The same command, run again, keeps finished
+    runs and resumes an interrupted one.
     """
     from training.recipes import find_recipe, sweep_grid
     from training.recipes.settings import with_settings

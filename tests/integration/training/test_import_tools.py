@@ -305,7 +305,7 @@ def test_other_formats_are_recognized(content: bytes, message: str) -> None:
 
 def test_numbers_with_spaces_between_them_want_commas() -> None:
     code, output = run(*LABELED, "--mean", "0.485", "0.456", "0.406")
-    assert (code, "have commas between them: --mean 0.485,0.456,0.406" in output) == (2, True)
+    assert (code, "by commas: --mean 0.485,0.456,0.406" in output) == (2, True)
 
 
 @pytest.mark.parametrize("seed", range(30))

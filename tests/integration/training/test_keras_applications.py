@@ -63,8 +63,11 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
     [
         (["--from-keras-applications", "ResNet51"], "did you mean 'ResNet50'?"),
         (["--from-keras-applications", "ResNet50", "--labels", "few.txt"], "few.txt has 2 labels; ResNet50 has 1000"),
-        ([], "Say what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or --from-keras-app"),
-        (["my.keras", "--from-keras-applications", "ResNet50"], "Say what to export"),
+        (
+            [],
+            "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or --from-keras-app",
+        ),
+        (["my.keras", "--from-keras-applications", "ResNet50"], "Name what to export"),
         (["my.keras", "--weights", "w.h5"], "--weights goes with --from-keras-applications"),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "none.h5"],

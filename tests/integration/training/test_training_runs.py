@@ -264,7 +264,7 @@ def test_a_stopped_process_is_resumed_to_the_same_weights(
     assert process.returncode == (130 if kill == signal.SIGINT else -kill)
     assert lines[-1].startswith("epoch 2/4"), errors
     if kill == signal.SIGINT:
-        assert "Stopped. Go on with: convoy-train run xo --resume" in errors
+        assert "Stopped. Resume with: convoy-train run xo --resume" in errors
 
     output, errors = (resumed := start(tmp_path, "--resume")).communicate()
     assert resumed.returncode == 0, errors

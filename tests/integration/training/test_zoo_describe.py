@@ -48,7 +48,7 @@ def test_xo_as_one_image(tmp_path: Path) -> None:
         (["vgg-d", "--input", "16x16x3"], "vgg-d needs images of at least 32 pixels a side; 16x16 is too small."),
         (["lenet5", "--input", "28x28"], "'28x28' is no input size"),
         (["lenet5", "--maps", "x.png"], "--maps draws the lesson of the X/O network"),
-        (["xo", "--kernels", "sobel_x"], "--kernels says what --maps draws: add --maps FILE."),
+        (["xo", "--kernels", "sobel_x"], "--kernels selects what --maps draws: add --maps FILE."),
         (["xo", "--maps", "nowhere/x.png"], "nowhere/x.png could not be written: No such file or directory."),
         (["models/nothing/1"], "models/nothing/1 is neither a version folder"),
     ],
