@@ -17,6 +17,7 @@ import numpy as np
 from tests.bench.errors import CannotMeasure
 from tests.bench.report.markdown import table
 from tests.reliability.http_clients.clients import CLIENTS, FIXED_HEADERS, missing_program
+from tests.reliability.http_clients.ordinary_requests import PASSED, describe_ordinary, send_ordinary
 from tests.reliability.http_clients.proxies import PROXIES, missing_proxy, run_proxy
 from tests.reliability.report import add_report, write
 from tests.support.images import encode
@@ -91,24 +92,27 @@ def run(args: argparse.Namespace) -> int:
         if missing is not None:
             raise CannotMeasure(f"{missing} is not installed.")
     with tempfile.TemporaryDirectory() as folder:
-        results = send_all(Path(folder), plan)
-    write(args.report, "clients", describe(results, plan))
-    return int(any(client.wrong for client in results.values()))
+        results, ordinary = send_all(Path(folder), plan)
+    write(args.report, "clients", f"{describe(results, plan)}\n\n{describe_ordinary(ordinary, plan.routes)}")
+    is_ordinary = all(outcome == PASSED for outcomes in ordinary.values() for outcome in outcomes.values())
+    return int(any(client.wrong for client in results.values()) or not is_ordinary)
 
 
-def send_all(folder: Path, plan: Plan) -> dict[str, ClientResults]:
-    """Sends everything in the plan. Returns the results by client."""
+def send_all(folder: Path, plan: Plan) -> tuple[dict[str, ClientResults], dict[str, dict[str, str]]]:
+    """Sends everything in the plan, and other requests once. Returns the results by client, and those by route."""
     results: dict[str, ClientResults] = defaultdict(ClientResults)
+    ordinary = {}
     bodies = {size: (_body(folder, bytes_), plan.times) for size, bytes_ in SIZES.items()}
     bodies |= {size: (_body(folder, bytes_), plan.large_times) for size, bytes_ in LARGE_SIZES.items()}
     with _services(folder) as urls:
         for route in plan.routes:
             with _routes(route, urls, folder) as routed_urls:
+                ordinary[route] = send_ordinary(routed_urls[False])
                 for situation in SITUATIONS:
                     if situation.status in plan.statuses:
                         url = routed_urls[situation.needs_key] + situation.path
                         _send(results, plan.clients, route, situation, url, bodies)
-    return results
+    return results, ordinary
 
 
 def _send(
