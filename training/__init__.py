@@ -1,4 +1,4 @@
-"""The training half: data sets, architectures, recipes, training, and the export to the versions that are served.
+"""The training half: data sets, architectures, recipes, training, and export to model versions that the service loads.
 
 It imports from `service` what must be identical on both sides, such as the manifest and the image decoding, and the
 helpers for files, PNG images and command groups.

@@ -17,7 +17,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises TrainingError when that fails, on a full disk for example. No partial file is left.
     """
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries go by the suffix
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries choose the format by the suffix
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -33,7 +33,7 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 def _recovery_hint(error: OSError) -> str:
     if error.errno not in DISK_FULL_ERRNOS:
         return ""
-    return " What was there before is whole; make room and try again: an interrupted run goes on with --resume."
+    return " The previous file is intact. Free some space and try again; an interrupted run continues with --resume."
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,7 +46,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises TrainingError naming the file when it is missing or damaged."""
+    """Reads a JSON file. Raises TrainingError that names the file when it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

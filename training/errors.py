@@ -24,27 +24,27 @@ class AccuracyRegression(TrainingError):
 
 
 class RetryLater(TrainingError):
-    """Something that may pass: another process holds the run, or the disk is full. A Job tries again."""
+    """A temporary failure: another process holds the run, or the disk is full. A Job tries again."""
 
     exit_code = EXIT_RETRY
 
 
 class PeerMissing(RetryLater):
-    """The processes of a distributed run have not met in time."""
+    """The processes of a distributed run did not connect in time."""
 
 
 class PeerLost(TrainingError):
-    """Another process has failed or ended; the message is its own where it has sent one.
+    """Another process failed or ended. The message comes from that process if it sent one.
 
-    Not a mistake of the user: all processes can be started again and resume. The exit code differs from RetryLater's,
-    so that a Job counts the end of the other process only.
+    Not a mistake of the user: all processes can be restarted and resume. The exit code differs from RetryLater's, so
+    that a Job counts only the failure of the other process.
     """
 
     exit_code = EXIT_PEER_LOST
 
 
 def system_error(message: str, error: OSError) -> TrainingError:
-    """Returns the TrainingError with that message: RetryLater where the error may pass, such as a full disk."""
+    """Returns a TrainingError with this message: RetryLater if the error may be temporary, such as a full disk."""
     return RetryLater(message) if may_pass(error) else TrainingError(message)
 
 

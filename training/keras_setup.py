@@ -1,6 +1,7 @@
-"""All that is said to Keras' backend directly: its log level, its seeds, and its promise to compute alike every time.
+"""Configures Keras' backend: log level, seeds and deterministic computation.
 
-Importing this module imports Keras; nothing else in the training half may name a backend, except the export.
+Importing this module imports Keras. Other modules import a backend only where a feature needs it: export, fused batch
+normalization, data parallelism.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Hides what C++ writes to the error stream, past Python's; exceptions are not hidden."""
+    """Hides what C++ code writes to the error stream directly. Exceptions are not hidden."""
     sys.stderr.flush()
     saved_fd, null_fd = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null_fd, 2)
@@ -25,7 +26,7 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null_fd)
 
 
-# TensorFlow reads the level when it is imported, but logs about processor and missing GPU before it knows it.
+# TensorFlow reads the level when it is imported, but logs about the processor and a missing GPU before that.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _silent_stderr():
     import keras
@@ -37,8 +38,9 @@ RECORDED_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "
 def make_deterministic(seed: int) -> None:
     """Seeds Python, NumPy and Keras, so that the same run gives the same weights, bit by bit.
 
-    On as many cores of the same machine, that is: with others the sums come in another order. TensorFlow is asked for
-    deterministic kernels too (no cost on the CPU, measured); JAX's are so by themselves.
+    This holds on the same machine with the same number of cores; otherwise sums are computed in another order.
+    TensorFlow's deterministic kernels are enabled as well (without measurable cost on the CPU). JAX's kernels are
+    always deterministic.
     """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":
@@ -49,7 +51,7 @@ def make_deterministic(seed: int) -> None:
 
 @contextlib.contextmanager
 def dtype_policy(precision: str) -> Iterator[None]:
-    """Networks built within compute in "float32" or "bfloat16"; their weights are float32 in either case."""
+    """Within the context, networks are built to compute in "float32" or "bfloat16"; weights are always float32."""
     previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy(DTYPE_POLICIES[precision])
     try:
@@ -59,7 +61,7 @@ def dtype_policy(precision: str) -> Iterator[None]:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the installed libraries that a result may depend on."""
+    """Returns the versions of Python and of the installed libraries that can influence a result."""
     versions = {"python": platform.python_version(), "backend": keras.backend.backend()}
     for package in RECORDED_PACKAGES:
         try:

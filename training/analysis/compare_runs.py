@@ -16,23 +16,23 @@ from training.runs.run_folder import Run, open_run
 HEADER = ("run", "epochs", "parameters", "validation", "test", "cross entropy", "images/s", "seconds")
 
 TestSet = tuple[str, int, str | None]
-"""Name, number of images and digest; the digest is None for a run of an early release."""
+"""Name, number of images and digest of a test set; the digest is None for runs of early releases."""
 
 
 def compare(folders: Sequence[Path], plot: Path) -> str:
-    """The tables of these finished runs as Markdown; their curves go into the PNG `plot`.
+    """Returns the tables of finished runs as Markdown and writes their curves to the PNG file `plot`.
 
-    Runs that differ in nothing but their seed, on the same test images, get a row with the mean and the sample
-    standard deviation over the seeds; a seed that ran several times counts once, with the mean of its runs.
+    Runs that differ only in their seed and have the same test images get an additional row with the mean and the sample
+    standard deviation over the seeds. Several runs with the same seed count once, with their mean.
 
-    Raises TrainingError for fewer than two runs, for one that has not finished, and for a folder that is none.
+    Raises TrainingError for fewer than two runs, for an unfinished run, and for a folder that contains no run.
     """
     runs = [open_run(folder) for folder in dict.fromkeys(folder.resolve() for folder in folders)]
     if len(runs) < 2:
-        raise TrainingError("A comparison needs two runs or more.")
+        raise TrainingError("A comparison needs at least two runs.")
     for run in runs:
         if not run.is_finished:
-            raise TrainingError(f"{run.folder} has not finished: there is nothing to compare yet.")
+            raise TrainingError(f"{run.folder} has not finished, so it cannot be compared yet.")
     plot_comparison({_run_name(run): run.history() for run in runs}, plot)
     tables = [
         _markdown_table(HEADER, [*map(_result_row, runs), *_seed_mean_rows(runs)]),
@@ -59,7 +59,7 @@ def _result_row(run: Run) -> tuple[str, ...]:
 
 
 def _seed_mean_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """One row for each group of runs with the same recipe and test images and two seeds or more."""
+    """Returns one row for each group of runs that have the same recipe and test images and at least two seeds."""
     groups: dict[tuple[str, str, TestSet], list[Run]] = defaultdict(list)
     for run in runs:
         recipe = replace(run.recipe(), seed=0, split_seed=None)
@@ -95,7 +95,7 @@ def _seed_mean_row(runs: Sequence[Run]) -> tuple[str, ...] | None:
 
 
 def _differences_table(runs: Sequence[Run]) -> str:
-    """Every field in which the recipes are not all alike."""
+    """Returns a table of the fields in which the recipes differ."""
     recipes = [run.recipe() for run in runs]
     rows = [
         (
@@ -105,11 +105,14 @@ def _differences_table(runs: Sequence[Run]) -> str:
         for field in fields(Recipe)
         if field.name != "about" and len({format_value(getattr(recipe, field.name)) for recipe in recipes}) > 1
     ]
-    return _markdown_table(("what differs", *map(_run_name, runs)), rows) if rows else "The recipes are alike."
+    return _markdown_table(("field", *map(_run_name, runs)), rows) if rows else "The recipes are identical."
 
 
 def _test_set_warning(runs: Sequence[Run]) -> str:
-    """Figures of different test images say nothing of the runs. Runs without a digest are known by name and number."""
+    """Warns when the runs have different test images.
+
+    Runs without a digest are compared by name and number of images.
+    """
     test_sets = set(map(_test_set, runs))
     counts = {(name, images) for name, images, _ in test_sets}
     digests = {digest for *_, digest in test_sets if digest is not None}
@@ -117,7 +120,7 @@ def _test_set_warning(runs: Sequence[Run]) -> str:
         return ""
     descriptions = ", ".join(f"{images:,} of {name}" for name, images in sorted(counts))
     descriptions += " each" * (len(counts) == 1)
-    return f"The runs were tested on different images ({descriptions}): their figures cannot be compared."
+    return f"The runs were tested on different images ({descriptions}), so their figures cannot be compared."
 
 
 def _test_set(run: Run) -> TestSet:
@@ -130,7 +133,7 @@ def _run_name(run: Run) -> str:
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up, so that it can be read as it is."""
+    """Returns a Markdown table with aligned columns, which is readable as plain text."""
     cells = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

@@ -1,4 +1,7 @@
-"""What layers cost: output sizes, parameters, multiply-adds, memory. Plain arithmetic; knows no Keras and no file."""
+"""The costs of layers: output sizes, parameters, multiply-adds, memory.
+
+Plain arithmetic; knows no Keras and no file.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,16 +13,17 @@ from training.recipes.published_results import PublishedResult
 RoundingRule = Literal["whole", "floor", "ceil"]
 
 FLOAT32_BYTES = 4
-# SGD with momentum keeps each parameter three times: its value, its gradient and its velocity.
+# SGD with momentum stores three numbers per parameter: its value, its gradient and its velocity.
 TRAINING_COPIES_PER_PARAMETER = 3
 
 
 def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule: RoundingRule = "whole") -> int:
-    """Pixels along one side after a convolution or pooling: (size - window + 2 padding) / stride + 1.
+    """Returns the output pixels per side of a convolution or pooling: (size - window + 2 padding) / stride + 1.
 
-    Where that is not whole, `rule` decides: "whole" refuses, as the lectures do; "floor" leaves out the pixels that
-    fill no window (the strided first layers of GoogLeNet and ResNet); "ceil" keeps a partial window at the right and
-    bottom edge (the X/O toy's pooling, Caffe's). Raises TrainingError for what does not fit, with what would.
+    When the result is not a whole number, `rule` decides. "whole" raises an error, as the lectures do. "floor" drops
+    the pixels that fill no window (the strided first layers of GoogLeNet and ResNet). "ceil" keeps a partial window at
+    the right and bottom edge (the X/O network's pooling, Caffe's pooling). Raises TrainingError for sizes that do not
+    fit; the message names sizes that do.
     """
     if min(size, window, stride) < 1 or padding < 0:
         raise TrainingError("Size, window and stride must be at least 1 pixel, and padding at least 0.")
@@ -27,20 +31,20 @@ def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule:
     if slack < 0 and (rule != "ceil" or size + padding < 1):
         raise TrainingError(
             f"A window of {window} pixels is larger than {size} pixels with {padding} of padding on both sides: "
-            f"padding {math.ceil((window - size) / 2)} is the least that fits."
+            f"the smallest padding that fits is {math.ceil((window - size) / 2)}."
         )
     if rule == "whole" and slack % stride:
         raise TrainingError(_misfit_message(size, window, stride, padding))
     if rule != "ceil":
         return slack // stride + 1
-    # A last window that would begin behind the image holds nothing, and does not count.
+    # A last window that would start beyond the image covers no pixels and does not count.
     return min(math.ceil(slack / stride), (size + padding - 1) // stride) + 1
 
 
 def rounding_rule(size: int, window: int, stride: int, padding_before: int, padding_after: int) -> str:
-    """The rule by which this case was made to fit: "" for a whole one, else "floor" or "ceil".
+    """Returns the rule that made the output size whole: "floor", "ceil", or "" if it was whole already.
 
-    Padding on one side only stands for a partial window there, which is what it was put there for.
+    Padding on one side only counts as a partial window ("ceil"), because that is its purpose.
     """
     if padding_before != padding_after:
         return "ceil"
@@ -48,7 +52,7 @@ def rounding_rule(size: int, window: int, stride: int, padding_before: int, padd
 
 
 def layer_label(kind: str, window: tuple[int, int], stride: int, usual_stride: int, filters: int | None = None) -> str:
-    """A layer's name as lectures write it: CONV3-64, CONV7-64/2, POOL2, POOL3/2; `usual_stride` is left out."""
+    """Returns a layer's name as in the lectures: CONV3-64, CONV7-64/2, POOL2, POOL3/2. `usual_stride` is not shown."""
     height, width = window
     text = kind + (f"{height}" if height == width else f"{height}x{width}")
     text += "" if filters is None else f"-{filters}"
@@ -56,7 +60,7 @@ def layer_label(kind: str, window: tuple[int, int], stride: int, usual_stride: i
 
 
 def convolution_parameters(window: int, depth: int, filters: int, biases: bool = True) -> int:
-    """Parameters of `filters` square kernels over `depth` channels, and of one bias a filter."""
+    """Returns the parameters of `filters` square kernels over `depth` channels, with one bias per filter."""
     return window * window * depth * filters + (filters if biases else 0)
 
 
@@ -68,25 +72,25 @@ def _misfit_message(size: int, window: int, stride: int, padding: int) -> str:
     fits += [f"padding {paddings[0]}"] if paddings else []
     return (
         f"A window of {window} with stride {stride} and padding {padding} does not fit {size} pixels: "
-        f"({size} - {window} + 2*{padding}) / {stride} + 1 = {slack / stride + 1:.2f} is not whole. "
-        f"What fits: {', '.join([*fits, 'rule floor or ceil'])}."
+        f"({size} - {window} + 2*{padding}) / {stride} + 1 = {slack / stride + 1:.2f} is not a whole number. "
+        f"These fit: {', '.join([*fits, 'rule floor or ceil'])}."
     )
 
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """One layer, for one image. `multiply_adds` counts those of convolutions and fully connected layers only."""
+    """The costs of one layer for one image. `multiply_adds` counts convolutions and fully connected layers only."""
 
     name: str
-    """As in the network or graph: "conv1_1"."""
+    """The layer's name in the network or graph, such as "conv1_1"."""
     layer: str
-    """As in lectures: "CONV3-64", "POOL2", "FC"."""
+    """The layer's name in lectures, such as "CONV3-64", "POOL2", "FC"."""
     output: tuple[int, ...]
     weights: int = 0
     biases: int = 0
     multiply_adds: int = 0
     rounding: str = ""
-    """How the output size was made whole: "", "floor" or "ceil"."""
+    """The rule that made the output size whole: "", "floor" or "ceil"."""
     bytes_per_value: int = FLOAT32_BYTES
 
     @property
@@ -100,7 +104,7 @@ class LayerCosts:
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """A network row by row, and its totals. Every row's output counts once; nothing is freed or computed in place."""
+    """The layers of a network and their totals. Every output counts once: none is freed or overwritten in place."""
 
     name: str
     input: tuple[int, int, int]
@@ -108,9 +112,9 @@ class NetworkDescription:
     rows: tuple[LayerCosts, ...]
     parameter_bytes: int
     is_trainable: bool
-    """False for an exported graph, which has no memory for training."""
+    """False for an exported graph, for which no training memory is reported."""
     running_statistics: int = 0
-    """Number of values that training measures and does not learn: batch normalisation's means and variances."""
+    """Number of values that are measured, not learned, in training: means and variances of batch normalization."""
     published: PublishedResult | None = None
     notes: tuple[str, ...] = ()
 
@@ -135,9 +139,10 @@ class NetworkDescription:
         return sum(row.multiply_adds for row in self.rows)
 
     def forward_bytes(self, batch: int) -> int:
-        """Every layer's output for `batch` images, and the parameters."""
+        """Returns the bytes of every layer's output for `batch` images and of the parameters."""
         return batch * sum(row.bytes for row in self.rows) + self.parameter_bytes
 
     def training_bytes(self, batch: int) -> int:
-        """Outputs and their gradients for `batch` images; parameters, their gradients and momentum."""
+        """Returns the bytes of outputs and their gradients for `batch` images, and of parameters, gradients and
+        momentum."""
         return 2 * batch * sum(row.bytes for row in self.rows) + TRAINING_COPIES_PER_PARAMETER * self.parameter_bytes

@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 
 
 def describe_targets(targets: Sequence[str], size: str | None, classes: int | None, batch: int, json: bool) -> str:
-    """What `convoy-train describe` prints: one network's table, several networks side by side, or either as JSON.
+    """Returns the output of `convoy-train describe`: a table of one network, a comparison of several, or JSON.
 
     `size` is "HxWxC". Raises TrainingError.
     """
@@ -34,25 +34,28 @@ def describe_targets(targets: Sequence[str], size: str | None, classes: int | No
 
 
 def parse_shape(text: str) -> Shape:
-    """ "224x224x3" as (224, 224, 3): height, width, channels. Raises TrainingError."""
+    """Parses "224x224x3" into (224, 224, 3): height, width, channels. Raises TrainingError."""
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-        raise TrainingError(f"{text!r} is no input size: write HEIGHTxWIDTHxCHANNELS, for example 224x224x3.")
+        raise TrainingError(f"{text!r} is not an input size: write HEIGHTxWIDTHxCHANNELS, for example 224x224x3.")
     height, width, channels = map(int, parts)
     return height, width, channels
 
 
 def describe(target: str, input_shape: Shape | None = None, classes: int | None = None) -> NetworkDescription:
-    """Describes a network of the table, a version folder (models/NAME/VERSION) or an ONNX file.
+    """Describes an architecture by name, a version folder (models/NAME/VERSION) or an ONNX file.
 
-    `input_shape` and `classes` replace a network's published ones; a file's cannot be changed. Raises TrainingError.
+    `input_shape` and `classes` replace the architecture's own. Raises TrainingError if they are given for a file, whose
+    input and classes are fixed.
     """
     path = Path(target)
     is_version = path.is_dir() and (path / "manifest.json").exists()
     if not is_version and path.suffix != ".onnx":
         return _describe_by_name(target, input_shape, classes)
     if input_shape or classes:
-        raise TrainingError(f"{target} is exported: its input and classes are what they are.")
+        raise TrainingError(
+            f"{target} is an exported graph, whose input and classes are fixed: leave out --input and --classes."
+        )
     return _describe_version(path) if is_version else _describe_graph(path)
 
 
@@ -61,7 +64,7 @@ def _describe_by_name(name: str, input_shape: Shape | None, classes: int | None)
         raise TrainingError(f"{name} has no manifest.json: name one version, such as {name.rstrip('/')}/1.")
     if "/" in name:
         raise TrainingError(f"{name} is neither a version folder, such as models/mnist-lenet5/3, nor an ONNX file.")
-    importlib.import_module("training.keras_setup")  # before Keras, which it keeps quiet
+    importlib.import_module("training.keras_setup")  # before Keras: it sets the log level
     from training.architectures import build_without_weights
 
     options = {"input_shape": input_shape, "classes": classes}
@@ -111,7 +114,7 @@ def _describe_version(folder: Path) -> NetworkDescription:
         for other in manifest.variants
     ]
     if manifest.flip_averaged:
-        notes.append("each image is computed twice, as it is and mirrored: the figures of the layers are for one")
+        notes.append("each image is computed twice, once mirrored; the figures of the layers are for one pass")
     name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
     published = PUBLISHED_RESULTS.get(manifest.provenance.architecture or "")
     return NetworkDescription(
@@ -120,7 +123,7 @@ def _describe_version(folder: Path) -> NetworkDescription:
 
 
 def as_table(description: NetworkDescription, batch: int = 1) -> str:
-    """The table that lectures show: a row a layer, then the totals for `batch` images."""
+    """Returns a table with one row per layer, as in lectures, and then the totals for `batch` images."""
     header = ("layer", "name", "output", "values", "memory", "weights", "biases", "multiply-adds", "rounded")
     rows = [
         (
@@ -182,7 +185,7 @@ def _published_result(published: PublishedResult) -> str:
 
 
 def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> str:
-    """One line a network: what it costs, and what its paper reports."""
+    """Returns one line per network: its costs, and the result that its paper reports."""
     header = ("network", "year", "input", "parameters", "multiply-adds", "forward", "training", "top-5 error", "of")
     rows = []
     for description in descriptions:
@@ -204,7 +207,7 @@ def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> 
 
 
 def as_json(description: NetworkDescription, batch: int = 1) -> dict[str, Any]:
-    """All that the table says, as plain values; sizes in bytes."""
+    """Returns the contents of the table as plain values; sizes are in bytes."""
     rows = [{**asdict(row), "values": row.values, "bytes": row.bytes} for row in description.rows]
     totals = {
         "batch": batch,
@@ -230,7 +233,7 @@ def as_json(description: NetworkDescription, batch: int = 1) -> dict[str, Any]:
 
 
 def _align_columns(rows: list[tuple[str, ...]], left: tuple[int, ...]) -> list[str]:
-    """Rows of cells as lines; the columns in `left` are aligned to the left, all others to the right."""
+    """Formats rows of cells as lines. The columns in `left` are left-aligned, all others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

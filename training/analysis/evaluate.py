@@ -26,21 +26,21 @@ def evaluate_source(
     noise: float = 0.0,
     flip: bool = False,
 ) -> Iterator[str]:
-    """Lines for the user about a version's folder or a run's.
+    """Yields lines for the user with the scores of a version folder or a run folder.
 
-    `noise` is added to the images; with `flip` probabilities are means over each image and its mirror image. Raises
-    TrainingError.
+    `noise` is the standard deviation of Gaussian noise on pixels in 0..1. With `flip`, probabilities are means over
+    each image and its mirror image. Raises TrainingError.
     """
     if (source / MANIFEST_FILE).is_file():
         dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise, flip)
     else:
         dataset, scores = _measure_run(source, dataset_name, data_options, noise, flip)
     noise_text = f" with noise of sigma {noise:g}" if noise else ""
-    flip_text = ", each as it is and mirrored" if flip else ""
+    flip_text = ", each also mirrored" if flip else ""
     images = f"{scores.images:,} test images{noise_text}{flip_text}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
     if dataset.note:
-        yield f"about these images: {dataset.note}"
+        yield f"note on these images: {dataset.note}"
     width = max(map(len, dataset.labels))
     for label, accuracy in zip(dataset.labels, scores.per_class_accuracy, strict=True):
         yield f"{label:{width}}  {'no images' if accuracy is None else f'{accuracy:.4f}'}"
@@ -61,12 +61,12 @@ def _measure_version(
             raise TrainingError(f"{folder} has no {precision} graph; it has {_precision_names(manifest.variants)}.")
         pipeline = ServingPipeline.from_manifest(folder / variant.file, manifest)
     if flip and manifest.flip_averaged:
-        raise TrainingError(f"{folder} averages over mirror images by itself: leave --flip out.")
+        raise TrainingError(f"{folder} already averages over mirror images: leave out --flip.")
     labels = read_labels(folder / manifest.labels.file)
     name = dataset_name or manifest.provenance.dataset
     dataset = load_dataset.for_network(name, data_options, manifest.input, manifest.preprocessing, labels)
     if noise and dataset.preprocessing.resize == "shorter":
-        raise TrainingError("--noise on a version needs images of the network's own size: measure the run instead.")
+        raise TrainingError("--noise on a version needs images of the network's input size: evaluate the run instead.")
     dataset = with_noise(_check_class_count(dataset, manifest.classes), noise)
     return dataset, pipeline.score(dataset.test, flip)
 
@@ -86,14 +86,16 @@ def _measure_run(
         )
     dataset = with_noise(_check_class_count(dataset, network.output_shape[-1]), noise)
     if dataset.test.shape != network.input_shape[1:]:
-        raise TrainingError(f"The network takes {network.input_shape[1:]}, {dataset.name} has {dataset.test.shape}.")
+        raise TrainingError(
+            f"The network takes images of {network.input_shape[1:]}; {dataset.name} has {dataset.test.shape}."
+        )
     indices = np.arange(len(dataset.test))
     return dataset, evaluate_network(network, dataset.test, indices, len(dataset.labels), flip)
 
 
 def _check_class_count(dataset: Dataset, classes: int) -> Dataset:
     if len(dataset.labels) != classes:
-        raise TrainingError(f"The network has {classes} classes, {dataset.name} has {len(dataset.labels)}.")
+        raise TrainingError(f"The network has {classes} classes; {dataset.name} has {len(dataset.labels)}.")
     return dataset
 
 

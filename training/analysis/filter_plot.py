@@ -13,9 +13,9 @@ BACKGROUND = 255
 
 
 def first_layer_filters(model: keras.Model) -> NDArray[np.floating] | None:
-    """The first layer's kernels, (count, height, width, 1 or 3), where they lie on an image's pixels; else None.
+    """Returns the first layer's kernels, (count, height, width, 1 or 3); None if they cannot be drawn as images.
 
-    A fully connected first layer has one as large as the image for every unit.
+    A fully connected first layer has one kernel per unit, as large as the image.
     """
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
@@ -29,9 +29,9 @@ def first_layer_filters(model: keras.Model) -> NDArray[np.floating] | None:
 
 
 def draw_filters(kernels: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """The kernels in rows of a nearly square grid, uint8 (height, width, 1 or 3).
+    """Draws the kernels in a nearly square grid, uint8 (height, width, 1 or 3).
 
-    Middle grey is a weight of 0; each kernel has its own scale, so that its largest weight is black or white.
+    Middle gray is a weight of 0. Each kernel has its own scale: its largest weight is black or white.
     """
     max_weight = np.abs(kernels).max(axis=(1, 2, 3), keepdims=True)
     shades = np.rint(127.5 + 127.5 * kernels / np.maximum(max_weight, 1e-12)).astype(np.uint8)

@@ -17,7 +17,7 @@ CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """The whole document; `title` is plain text, sections are HTML."""
+    """Returns the document; `title` is plain text, sections are HTML."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -34,7 +34,7 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def section(title: str, *blocks: str) -> str:
-    """A heading in plain text over blocks of HTML."""
+    """Returns a section; `title` is plain text, blocks are HTML."""
     return "\n".join([f"<h2>{html.escape(title)}</h2>", *blocks])
 
 
@@ -47,21 +47,21 @@ def preformatted(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
-    """Cells are plain text; whole numbers, and texts that end in %, stand to the right."""
+    """Returns a table. Cells are plain text; integers and texts that end in % are right-aligned."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def image(png: bytes, alt_text: str, is_pixelated: bool = False) -> str:
-    """An image of the page; with `is_pixelated` it is enlarged without smoothing."""
+    """Returns an embedded image; with `is_pixelated` browsers enlarge it without smoothing."""
     encoded = base64.b64encode(png).decode()
     class_attribute = ' class="pixels"' if is_pixelated else ""
     return f'<img{class_attribute} alt="{html.escape(alt_text)}" src="data:image/png;base64,{encoded}">'
 
 
 def tiles(images_with_captions: Iterable[tuple[str, str]]) -> str:
-    """Images (HTML) beside each other, each over its caption (plain text)."""
+    """Returns images (HTML) side by side, each with its caption (plain text) below."""
     figures = (
         f"<figure>{image}<figcaption>{html.escape(text)}</figcaption></figure>" for image, text in images_with_captions
     )

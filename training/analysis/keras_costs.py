@@ -11,7 +11,7 @@ from training.analysis.costs import LayerCosts, layer_label, rounding_rule
 from training.architectures.cifar_resnet import PadChannels
 from training.architectures.layers import LocalResponseNormalization
 
-# They relabel or overwrite what the layer before has made, or are part of the layer after: no memory of their own.
+# These layers need no memory of their own: they change the previous output in place or belong to the next layer.
 IN_PLACE_LAYERS = (
     *(layers.Rescaling, layers.Normalization, layers.Flatten, layers.Dropout, layers.ZeroPadding2D),
     *(layers.Activation, layers.ReLU),
@@ -33,14 +33,14 @@ RUNNING_STATISTICS = ("moving_mean", "moving_variance")
 
 
 def layer_costs(model: keras.Model) -> Iterator[LayerCosts]:
-    """One row a layer, in the order in which the network computes."""
+    """Yields one row per layer, in the order of computation."""
     for layer in model.layers:
         if not isinstance(layer, IN_PLACE_LAYERS):
             yield _layer_costs(layer)
 
 
 def count_running_statistics(model: keras.Model) -> int:
-    """Values that training measures and does not learn: batch normalisation's means and variances."""
+    """Counts the values that are measured, not learned, in training: means and variances of batch normalization."""
     return sum(math.prod(weight.shape) for weight in model.weights if weight.name in RUNNING_STATISTICS)
 
 
@@ -74,7 +74,10 @@ def _layer_costs(layer: layers.Layer) -> LayerCosts:
 
 
 def _rounding(layer: layers.Layer, window: tuple[int, int]) -> str:
-    """How the height, or else the width, was made whole. "same" pads an odd pixel at the right and bottom."""
+    """Returns the rule that made the height, or else the width, whole.
+
+    "same" pads an odd pixel at the right and bottom.
+    """
     for axis in (0, 1):
         size, stride = layer.input.shape[1 + axis], layer.strides[axis]
         out = layer.output.shape[1 + axis]

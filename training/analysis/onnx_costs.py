@@ -32,7 +32,7 @@ IMAGE_CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class GraphCosts:
-    """The rows of a graph, `input` (height, width, channels), and the bytes of all its weights and biases."""
+    """The layers of a graph, its `input` (height, width, channels), and the bytes of all weights and biases."""
 
     rows: tuple[LayerCosts, ...]
     input: tuple[int, int, int]
@@ -41,7 +41,7 @@ class GraphCosts:
 
 
 def graph_costs(path: Path) -> GraphCosts:
-    """Reads a graph file. Raises TrainingError for one that is no image classifier in ONNX."""
+    """Reads a graph file. Raises TrainingError if it is not an image classifier in ONNX format."""
     graph = _CostGraph(path)
     for node in graph.nodes:
         _visit(graph, node)
@@ -51,17 +51,17 @@ def graph_costs(path: Path) -> GraphCosts:
 
 
 class _CostGraph:
-    """The file with its shapes worked out, and what has been found on the way through its nodes."""
+    """A graph with inferred shapes, and the rows that were collected while visiting its nodes."""
 
     def __init__(self, path: Path) -> None:
         try:
             model = onnx.load(path)
             unfold_max_pool(Graph(model))
             model = onnx.shape_inference.infer_shapes(model, data_prop=True)
-        except Exception as error:  # protobuf's and onnx's own classes share no base
+        except Exception as error:  # the exceptions of protobuf and onnx have no common base class
             raise TrainingError(f"{path} cannot be read as an ONNX file: {error}.") from error
-        if not model.graph.output:  # what protobuf reads out of many files that are something else
-            raise TrainingError(f"{path} is no ONNX file: it holds no graph.")
+        if not model.graph.output:  # protobuf parses many unrelated files as an empty model
+            raise TrainingError(f"{path} is not an ONNX file: it contains no graph.")
         self.path = path
         self.nodes = list(model.graph.node)
         self.output = model.graph.output[0].name
@@ -75,7 +75,7 @@ class _CostGraph:
         value_infos = [*inputs, *model.graph.value_info, *model.graph.output]
         self._types = {value.name: value.type.tensor_type for value in value_infos}
         if len(inputs) != 1 or len(self.shape(inputs[0].name)) != 4:
-            raise TrainingError(f"{path} does not take one batch of images: only image classifiers are described.")
+            raise TrainingError(f"{path} does not take one batch of images: only image classifiers can be described.")
 
         image = inputs[0].name
         is_last = self.shape(image)[-1] in IMAGE_CHANNELS
@@ -85,13 +85,13 @@ class _CostGraph:
         self.parameter_bytes = 0
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The tensor's shape, with 0 for the batch. Raises TrainingError where it can't be worked out."""
+        """Returns the tensor's shape, with 0 for the batch. Raises TrainingError if it cannot be inferred."""
         if name not in self._types:
-            raise TrainingError(f"{self.path}: the shape of {name!r} cannot be worked out.")
+            raise TrainingError(f"{self.path}: the shape of {name!r} cannot be inferred.")
         return tuple(dimension.dim_value for dimension in self._types[name].shape.dim)
 
     def image_shape(self, name: str) -> tuple[int, ...]:
-        """The tensor's shape without batch, as height, width, channels where it has them."""
+        """Returns the tensor's shape without the batch, as height, width, channels if it is an image."""
         shape = self.shape(name)[1:]
         first = len(shape) == 3 and self._layouts.get(name) == CHANNELS_FIRST
         return (*shape[1:], shape[0]) if first else shape
@@ -100,7 +100,7 @@ class _CostGraph:
         return 1 if self._layouts.get(name) == CHANNELS_FIRST else -1
 
     def bytes_per_value(self, name: str) -> int:
-        """Of a tensor as it is kept: one where all that follows is its quantisation, though the graph says four."""
+        """Returns the bytes per value as stored: 1 if only quantization follows, although the graph states 4."""
         consumers = self._consumers.get(name, [])
         if consumers and all(node.op_type == "QuantizeLinear" for node in consumers):
             return 1
@@ -109,7 +109,7 @@ class _CostGraph:
         return helper.tensor_dtype_to_np_dtype(self._types[name].elem_type).itemsize
 
     def constant(self, name: str) -> TensorProto | None:
-        """The constant behind `name`, also where it is kept in fewer bits; None for what is computed."""
+        """Returns the constant behind `name`, also if it is stored quantized; None for a computed tensor."""
         while name not in self._constants:
             producer = self._producers.get(name)
             if producer is None or producer.op_type not in ("DequantizeLinear", "Cast", "Identity"):
@@ -121,7 +121,7 @@ class _CostGraph:
         return [tensor for name in node.input if (tensor := self.constant(name)) is not None]
 
     def propagate_layout(self, node: NodeProto) -> None:
-        """Notes that the node's output belongs to the row of its first computed input, and in which layout it lies."""
+        """Assigns the node's output to the row of its first computed input, and records its layout."""
         source = next((name for name in node.input if name in self.row_of), None)
         if source is None:
             return
@@ -129,7 +129,7 @@ class _CostGraph:
         if node.op_type == "Transpose":
             layout = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
         elif node.op_type in CHANNELS_FIRST_OPERATORS:
-            layout = CHANNELS_FIRST  # a grey image gets there by a reshape, not by a transpose
+            layout = CHANNELS_FIRST  # a gray image gets this layout by a reshape, not by a transpose
         for name in node.output:
             self.row_of[name] = self.row_of[source]
             self._layouts[name] = layout
@@ -145,7 +145,7 @@ class _CostGraph:
         self.rows.append(row)
 
     def count_parameters(self, tensor: TensorProto | None) -> int:
-        """The values of a parameter tensor, whose bytes are added to the sum."""
+        """Returns the number of values of a parameter tensor and adds its bytes to the sum."""
         if tensor is None:
             return 0
         values = int(math.prod(tensor.dims))
@@ -189,14 +189,14 @@ def _add_convolution(graph: _CostGraph, node: NodeProto, constants: list[TensorP
 
 
 def _add_bias(graph: _CostGraph, node: NodeProto, tensor: TensorProto) -> None:
-    """An addition of a constant belongs to the layer before, if that has weights."""
+    """Adds the constant of an Add node to the biases of the previous layer, if that layer has weights."""
     index = graph.row_of.get(node.output[0], 0)
     if graph.rows[index].weights:
         graph.rows[index] = replace(graph.rows[index], biases=graph.rows[index].biases + graph.count_parameters(tensor))
 
 
 def _is_band_of_ones(tensor: TensorProto) -> bool:
-    """Whether the kernel only sums neighbouring channels: so local response normalisation is computed here."""
+    """Returns whether the kernel only sums neighboring channels, which is a step of local response normalization."""
     outputs, inputs, *window = tensor.dims
     if outputs != inputs or any(side != 1 for side in window) or inputs == 1:
         return False
@@ -214,7 +214,7 @@ def _pads_channels(graph: _CostGraph, node: NodeProto) -> bool:
 
 
 def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, int]) -> str:
-    """How the height, or else the width, was made whole."""
+    """Returns the rule that made the height, or else the width, whole."""
     sizes, strides = graph.shape(node.input[0])[2:], attribute(node, "strides", (1, 1))
     pads = _pads(node, sizes, graph.shape(node.output[0])[2:], window, strides)
     for axis in (0, 1):
@@ -227,7 +227,7 @@ def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, int]) -> st
 def _pads(
     node: NodeProto, sizes: Sequence[int], outputs: Sequence[int], window: Sequence[int], strides: Sequence[int]
 ) -> list[int]:
-    """Top, left, bottom and right padding, also where the graph only names the rule ("SAME_UPPER")."""
+    """Returns top, left, bottom and right padding, also if the graph only names a rule ("SAME_UPPER")."""
     if attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
         return list(attribute(node, "pads", (0, 0, 0, 0)))
     totals = [

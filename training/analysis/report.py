@@ -30,7 +30,7 @@ MAX_MISTAKES = 24
 
 @dataclass(frozen=True)
 class _TestedRun:
-    """A run's network on its test images."""
+    """A run, its data set and the predictions of its network on the test images."""
 
     run: Run
     labels: tuple[str, ...]
@@ -48,9 +48,9 @@ class _TestedRun:
 
 
 def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
-    """Writes the page about the finished run in `folder` to `out`, or into that folder; returns its path.
+    """Writes the page about the finished run in `folder` to `out`, or into that folder; returns the page's path.
 
-    Raises TrainingError for what is no finished run, for missing data, and when the disk refuses.
+    Raises TrainingError for a folder without a finished run, for missing data, and when the page cannot be written.
     """
     tested = _run_test(folder, data_dir)
     scores = tested.scores()
@@ -88,14 +88,14 @@ def _summary_section(tested: _TestedRun, scores: Scores) -> str:
     info, metrics = tested.run.info(), tested.run.metrics()
     counts = info["dataset"]
     lines = [
-        f"{scores.accuracy:.2%} of {scores.images:,} test images right, cross entropy {scores.loss:.4f}.",
+        f"{scores.accuracy:.2%} of {scores.images:,} test images correct, cross entropy {scores.loss:.4f}.",
         f"{counts['title']}: trained on {counts['training_images']:,} images, "
         f"{counts['validation_images']:,} for validation, {counts['holdout_images']:,} held out. "
         f"The weights are of epoch {metrics['weights_of_epoch']}; "
         f"training took {metrics['training_seconds']:,.0f} s.",
     ]
     if counts["note"]:
-        lines.append(f"About these files: {counts['note']}.")
+        lines.append(f"Note on these files: {counts['note']}.")
     return "\n".join(map(html.paragraph, lines))
 
 
@@ -106,7 +106,7 @@ def _plots_section(run: Run) -> str:
 
 
 def _mistakes_section(tested: _TestedRun) -> str:
-    """The wrong answers that the network was surest of."""
+    """Returns the section with the wrong answers that had the highest probability."""
     predicted = tested.probabilities.argmax(axis=1)
     confidence = tested.probabilities.max(axis=1)
     incorrect = np.flatnonzero(predicted != tested.classes)
@@ -121,12 +121,12 @@ def _mistakes_section(tested: _TestedRun) -> str:
         )
         for i, pixels in zip(mistakes, images, strict=True)
     ]
-    caption = f"{len(incorrect):,} of {len(predicted):,} are wrong; these {len(mistakes)} the network was surest of."
+    caption = f"{len(incorrect):,} of {len(predicted):,} are wrong. These {len(mistakes)} have the highest probability."
     return html.section("Worst mistakes", html.paragraph(caption), html.tiles(tiles))
 
 
 def _classes_section(labels: tuple[str, ...], scores: Scores) -> str:
-    header = ("class", "images", "found", "right when said", "most often called instead")
+    header = ("class", "images", "recall", "precision", "most frequent wrong answer")
     return html.section("Classes", html.table(header, _class_rows(labels, np.array(scores.confusion))))
 
 
@@ -151,7 +151,7 @@ def _filters_section(network: keras.Model) -> str:
     if kernels is None:
         return ""
     count, height, width, _ = kernels.shape
-    caption = f"{count} kernels of {height}x{width} pixels. Grey is a weight of 0; each has its own scale."
+    caption = f"{count} kernels of {height}x{width} pixels. Gray is a weight of 0. Each kernel has its own scale."
     image = html.image(encode_png(draw_filters(kernels)), "kernels of the first layer", is_pixelated=True)
     return html.section("First layer", html.paragraph(caption), image)
 

@@ -22,7 +22,7 @@ INCHES_PER_CELL = 0.36
 
 @dataclass(frozen=True)
 class LayerStages:
-    """What the network sees and makes, float32, one map a feature in front: (features, height, width)."""
+    """The image and the outputs of the layers, float32 (features, height, width), one map per feature."""
 
     image: NDArray[np.float32]
     features: NDArray[np.float32]
@@ -44,12 +44,15 @@ def lesson_stages(features: Sequence[str] = FEATURES) -> LayerStages:
 
 
 def truncate(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """To two decimals, cut off as the slides do: 7/9 is 0.77. Rounds float32's errors away first, 0.9999999 is a 1."""
+    """Truncates to two decimals, as the slides do:
+
+    7/9 is 0.77. Rounds first, so that 0.9999999 in float32 becomes 1.
+    """
     return np.trunc(np.round(np.asarray(values, np.float64) * 100, 3)) / 100
 
 
 def draw_maps(path: Path, features: Sequence[str] = FEATURES) -> None:
-    """Writes the PNG: a row a feature, from the image to the pooled map. Raises TrainingError."""
+    """Writes the PNG with one row per feature, from the image to the pooled map. Raises TrainingError."""
     stages = lesson_stages(features)
     columns = {
         "image": stages.image,
@@ -69,7 +72,7 @@ def draw_maps(path: Path, features: Sequence[str] = FEATURES) -> None:
 
 
 def _draw_map(axes: Axes, values: NDArray[np.floating], title: str) -> None:
-    """One map as a grid of shaded numbers: white for its highest possible value, black for the lowest."""
+    """Draws one map as a grid of shaded numbers: white is the highest possible value, black the lowest."""
     max_value = max(1.0, float(np.abs(values).max()))
     axes.imshow(values, cmap="gray", vmin=-max_value, vmax=max_value)
     is_whole = (values == values.round()).all()

@@ -1,7 +1,7 @@
-"""Networks: a builder for each, found by name in `ARCHITECTURES`, and building by name with or without weights.
+"""The table of architectures by name (`ARCHITECTURES`), and functions that build them with or without weights.
 
 Recipes, data sets and training do not belong here. A builder takes input_shape, classes, normalization and its own
-options, and gives logits for pixels 0..255.
+options. It returns a network that takes pixels 0..255 and outputs logits.
 """
 
 import difflib
@@ -57,11 +57,14 @@ ARCHITECTURES: dict[str, Builder] = {
 }
 
 MAX_TRIED_SIDE_PX = 256
-"""No network here needs larger images than this."""
+"""No network here needs images larger than this."""
 
 
 def build(name: str, **options: Any) -> keras.Model:
-    """The network `name` with fresh weights. Raises TrainingError for an unknown name and for too small images."""
+    """Builds the network `name` with random weights.
+
+    Raises TrainingError for an unknown name and for too small images.
+    """
     builder = _builder(name)
     try:
         return builder(**options)
@@ -72,7 +75,7 @@ def build(name: str, **options: Any) -> keras.Model:
 
 
 def build_without_weights(name: str, **options: Any) -> keras.Model:
-    """The same network with every shape and no values, in milliseconds and without memory: only to be looked at.
+    """Builds the network with shapes but without values, for inspection only. Takes milliseconds and no memory.
 
     Raises TrainingError as `build` does.
     """
@@ -80,13 +83,13 @@ def build_without_weights(name: str, **options: Any) -> keras.Model:
 
 
 def default_input_shape(name: str) -> tuple[int, int, Channels]:
-    """Height, width and channels that a network takes where nothing else is said. Raises TrainingError."""
+    """Returns the default height, width and channels of a network's input. Raises TrainingError."""
     shape: tuple[int, int, Channels] = inspect.signature(_builder(name)).parameters["input_shape"].default
     return shape
 
 
 def without_auxiliary_classifiers(model: keras.Model) -> keras.Model:
-    """The network to evaluate and export: without the auxiliary classifiers that only training has. Same weights."""
+    """Returns the network without the auxiliary classifiers, which only training uses, with the same weights."""
     if not isinstance(model.output, dict):
         return model
     return keras.Model(model.input, model.output["logits"], name=model.name)
@@ -101,8 +104,8 @@ def _builder(name: str) -> Builder:
 
 
 def _build_in_thread(builder: Builder, *args: Any, **options: Any) -> keras.Model:
-    # In a thread of its own: Keras lists variables without values per thread, and would make the values after all
-    # when the next scope of that thread ends.
+    # In a separate thread: Keras keeps its list of variables without values per thread, and would create the values
+    # when the next scope of this thread ends.
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(_build_stateless, builder, *args, **options).result()
 

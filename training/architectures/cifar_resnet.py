@@ -31,8 +31,9 @@ def cifar_resnet(
     """6n + 2 layers: a 3x3 convolution, three stages of n two-layer blocks with 16, 32 and 64 filters, and one FC.
 
     Shortcuts have no parameters (the paper's option A). `width` multiplies the filters; `zero_init_last_gamma` starts
-    every block as its shortcut (Goyal et al. 2017). `drop_path` is how often training leaves out the last block, and
-    the ones before more seldom (stochastic depth). Output: logits. Raises ValueError for a depth that is not 6n + 2.
+    every block as its shortcut (Goyal et al. 2017). `drop_path` is the rate at which training drops the last block
+    (stochastic depth); it falls linearly towards the first block. Output: logits. Raises ValueError for a depth that is
+    not 6n + 2.
     """
     blocks, remainder = divmod(depth - 2, 6)
     if remainder or blocks < 1:
@@ -54,7 +55,9 @@ def _block(
 ) -> keras.KerasTensor:
     shortcut = x
     if stride > 1 or x.shape[-1] != filters:
-        shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)  # a window of one pixel: every second
+        shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(
+            x
+        )  # a window of one pixel selects every second pixel
         shortcut = PadChannels(filters, name=f"{name}_pad_channels")(shortcut)
     x = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
     x = conv_norm(x, filters, 3, 1, f"{name}_2", last_gamma)

@@ -1,4 +1,4 @@
-"""The CIFAR-10 network of ConvNetJS, Karpathy's demonstration of 2014 that trains in the browser."""
+"""The CIFAR-10 network of ConvNetJS (Karpathy 2014), a demonstration that trains in the browser."""
 
 import keras
 from keras import layers
@@ -12,9 +12,9 @@ def convnetjs(
     normalization: Normalization = UNIT_RANGE,
     filters: tuple[int, ...] = (16, 20, 20),
 ) -> keras.Model:
-    """Three times 5x5 convolution, ReLU and 2x2 pooling, then one fully connected layer: 22,466 parameters.
+    """Three blocks of 5x5 convolution, ReLU and 2x2 pooling, then one fully connected layer:
 
-    Output: logits.
+    22,466 parameters. Output: logits.
     """
     image, x = normalized_input(input_shape, normalization)
     for number, count in enumerate(filters, start=1):

@@ -1,13 +1,13 @@
-"""A network that sees each image as it is and mirrored, and answers with the mean of both probabilities."""
+"""Averages the probabilities of a network over each image and its mirror image."""
 
 import keras
 from keras import ops
 
 
 def average_over_flip(network: keras.Model) -> keras.Model:
-    """The network of probabilities with twice the cost: the mean over every image and its mirror image.
+    """Returns a network whose probabilities are the mean over each image and its mirror image, at twice the cost.
 
-    Both are one batch of twice the size, so that an exported graph has each layer once.
+    Both go through the network as one batch of twice the size, so that an exported graph contains each layer once.
     """
     image = keras.Input(network.input_shape[1:], name="image")
     both = ops.concatenate([image, image[:, :, ::-1]], axis=0)

@@ -28,7 +28,7 @@ INCEPTION = {
     "inception_5b": (384, 192, 384, 48, 128, 128),
 }
 
-# Blocks after which an auxiliary classifier looks, and what each output's loss counts for (section 5).
+# Blocks that an auxiliary classifier follows, and the weight of each output's loss (section 5).
 AUXILIARY = {"inception_4a": "auxiliary1", "inception_4d": "auxiliary2"}
 LOSS_WEIGHTS = {"logits": 1.0, "auxiliary1": 0.3, "auxiliary2": 0.3}
 
@@ -42,10 +42,10 @@ def googlenet(
 ) -> keras.Model:
     """Nine inception blocks, global average pooling and one fully connected layer. Output: logits.
 
-    With `auxiliary`, for training: a `WithAuxiliary` network, whose outputs are a dict of the three logits "logits",
-    "auxiliary1" and "auxiliary2". It is compiled and fitted like any other;
-    `training.architectures.without_auxiliary_classifiers` then returns the network without the two, on the same
-    weights, to evaluate and export.
+    `auxiliary` is for training. It returns a `WithAuxiliary` network, whose output is a dict of three logits: "logits",
+    "auxiliary1" and "auxiliary2". It is compiled and fitted like any other network.
+    `training.architectures.without_auxiliary_classifiers` returns it without the auxiliary classifiers, with the same
+    weights, for evaluation and export.
     """
     image, x = normalized_input(input_shape, normalization)
     outputs = {}
@@ -64,9 +64,9 @@ def googlenet(
 
 @keras.saving.register_keras_serializable(package="convoy")
 class WithAuxiliary(keras.Model):
-    """Trains all its classifiers on the same labels with the one loss that it was compiled with, and `LOSS_WEIGHTS`.
+    """Trains all classifiers on the same labels, with the compiled loss weighted by `LOSS_WEIGHTS`.
 
-    Metrics, and the loss while it is only evaluated, are of the main classifier alone.
+    Metrics and the evaluation loss are those of the main classifier alone.
     """
 
     def compute_loss(
@@ -93,7 +93,7 @@ def _stem(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> keras.KerasTensor:
-    """1x1, 3x3, 5x5 and pooling side by side, the larger filters and the pool behind or before a cheap 1x1."""
+    """Joins four branches: 1x1, 1x1 then 3x3, 1x1 then 5x5, and pooling then 1x1. The 1x1 layers reduce the cost."""
     one, three_reduce, three, five_reduce, five, projection = filters
     towers = [
         _conv(x, one, 1, f"{name}_1x1"),
@@ -105,7 +105,10 @@ def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> ker
 
 
 def _auxiliary(x: keras.KerasTensor, classes: int, name: str) -> keras.KerasTensor:
-    """The paper's side classifier; on images smaller than its own the 5x5 window shrinks to what is there."""
+    """Builds the paper's auxiliary classifier.
+
+    On feature maps smaller than 5x5 the pooling window shrinks to their size.
+    """
     window = (min(5, x.shape[1]), min(5, x.shape[2]))
     x = layers.AveragePooling2D(window, 3, name=f"{name}_pool")(x)
     x = layers.Flatten(name=f"{name}_flatten")(_conv(x, 128, 1, f"{name}_conv"))
@@ -120,5 +123,5 @@ def _conv(
 
 
 def _halve(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    # Partial windows count (112 -> 56 is the ceiling of 55.5), as in the authors' own framework.
+    # Partial windows count (112 -> 56 is the ceiling of 55.5), as in the authors' framework.
     return layers.MaxPooling2D(3, 2, padding="same", name=name)(x)

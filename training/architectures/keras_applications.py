@@ -1,8 +1,8 @@
-"""Fine-tuning: Keras' applications, which others trained on ImageNet, with a new head for one's own classes.
+"""Fine-tuning: Keras' applications, pretrained on ImageNet, with a new head for other classes.
 
-What an application wants done to its pixels is folded into the network, so that it takes pixels 0..255 in RGB like
-every other network here. The way is that of Keras' guide "Transfer learning & fine-tuning": first the head alone
-learns, then all of it, slowly.
+The pixel preprocessing of an application becomes part of the network, so that it takes pixels 0..255 in RGB like every
+other network here. Training follows Keras' guide "Transfer learning & fine-tuning": first only the head learns, then
+all layers, at a lower rate.
 """
 
 import re
@@ -25,7 +25,8 @@ HEAD_LAYERS = ("head_dropout", "logits")
 
 @dataclass(frozen=True)
 class PixelPreprocessing:
-    """What an application's own `preprocess_input` does to RGB pixels: pixel * scale + offset, and BGR in some."""
+    """The effect of an application's `preprocess_input` on RGB pixels: pixel * scale + offset, and BGR order in
+    some."""
 
     scale: tuple[float, ...] = (1.0, 1.0, 1.0)
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -41,8 +42,8 @@ TORCH = PixelPreprocessing(
     offset=tuple(-mean / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)),
 )
 
-# Left out: EfficientNet of 2019, which is another network without its downloaded weights, and NASNet, whose weights
-# are for one size of image.
+# Left out: EfficientNet of 2019, whose layers without downloaded weights differ, and NASNet, whose weights fit only one
+# image size.
 APPLICATIONS: dict[str, PixelPreprocessing] = {
     **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), BUILT_IN),
     **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), BUILT_IN),
@@ -60,16 +61,16 @@ def build(
     weights: str | Path | None = None,
     dropout: float = 0.2,
 ) -> keras.Model:
-    """The application that "keras:NAME" names, with global average pooling and a new last layer. Output: logits.
+    """Builds the application "keras:NAME" with global average pooling and a new last layer. Output: logits.
 
-    `weights` is "imagenet" for those that Keras downloads (or has in its cache), a file of them, or None for fresh
-    ones. Raises TrainingError when there is no such application, or its weights cannot be had, or do not fit.
+    `weights` is "imagenet" for the weights that Keras downloads or has cached, a weights file, or None for random
+    weights. Raises TrainingError for an unknown application, and for weights that are unavailable or do not fit.
     """
     name = architecture.removeprefix(APPLICATION_PREFIX)
     if name not in APPLICATIONS:
         raise TrainingError(f"There is no application {name!r} to start from: {suggestion(name, APPLICATIONS)}")
     if input_shape[-1] != 3:
-        raise TrainingError(f"{architecture} knows colour images; these have {input_shape[-1]} channel.")
+        raise TrainingError(f"{architecture} takes color images; these have {input_shape[-1]} channel.")
     if weights not in (None, IMAGENET_WEIGHTS):
         _check_weights_file(Path(weights), name)
     image = keras.Input(input_shape, name="image")
@@ -81,9 +82,9 @@ def build(
 
 
 def freeze(model: keras.Model, frozen: bool) -> None:
-    """Lets only the head learn, or everything; what batch normalisation has measured stays as it is in either case.
+    """Makes only the head trainable (`frozen`), or all layers. Batch statistics stay as they are in both cases.
 
-    Its means and variances are of ImageNet's millions of images, a few new ones would spoil them.
+    The means and variances come from the millions of images of ImageNet; a few new images would make them worse.
     """
     for layer in model.layers:
         if layer.name not in HEAD_LAYERS:
@@ -95,7 +96,7 @@ def _build_base(name: str, image: keras.KerasTensor, weights: str | Path | None)
     x = preprocess(name, image)
     options = {"include_top": False, "pooling": "avg", "input_tensor": x, "input_shape": image.shape[1:]}
     if weights == IMAGENET_WEIGHTS:
-        # A ValueError says what is wrong with the size of the images.
+        # Keras raises ValueError with a useful message for a wrong image size.
         return with_downloaded_weights(
             name, lambda: application(weights=IMAGENET_WEIGHTS, **options), reraise=ValueError
         )
@@ -106,7 +107,7 @@ def _build_base(name: str, image: keras.KerasTensor, weights: str | Path | None)
 
 
 def preprocess(name: str, image: keras.KerasTensor) -> keras.KerasTensor:
-    """The pixels 0..255 as the application `name` expects them, with red and blue in their own order."""
+    """Converts pixels 0..255 in RGB to what the application `name` expects."""
     preprocessing = APPLICATIONS[name]
     if preprocessing == BUILT_IN:
         return image
@@ -118,53 +119,53 @@ def preprocess(name: str, image: keras.KerasTensor) -> keras.KerasTensor:
 def with_downloaded_weights(
     name: str, build_application: Callable[[], keras.Model], reraise: type[Exception] | tuple[()] = ()
 ) -> keras.Model:
-    """What `build_application` returns. Raises TrainingError when Keras cannot download the weights of `name`.
+    """Calls `build_application`. Raises TrainingError when Keras cannot download the weights of `name`.
 
-    Errors of the type `reraise` are passed on as they are.
+    Errors of the types in `reraise` are not converted.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that they are those for 224x224, which are for any size
+            warnings.simplefilter("ignore", UserWarning)  # "weights are for 224x224": they fit any size
             return build_application()
     except reraise:
         raise
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
-            f"The weights of {name} could not be downloaded: {error}. Give a file of them with --weights."
+            f"The weights of {name} could not be downloaded: {error}. Name a file that contains them with --weights."
         ) from error
 
 
 def _check_weights_file(path: Path, name: str) -> None:
     if not path.is_file():
-        raise TrainingError(f"{path} is not there: --weights needs a file of {name}'s weights.")
+        raise TrainingError(f"{path} does not exist: --weights needs a file with the weights of {name}.")
     if path.suffix != ".h5":
-        raise TrainingError(f"{path} is no .h5 file, which Keras keeps an application's weights in.")
+        raise TrainingError(f"{path} is not an .h5 file, the format of an application's weights.")
 
 
 def load_weights(model: keras.Model, name: str, path: Path, extent: str) -> None:
     """Loads the weights of the application `name` from a file.
 
-    Raises TrainingError when the file does not fit; the message says with `extent` which layers the file must hold.
+    Raises TrainingError when the file does not fit; `extent` tells the user which layers the file must contain.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about parts that are missing: an error follows
+            warnings.simplefilter("ignore", UserWarning)  # about missing layers: an error follows
             model.load_weights(path)
-    except Exception as error:  # Keras raises whatever the file's contents run into
+    except Exception as error:  # the type of the error depends on the file's contents
         problem = _weights_problem(path, str(error)) or first_line(error)
         raise TrainingError(f"{path} does not hold the weights of {name} {extent}: {problem}") from error
 
 
 def _weights_problem(path: Path, message: str) -> str | None:
-    """Keras' message about a file of weights in a sentence that says what to do; None for an unknown message."""
+    """Translates Keras' message about a weights file into advice for the user; None for an unknown message."""
     if path.suffix == ".keras":
-        return "it is a whole network; convoy-train export takes it as it is, without --from-keras-applications."
+        return "it contains a whole network: export it without --from-keras-applications."
     if re.search(r"file signature not found|[Uu]nable to (synchronously )?open", message):
-        return "it is no file of weights (.h5, or .weights.h5)."
+        return "it is not a weights file (.h5 or .weights.h5)."
     if match := re.search(r"expected (\d+) layers, found (\d+)", message):
         return (
-            f"it has {match[2]} layers with weights in place of {match[1]}; it is of another network, or has (or "
-            "lacks) the last layer."
+            f"it has {match[2]} layers with weights instead of {match[1]}. It belongs to another network, or it has "
+            "(or lacks) the last layer."
         )
     shapes = re.findall(r"shape[= ]*\(([\d, ]+)\)", message)
     if len(shapes) < 2:
@@ -172,14 +173,14 @@ def _weights_problem(path: Path, message: str) -> str | None:
     expected, actual = ([int(size) for size in shape.split(",") if size.strip()] for shape in shapes[:2])
     if expected[:-1] == actual[:-1] and expected[-1] == IMAGENET_CLASSES:
         return (
-            f"its last layer gives {actual[-1]} classes in place of {IMAGENET_CLASSES}. Save the whole network as a "
+            f"its last layer has {actual[-1]} classes instead of {IMAGENET_CLASSES}. Save the whole network as a "
             ".keras file, and export that."
         )
-    return f"a layer has the shape {actual} in place of {expected}; it is of another network."
+    return f"a layer has the shape {actual} instead of {expected}. It belongs to another network."
 
 
 def swap_red_and_blue(base: keras.Model) -> None:
-    """Lets the first convolution, which has learnt BGR, take RGB: the same sums, and nothing to turn round."""
+    """Reverses the input channels of the first convolution, which was trained on BGR, so that it takes RGB."""
     first_conv = next(layer for layer in base.layers if isinstance(layer, layers.Conv2D))
     kernel, *biases = first_conv.get_weights()
     first_conv.set_weights([kernel[:, :, ::-1], *biases])

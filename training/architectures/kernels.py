@@ -1,4 +1,4 @@
-"""Convolution kernels with names, for layers that show what a convolution does before any training."""
+"""Named convolution kernels, for layers that show the effect of a convolution without training."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ KERNELS = {
     "edge_detection": ((-1, -1, -1), (-1, 8, -1), (-1, -1, -1)),
     "sobel_x": ((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)),
     "sobel_y": ((-1, -2, -1), (0, 0, 0), (1, 2, 1)),
-    # The three features of the X/O toy: strokes that an X is made of.
+    # The three features of the X/O network: the strokes of an X.
     "stroke_down": ((1, -1, -1), (-1, 1, -1), (-1, -1, 1)),
     "crossing": ((1, -1, 1), (-1, 1, -1), (1, -1, 1)),
     "stroke_up": ((-1, -1, 1), (-1, 1, -1), (1, -1, -1)),
@@ -20,10 +20,10 @@ KERNELS = {
 
 @keras.saving.register_keras_serializable(package="convoy")
 class NamedKernels(keras.initializers.Initializer):
-    """Initialises a convolution with kernels of `KERNELS`, one a filter, each times `scale`.
+    """Initializes a convolution with kernels of `KERNELS`, one per filter, each multiplied by `scale`.
 
-    On an image of several channels every filter sees their mean. Raises ValueError for an unknown name, or for a
-    layer whose kernels are not 3x3 or whose filters are not as many as the names.
+    With several input channels, every filter reads their mean. Raises ValueError for an unknown name, for a layer whose
+    kernels are not 3x3, and for a number of filters other than the number of names.
     """
 
     def __init__(self, names: tuple[str, ...], scale: float = 1.0) -> None:
@@ -44,7 +44,7 @@ class NamedKernels(keras.initializers.Initializer):
 
 
 def kernel_layer(names: tuple[str, ...] = ("identity", "edge_detection", "sobel_x", "sobel_y")) -> keras.layers.Layer:
-    """A frozen 3x3 convolution that shows named kernels: (batch, height, width, any) -> (..., len(names))."""
+    """Returns a frozen 3x3 convolution with named kernels: (batch, height, width, any) -> (..., len(names))."""
     initializer = NamedKernels(names)
     return keras.layers.Conv2D(
         len(names), 3, padding="same", use_bias=False, kernel_initializer=initializer, trainable=False, name="kernels"

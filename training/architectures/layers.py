@@ -1,4 +1,4 @@
-"""Layers shared by the architectures, each a tiny function on Keras tensors. Knows no recipe and no dataset."""
+"""Layers shared by the architectures: small functions on Keras tensors. Knows no recipe and no data set."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Normalization:
-    """How pixels 0..255 become what a network sees: (pixel / 255 - mean) / std, per channel or one for all."""
+    """The normalization of pixels 0..255: (pixel / 255 - mean) / std, with one value per channel or one for all."""
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
@@ -23,9 +23,9 @@ UNIT_RANGE = Normalization()
 def normalized_input(
     input_shape: tuple[int, int, int], normalization: Normalization
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The network's input, pixels 0..255 of shape (height, width, channels), and its normalised form.
+    """Returns the network's input, pixels 0..255 of shape (height, width, channels), and the normalized input.
 
-    The normalisation is part of the network, so that a trained file or an export can't be fed wrongly.
+    The normalization is part of the network, so that users of a trained file or an export cannot get it wrong.
     """
     image = keras.Input(input_shape, name="image")
     scale = [1 / (255 * std) for std in normalization.std]
@@ -34,14 +34,14 @@ def normalized_input(
     rescale = keras.layers.Rescaling(
         scale[0] if is_uniform else scale,
         offset[0] if is_uniform else offset,
-        dtype="float32",  # in bfloat16 a pixel moves by up to 1.8 of its 255 levels
+        dtype="float32",  # bfloat16 would change a pixel by up to 1.8 of 255 levels
         name="normalize",
     )
     return image, rescale(image)
 
 
 def logits_layer(x: keras.KerasTensor, classes: int, **options: Any) -> keras.KerasTensor:
-    """The last layer: one score a class, without softmax (the loss and the export add it), in float32 always."""
+    """Adds the last layer: one score per class, always float32, without softmax (the loss and the export add it)."""
     return keras.layers.Dense(classes, dtype="float32", **{"name": "logits", **options})(x)
 
 
@@ -52,10 +52,10 @@ def relu(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 def conv_norm(
     x: keras.KerasTensor, filters: int, size: int, stride: int, name: str, gamma: str = "ones"
 ) -> keras.KerasTensor:
-    """Convolution without biases, then batch normalisation; weights as in He et al. 2015 ("Delving deep").
+    """Adds a convolution without biases and batch normalization; weights as in He et al. 2015 ("Delving deep").
 
-    The padding is (size - 1) / 2 on every side, as in the papers. Where it strides, "same" would pad only right and
-    bottom, and the filters' centres would lie one pixel off those of a subsampled or 1x1 shortcut.
+    The padding is (size - 1) / 2 on every side, as in the papers. With a stride, "same" would pad only right and
+    bottom, and shift the filters by one pixel against a subsampled or 1x1 shortcut.
     """
     if stride > 1 and size > 1:
         x = keras.layers.ZeroPadding2D((size - 1) // 2, name=f"{name}_pad")(x)
@@ -67,18 +67,18 @@ def conv_norm(
 
 
 def drop_path(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
-    """Leaves out the whole of `x` for that share of the images, while training, and scales the rest by 1 / (1 - rate).
+    """Drops all of `x` for a random share `rate` of the images in training, and scales the rest by 1 / (1 - rate).
 
-    Huang et al. 2016, "Deep networks with stochastic depth", who leave it out for a whole batch at once, and scale
-    when the network is evaluated.
+    Huang et al. 2016, "Deep networks with stochastic depth". The paper drops `x` for a whole batch, and scales in
+    evaluation instead.
     """
     return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path")(x) if rate else x
 
 
 def linear_drop_rates(last: float, blocks: int) -> list[float]:
-    """Rates that rise from the first block to `last` in the last: the linear decay rule there, section 3.
+    """Returns one rate per block, rising linearly to `last`: the linear decay rule of the same paper, section 3.
 
-    Raises ValueError for a `last` that is none of [0, 1).
+    Raises ValueError for a `last` outside [0, 1).
     """
     if not 0 <= last < 1:
         raise ValueError(f"drop_path is {last}; it must be in [0, 1).")
@@ -86,7 +86,8 @@ def linear_drop_rates(last: float, blocks: int) -> list[float]:
 
 
 def batch_normalization(x: keras.KerasTensor, name: str, gamma: str = "ones") -> keras.KerasTensor:
-    """Batch normalisation with the constants of the ResNet authors' code, not Keras' (momentum 0.99, epsilon 1e-3)."""
+    """Adds batch normalization with the constants of the ResNet authors' code, not Keras' (momentum 0.99, epsilon
+    1e-3)."""
     return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
 
 
@@ -96,7 +97,7 @@ def alexnet_initializer() -> keras.initializers.Initializer:
 
 
 def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, **options: Any) -> keras.KerasTensor:
-    """A fully connected layer as AlexNet, ZFNet and VGG end with: "fc6", ReLU, dropout."""
+    """Adds a hidden fully connected layer of AlexNet, ZFNet and VGG: "fc6", ReLU, dropout."""
     x = keras.layers.Dense(units, activation="relu", name=f"fc{number}", **options)(x)
     return keras.layers.Dropout(dropout, name=f"drop{number}")(x)
 
@@ -105,9 +106,9 @@ def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, 
 class LocalResponseNormalization(keras.layers.Layer):
     """b = a / (k + alpha * sum of a^2 over `n` neighbouring channels) ** beta: Krizhevsky et al. 2012, section 3.3.
 
-    The constants are the paper's, and alpha multiplies the sum, as printed there; Caffe, PyTorch and ONNX divide
-    their alpha by n. The sum is a 1x1 convolution with a band of ones and not n shifted copies: 2.5 times as fast in
-    training, and twice as fast under onnxruntime as its own LRN operator.
+    The constants are the paper's. Alpha multiplies the sum, as printed there; Caffe, PyTorch and ONNX divide alpha by
+    n. The sum is a 1x1 convolution with a band of ones: 2.5 times as fast in training as n shifted copies, and twice as
+    fast in onnxruntime as its LRN operator.
     """
 
     def __init__(self, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75, **kwargs: Any) -> None:
@@ -115,7 +116,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
 
     def call(self, x: keras.KerasTensor) -> keras.KerasTensor:
-        squares = ops.square(x * self.alpha**0.5)  # alpha first: half precision could not hold a^2
+        squares = ops.square(x * self.alpha**0.5)  # alpha first: a^2 would overflow in half precision
         band = ops.convert_to_tensor(_band_kernel(x.shape[-1], self.n), dtype=squares.dtype)
         total = self.k + ops.conv(squares, band, padding="valid", data_format="channels_last")
         return x / _power(total, self.beta)
@@ -128,7 +129,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
 
 def _band_kernel(channels: int, n: int) -> NDArray[np.float32]:
-    """A 1x1 kernel, (1, 1, channels, channels), of ones where two channels are at most n // 2 apart."""
+    """Returns a 1x1 kernel, (1, 1, channels, channels), with ones where two channels are at most n // 2 apart."""
     index = np.arange(channels)
     is_neighbor = np.abs(index[:, None] - index) <= n // 2
     band: NDArray[np.float32] = is_neighbor[None, None].astype(np.float32)
@@ -136,7 +137,7 @@ def _band_kernel(channels: int, n: int) -> NDArray[np.float32]:
 
 
 def _power(x: keras.KerasTensor, exponent: float) -> keras.KerasTensor:
-    """x ** exponent of a positive x; two square roots where that is enough, they cost half of a power."""
+    """Returns x ** exponent for positive x. Square roots are used where possible, because two cost half of a power."""
     if exponent != 0.75:
         return ops.power(x, exponent)
     root = ops.sqrt(x)

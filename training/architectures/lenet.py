@@ -12,10 +12,10 @@ def lenet5(
     normalization: Normalization = UNIT_RANGE,
     activation: str = "tanh",
 ) -> keras.Model:
-    """CONV-POOL-CONV-POOL-CONV-FC in its modern form: 5x5 filters, 2x2 pooling, C3 connected to all of S2.
+    """The modern form, CONV-POOL-CONV-POOL-CONV-FC: 5x5 filters, 2x2 pooling, C3 connected to all of S2.
 
-    With the defaults 61,706 parameters. The padding of C1 stands for the paper's 32x32 canvas; C5 is the paper's
-    convolution over all that is left of the image, which is a dense layer. Output: logits.
+    It has 61,706 parameters with the defaults. The padding of C1 replaces the paper's 32x32 input. C5 is a dense layer,
+    which equals the paper's convolution over the whole remaining map. Output: logits.
     """
     image, x = normalized_input(input_shape, normalization)
     x = layers.Conv2D(6, 5, padding="same", activation=activation, name="c1")(x)

@@ -1,4 +1,4 @@
-"""The multilayer perceptron that every introduction starts with: an image as one long row of numbers."""
+"""A multilayer perceptron: fully connected layers on the flattened image."""
 
 import keras
 from keras import layers

@@ -28,7 +28,7 @@ DEPTHS = {
 
 @dataclass(frozen=True)
 class _BlockOptions:
-    """What all blocks of one network share."""
+    """The options that all blocks of a network share."""
 
     bottleneck: bool
     stride_in_3x3: bool
@@ -47,16 +47,16 @@ def resnet(
 ) -> keras.Model:
     """ResNet-18, 34, 50, 101 or 152, with projections where the shape changes (the paper's option B).
 
-    In a bottleneck the first 1x1 convolution strides, as in the paper ("v1"); `stride_in_3x3` moves the stride to the
-    3x3 convolution (Torch's "v1.5": half a point better, a little slower). `width` multiplies the filters of every
-    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). `drop_path` is how often
-    training leaves out the last block, and the ones before more seldom (stochastic depth). Output: logits.
+    In a bottleneck the first 1x1 convolution has the stride, as in the paper ("v1"). `stride_in_3x3` moves it to the
+    3x3 convolution (Torch's "v1.5": 0.5 points more accurate, slightly slower). `width` multiplies the filters of every
+    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). `drop_path` is the rate at
+    which training drops the last block (stochastic depth); it falls linearly towards the first block. Output: logits.
     """
     bottleneck, blocks = DEPTHS[depth]
     block_options = _BlockOptions(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
     image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
-    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros lose every maximum here: no value is below them
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros never win here: after the ReLU no value is below 0
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
     drop_rates = iter(linear_drop_rates(drop_path, sum(blocks)))
     for stage, count in enumerate(blocks, start=2):

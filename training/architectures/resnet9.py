@@ -1,6 +1,6 @@
-"""ResNet-9, the small network of a fast one: David Page, "How to train your ResNet", 2018 (myrtle.ai, DAWNBench).
+"""ResNet-9, a small network that trains fast: David Page, "How to train your ResNet", 2018 (myrtle.ai, DAWNBench).
 
-He trained it in 24 epochs to 94.08 % on CIFAR-10, in 79 seconds on one V100.
+Its author trained it on CIFAR-10 to 94.08 % in 24 epochs, which took 79 seconds on one V100.
 """
 
 import keras
@@ -18,11 +18,11 @@ def resnet9(
     normalization: Normalization = UNIT_RANGE,
     width: float = 1.0,
 ) -> keras.Model:
-    """A 3x3 convolution, three that double the filters and halve the image, two residual blocks, and one FC.
+    """A 3x3 convolution, three stages that double the filters and halve the image, two residual blocks, and one FC.
 
-    The blocks stand behind the first and third of the three. The pooling at the end takes the maximum of all places
-    (4x4 of them for 32x32 pixels), and what the last layer sees is scaled by 1/8, as there; it has no biases. `width`
-    multiplies the filters. Output: logits.
+    The residual blocks follow the first and the third stage. Global max pooling (over 4x4 positions for 32x32 pixels)
+    and a scaling by 1/8 precede the last layer, which has no biases, as in the source. `width` multiplies the filters.
+    Output: logits.
     """
     filters = [round(number * width) for number in WIDTHS]
     image, x = normalized_input(input_shape, normalization)
@@ -44,5 +44,5 @@ def _conv(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
 
 
 def _residual(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
-    """Two convolutions beside a shortcut; nothing comes after the sum."""
+    """Adds two convolutions to their input; no activation follows the sum."""
     return layers.Add(name=f"{name}_add")([x, _conv(_conv(x, filters, f"{name}_1"), filters, f"{name}_2")])

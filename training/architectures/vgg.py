@@ -14,7 +14,7 @@ from training.architectures.layers import (
     relu,
 )
 
-# A number is a 3x3 convolution with so many filters, number/1 a 1x1 convolution, M a 2x2 pooling.
+# N is a 3x3 convolution with N filters, N/1 a 1x1 convolution with N filters, M a 2x2 pooling.
 CONFIGURATIONS = {
     "a": "64 M 128 M 256 256 M 512 512 M 512 512 M",
     "a-lrn": "64 LRN M 128 M 256 256 M 512 512 M 512 512 M",
@@ -37,10 +37,10 @@ def vgg(
 ) -> keras.Model:
     """One column of the paper's table 1: "a" (11 layers), "a-lrn", "b" (13), "c" and "d" (16), "e" (19).
 
-    `batch_norm` puts batch normalisation behind every convolution, in place of its biases: the paper is a year
-    older, but D and E hardly train from scratch without. `units` is the size of the two hidden layers, `width`
-    multiplies the filters. Weights start as in Glorot & Bengio 2010, which the paper names as enough (section 3.1).
-    Output: logits.
+    `batch_norm` adds batch normalization after every convolution, in place of its biases. The paper predates it, but D
+    and E hardly train from scratch without it. `units` is the size of the two hidden layers, and `width` multiplies the
+    filters. Initial weights follow Glorot & Bengio 2010, which the paper calls sufficient (section 3.1). Output:
+    logits.
     """
     image, x = normalized_input(input_shape, normalization)
     stages = CONFIGURATIONS[configuration].removesuffix(" M").split(" M ")

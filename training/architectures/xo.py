@@ -1,4 +1,4 @@
-"""The X/O toy network: is it an X or an O? Small enough to follow every number by hand."""
+"""A toy network that tells X from O, small enough to compute every number by hand."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ def xo(
 ) -> keras.Model:
     """Convolution with three known 3x3 features, ReLU, pooling, then one fully connected layer. Output: logits.
 
-    The first layer starts from `features` (names of `kernels.KERNELS`) divided by their nine pixels, so that a
-    perfect match gives 1.00; training may change them. `filters` adds a layer of convolution and pooling each.
-    Pooling is 2x2, stride 2, and keeps the partial windows at the right and bottom edge (7 -> 4).
+    The kernels of the first layer start as `features` (names of `kernels.KERNELS`) divided by 9, so that a perfect
+    match gives 1.00; training may change them. Each element of `filters` adds a convolution with that many filters and
+    a pooling. Pooling is 2x2 with stride 2 and keeps the partial windows at the right and bottom edge (7 -> 4).
     """
     image, x = normalized_input(input_shape, normalization)
     kernels = NamedKernels(features, scale=1 / FEATURE_PIXELS)

@@ -25,9 +25,9 @@ from training.cli import (
 from training.errors import TrainingError
 
 EPILOG = """\b
-Exit codes: 0 done; 2 the command or a setting is wrong, see standard error; 3 the new network is less accurate than
-            required; 4 something that may pass: run the same command again; 5 another process of the run was lost:
-            run all again; 130 stopped.
+Exit codes: 0 success; 2 invalid command or setting, see standard error; 3 the new network is less accurate than
+            required; 4 temporary failure: run the same command again; 5 another process of the run was lost:
+            restart all of them; 130 stopped.
 Completion: eval "$(_CONVOY_TRAIN_COMPLETE=bash_source convoy-train)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy-train run mnist-lenet5
 """

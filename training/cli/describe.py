@@ -37,7 +37,7 @@ def describe(
     from training.analysis.describe import describe_targets
 
     if maps is not None and names != ("xo",):
-        raise TrainingError("--maps draws the lesson of the X/O network: write convoy-train describe xo --maps FILE.")
+        raise TrainingError("--maps works only for the X/O network: write convoy-train describe xo --maps FILE.")
     if kernels is not None and maps is None:
         raise TrainingError("--kernels selects what --maps draws: add --maps FILE.")
     click.echo(describe_targets(names, size, classes, batch, as_json))

@@ -35,7 +35,7 @@ def ensemble(
     data_dir: Path | None,
     images: Path | None,
 ) -> None:
-    """Publish several versions as one that answers with the mean of their probabilities.
+    """Publish several versions as one version that returns the mean of their probabilities.
 
     The members must have the same input, preprocessing and labels. The ensemble costs as much as all members together.
     """

@@ -41,10 +41,9 @@ def evaluate(
     noise: float,
     flip: bool,
 ) -> None:
-    """Measure a published version, or a run's network, on the whole test set; or on the images of --data.
+    """Measure a published version, or a run's network, on the whole test set or on the images of --data.
 
-    A version is measured as it is served: every image goes through the service's decoding, preprocessing and
-    session.
+    A version is measured with the decoding, preprocessing and inference of the service.
     """
     import_keras()
     from training.analysis import evaluate

@@ -109,8 +109,8 @@ def export(
             "--from-keras-applications NAME."
         )
     if weights is not None and application is None:
-        raise TrainingError("--weights goes with --from-keras-applications.")
-    # Networks trained on any backend are exported by TensorFlow; Keras reads the choice when it is first imported.
+        raise TrainingError("--weights needs --from-keras-applications.")
+    # The export needs TensorFlow, whichever backend the network was trained on. Keras reads this when it is imported.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()
     from training.data.load_dataset import DataOptions

@@ -32,7 +32,11 @@ class _Fraction(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, float):
             return value
         numbers = FRACTIONS.convert(value, param, context)
-        return numbers[0] if len(numbers) == 1 else self.fail(f"{value!r} is more than one number.", param, context)
+        return (
+            numbers[0]
+            if len(numbers) == 1
+            else self.fail(f"{value!r} is a list; one number was expected.", param, context)
+        )
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]
@@ -45,7 +49,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
             return value
         match = re.fullmatch(r"([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?", value)
         if match is None:
-            self.fail(f"{value!r} is no size: write 224, or 192x256 (height x width).", param, context)
+            self.fail(f"{value!r} is not a size: write 224, or 192x256 (height x width).", param, context)
         return int(match[1]), int(match[2] or match[1])
 
 

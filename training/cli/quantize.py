@@ -60,7 +60,7 @@ def quantize(
     reduce_range: bool,
     allow_slower: bool,
 ) -> None:
-    """Add graphs of less precision to a version; the result is the model's next version.
+    """Add int8 or float16 graphs to a version and publish the result as the model's next version.
 
     int8 is calibrated on training images. A graph is published if it loses at most 0.5 points of accuracy (--fp16: 0.1)
     on held-out training images, and is faster than float32 on this machine, measured in turns.

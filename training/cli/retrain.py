@@ -57,7 +57,7 @@ def retrain(
     changes = {"epochs": epochs, "seed": seed, "dataset": data and "folder"}
     settings = {key: str(value) for key, value in changes.items() if value is not None}
     configured_recipe = with_settings(find_recipe(recipe), settings)
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs it; Keras reads it when it is first imported
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs TensorFlow; Keras reads this when it is imported
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.export import retrain
@@ -66,5 +66,5 @@ def retrain(
     try:
         click.echo(retrain.retrain(configured_recipe, name, models_dir, runs_dir, data_options, max_drop, click.echo))
     except AccuracyRegression as error:
-        click.echo(f"The published version stays: {error}", err=True)
+        click.echo(f"The published version is kept: {error}", err=True)
         sys.exit(EXIT_ACCURACY_REGRESSION)

@@ -175,10 +175,10 @@ def _find_run(resume: str, runs_dir: Path, name: str) -> "Run":
 
 
 def parse_changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
-    """Changes of the recipe by field, as text, from --set and from the options that stand for a field."""
+    """Returns changes of the recipe, field to text, from --set and from the options that set a field."""
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
         if not equals:
-            raise TrainingError(f"--set {key} lacks its value: write --set {key}=VALUE.")
+            raise TrainingError(f"--set {key} has no value: write --set {key}=VALUE.")
     changes = {key.strip(): value for key, _, value in pairs}
     return changes | {key: str(value) for key, value in shortcuts.items() if value is not None}

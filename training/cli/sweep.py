@@ -68,7 +68,7 @@ def sweep(
     data_note: str | None,
     runs_dir: Path,
 ) -> None:
-    """Train RECIPE once with every combination of the grid's values, one after the other.
+    """Train RECIPE with every combination of the grid's values, one run after another.
 
     With --index, or as a Kubernetes Indexed Job, train only one of them. The same command, run again, keeps finished
     runs and resumes an interrupted one.
@@ -101,25 +101,25 @@ def sweep(
                 recipes[run_index], runs_dir, click.echo, data_options, run_name, reuse_reason=_reuse_reason
             )
     except KeyboardInterrupt:
-        click.echo("Stopped. The same command goes on.", err=True)
+        click.echo("Stopped. Run the same command again to resume.", err=True)
         sys.exit(EXIT_STOPPED)
     click.echo(f"\nside by side: convoy-train compare {runs_dir / name}-*/*")
 
 
 def _reuse_reason(run: "Run") -> str:
-    """A sweep keeps all of its finished runs."""
+    """Returns the reason to skip a finished run: a sweep keeps all of them."""
     return "has finished already"
 
 
 def _run_index(option: int | None, count: int) -> int | None:
-    """The index of the only run to train, from --index or from Kubernetes; None for all runs."""
+    """Returns the index of the run to train, from --index or from Kubernetes; None for all runs."""
     from training.fit.distributed.data_parallel import JOB_INDEX
 
     text = os.environ.get(JOB_INDEX, "")
     if option is None and not text:
         return None
     if option is None and not text.isdigit():
-        raise TrainingError(f"{JOB_INDEX} is {text!r}: a whole number from 0 was expected.")
+        raise TrainingError(f"{JOB_INDEX} is {text!r}; it must be a whole number, at least 0.")
     index = int(text) if option is None else option
     if index >= count:
         raise TrainingError(f"There is no run {index}: the grid makes {count}, 0 to {count - 1}.")

@@ -1,5 +1,6 @@
-"""Random changes to batches of training images, in NumPy. What happens to a batch depends on its random generator
-alone, so results are the same however many threads prepare them.
+"""Random changes to batches of training images, in NumPy.
+
+The result depends only on the batch and its random generator, not on the number of threads.
 """
 
 import math
@@ -25,7 +26,7 @@ ERASED_AREA, ERASED_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)
 
 
 def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
-    """All that the recipe asks for, on uint8 images (n, height, width, channels); gives new ones of that shape."""
+    """Applies the recipe's augmentation to uint8 images (n, height, width, channels); returns new images."""
     if recipe.shift_px:
         images = shift(images, recipe.shift_px, recipe.shift_fill, random)
     if recipe.flip:
@@ -42,14 +43,17 @@ def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
 
 
 def scaled_to_side(recipe: Recipe, side_px: int) -> Recipe:
-    """The recipe for images that are smaller than the network's own: its pixels in proportion, one or more of any."""
+    """Returns the recipe for smaller images: shift and cutout shrink in proportion, to at least one pixel if not 0."""
     factor = side_px / recipe.progressive_side_px[-1]
     pixels = {name: getattr(recipe, name) for name in ("shift_px", "cutout_px")}
     return replace(recipe, **{name: max(round(factor * value), min(value, 1)) for name, value in pixels.items()})
 
 
 def shift(images: Images, pixels: int, fill: str, random: RandomGenerator) -> Images:
-    """Moves every image by -pixels to +pixels on each axis; what comes in is black, or the mirrored edge."""
+    """Moves every image by -pixels to +pixels on each axis.
+
+    The margin is black, or with "reflect" the mirrored edge.
+    """
     count, height, width, _ = images.shape
     margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
     padded = np.pad(images, margins, mode="reflect" if fill == "reflect" else "constant")
@@ -60,7 +64,7 @@ def shift(images: Images, pixels: int, fill: str, random: RandomGenerator) -> Im
 
 
 def flip(images: Images, random: RandomGenerator) -> Images:
-    """Mirrors every second image, by chance, left to right."""
+    """Mirrors each image left to right with a probability of one half."""
     is_flipped = random.random(len(images)) < 0.5
     flipped = images.copy()
     flipped[is_flipped] = images[is_flipped, :, ::-1]
@@ -68,9 +72,9 @@ def flip(images: Images, random: RandomGenerator) -> Images:
 
 
 def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) -> Images:
-    """Paints a square of so many pixels a side in the mean colour (0..1), anywhere, at the edges in part outside.
+    """Paints a square with sides of `pixels` in the color `mean` (0..1). It may reach over the edges of the image.
 
-    DeVries and Taylor 2017, "Cutout", who paint zeros on normalised images: the mean too.
+    DeVries and Taylor 2017, "Cutout": they paint zeros on normalized images, which is the mean too.
     """
     count, height, width, _ = images.shape
     rows, columns = (_band_around(side, pixels, count, random) for side in (height, width))
@@ -79,10 +83,10 @@ def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) ->
 
 
 def erase(images: Images, probability: float, random: RandomGenerator) -> Images:
-    """Replaces a rectangle, in that part of the images, by noise: each value from 0 to 255, evenly.
+    """Replaces a random rectangle by uniform noise from 0 to 255, in each image with the given probability.
 
-    Zhong et al. 2017, "Random erasing data augmentation", algorithm 1 and its constants; the logarithm of the aspect
-    is even, as in torchvision.
+    Zhong et al. 2017, "Random erasing data augmentation", algorithm 1 and its constants. The logarithm of the aspect
+    ratio is uniform, as in torchvision.
     """
     count, height, width, _ = images.shape
     is_erased = random.random(count) < probability
@@ -96,19 +100,21 @@ def erase(images: Images, probability: float, random: RandomGenerator) -> Images
 
 
 def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) -> NDArray[np.bool_]:
-    """For each image, (count, side), which places along a side lie within a stretch around one of them."""
+    """Returns a mask, (count, side), that is true for `pixels` positions around a random center per image."""
     positions, center = np.arange(side), random.integers(0, side, (count, 1))
     return (positions >= center - pixels // 2) & (positions < center - pixels // 2 + pixels)
 
 
 def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:
-    """A random part of each of `count` images, as GoogLeNet's authors cut them: see `_random_box`."""
+    """Draws a random part of each of `count` images, as in GoogLeNet (Szegedy et al. 2014); see `_random_box`."""
     return partial(_random_box, random.random((count, MAX_CROP_TRIES, 4)), area, aspect)
 
 
 def _random_box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:
-    """A share of the area between two bounds, width over height between two others (evenly by its logarithm), anywhere
-    in the image; where ten tries fit no such part in, the largest in the middle that keeps the bounds of the aspect.
+    """Returns a box with an area share and an aspect ratio (width / height) within the bounds, at a random position.
+
+    The logarithm of the aspect ratio is uniform. If no try out of MAX_CROP_TRIES fits into the image, the result is the
+    largest centered box that keeps the bounds of the aspect ratio.
     """
     log_min, log_max = math.log(aspect[0]), math.log(aspect[1])
     for area_fraction, log_position, x_fraction, y_fraction in draws[index]:

@@ -1,7 +1,7 @@
-"""What Keras draws its batches from: the order and the augmentation follow from seed, epoch and batch index alone.
+"""The batches that Keras trains and evaluates on. Order and augmentation depend on seed, epoch and batch index alone.
 
-So a resumed run sees what an uninterrupted one would have seen, batches may be made by any thread at any time, and
-several processes that make their rows of a batch make together what one process would have made.
+Therefore a resumed run gets the same batches as an uninterrupted one, any thread can make any batch at any time, and
+several processes together make the same batch as one process.
 """
 
 import time
@@ -27,17 +27,16 @@ from training.data.splits import AUGMENTATION_STREAM, ORDER_STREAM, Indices
 from training.recipes.base import Recipe
 
 Batch = tuple[Any, NDArray[np.float32]] | tuple[Any, NDArray[np.float32], NDArray[np.float32]]
-"""Images (or what makes them), labels, and where classes have weights those of the images, (n,)."""
+"""Images (or the inputs of `AugmentOnDevice`), labels, and with class weights also the images' weights, (n,)."""
 
 
 class ImageBatches(keras.utils.PyDataset):
     """Batches of images, uint8 (n, height, width, channels), with one-hot labels, float32 (n, classes).
 
-    With `device_data`, a batch holds the inputs of `AugmentOnDevice` in place of images.
-
-    `batch_size` is that of all processes together; of every batch only the rows of this process's `shard` are made.
-    `workers` threads (None: one a core) make them ahead. Keras' own `workers` stay at 1: with more, its queue hands
-    batches of one epoch to the next (seen on JAX).
+    With `device_data`, a batch contains the inputs of `AugmentOnDevice` instead of images. `batch_size` counts the
+    images of all processes together; this process makes only the rows of its `shard`. `workers` threads (None: one per
+    core) make batches ahead. Keras' own `workers` stay at 1: with more, its queue carried batches of one epoch over to
+    the next (seen on JAX).
     """
 
     def __init__(
@@ -59,9 +58,9 @@ class ImageBatches(keras.utils.PyDataset):
         self._shard = shard
         self._prefetcher = Prefetcher(self._make_batch, len(self), usable_cores() if workers is None else workers)
         self.timings: dict[int, BatchTiming] = {}
-        """When each batch was last asked for and given."""
+        """Times of each batch's last request and completion, by batch index."""
         self.error: Exception | None = None
-        """What making a batch has raised."""
+        """The exception raised while a batch was made."""
 
     def __len__(self) -> int:
         return -(-self._shard.divisible_count(len(self._indices)) // self._batch_size)
@@ -80,7 +79,7 @@ class ImageBatches(keras.utils.PyDataset):
         raise NotImplementedError
 
     def _indices_of(self, order: Indices, index: int) -> Indices:
-        """The images of the whole batch."""
+        """Returns the indices of the images of the whole batch, over all processes."""
         divisible = order[: self._shard.divisible_count(len(order))]
         return divisible[index * self._batch_size : (index + 1) * self._batch_size]
 
@@ -89,13 +88,14 @@ class ImageBatches(keras.utils.PyDataset):
 
     @property
     def images_per_epoch(self) -> int:
-        """Images in all batches of an epoch together."""
+        """Number of images in all batches of an epoch."""
         return min(self._shard.divisible_count(len(self._indices)), len(self) * self._batch_size)
 
 
 @contextmanager
 def reraise_batch_errors(*batches: ImageBatches) -> Iterator[None]:
-    """Raises what a batch raised while Keras drew it, not what the backend makes of that (a text with a traceback)."""
+    """Re-raises the exception of a failed batch in place of the backend's, which only contains its traceback as
+    text."""
     try:
         yield
     except Exception:
@@ -105,7 +105,7 @@ def reraise_batch_errors(*batches: ImageBatches) -> Iterator[None]:
 
 
 class EvaluationBatches(ImageBatches):
-    """The images at `indices` in their order, unchanged."""
+    """Batches of the images at `indices`, in that order, unchanged."""
 
     def _make_batch(self, index: int) -> Batch:
         indices = self._indices_of(self._indices, index)
@@ -116,12 +116,11 @@ class EvaluationBatches(ImageBatches):
 
 
 class TrainingBatches(ImageBatches):
-    """The images at `indices`, shuffled and augmented anew each epoch. Whoever trains sets `epoch` (from 0).
+    """Batches of the images at `indices`, shuffled and augmented anew in each epoch. The caller sets `epoch` (from 0).
 
-    With `progressive_side_px` the images of an epoch have the side that the recipe names for it.
-
-    A last batch that would be smaller than the others is left out, other images each epoch: batch normalization
-    would take the statistics of a few images, or of a single one, for those of all.
+    With `progressive_side_px` the images have the side that the recipe states for the epoch. An incomplete last batch
+    is dropped, because batch normalization would use the statistics of only a few images. The dropped images differ
+    between epochs.
     """
 
     def __init__(
@@ -169,7 +168,8 @@ class TrainingBatches(ImageBatches):
         recipe = self._recipe
         if not recipe.mixup and not recipe.cutmix:
             return self._augment(indices[rows], ShardedGenerator(random, rows, len(indices)))
-        # Partners may lie in the rows of other processes: each makes the whole batch, and keeps its rows.
+        # An image may be mixed with one from another process's rows, so each process makes the whole batch and keeps
+        # its rows.
         mix, alpha = (mixup, recipe.mixup) if recipe.mixup else (cutmix, recipe.cutmix)
         images, labels = mix(*self._augment(indices, random), alpha, random)
         return images[rows], labels[rows]

@@ -1,4 +1,4 @@
-"""Two remedies for classes of unequal size: weights in the loss, and an order that draws all classes equally often.
+"""Two corrections for classes of unequal size: weights in the loss, and an order that draws all classes equally often.
 
 Knows no image and no recipe.
 """
@@ -13,7 +13,7 @@ Labels = NDArray[np.float32]
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """A weight per class, (classes,): images / (classes * images of the class), scikit-learn's "balanced".
+    """Returns a weight per class, (classes,): images / (classes * images of the class), scikit-learn's "balanced".
 
     Over the images the weights have a mean of 1. Every class needs an image.
     """
@@ -21,22 +21,24 @@ def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32
 
 
 def split_weights(weighted_labels: Labels) -> tuple[Labels, NDArray[np.float32]]:
-    """Labels that sum to 1, (n, classes), and the weight of each image, (n,), from rows that were weighted by class.
+    """Splits label rows weighted by class into rows that sum to 1, (n, classes), and a weight per image, (n,).
 
-    Mixed images (`soft_labels`) mix their weights with their labels, so that the loss is the mixture of the weighted
-    losses of both images.
+    Mixed images (`soft_labels`) mix the weights together with the labels, so that the loss is the mixture of both
+    images' weighted losses.
     """
     weights = weighted_labels.sum(axis=1)
     return weighted_labels / weights[:, None], weights
 
 
 def balanced_order(indices: Indices, labels: NDArray[np.int64], random: Generator) -> Indices:
-    """As many indices as there are, in random order, with equally many of every class (give or take one).
+    """Draws len(indices) indices in random order, with the same number per class (plus or minus one).
 
-    Of a large class it has a random part. Those of a small class come several times, each as often as any other of
-    the class, give or take one. `labels` are the classes of `indices`.
+    A large class contributes a random part of its images. The images of a small class repeat, each equally often (plus
+    or minus one). `labels` are the classes of `indices`.
     """
-    present = random.permutation(np.unique(labels))  # the first classes have one image more where it does not divide
+    present = random.permutation(
+        np.unique(labels)
+    )  # the first classes get one more image if the number is not divisible
     counts = len(indices) // len(present) + (np.arange(len(present)) < len(indices) % len(present))
     parts = [_draw(indices[labels == number], count, random) for number, count in zip(present, counts, strict=True)]
     return random.permutation(np.concatenate(parts))

@@ -1,8 +1,8 @@
-"""Images that lie in the device's memory and are shifted, mirrored and cut out there, in the training step itself.
+"""Keeps images in the device's memory and shifts, mirrors and cuts them out there, within the training step.
 
-The host draws a few numbers an image, the same as `training.data.augment` draws, and the device makes of them the same
-pixels, to the bit: where images are made changes no result. One core of a Xeon makes 80,000 of 32x32 a second moved
-and mirrored, and 45,000 with a hole too; whatever learns faster would wait.
+The host draws the same random numbers as `training.data.augment`, and the device computes the same pixels, bit by bit,
+so results do not depend on where images are augmented. One Xeon core shifts and mirrors 80,000 images of 32x32 pixels
+per second, or 45,000 with cutout as well; a device that trains faster would wait for the host.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ Indices = NDArray[np.int64]
 
 
 class DeviceDataset(NamedTuple):
-    """A split's images on the device, uint8 (images, height, width, channels), and what is done to them."""
+    """A split's images on the device, uint8 (images, height, width, channels), and their augmentation."""
 
     images: Any
     recipe: Recipe
 
     def batch(self, indices: Indices, random: RandomGenerator | None) -> dict[str, Any]:
-        """What the network is given for the images at `indices`; without a generator they stay as they are."""
+        """Returns the network's input for the images at `indices`. Without a generator they are not augmented."""
         shape = tuple(self.images.shape[1:])
         draws = (
             no_augmentation(self.recipe, shape, len(indices))
@@ -41,12 +41,12 @@ class DeviceDataset(NamedTuple):
 
 
 def copy_to_device(split: Split, recipe: Recipe) -> DeviceDataset:
-    """Copies a split to the device. Raises TrainingError where its images are files, and without JAX."""
+    """Copies a split to the device. Raises TrainingError if its images are files, or without JAX."""
     if keras.backend.backend() != "jax":
         raise TrainingError("augment_on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
     if not isinstance(split, ArraySplit):
         raise TrainingError(
-            "augment_on_device=true is for data sets that fit into memory whole: leave it out for folders."
+            "augment_on_device=true needs a data set that fits into memory: leave it out for folders of images."
         )
     return DeviceDataset(ops.convert_to_tensor(split.images, "uint8"), recipe)
 
@@ -54,7 +54,7 @@ def copy_to_device(split: Split, recipe: Recipe) -> DeviceDataset:
 def draw_augmentation(
     recipe: Recipe, shape: Shape, count: int, random: RandomGenerator
 ) -> dict[str, NDArray[np.int32]]:
-    """The random numbers of a batch, in the order in which `training.data.augment` draws them."""
+    """Draws the random numbers of a batch in the same order as `training.data.augment`."""
     draws: dict[str, NDArray[Any]] = no_augmentation(recipe, shape, count)
     height, width, _ = shape
     if recipe.shift_px:
@@ -67,14 +67,14 @@ def draw_augmentation(
 
 
 def no_augmentation(recipe: Recipe, shape: Shape, count: int) -> dict[str, NDArray[np.int32]]:
-    """The numbers with which every image stays as it is: in the middle, and its hole outside."""
+    """Returns the numbers that leave every image unchanged: no shift, no mirroring, and a cutout outside the image."""
     far_outside = -2 * (recipe.cutout_px + max(shape))
     values = {"top": recipe.shift_px, "left": recipe.shift_px, "mirrored": 0, "row": far_outside, "column": far_outside}
     return {name: np.full(count, value, np.int32) for name, value in values.items()}
 
 
 def with_device_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
-    """The same network, with the same weights in the same order, for what `DeviceDataset.batch` gives."""
+    """Returns the network with `DeviceDataset.batch` as its input, with the same weights in the same order."""
     shape = tuple(model.input.shape[1:])
     inputs = {IMAGES: keras.Input(shape, dtype="uint8", name=IMAGES), "index": _scalar_input("index")}
     inputs |= {name: _scalar_input(name) for name in ("top", "left", "mirrored", "row", "column")}
@@ -85,7 +85,7 @@ def with_device_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
 
 
 class AugmentOnDevice(keras.layers.Layer):
-    """Images at `index`, moved, mirrored and with a hole, float32 0..255. One gather: it reads no pixel twice."""
+    """Outputs the images at `index`, shifted, mirrored and cut out, float32 0..255, with a single gather operation."""
 
     def __init__(
         self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs: Any
@@ -126,7 +126,7 @@ def _scalar_input(name: str) -> keras.KerasTensor:
 
 
 def _reflect_into(positions: Any, side: int) -> Any:
-    """Places past an edge as seen in a mirror there, which shows the edge itself once."""
+    """Reflects positions beyond an edge back into the image; the edge pixel itself is not repeated."""
     return (side - 1) - ops.abs((side - 1) - ops.abs(positions))
 
 

@@ -12,16 +12,16 @@ STALL_COLUMN = "input_stall"
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """When a batch was requested and when it was ready, on the monotonic clock."""
+    """Times at which a batch was requested and was ready, on the monotonic clock."""
 
     requested_s: float
     ready_s: float
 
     def stall_s(self, step_began_s: float) -> float:
-        """Seconds that a step which began then was stalled on this batch.
+        """Returns the seconds that a step, begun at `step_began_s`, was stalled on this batch.
 
-        A batch that was ready before its step began counts as zero, because backends prefetch. Time before the
-        request does not count either: in the first step the backend compiles before it requests.
+        A batch that was ready before its step began counts as zero, because backends prefetch. Time before the request
+        does not count either: in the first step the backend compiles before it requests.
         """
         return max(0.0, self.ready_s - max(self.requested_s, step_began_s))
 
@@ -49,5 +49,5 @@ class DataStallCallback(keras.callbacks.Callback):
         self._stall_s += self._timings[batch].stall_s(self._step_began_s)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if logs is not None:  # the callbacks after this one see it too
+        if logs is not None:  # the callbacks after this one read the same dictionary
             logs[STALL_COLUMN] = round(self._stall_s / (self._ended_s - self._began_s), 4)

@@ -1,6 +1,6 @@
-"""The data set that a recipe, a run or a version asks for, with its images in the form that the network needs.
+"""Loads the data set of a recipe, a run or a version, with images in the form that the network needs.
 
-Images that cannot be read are found here, before anything is trained or measured.
+Unreadable images are found here, before training or measuring starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,20 @@ from training.runs.run_folder import Run
 
 APPLICATION_INPUT: tuple[int, int, Channels] = (224, 224, 3)
 RESIZE_MARGIN = 8 / 7
-"""Of the shorter side over the input where a recipe names none: 256 for 224, as the papers have it."""
+"""Default ratio of the shorter side to the input's side: 256 for 224, as in the papers."""
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the data lie, and what to do with damaged images, in the user's words."""
+    """The user's options: the place of the data and the treatment of damaged images."""
 
     data_dir: Path | None = None
     folder: Path | None = None
-    """A folder of images, in place of the recipe's data set."""
+    """A folder of images that replaces the recipe's data set."""
     note: str | None = None
     skip_unreadable: bool = False
     workers: int | None = None
-    """Threads that read and augment; None: one a core. Their number changes no result."""
+    """Threads that read and augment images; None: one per core. The result does not depend on it."""
 
 
 DEFAULT_OPTIONS = DataOptions()
@@ -45,11 +45,10 @@ DEFAULT_OPTIONS = DataOptions()
 def for_training(
     recipe: Recipe, data_options: DataOptions, recorded_origin: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """The recipe's data set, every image that the recipe uses looked at.
+    """Loads the recipe's data set and checks that every image of it can be read.
 
-    `recorded_origin` is what an earlier run has recorded of a folder, whose division it keeps. Raises TrainingError
-    that lists those which cannot be read; with `data_options.skip_unreadable` they are left out instead, and stand in
-    `origin`.
+    `recorded_origin` is the record of an earlier run of the same folder, whose split is kept. Raises TrainingError that
+    lists the unreadable images. With `data_options.skip_unreadable` they are skipped and recorded in `origin`.
     """
     dataset = datasets.load(
         recipe.dataset,
@@ -83,7 +82,7 @@ def for_training(
 
 
 def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
-    """The data set as the run had it. Raises TrainingError when its images have changed since."""
+    """Loads the data set of a run. Raises TrainingError if its images have changed since the run began."""
     dataset_info = run.info()["dataset"]
     origin = dataset_info.get("origin", {})
     data_options = replace(
@@ -99,7 +98,7 @@ def for_resuming(run: Run, data_options: DataOptions) -> Dataset:
 
 
 def for_evaluation(run: Run, data_options: DataOptions) -> Dataset:
-    """The data set of a run with the run's own test images. Raises TrainingError when they are gone or damaged."""
+    """Loads the data set with the test images of a run. Raises TrainingError if they are missing or damaged."""
     dataset_info = run.info()["dataset"]
     origin = dataset_info.get("origin", {})
     recipe, data_options = run.recipe(), _with_recorded_folder(run, data_options)
@@ -117,14 +116,16 @@ def for_network(
     labels: Sequence[str] | None,
     test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """A data set to measure any network on, or the images of `data_options.folder`; these fit its `labels` by name.
+    """Loads a data set, or the images of `data_options.folder`, to measure any network on.
 
-    Of a folder without `val/` these are all images, or those of `test_split`. Raises TrainingError
-    when there is none, and for images that it cannot take.
+    The classes of a folder are matched to `labels` by name. A folder without `val/` contributes all images, or those of
+    `test_split`. Raises TrainingError without a data set, and for images that do not fit the network.
     """
     name = datasets.FOLDER if data_options.folder else name
     if name is None:
-        raise TrainingError("Nothing says what to measure on: give --dataset, or --data with a folder of images.")
+        raise TrainingError(
+            "No images to measure on: name a data set with --dataset, or a folder of images with --data."
+        )
     if name in datasets.DATASETS:
         return datasets.load(name, data_options.data_dir, data_options.note)
     dataset = datasets.load_for_evaluation(
@@ -134,7 +135,7 @@ def for_network(
 
 
 def input_spec_for(recipe: Recipe) -> InputSpec:
-    """What a folder's images become for the recipe's network. Raises TrainingError for an unknown network."""
+    """Returns the input of the recipe's network for a folder of images. Raises TrainingError for an unknown network."""
     is_application = recipe.architecture.startswith(APPLICATION_PREFIX)
     height, width, channels = APPLICATION_INPUT if is_application else default_input_shape(recipe.architecture)
     size = Input(height=recipe.side_px or height, width=recipe.side_px or width, channels=channels)
@@ -145,11 +146,11 @@ def input_spec_for(recipe: Recipe) -> InputSpec:
 
 
 def check_readable(unreadable: Sequence[str], skip_unreadable: bool) -> None:
-    """Raises TrainingError that lists these images, "file: reason" each, unless they are to be skipped."""
+    """Raises TrainingError that lists the images, "file: reason" each, unless they may be skipped."""
     if unreadable and not skip_unreadable:
         lines = "\n".join(f"  {line}" for line in unreadable)
         raise TrainingError(
-            f"Images that cannot be read: {len(unreadable):,}. Mend them, or add --skip-unreadable:\n{lines}"
+            f"Images that cannot be read: {len(unreadable):,}. Repair them, or add --skip-unreadable:\n{lines}"
         )
 
 
@@ -157,7 +158,7 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
     for name in ("saturation", "lighting"):
         if getattr(recipe, name) and dataset.train.shape[-1] == 1:
             raise TrainingError(
-                f"{name} changes colours; {dataset.name} is grey for {recipe.architecture}: set {name}=0."
+                f"{name} changes colors, but {recipe.architecture} reads {dataset.name} in gray: set {name}=0."
             )
 
 
@@ -185,11 +186,11 @@ def _check_classes(recipe: Recipe, dataset: Dataset, splits: SplitIndices) -> No
 def _why_empty(unreadable: list[str]) -> str:
     if unreadable:
         return f"{len(unreadable):,} cannot be read, such as {unreadable[0]}"
-    return "a class needs two or more, of which one is for the test, or a val/ folder beside train/."
+    return "a class needs at least two images, one of them for the test, or a val/ folder beside train/."
 
 
 def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None) -> FolderOptions:
-    """The options of a new run (`recorded_origin` None), or of one that has recorded how its images are divided."""
+    """Returns the options of a new run (`recorded_origin` None), or of a run that has recorded its split."""
     default_origin = {"split_by_path": recipe.dataset == datasets.FOLDER}
     recorded: Mapping[str, Any] = default_origin if recorded_origin is None else recorded_origin
     return FolderOptions(
@@ -203,7 +204,7 @@ def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None
 
 
 def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:
-    """The options with the folder that the run had, unless the user names another."""
+    """Returns the options with the run's folder, unless the user names another one."""
     origin = run.info()["dataset"].get("origin", {})
     if run.recipe().dataset != datasets.FOLDER or data_options.folder or not origin:
         return data_options
@@ -211,7 +212,7 @@ def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:
 
 
 def _check_test_images(dataset: Dataset, skip_unreadable: bool) -> Dataset:
-    """The data set, all of its test images looked at. Raises TrainingError unless damaged ones are to be skipped."""
+    """Checks all test images. Raises TrainingError for damaged ones, or returns the data set without them."""
     unreadable = dataset.test.find_unreadable(np.arange(len(dataset.test)))
     check_readable(list(unreadable.values()), skip_unreadable)
     return replace(dataset, test=dataset.test.without(list(unreadable))) if unreadable else dataset

@@ -1,7 +1,7 @@
-"""Items of a sequence made ahead by threads, and given in order. Knows no Keras, no image and no random number.
+"""Makes the items of a sequence ahead of time in threads, and returns them in order. Knows no Keras and no image.
 
-Whatever makes an item must depend on its index alone: then the number of threads changes nothing but the speed.
-Threads are enough: decoding, scaling and most of NumPy release the interpreter.
+An item must depend on its index alone, so that the number of threads changes only the speed. Threads suffice, because
+decoding, scaling and most of NumPy release the interpreter lock.
 """
 
 import threading
@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 SPARE_ITEMS = 2
-"""Items that wait ready beside those being made, so that a slow one is not waited for at once."""
+"""Finished items that are kept in addition to those being made, so that one slow item does not stall the caller."""
 
 
 class Prefetcher(Generic[Item]):
-    """Makes the items after the one asked for while that one is used. Without workers, each when it is asked for."""
+    """Makes the next items while the caller uses the current one. Without workers, items are made on request."""
 
     def __init__(self, make_item: Callable[[int], Item], count: int, workers: int) -> None:
         self._make_item = make_item
@@ -27,7 +27,7 @@ class Prefetcher(Generic[Item]):
         self._lock = threading.Lock()
 
     def __call__(self, index: int) -> Item:
-        """The item of that index. Raises what making it raised."""
+        """Returns the item at `index`. Re-raises the exception of `make_item`."""
         if self._threads is None:
             return self._make_item(index)
         with self._lock:
@@ -38,7 +38,7 @@ class Prefetcher(Generic[Item]):
         return future.result()
 
     def clear(self) -> None:
-        """Forgets what was made ahead, because the items are others from now on."""
+        """Discards the items that were made ahead, for use when their contents change."""
         with self._lock:
             for future in self._futures.values():
                 future.cancel()

@@ -1,7 +1,7 @@
-"""RandAugment: a few changes of every image, drawn from fourteen, all of one strength. Made by Pillow.
+"""RandAugment with Pillow: applies a few transformations of one strength to each image, drawn from fourteen.
 
-Cubuk et al. 2019, with the changes and their ranges of torchvision's `RandAugment`, where 30 is the greatest strength
-and what moves in from outside has one color (here the mean).
+Cubuk et al. 2019, with the transformations and ranges of torchvision's `RandAugment`. The maximum strength is 30.
+Pixels from outside the image have the mean color.
 """
 
 import math
@@ -18,12 +18,12 @@ from training.recipes.base import Recipe
 Images = NDArray[np.uint8]
 Color = tuple[int, ...]
 Change = Callable[[Image.Image, float, Color], Image.Image]
-"""Of an image, by a strength from -1 to 1 (for changes without a direction, from 0), with a color for the outside."""
+"""Changes an image, given the strength (-1 to 1, or 0 to 1 without a direction) and the color outside the image."""
 
 MAX_MAGNITUDE = 30
 MAX_SHEAR, MAX_TRANSLATION, MAX_ROTATION_DEGREES, MAX_ENHANCEMENT = 0.3, 150 / 331, 30, 0.9
 REMOVED_BITS = 4
-"""Bits per color that the strongest posterizing takes away."""
+"""Bits per color that posterizing removes at maximum strength."""
 
 
 def rand_augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
@@ -44,7 +44,7 @@ def rand_augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Ima
 
 
 def _transform(image: Image.Image, matrix: tuple[float, ...], fill: Color) -> Image.Image:
-    """The pixel at (x, y) is the old one at (ax + by + c, dx + ey + f), for a matrix (a, b, c, d, e, f)."""
+    """Moves the pixel at (ax + by + c, dx + ey + f) to (x, y), for a matrix (a, b, c, d, e, f)."""
     color = fill[0] if len(fill) == 1 else fill
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=color)
 
@@ -59,7 +59,7 @@ def _shift_px(strength: float, side_px: int) -> int:
 
 
 def _enhance(enhancer: Callable[[Image.Image], Any]) -> Change:
-    """Mixes the image with a plainer one: black, its gray, its mean gray or a smoothed one."""
+    """Returns a change that mixes the image with a degenerate one: black, gray, mean gray or smoothed."""
     return lambda image, strength, _: enhancer(image).enhance(1 + strength * MAX_ENHANCEMENT)
 
 

@@ -1,6 +1,6 @@
-"""Shards of batches: the rows that one process makes where several processes train one network.
+"""Shards of batches: the rows that one process makes when several processes train one network.
 
-The shards of all processes join to the batch that one process would have made, random numbers included. Knows no
+The shards of all processes together equal the batch that one process would make, including random numbers. Knows no
 image and no network.
 """
 
@@ -18,9 +18,10 @@ Size = int | tuple[int, ...]
 
 @dataclass(frozen=True)
 class BatchShard:
-    """Process number `rank` of `world_size`, which have `devices` together; batches are spread evenly over these.
+    """The shard of process `rank` of `world_size`. Batches are spread evenly over the `devices` of all processes.
 
-    What does not divide is left out at the end of an epoch: up to `devices` - 1 images, other ones each epoch.
+    Up to `devices` - 1 images that cannot be spread evenly are dropped at the end of an epoch, different ones each
+    time.
     """
 
     rank: int = 0
@@ -28,7 +29,7 @@ class BatchShard:
     devices: int = 1
 
     def check(self, batch_size: int, **images: int) -> None:
-        """Raises TrainingError for a batch, and for sets of `images`, that the devices cannot share."""
+        """Raises TrainingError if the devices cannot share the batch, or one of the sets of `images` is too small."""
         if batch_size % self.devices:
             raise TrainingError(
                 f"batch_size is {batch_size}, for all {self.devices} devices together: set a multiple of "
@@ -39,23 +40,23 @@ class BatchShard:
                 raise TrainingError(f"{count} {kind} images are too few for {self.devices} devices.")
 
     def divisible_count(self, count: int) -> int:
-        """How many of so many images the devices can share evenly."""
+        """Returns the largest number up to `count` that the devices can share evenly."""
         return count - count % self.devices
 
     def rows(self, count: int) -> slice:
-        """Which of the `count` images of a batch are this process's."""
+        """Returns this process's rows of a batch of `count` images."""
         rows_per_process = count // self.world_size
         return slice(self.rank * rows_per_process, (self.rank + 1) * rows_per_process)
 
 
 UNSHARDED = BatchShard()
-"""Of a process that trains alone, on one device."""
+"""The shard of a process that trains alone, on one device."""
 
 
 class ShardedGenerator:
-    """The draws of a generator for `count` images, of which it gives those at `rows`.
+    """Random generator for one shard of a batch. It draws for all `count` images and returns the numbers at `rows`.
 
-    Every draw is one number or more an image: `size` begins with the number of rows. Raises ValueError for another.
+    The first dimension of `size` is the number of rows. Raises ValueError for another size.
     """
 
     def __init__(self, random: Generator, rows: slice, count: int) -> None:
@@ -78,9 +79,9 @@ class ShardedGenerator:
     def _full_size(self, size: Size) -> tuple[int, ...]:
         first, *rest = (size,) if isinstance(size, int) else size
         if first != self._rows.stop - self._rows.start:
-            raise ValueError(f"a draw of {size} is none of one row an image")
+            raise ValueError(f"size {size} does not start with the number of rows")
         return self._count, *rest
 
 
 RandomGenerator = Generator | ShardedGenerator
-"""What augmentation draws from."""
+"""The random generator of augmentation."""

@@ -1,6 +1,6 @@
 """Labels as probabilities, float32 (n, classes): one-hot, smoothed, and mixed together with their images.
 
-Knows no split and no order of images, see `batches.py`.
+Splits and the order of images belong to `batches.py`.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ Labels = NDArray[np.float32]
 
 
 def label_rows(classes: int, smoothing: float = 0.0) -> Labels:
-    """One row per class, (classes, classes): y (1 - smoothing) + smoothing / classes, with y the one-hot label.
+    """Returns one row per class, (classes, classes): y (1 - smoothing) + smoothing / classes, y is the one-hot label.
 
     Szegedy et al. 2015, "Rethinking the inception architecture", section 7; the same as Keras' `label_smoothing`.
     """
@@ -21,7 +21,7 @@ def label_rows(classes: int, smoothing: float = 0.0) -> Labels:
 
 
 def mixup(images: Images, labels: Labels, alpha: float, random: Generator) -> tuple[Images, Labels]:
-    """Mixes every image, uint8 (n, height, width, channels), with another one of the batch, and their labels alike.
+    """Mixes every image, uint8 (n, height, width, channels), with another of the batch, and the labels accordingly.
 
     The weights are drawn from Beta(alpha, alpha). Zhang et al. 2017, "mixup".
     """
@@ -36,7 +36,8 @@ def cutmix(images: Images, labels: Labels, alpha: float, random: Generator) -> t
     """Pastes a box of another image of the batch into every image, and mixes their labels by the area of the box.
 
     The box has the image's proportions and an expected area of 1 - w, with w from Beta(alpha, alpha); its center is
-    anywhere, and what reaches over an edge is cut off. Yun et al. 2019, "CutMix", algorithm 1, with one draw per image.
+    uniform over the image, and the part beyond an edge is cut off. Yun et al. 2019, "CutMix", algorithm 1, with one
+    draw per image.
     """
     count, height, width, _ = images.shape
     partner = random.permutation(count)
@@ -49,7 +50,7 @@ def cutmix(images: Images, labels: Labels, alpha: float, random: Generator) -> t
 
 
 def _inside_box(length: int, side: NDArray[np.float64], random: Generator) -> NDArray[np.bool_]:
-    """For each image, (count, length): which positions along an axis a box of `side` (a share of `length`) covers."""
+    """Returns a mask, (count, length), of the positions along an axis inside a box of `side`, a share of `length`."""
     center = random.integers(0, length, side.shape)
     half = np.rint(side * length).astype(np.int64) // 2
     position = np.arange(length)

@@ -1,4 +1,4 @@
-"""Selects the images to train on, to validate on and to test on, as the recipe says. Reads no image."""
+"""Selects a recipe's images for training, validation and test. Reads no image."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from training.data.datasets.image_folder import path_fraction
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 
-# One number each for what is drawn by chance, so that no two draws share a random stream.
+# Each kind of random draw has its own stream, so that no two draws are correlated.
 SPLIT_STREAM, ORDER_STREAM, AUGMENTATION_STREAM = range(3)
 
 Indices = NDArray[np.int64]
@@ -18,10 +18,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SplitIndices:
-    """Indices into the data set: `test` into its test split, the others into its training split, without overlap.
+    """Indices of images: `test` in the test split, the others in the training split, without overlap.
 
-    `validation` chooses the epoch and stops the run. `holdout` decides afterwards: whether a graph of less precision is
-    accepted, and whether a retrained network is published. `test` decides nothing.
+    `validation` selects the epoch and stops the run. `holdout` decides later whether a reduced-precision graph is
+    accepted and whether a retrained network is published. `test` influences no decision.
     """
 
     train: Indices
@@ -31,10 +31,10 @@ class SplitIndices:
 
 
 def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
-    """Splits the images for validation and the held-out ones off the training set and applies the recipe's `limit`.
+    """Splits validation and held-out images off the training set and applies the recipe's `limit`.
 
-    All follow from the recipe's split seed. Images that cannot be read are taken out at last, so that all others stay
-    where they are. Raises TrainingError when that leaves nothing to train on.
+    The result depends on the recipe's split seed. Unreadable images are removed last, so that they do not move others.
+    Raises TrainingError if no training image is left.
     """
     split = _split_by_path if dataset.split_paths else _split_by_position
     train, validation, holdout = (
@@ -45,7 +45,7 @@ def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
 
 
 def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
-    """The images for training, for validation and held out, drawn from a permutation of all."""
+    """Returns the images for training, for validation and held out, drawn from a random permutation."""
     shuffled = np.random.default_rng((recipe.effective_split_seed, SPLIT_STREAM)).permutation(len(dataset.train))
     counts = [_count(size, recipe.limit, len(shuffled)) for size in (recipe.validation, recipe.holdout)]
     _check_rest(dataset, *counts)
@@ -54,11 +54,12 @@ def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indic
 
 
 def _split_by_path(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
-    """The same parts, each image drawn by itself, by its path.
+    """Returns the same parts, with each image drawn independently, by its path.
 
-    Validation images have the lowest draws, held-out ones the highest. A share (below 1) is met on average, and images
-    that are added or removed move no other: no image that a network has learnt is held out of the next one. Where a
-    part has a fixed number of images, added images may move some of it into the training set, and removed ones back.
+    Validation images have the lowest draws, held-out images the highest. A share (below 1) is met on average, and added
+    or removed images do not move others: an image that a network was trained on is never held out of the next one. If a
+    part has a fixed number of images, added images can move some of them into the training set, and removed images can
+    move some back.
     """
     stream = f"{recipe.effective_split_seed}\0training"
     draws = np.array([path_fraction(path, stream) for path in dataset.split_paths])
@@ -73,24 +74,24 @@ def _split_by_path(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, 
 def _check_rest(dataset: Dataset, validation_count: int, holdout_count: int) -> None:
     if validation_count + holdout_count >= len(dataset.train):
         raise TrainingError(
-            f"validation={validation_count} and holdout={holdout_count} leave nothing of {dataset.name}'s "
+            f"validation={validation_count} and holdout={holdout_count} leave none of {dataset.name}'s "
             f"{len(dataset.train):,} training images."
         )
 
 
 def _count_below(size: int | float, draws: NDArray[np.float64]) -> int:
-    """Images of a part: `size` itself, or below 1 those with a lower draw, at least one."""
+    """Returns the size of a part: `size` images, or for a share below 1 the images with a lower draw, at least one."""
     return max(1, int((draws < size).sum())) if 0 < size < 1 else int(size)
 
 
 def _count(size: int | float, limit: int | None, images: int) -> int:
-    """Images of a part: `size` itself, or below 1 that share of all, at least one; at most `limit`."""
+    """Returns the size of a part: `size` images, or for a share below 1 at least one; at most `limit`."""
     count = max(1, round(size * images)) if 0 < size < 1 else int(size)
     return count if limit is None else min(count, limit)
 
 
 def _evenly_spaced(count: int, limit: int | None) -> Indices:
-    """At most `limit` of so many indices, at equal distances: folders list one class after the other."""
+    """Returns at most `limit` of `count` indices, evenly spaced, because folders list one class after another."""
     return np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(np.int64))
 
 

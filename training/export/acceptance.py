@@ -1,4 +1,4 @@
-"""Decides whether a retrained network replaces the published version, on images that neither has learnt."""
+"""Decides whether a retrained network replaces the published version, on images that neither was trained on."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from training.export.serving_pipeline import ServingPipeline
 from training.recipes.base import Recipe
 
 MIN_DECISION_IMAGES = 200
-"""Images that decide where they are not all that the new run has held out."""
+"""Minimum number of images for a decision, unless all held-out images of the new run can be used."""
 
 Indices = NDArray[np.int64]
 Part = Literal["holdout", "validation", "test"]
@@ -25,7 +25,7 @@ PART_NAMES: dict[Part, str] = {"holdout": "held-out images", "validation": "vali
 
 @dataclass(frozen=True)
 class DecisionImages:
-    """The images of a split that a decision is made on; `part` says what they were to the new run."""
+    """The images of a split that a decision is based on. `part` is their part in the new run."""
 
     part: Part
     split: Split
@@ -39,7 +39,7 @@ class DecisionImages:
 
 @dataclass(frozen=True)
 class Decision:
-    """Accuracies (of 1) of the published version and of the new network, on `images` images of `part`."""
+    """Accuracies (0 to 1) of the published version and of the new network, on `images` images of `part`."""
 
     part: Part
     images: int
@@ -63,18 +63,18 @@ class Decision:
     def describe(self) -> str:
         """Sentences for a model card."""
         figures = (
-            f"{self.accuracy:.2%} of {self.images:,} {PART_NAMES[self.part]} right, {self.published} "
+            f"{self.accuracy:.2%} of {self.images:,} {PART_NAMES[self.part]} correct, {self.published} "
             f"{self.published_accuracy:.2%}; a drop of {self.max_drop:.2%} was allowed"
         )
         if self.part == "test":
             return (
                 f"It was published after a comparison with {self.published}: {figures}. No other images were known to "
-                "be new to both networks, so the test images decided, and the accuracy on them is slightly too high on "
-                "average."
+                "be new to both networks, so the test images decided. The accuracy on them is therefore slightly too "
+                "high on average."
             )
         return (
-            f"It was published after a comparison with {self.published}, on images that neither network has learnt: "
-            f"{figures}. The test images decided nothing."
+            f"It was published after a comparison with {self.published}, on images that neither network was trained "
+            f"on: {figures}. The test images had no influence."
         )
 
 
@@ -102,7 +102,7 @@ class Comparison:
             allowed = f", and a drop of {decision.max_drop:g} is allowed" if decision.max_drop else ""
             raise AccuracyRegression(
                 f"accuracy {decision.accuracy:.4f} on {decision.images:,} {PART_NAMES[decision.part]} is less than "
-                f"{decision.published_accuracy:.4f} of {decision.published}{allowed}: nothing is published."
+                f"{decision.published_accuracy:.4f} of {decision.published}{allowed}. Nothing is published."
             )
         return decision
 
@@ -110,16 +110,18 @@ class Comparison:
 def select_images(
     dataset: Dataset, recipe: Recipe, provenance: Provenance, skip_unreadable: bool = False
 ) -> DecisionImages:
-    """The images to compare the network of `recipe` with a published version on. Raises TrainingError for damaged ones.
+    """Selects the images to compare the network of `recipe` with a published version.
 
-    1. The new run's held-out images, as far as the version has not learnt them: all of them, or at least
-       MIN_DECISION_IMAGES. Some may have been validation images of the version: then it has an advantage, if any.
-    2. Else at least MIN_DECISION_IMAGES of the new run's held-out and validation images that the version has not
-       learnt, for versions of before there was a holdout and recipes without. Where validation chooses the new
-       network's epoch, this needs the same of the version: the same recipe's validation images, so that neither has
-       an advantage.
-    3. Else the test images, which neither has learnt if the data set is the same. The decision is fair then, but the
-       test accuracy of what is published is too high on average: whoever calls this says so.
+    1. The new run's held-out images that the version was not trained on, if these are all of them or at least
+       MIN_DECISION_IMAGES. Some may be validation images of the version, which can only favor the version.
+    2. Else the new run's held-out and validation images that the version was not trained on, if there are at least
+       MIN_DECISION_IMAGES. This covers versions of early releases and recipes without a holdout. If validation
+       selects the new network's epoch, the same validation images must have selected the version's, so that neither
+       has an advantage.
+    3. Else the test images, which neither was trained on if the data set is the same. The comparison is fair, but
+       the test accuracy of the published network is then too high on average. The caller must report this.
+
+    Raises TrainingError for damaged images, unless `skip_unreadable` is set.
     """
     new = split_indices(dataset, recipe)
     published = published_split(dataset, provenance) or split_of_changed_folder(dataset, provenance)

@@ -1,6 +1,6 @@
-"""`convoy-train ensemble`: several versions as one, which answers with the mean of their probabilities.
+"""Implements `convoy-train ensemble`: publishes one version that returns the mean of several versions' probabilities.
 
-AlexNet's seven networks did so. The result is a version like any other; the service knows nothing of its members.
+AlexNet's seven networks were combined in this way. The service does not know the members of an ensemble.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ from training.fit.scores import Scores
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The images that an ensemble is measured on: a data set, or else any images, for parity alone.
+    """The images to measure an ensemble on: a data set, or unlabeled `images` for the parity check only.
 
-    Without `dataset`, `data_options.folder` and `images` it is the data set that all members name.
+    The default is the data set that all members name.
     """
 
     dataset: str | None = None
@@ -42,7 +42,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class _Members:
-    """The versions, and the mean of their answers, each by its own session."""
+    """The versions and their sessions, which compute the reference for the merged graph."""
 
     versions: tuple[VersionFolder, ...]
     graphs: tuple[Path, ...]
@@ -53,7 +53,7 @@ class _Members:
         return self.versions[0]
 
     def predict(self, images: NDArray[np.floating], verbose: int = 0) -> NDArray[np.float32]:
-        """Mean probabilities for prepared images, as the parity check asks for them."""
+        """Returns the mean probabilities for prepared images; the interface of the parity check."""
         mean: NDArray[np.float32] = np.mean(
             [pipeline.run(images.astype(np.uint8), 64) for pipeline in self.pipelines], axis=0
         )
@@ -61,12 +61,12 @@ class _Members:
 
 
 def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, log: Log) -> Path:
-    """Publishes the mean of versions as the next version of a model; gives its folder.
+    """Publishes the mean of several versions as the next version of a model; returns its folder.
 
-    Raises TrainingError when the members do not take and give the same, and when there are no images to measure it on.
+    Raises TrainingError if the members' inputs or outputs differ, and if there are no images to measure on.
     """
     if len(folders) < 2:
-        raise TrainingError("An ensemble has two members or more: name their version folders.")
+        raise TrainingError("An ensemble needs at least two members: name their version folders.")
     with service_errors_as_training_errors():
         members = _open_members(folders)
         _check_compatible(members.versions)
@@ -82,7 +82,7 @@ def _open_members(folders: Sequence[Path]) -> _Members:
     for version in versions:
         variant = version.manifest.variant("float32")
         if variant is None:
-            raise TrainingError(f"{version.path} has no float32 graph, which an ensemble is made of.")
+            raise TrainingError(f"{version.path} has no float32 graph, which an ensemble needs.")
         graphs.append(version.graph_path(variant))
     pipelines = [
         ServingPipeline.from_manifest(graph, version.manifest) for graph, version in zip(graphs, versions, strict=True)
@@ -91,23 +91,23 @@ def _open_members(folders: Sequence[Path]) -> _Members:
 
 
 def _check_compatible(versions: Sequence[VersionFolder]) -> None:
-    """Raises TrainingError naming the first thing in which a member differs from the first one."""
+    """Raises TrainingError that names the first difference between a member and the first member."""
     first = versions[0]
     for other in versions[1:]:
         for difference, expected, actual in (
-            ("takes other images", first.manifest.input, other.manifest.input),
-            ("brings images to its input in another way", first.manifest.preprocessing, other.manifest.preprocessing),
+            ("has another input", first.manifest.input, other.manifest.input),
+            ("has another preprocessing", first.manifest.preprocessing, other.manifest.preprocessing),
             ("has other labels", first.labels, other.labels),
             ("has another activation", first.manifest.activation, other.manifest.activation),
         ):
             if expected != actual:
                 raise TrainingError(
-                    f"{_version_name(other)} {difference} than {_version_name(first)}: members must agree."
+                    f"{_version_name(other)} {difference} than {_version_name(first)}. All members must agree."
                 )
 
 
 def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | None:
-    """None where only images are given: then nothing is measured."""
+    """Returns the data set to measure on, or None if only unlabeled images are given."""
     if evaluation.images is not None and evaluation.dataset is None and evaluation.data_options.folder is None:
         return None
     name, manifest, labels = _dataset_name(members, evaluation), members.first.manifest, members.first.labels
@@ -116,12 +116,12 @@ def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | No
         name, evaluation.data_options, manifest.input, manifest.preprocessing, labels, split
     )
     if len(dataset.labels) != len(labels):
-        raise TrainingError(f"The members have {len(labels)} classes, {name} has {len(dataset.labels)}.")
+        raise TrainingError(f"The members have {len(labels)} classes; {name} has {len(dataset.labels)}.")
     return dataset
 
 
 def _common_split(members: _Members) -> TestSplitSpec | None:
-    """What all members have kept for the test of a folder of images; None where that is not known, or not one."""
+    """Returns the test split that all members share on a folder of images; None if it is unknown or differs."""
     provenances = [version.manifest.provenance for version in members.versions]
     splits = {(p.division.test_share, split_seed_of(p)) if p.division else (None, None) for p in provenances}
     test_share, seed = splits.pop()
@@ -135,13 +135,13 @@ def _dataset_name(members: _Members, evaluation: EvaluationData) -> str:
     name = dataset_names.pop() if len(dataset_names) == 1 else None
     if name is None:
         raise TrainingError(
-            "The members name no common data set: give --dataset, --data FOLDER, or --images FOLDER, which measures "
-            "nothing."
+            "The members name no common data set: use --dataset or --data FOLDER, or --images FOLDER to publish "
+            "without measuring the accuracy."
         )
     if name == datasets.FOLDER:
         raise TrainingError(
-            "The members were trained on a folder of images: name it with --data, or give --images FOLDER, which "
-            "measures nothing."
+            "The members were trained on a folder of images: name it with --data, or use --images FOLDER to "
+            "publish without measuring the accuracy."
         )
     return name
 

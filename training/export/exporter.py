@@ -1,6 +1,7 @@
-"""From a Keras network to a version folder that the service loads: convert, improve, check, measure, describe, publish.
+"""Exports a Keras network as a version: converts and optimizes it, checks parity, measures, describes and publishes.
 
-Keras must run on TensorFlow here, which is what can be converted, but the network may have been trained on any backend.
+Keras must run on TensorFlow here, because the converter supports nothing else. The network may have been trained on any
+backend.
 """
 
 from dataclasses import dataclass, field, replace
@@ -37,23 +38,23 @@ from training.fit.callbacks import Log
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the user may say about an export."""
+    """The user's options of an export."""
 
     name: str
     models_dir: Path
     labels_file: Path | None = None
     images: Path | None = None
-    """A folder of images for the parity check, where there is no data set."""
+    """A folder of images for the parity check, if there is no data set."""
     outputs: OutputOptions = field(default_factory=OutputOptions)
     scaling: Scaling = field(default_factory=Scaling)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     features: bool = True
-    """Whether to write the graph of feature maps too."""
+    """Whether to also write the graph of feature maps."""
     flip: bool = False
-    """Whether the graph answers with the mean over each image and its mirror image."""
+    """Whether the graph returns the mean over each image and its mirror image."""
     prepare: PrepareOptions = field(default_factory=PrepareOptions)
     comparison: Comparison | None = None
-    """With a published version, which decides whether the graph is published."""
+    """A comparison with a published version that decides whether the graph is published."""
 
 
 def options_for(
@@ -78,7 +79,7 @@ def options_for(
     size: tuple[int, int] | None = None,
     output: str | None = None,
 ) -> ExportOptions:
-    """The flags of the command line as options; what was left out comes from the source's data set, if it has one."""
+    """Returns options from the flags of the command line. Defaults come from the source's data set, if it has one."""
     changed = resize_fields(like, interpolation, antialias, background)
     if shorter is not None:
         changed |= {"resize": "shorter", "shorter": shorter}
@@ -86,7 +87,7 @@ def options_for(
     try:
         preprocessing = Preprocessing(**{**defaults.model_dump(exclude={"jpeg_scale"}), **changed}).with_jpeg_scale()
     except ValidationError as error:
-        raise TrainingError(f"The preprocessing cannot be so: {error.errors()[0]['msg']}.") from error
+        raise TrainingError(f"The preprocessing is invalid: {error.errors()[0]['msg']}.") from error
     return ExportOptions(
         name,
         models_dir,
@@ -103,7 +104,7 @@ def options_for(
 
 @dataclass(frozen=True)
 class _ExportPlan:
-    """All that is known before a network is converted."""
+    """Everything that is decided before a network is converted."""
 
     source: Source
     options: ExportOptions
@@ -114,10 +115,10 @@ class _ExportPlan:
 
 
 def export(source: Source, options: ExportOptions, log: Log) -> Path:
-    """Publishes a source as the next version of `options.name`; gives the version's folder.
+    """Publishes a source as the next version of `options.name`; returns the version's folder.
 
-    Raises TrainingError when the network does not fit, and when its graph fails the parity check, and
-    AccuracyRegression when the comparison goes against it: then nothing is published.
+    Raises TrainingError if the network cannot be served or its graph fails the parity check, and AccuracyRegression if
+    the graph loses the comparison. In both cases nothing is published.
     """
     if keras.backend.backend() != "tensorflow":
         raise TrainingError("The export needs KERAS_BACKEND=tensorflow, whichever backend the network was trained on.")
@@ -137,14 +138,14 @@ def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
     needed_px = max(model_input.height, model_input.width)
     if preprocessing.shorter is not None and preprocessing.shorter < needed_px:
         raise TrainingError(
-            f"--shorter {preprocessing.shorter} is too little: the network's {needed_px} pixels are cut out of it."
+            f"--shorter {preprocessing.shorter} is too small: {needed_px} pixels are cropped from it for the network."
         )
 
 
 def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> None:
-    """Writes everything that belongs to a version into its folder, still hidden."""
+    """Writes all files of a version into its folder, which is not visible yet."""
     source, options = plan.source, plan.options
-    assert source.model is not None, "what is exported has a network"
+    assert source.model is not None, "every source of an export has a network"
     network = plan.serving.network
     onnx.save(to_onnx(network), folder / GRAPH_FILE)
     pipeline = ServingPipeline(folder / GRAPH_FILE, plan.model_input, options.preprocessing, len(plan.labels))
@@ -152,7 +153,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     log(describe_parity(parity))
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
-        log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's own path")
+        log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's pipeline")
     decision = None if options.comparison is None else options.comparison.decide(pipeline)
     if decision is not None:
         log(f"accuracy {decision.accuracy:.4f} on the same {decision.images:,} images as the published version")
@@ -178,7 +179,7 @@ def _parity_sample(source: Source, options: ExportOptions, model_input: Input) -
     if options.images is not None:
         return sample_folder(options.images, model_input, options.preprocessing)
     if source.dataset is None:
-        raise TrainingError("The parity check needs real images: give --images FOLDER, or --dataset NAME.")
+        raise TrainingError("The parity check needs real images: use --images FOLDER or --dataset NAME.")
     return sample_split(source.dataset.test, model_input, options.preprocessing)
 
 

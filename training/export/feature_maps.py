@@ -35,8 +35,8 @@ from training.fit.callbacks import Log
 FEATURES_FILE = "features.onnx"
 MIN_LIMIT_BYTES = 1_200_000
 LIMIT_DIVISOR = 4
-"""The graph stores a second copy of the weights it needs. Their limit is MIN_LIMIT_BYTES, or for a large network its
-weights divided by LIMIT_DIVISOR."""
+"""The graph stores a second copy of the weights it needs. The limit of this copy is MIN_LIMIT_BYTES, or for a large
+network the bytes of its weights divided by LIMIT_DIVISOR."""
 
 _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
@@ -48,14 +48,14 @@ def write_feature_maps(
 ) -> ExtraGraph | None:
     """Writes the graph into a version's folder and reports its layers; returns None for a network without feature maps.
 
-    `model` is the network as it was trained. Raises TrainingError when the graph fails the parity check.
+    `model` is the trained network. Raises TrainingError if the graph fails the parity check.
     """
     if is_channels_first(model):
-        log("no feature maps: the network takes channels first")
+        log("no feature maps: the network takes images with channels first")
         return None
     map_layers = feature_map_layers(model, max(MIN_LIMIT_BYTES, _weight_bytes(model) // LIMIT_DIVISOR))
     if not map_layers:
-        log("no feature maps: no layer of the network gives images")
+        log("no feature maps: no layer of the network outputs images")
         return None
     network = feature_map_network(model, scaling, map_layers)
     graph = to_onnx(network)
@@ -71,13 +71,11 @@ def write_feature_maps(
 def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
     """Adds the graph to a published version; its other files stay as they are.
 
-    In place, and not as a new version, because no answer of the version changes.
-
-    Raises TrainingError where `source` has no data set, or is not the network that the version was made of: they must
-    agree as at an export.
+    The version keeps its number, because its predictions do not change. Raises TrainingError if `source` has no data
+    set or is not the network of this version; both must agree as in an export.
     """
     if source.dataset is None:
-        raise TrainingError("The parity check needs real images: give a run, or --dataset NAME.")
+        raise TrainingError("The parity check needs real images: use a run, or --dataset NAME.")
     manifest = _read_manifest(folder)
     sample = sample_split(source.dataset.test, manifest.input, manifest.preprocessing)
     pipeline = ServingPipeline.from_manifest(folder / manifest.variants[0].file, manifest)
@@ -93,7 +91,7 @@ def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
 
 
 def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layers.Layer]:
-    """The first layer that gives feature maps, and the last one at each of their sizes, in the network's order.
+    """Returns the first layer with feature maps, and the last layer at each size of the maps, in the network's order.
 
     Layers that need more than `limit_bytes` of weights are left out.
     """
@@ -107,16 +105,16 @@ def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layer
 
 
 def feature_map_network(model: keras.Model, scaling: Scaling, map_layers: list[keras.layers.Layer]) -> keras.Model:
-    """Pixels 0..255 to the outputs of these layers, float32 (n, height, width, channels), by their names in a graph."""
+    """Returns a network from pixels 0..255 to the layers' outputs, float32 (n, height, width, channels), by name."""
     image = keras.Input(model.inputs[0].shape[1:], name="image")
     maps = keras.Model(model.inputs, {f"{MAPS_PREFIX}{layer.name}": layer.output for layer in map_layers})
     return keras.Model(image, maps(apply_scaling(image, scaling), training=False))
 
 
 def first_convolution_kernels(model: keras.Model) -> dict[str, NDArray[np.float32]]:
-    """The kernels of the first convolution, (filters, height, width, 1 or 3), by its name.
+    """Returns the kernels of the first convolution, (filters, height, width, 1 or 3), by the layer's name.
 
-    Empty if the network has no convolution or the first one does not read the image itself.
+    The result is empty if the network has no convolution or the first one does not read the image directly.
     """
     first = next((layer for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
     if first is None or first.kernel.shape[2] not in (1, 3):
@@ -131,10 +129,10 @@ def _read_manifest(folder: Path) -> Manifest:
 
 
 def _outputs_feature_maps(layer: keras.layers.Layer) -> bool:
-    """Whether a layer ends a step whose output people look at: what was activated, pooled or joined, channels last."""
+    """Returns whether a layer outputs activated, pooled or joined maps with channels last."""
     try:
         shape = layer.output.shape
-    except AttributeError:  # never called, or called several times
+    except AttributeError:  # the layer was never called, or several times
         return False
     if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] == 1:
         return False

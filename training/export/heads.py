@@ -1,4 +1,4 @@
-"""The last step of a network: the activation that its outputs have, or still need. Knows numbers only."""
+"""Detects the activation that a network's outputs have or still need. Knows only numbers, no Keras and no ONNX."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,14 +12,14 @@ from training.errors import TrainingError
 Outputs = Literal["detect", "logits", "probabilities"]
 SUM_TOLERANCE = 1e-3
 ADVICE = (
-    "say --logits to have a softmax added, --activation sigmoid if each label has a probability of its own, or "
-    "--probabilities to serve them as they are"
+    "use --logits to add a softmax, --activation sigmoid if each label has an independent probability, or "
+    "--probabilities to serve them unchanged"
 )
 
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """What the user states about the outputs; `activation` None is detected."""
+    """The user's statements about the outputs. If `activation` is None, it is detected."""
 
     kind: Outputs = "detect"
     activation: Activation | None = None
@@ -27,7 +27,7 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Head:
-    """The activation of a network's outputs; with `is_logits` it must be added behind the network.
+    """The activation of a network's outputs. With `is_logits` it must be added after the network.
 
     `binary` is one output per image, the probability of the second of two labels.
     """
@@ -37,21 +37,21 @@ class Head:
 
 
 def detect_head(predictions: NDArray[np.floating], options: OutputOptions, last_activation: str | None = None) -> Head:
-    """The head of a network that gave these predictions, (n, outputs), to real images.
+    """Returns the head of a network with these predictions, (n, outputs), for real images.
 
-    `last_activation` is the name of the function that the network ends in, where that is known. Raises TrainingError
-    when the predictions contradict the options, or do not decide what is left open.
+    `last_activation` is the name of the network's last function, if known. Raises TrainingError if the predictions
+    contradict the options, or if neither determines the activation.
     """
     outputs = predictions.shape[1]
     is_in_unit_range = bool((predictions >= 0).all() and (predictions <= 1 + SUM_TOLERANCE).all())
     if options.kind == "probabilities" and not is_in_unit_range:
         raise TrainingError(
-            f"The network's answers lie between {predictions.min():.3g} and {predictions.max():.3g}, which are no "
-            "probabilities: leave out --probabilities, or say --logits."
+            f"The network's outputs lie between {predictions.min():.3g} and {predictions.max():.3g}, so they are not "
+            "probabilities: leave out --probabilities, or use --logits."
         )
     if (options.activation == "binary" and outputs != 1) or (options.activation == "softmax" and outputs == 1):
         raise TrainingError(
-            f"The network gives {outputs} number{'s' * (outputs > 1)} per image, which does not fit --activation "
+            f"The network outputs {outputs} number{'s' * (outputs > 1)} per image, which does not fit --activation "
             f"{options.activation}: binary is one number per image, softmax two or more."
         )
     if outputs == 1:
@@ -66,8 +66,8 @@ def _is_logit_of_sigmoid(options: OutputOptions, is_in_unit_range: bool, last_ac
         return options.kind == "logits"
     if is_in_unit_range and last_activation not in (None, "sigmoid", "hard_sigmoid", "softmax"):
         raise TrainingError(
-            f"The network ends in {last_activation!r} and its answers lie between 0 and 1: say --logits to have a "
-            "sigmoid added, or --probabilities to serve them as they are."
+            f"The network ends in {last_activation!r} and its outputs lie between 0 and 1: use --logits to add a "
+            "sigmoid, or --probabilities to serve them unchanged."
         )
     return not is_in_unit_range
 
@@ -80,4 +80,4 @@ def _detect_softmax(predictions: NDArray[np.floating], options: OutputOptions, i
         return Head("softmax", options.kind == "detect" and not sums_to_one)
     if options.kind == "probabilities":
         return Head("sigmoid", False)
-    raise TrainingError(f"The network's answers lie between 0 and 1 but do not sum to 1: {ADVICE}.")
+    raise TrainingError(f"The network's outputs lie between 0 and 1 but do not sum to 1: {ADVICE}.")

@@ -1,6 +1,6 @@
 """Loads Keras networks from files and folders: .keras, .h5 (of Keras 2 too), and SavedModel of TensorFlow.
 
-Errors say the cause in a sentence; Keras' own messages hold whole configurations.
+Errors state the cause in one sentence, because Keras' messages contain whole configurations.
 """
 
 import importlib.util
@@ -19,31 +19,33 @@ SAVED_MODEL_FILE = "saved_model.pb"
 SIGNATURES = ("serving_default", "serve")
 MAX_CAUSE_LENGTH = 200
 KERAS_2_ADVICE = (
-    "it was saved by Keras 2 and uses what Keras 3 does not have; load it with tf_keras, save it as a folder with "
+    "it was saved by Keras 2 and uses features that Keras 3 lacks: load it with tf_keras, save it as a folder with "
     "model.export(...), and export that folder"
 )
 CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"Could not locate (?:class|function) '?(?P<name>\w+)|Unknown (?:layer|object): ?'?(?P<other>\w+)",
-        "it uses {name}, which is not Keras' own: give the file that defines it with --custom-objects module.py, "
-        "which runs that file",
+        "it uses {name}, which is not part of Keras: name the file that defines it with --custom-objects module.py "
+        "(the file is executed)",
     ),
     (
         r"Lambda|safe_mode|arbitrary code|unsafe",
-        "it holds a function as code (a Lambda layer), which runs when it is loaded: if you trust the file, say "
+        "it contains code (a Lambda layer), which is executed when the file is loaded: if you trust the file, add "
         "--unsafe-lambda",
     ),
     (r"TFOpLambda|SlicingOpLambda", KERAS_2_ADVICE),
-    (r"file signature not found|not a zip file|unable to (?:synchronously )?open file", "it is no file of Keras"),
+    (r"file signature not found|not a zip file|unable to (?:synchronously )?open file", "it is not a Keras file"),
     (r"truncated file|bad superblock|Bad CRC", "it is damaged"),
 )
-"""Patterns of Keras' messages, and what they mean to the user; the first that fits is told."""
+"""Patterns of Keras' messages and the explanation for the user. The first match is used."""
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """`custom_objects` is a Python file that defines classes and functions of the network. It runs, as code in Lambda
-    layers does with `unsafe_lambda`."""
+    """`custom_objects` is a Python file with the classes and functions of the network; it is executed.
+
+    `unsafe_lambda` allows the execution of code in Lambda layers.
+    """
 
     custom_objects: Path | None = None
     unsafe_lambda: bool = False
@@ -53,18 +55,18 @@ DEFAULT_LOAD_OPTIONS = LoadOptions()
 
 
 class _Keras2DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Keras 2 wrote the argument `groups`, always 1, which Keras 3 does not know."""
+    """Accepts the argument `groups`, always 1, which Keras 2 wrote and Keras 3 does not know."""
 
     def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
 
 
 def load_network(path: Path, options: LoadOptions = DEFAULT_LOAD_OPTIONS) -> keras.Model:
-    """A Keras network without its optimiser. Raises TrainingError."""
+    """Loads a Keras network without its optimizer. Raises TrainingError."""
     if is_saved_model(path):
         return _load_saved_model(path)
     if not path.is_file():
-        raise TrainingError(f"{path} does not exist; give the folder of a run, or a .keras file.")
+        raise TrainingError(f"{path} does not exist. Name the folder of a run, or a .keras file.")
     custom_objects = {} if options.custom_objects is None else _load_objects(options.custom_objects)
     if path.suffix in (".h5", ".hdf5"):
         custom_objects = {"DepthwiseConv2D": _Keras2DepthwiseConv2D} | custom_objects
@@ -72,7 +74,7 @@ def load_network(path: Path, options: LoadOptions = DEFAULT_LOAD_OPTIONS) -> ker
         return keras.models.load_model(
             path, custom_objects=custom_objects, compile=False, safe_mode=not options.unsafe_lambda
         )
-    except Exception as error:  # Keras raises whatever the file's contents run into
+    except Exception as error:  # the type of the error depends on the file's contents
         raise TrainingError(f"{path} cannot be loaded as a Keras model: {cause_of(error)}.") from error
 
 
@@ -81,7 +83,7 @@ def is_saved_model(path: Path) -> bool:
 
 
 def cause_of(error: BaseException) -> str:
-    """The cause of Keras' error in one sentence, without the full stop."""
+    """Returns the cause of Keras' error in one sentence, without the full stop."""
     message = str(error)
     for pattern, meaning in CAUSES:
         if match := re.search(pattern, message, re.IGNORECASE):
@@ -92,10 +94,10 @@ def cause_of(error: BaseException) -> str:
 
 
 def _load_objects(path: Path) -> dict[str, Any]:
-    """Runs a Python file; returns the classes and functions that it defines, by their names."""
+    """Executes a Python file; returns the classes and functions that it defines, by name."""
     spec = importlib.util.spec_from_file_location("custom_objects", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise TrainingError(f"--custom-objects {path} is no Python file (module.py).")
+        raise TrainingError(f"--custom-objects {path} is not a Python file (module.py).")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -109,7 +111,7 @@ def _load_objects(path: Path) -> dict[str, Any]:
 
 
 def _load_saved_model(folder: Path) -> keras.Model:
-    """The folder's inference function as a layer of a network: its own layers are not known to Keras."""
+    """Returns a network whose only layer is the folder's inference function, because Keras cannot read its layers."""
     import tensorflow
 
     try:
@@ -125,7 +127,7 @@ def _load_saved_model(folder: Path) -> keras.Model:
         outputs = keras.layers.TFSMLayer(str(folder), call_endpoint=name)(image)
     except TrainingError:
         raise
-    except Exception as error:  # TensorFlow raises whatever the folder's contents run into
+    except Exception as error:  # the type of the error depends on the folder's contents
         raise TrainingError(f"{folder} cannot be loaded as a SavedModel: {cause_of(error)}.") from error
     if isinstance(outputs, Mapping) and len(outputs) == 1:
         [outputs] = outputs.values()
@@ -134,6 +136,8 @@ def _load_saved_model(folder: Path) -> keras.Model:
 
 def _image_spec(folder: Path, specs: Mapping[str, Any]) -> Any:
     if len(specs) != 1:
-        raise TrainingError(f"{folder} takes {len(specs)} inputs ({', '.join(specs)}); a classifier takes one, images.")
+        raise TrainingError(
+            f"{folder} has {len(specs)} inputs ({', '.join(specs)}); a classifier has one input, images."
+        )
     [spec] = specs.values()
     return spec

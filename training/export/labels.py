@@ -1,4 +1,4 @@
-"""Reads class labels from text or JSON files, and finds the class that an image file is named after."""
+"""Reads class labels from text or JSON files, and finds the class of an image file by its name."""
 
 import ast
 import json
@@ -11,23 +11,24 @@ from typing import Any
 from training.errors import TrainingError, system_error
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
-"""ImageNet's identifiers, with which its images' names start."""
+"""Class identifiers of ImageNet (synsets), with which the names of its image files start."""
 FORMS = (
     '{"0": ["n01440764", "tench"], ...}, {"0": "tench", ...}, ["tench", ...], {"tench": 0, ...} or '
     '{"id2label": {"0": "tench", ...}}'
 )
-"""The JSON files that are read: of Keras, plain ones, class_to_idx of torchvision, and Hugging Face's config.json."""
+"""The supported JSON files: Keras, plain dictionaries and lists, torchvision's class_to_idx, Hugging Face's
+config.json."""
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """`labels` in order; `ids` are other names for them (ImageNet's synsets), empty where there are none."""
+    """`labels` in order. `ids` are other names for them (ImageNet's synsets), or empty."""
 
     labels: tuple[str, ...]
     ids: tuple[str, ...] = ()
 
     def index_of_file(self, image: Path, root: Path) -> int | None:
-        """The class that an image's folder, or else its file name, is named after; None if neither is."""
+        """Returns the class named by an image's folder, or else by its file name; None if neither names one."""
         index_by_name = self._index_by_name()
         folder = image.parent.name if image.parent != root else ""
         match = SYNSET.match(image.stem)
@@ -46,17 +47,17 @@ class ClassLabels:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """One label a line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
+    """Reads one label per line, UTF-8. Raises TrainingError for an unreadable file and for empty lines."""
     labels = tuple(line.strip() for line in _read_text(path).splitlines())
     if "" in labels:
-        raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label a line.")
+        raise TrainingError(f"{path} has an empty line {labels.index('') + 1}; it needs one label per line.")
     return labels
 
 
 def read_class_labels(path: Path) -> ClassLabels:
-    """Labels in any of the forms of FORMS. Raises TrainingError.
+    """Reads labels as text or in one of the forms of FORMS. Raises TrainingError.
 
-    Numbers (`0 tench`) and ImageNet's identifiers (`n01440764 tench`) in front of every label are left out of them.
+    Numbers (`0 tench`) and ImageNet's identifiers (`n01440764 tench`) in front of every label are removed.
     """
     if path.suffix.lower() != ".json":
         printed = _read_text(path).strip()
@@ -68,7 +69,7 @@ def read_class_labels(path: Path) -> ClassLabels:
 
 
 def class_labels_of(content: Any) -> ClassLabels:
-    """Labels from what a JSON file holds. Raises ValueError, TypeError or KeyError for other content."""
+    """Returns the labels in the content of a JSON file. Raises ValueError, TypeError or KeyError for other content."""
     if isinstance(content, dict) and "id2label" in content:
         content = content["id2label"]
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):
@@ -79,12 +80,12 @@ def class_labels_of(content: Any) -> ClassLabels:
     if all(isinstance(row, str) for row in rows):
         return _without_prefixes(tuple(rows))
     if not all(isinstance(label, str) for row in rows for label in row):
-        raise TypeError("labels that are no text")
+        raise TypeError("labels are not text")
     return ClassLabels(tuple(label for _, label in rows), tuple(name for name, _ in rows))
 
 
 def parse_names(text: str) -> ClassLabels:
-    """Labels from a dictionary as Python prints it, {0: 'tench', ...}. Raises ValueError, TypeError or KeyError."""
+    """Parses labels from a printed Python dictionary, {0: 'tench', ...}. Raises ValueError, TypeError or KeyError."""
     try:
         content = ast.literal_eval(text)
     except SyntaxError as error:
@@ -98,11 +99,11 @@ def _parse_printed_dict(path: Path, text: str) -> ClassLabels:
     try:
         return parse_names(text)
     except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"{path} begins with a brace and is not of the form {{0: 'tench', 1: ...}}.") from error
+        raise TrainingError(f"{path} starts with a brace but is not of the form {{0: 'tench', 1: ...}}.") from error
 
 
 def _without_prefixes(labels: tuple[str, ...]) -> ClassLabels:
-    """Labels without the number or identifier that stands in front of every one."""
+    """Removes the number or identifier that precedes every label."""
     if all(re.match(rf"{index}[ \t:,]+\S", label) for index, label in enumerate(labels)):
         labels = tuple(re.sub(r"^\d+[ \t:,]+", "", label) for label in labels)
     matches = [re.match(r"(n\d{8})[ \t_-]+(\S.*)", label) for label in labels]
@@ -112,7 +113,7 @@ def _without_prefixes(labels: tuple[str, ...]) -> ClassLabels:
 
 
 def _read_text(path: Path) -> str:
-    """The text of a file without a byte-order mark."""
+    """Returns the text of a file without its byte-order mark."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

@@ -1,7 +1,7 @@
 """Writes the model card of a version: data, accuracy, training, limits and the commands that reproduce it.
 
-Every figure comes from the manifest, the run or a measurement. The section about reduced-precision graphs is replaced
-in a card that exists.
+Every figure comes from the manifest, the run or a measurement. In an existing card, only the section about
+reduced-precision graphs is replaced.
 """
 
 import re
@@ -29,7 +29,7 @@ FOLLOWING_SECTIONS = ("## Training", "## Limits", "## How to reproduce")
 
 @dataclass(frozen=True)
 class CardData:
-    """The input of a card. `scores` are those of the exported graph, over the whole test set."""
+    """The input of a card. `scores` are those of the exported graph on the whole test set."""
 
     name: str
     version: int
@@ -38,12 +38,12 @@ class CardData:
     source: Source
     scores: Scores | None
     command: str | None = None
-    """The command that created it, unless its source is a run or a Keras file."""
+    """The command that created the version, unless its source is a run or a Keras file."""
     decision: Decision | None = None
 
 
 def write_card(folder: Path, card: CardData) -> None:
-    """Writes `card.md` beside the files it describes; it shows those plots that are there."""
+    """Writes `card.md` into the version's folder. It shows the plots that exist there."""
     sections = [
         _heading(card),
         _data_section(card),
@@ -56,7 +56,7 @@ def write_card(folder: Path, card: CardData) -> None:
 
 
 def training_command(recipe: Recipe) -> str:
-    """The command that trains exactly this recipe: the one of its name, with `--set` for all that differs."""
+    """Returns the command that trains exactly this recipe: its name, with `--set` for every field that differs."""
     published = find_recipe(recipe.name)
     arguments = ["convoy-train", "run", recipe.name, "--seed", str(recipe.seed)]
     for field in fields(Recipe):
@@ -78,7 +78,7 @@ def _heading(card: CardData) -> str:
     color = "grey" if size.channels == 1 else "RGB"
     megabytes = sum(variant.bytes for variant in manifest.variants) / 1e6
     flipped = (
-        " The probabilities are the mean over the image and its mirror image, which takes twice the time of one."
+        " The probabilities are the mean over the image and its mirror image, which takes twice the time."
         if manifest.flip_averaged
         else ""
     )
@@ -86,7 +86,7 @@ def _heading(card: CardData) -> str:
     return (
         f"# {card.name}, version {card.version}\n\n"
         f"Architecture `{manifest.provenance.architecture}`{parameters}, {megabytes:.2f} MB. It takes {color} "
-        f"images of {size.width}x{size.height} pixels and gives a probability to each of {manifest.classes} classes"
+        f"images of {size.width}x{size.height} pixels and returns a probability for each of {manifest.classes} classes"
         f"{_label_list(card.labels)}.{flipped} From {manifest.provenance.source}, exported "
         f"{manifest.provenance.created_utc}."
     )
@@ -95,15 +95,15 @@ def _heading(card: CardData) -> str:
 def _data_section(card: CardData) -> str:
     dataset = card.source.dataset
     if dataset is None:
-        return "## Data\n\nWhat this network was trained on was not told to the export."
+        return "## Data\n\nThe training data of this network is unknown to the export."
     lines = [f"{dataset.title} (`{dataset.name}`)."]
     if dataset.note:
-        lines.append(f"**About these files:** {dataset.note}. Every accuracy here is on these files.")
+        lines.append(f"**Note on these files:** {dataset.note}. Every accuracy here was measured on these files.")
     if card.source.run is not None:
         counts = card.source.run.info()["dataset"]
         lines.append(
-            f"Trained on {counts['training_images']:,} images; {counts['validation_images']:,} others of the "
-            f"training set were for validation, and {counts['holdout_images']:,} held out, drawn by seed "
+            f"Trained on {counts['training_images']:,} images. Of the training set, {counts['validation_images']:,} "
+            f"others were used for validation and {counts['holdout_images']:,} were held out, drawn by seed "
             f"{card.source.run.recipe().effective_split_seed}."
         )
     return "## Data\n\n" + " ".join(lines)
@@ -112,27 +112,27 @@ def _data_section(card: CardData) -> str:
 def _accuracy_section(card: CardData, folder: Path) -> str:
     parity = card.manifest.variants[0].parity
     exactness = (
-        f"Over {parity.images:,} images at batch sizes {', '.join(map(str, parity.batch_sizes))} the served graph "
-        f"and the network it was made of agree on every class; the largest difference of a probability is "
+        f"On {parity.images:,} images, at batch sizes {', '.join(map(str, parity.batch_sizes))}, the served graph "
+        f"and the original network agree on every class. The largest difference of a probability is "
         f"{parity.max_abs_difference:.1e}."
         if parity
         else ""
     )
     if parity is not None and parity.graph_error is not None:
         exactness += (
-            f" Against a more exact computation of the network the graph errs by {parity.graph_error:.1e}, and the "
-            f"network itself in float32 by {parity.float32_error:.1e}; classes that differ by no more than that are "
-            "taken for equal."
+            " Compared with a more exact computation of the network, the error of the graph is "
+            f"{parity.graph_error:.1e}, and that of the network in float32 is {parity.float32_error:.1e}. Classes "
+            "whose probabilities differ by no more than that count as equal."
         )
     if card.scores is None:
-        return f"## Accuracy\n\nNot measured: no labelled images were given to the export. {exactness}"
+        return f"## Accuracy\n\nNot measured, because the export had no labeled images. {exactness}"
     scores = card.scores
     wrong = scores.images - round(scores.accuracy * scores.images)
     comparison = "" if card.decision is None else f" {card.decision.describe()}"
     plot = "\n\n![confusion matrix](confusion.png)" if (folder / "confusion.png").exists() else ""
     return (
         f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.images:,} test images ({wrong:,} wrong), cross "
-        f"entropy {scores.loss:.4f}: measured on the exported graph through the service's own decoding and "
+        f"entropy {scores.loss:.4f}. Measured on the exported graph through the service's decoding and "
         f"preprocessing. {exactness}{comparison}\n\n{_per_class_table(card.labels, scores)}{plot}"
     )
 
@@ -174,7 +174,7 @@ def _training_section(card: CardData, folder: Path) -> str:
         if name not in ("name", "about", "limit") and (getattr(recipe, name) != default or name in _ALWAYS_LISTED)
     ]
     metrics, info = run.metrics(), run.info()
-    averages = f" averages ({recipe.ema_decay:g} of themselves a step)" if recipe.ema_decay else ""
+    averages = f" moving averages (decay {recipe.ema_decay:g} per step)" if recipe.ema_decay else ""
     ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
     if "validation" in metrics:
         ending += f", with {metrics['validation']['accuracy']:.2%} on the validation images"
@@ -186,7 +186,7 @@ def _training_section(card: CardData, folder: Path) -> str:
 
 
 def _duration(run: Run) -> str:
-    """Seconds, speed and processors of a run; runs of older versions did not record the processors."""
+    """Describes duration, speed and processors of a run. Runs of early releases did not record the processors."""
     speed = median(row["images_per_s"] for row in run.history())
     machines = [f"{one['cores']} cores of {one['processor']}" for one in run.info().get("machines", [])]
     names = dict.fromkeys(machines)
@@ -207,8 +207,8 @@ def _limits_section(card: CardData) -> str:
     )
     lines = [
         _unknown_image_limit(card.manifest),
-        f"Images of another size are {resizing} to {size.width}x{size.height} ({preprocessing.interpolation}), and "
-        "lose what does not survive that.",
+        f"Images of another size are {resizing} to {size.width}x{size.height} ({preprocessing.interpolation}). "
+        "Details that this removes are lost.",
     ]
     if card.source.dataset is not None and card.source.dataset.limitations:
         lines.append(card.source.dataset.limitations)
@@ -218,12 +218,12 @@ def _limits_section(card: CardData) -> str:
 def _unknown_image_limit(manifest: Manifest) -> str:
     if manifest.activation == "sigmoid":
         return (
-            f"It knows these {manifest.classes} labels and nothing else. Each has a probability of its own, and an "
-            "image may have none of them above 50 %; an image of anything else may have some as well."
+            f"It knows only these {manifest.classes} labels. Each has an independent probability, and all of them may "
+            "be below 50 %. An image of anything else can get labels with a high probability as well."
         )
     return (
-        f"It knows these {manifest.classes} classes and nothing else: an image of anything else is given to one of "
-        "them as well, often with a high probability."
+        f"It knows only these {manifest.classes} classes. An image of anything else is assigned to one of them as "
+        "well, often with a high probability."
     )
 
 
@@ -257,9 +257,9 @@ def update_card(
     calibration_images: int,
     note: str | None = None,
 ) -> None:
-    """Writes the new version's number and its graphs into the card in `folder`; without a card, a short one.
+    """Writes the new version's number and graphs into the card in `folder`, or creates a short card.
 
-    `note` is what must be known of the images.
+    `note` is a remark about the images.
     """
     path = set_version(folder, name, version)
     text = path.read_text(encoding="utf-8")
@@ -280,7 +280,7 @@ def set_version(folder: Path, name: str, version: int) -> Path:
 
 
 def precisions_section(manifest: Manifest, command: str, calibration_images: int, note: str | None = None) -> str:
-    """The section: a table of the graphs, and what each is for."""
+    """Returns the section about the graphs: a table, and the use of each graph."""
     rows = [
         "| graph | bytes | held out | test | same class as float32 | largest difference |",
         "|---|---|---|---|---|---|",
@@ -288,8 +288,8 @@ def precisions_section(manifest: Manifest, command: str, calibration_images: int
     rows += [_precision_row(variant) for variant in manifest.variants]
     notes = [_precision_note(variant) for variant in manifest.variants if variant.precision != "float32"]
     return (
-        f"{PRECISIONS_HEADING}\n\nAccuracies on training images held out, by which a graph is accepted, and on the "
-        "test set, which decides nothing; difference of a probability over test images."
+        f"{PRECISIONS_HEADING}\n\nThe accuracy on held-out training images decides whether a graph is accepted. The "
+        "accuracy on the test set has no influence. Differences of probabilities are over test images."
         + (f" {note}" if note else "")
         + "\n\n"
         + "\n".join(rows)
@@ -314,13 +314,15 @@ def _precision_row(variant: Variant) -> str:
 def _precision_note(variant: Variant) -> str:
     on_request = f"The service uses {variant.precision} only with CONVOY_PRECISION={variant.precision}"
     hardware = {"int8": "processors with VNNI", "float16": "NVIDIA's GPUs"}[variant.precision]
-    selection = f"The service chooses {variant.precision} by itself on {hardware}" if variant.automatic else on_request
+    selection = (
+        f"The service chooses {variant.precision} automatically on {hardware}" if variant.automatic else on_request
+    )
     speed = variant.speed
     if speed is None:
-        return f"{selection}; its speed was not measured, for want of a GPU."
+        return f"{selection}. Its speed was not measured, because no GPU was available."
     sizes = ", ".join(
-        f"{speed.float32_us_per_image[size] / us:.2f} times its speed at batch {size} ({us:g} us an image)"
+        f"{speed.float32_us_per_image[size] / us:.2f} times its speed at batch {size} ({us:g} us per image)"
         for size, us in speed.us_per_image.items()
     )
     machine = f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.processor}"
-    return f"{selection}; in turns with float32, on {machine}, it ran at {sizes}."
+    return f"{selection}. Measured in alternation with float32 on {machine}, it ran at {sizes}."

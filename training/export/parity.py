@@ -1,7 +1,8 @@
-"""Checks that an exported graph computes the same as its network, over real images and the service's own path.
+"""Checks that an exported graph computes the same as its network, on real images and through the service's pipeline.
 
-Float32 rounds differently in every library, and deep confident networks amplify that. The judge is the same network in
-float64: a graph passes whose error is of the size of the network's own error in float32.
+Float32 rounds differently in every library, and deep networks with confident outputs amplify the difference. The
+reference is therefore the network in float64. A graph passes if its error is about as large as the network's own error
+in float32.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,13 +26,13 @@ from training.export.serving_pipeline import ServingPipeline
 SAMPLE_IMAGES = 1000
 BATCH_SIZES = (1, 7, 64)
 MAX_DIFFERENCE = 1e-5
-"""Maximum difference of a probability where there is no reference in float64."""
+"""Maximum difference of a probability if there is no float64 reference."""
 ERROR_FACTOR, ERROR_MARGIN = 2, 1e-6
-"""A graph's error may be ERROR_FACTOR times that of the network in float32, and ERROR_MARGIN more."""
+"""A graph's error may be ERROR_FACTOR times the error of the network in float32, plus ERROR_MARGIN."""
 MAX_FLOAT32_ERROR = 1e-2
-"""A reference that float32 differs from by more is not the same network, or the network is unstable: not used."""
+"""A reference that differs more from float32 is not used: it is not the same network, or the network is unstable."""
 PREDICTION_CHUNK = 256
-"""Images per call of a network: bounds the memory for their pixels as floating-point numbers."""
+"""Images per call of a network; limits the memory for floating-point pixels."""
 MIN_SPREAD = 10 * MAX_DIFFERENCE
 """Minimum range of the probabilities over the sample: below it, a graph that ignores its input would pass."""
 MAX_NAMED_IMAGES = 5
@@ -41,9 +42,9 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", *(f".{name.lower()}" for name in FORMATS)}
 
 @dataclass(frozen=True)
 class ParitySample:
-    """Images for a check, both uint8 (images, height, width, channels): as Keras and as the service see them.
+    """Images for a check, uint8 (images, height, width, channels): `images` for Keras, `prepared` for the service.
 
-    Where a data set holds the pixels themselves, `images` are these, and so the service's decoding is checked too.
+    If a data set stores pixels, `images` are these pixels, so that the service's decoding is checked as well.
     """
 
     names: list[str]
@@ -54,7 +55,7 @@ class ParitySample:
 def sample_split(
     split: Split, model_input: Input, preprocessing: Preprocessing, count: int = SAMPLE_IMAGES
 ) -> ParitySample:
-    """`count` images spread evenly over a split (all of them when there are fewer)."""
+    """Returns up to `count` images spread evenly over a split."""
     indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
     prepared = np.stack(
         [prepare_image_file(split.encoded_image(int(index)), model_input, preprocessing) for index in indices]
@@ -67,13 +68,13 @@ def sample_split(
 def sample_folder(
     folder: Path, model_input: Input, preprocessing: Preprocessing, count: int = SAMPLE_IMAGES
 ) -> ParitySample:
-    """`count` images out of the files below `folder`; where there are fewer, the rest are random crops of them.
+    """Returns `count` images from the files below `folder`. If there are fewer, random crops of them are added.
 
-    Raises TrainingError for a folder without images, and for a file that is none.
+    Raises TrainingError for a folder without images, and for a file that is not an image.
     """
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)[:count]
     if not paths:
-        raise TrainingError(f"{folder} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))}).")
+        raise TrainingError(f"{folder} contains no images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
     images = [read_prepared_file(path, model_input, preprocessing) for path in paths]
     names = [path.name for path in paths]
     if len(paths) < count:
@@ -88,14 +89,14 @@ def sample_folder(
 
 
 class Network(Protocol):
-    """A Keras network, or what answers like one: float pixels 0..255 (n, height, width, channels) to probabilities."""
+    """A Keras network or an equivalent: float pixels 0..255, (n, height, width, channels), to probabilities."""
 
     def predict(self, images: NDArray[np.float32], /, *, verbose: int = 0) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """The answers of a network, what they are judged by, and the largest error that a graph may have."""
+    """The outputs of a network, the reference for them, and the largest error that a graph may have."""
 
     answers: NDArray[np.floating]
     reference: NDArray[np.floating]
@@ -104,13 +105,13 @@ class _Expected:
 
     @property
     def margins(self) -> NDArray[np.floating]:
-        """How far the most probable class of each image is ahead of the next, by the reference."""
+        """Returns the difference between the two highest reference probabilities of each image."""
         second, first = np.partition(self.reference, -2, axis=1)[:, -2:].T
         margins: NDArray[np.floating] = first - second
         return margins
 
     def mismatches(self, actual: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Whether each image's answers are too far away, or name another class that is not as probable."""
+        """Returns for each image whether its error is too large, or whether another, less probable class is highest."""
         other_class: NDArray[np.bool_] = actual.argmax(axis=1) != self.reference.argmax(axis=1)
         return ~(self.errors(actual) <= self.max_error) | (other_class & (self.margins > self.max_error))
 
@@ -128,17 +129,16 @@ def check_parity(
 ) -> Parity:
     """Compares a network with its graph in the service, at each batch size.
 
-    `reference` is the network in higher precision. With it, the graph's error may be twice that of the network plus
-    1e-6, but no limit is below `min_allowed`; without it, no probability may differ by more than 1e-5.
-
-    Raises TrainingError that names the images when the graph's error is larger, or when the most probable class is
-    another and the network prefers its own by more than that; or when all images get about the same answer.
+    `reference` is the network in higher precision. With it, the graph's error may be twice the network's error plus
+    1e-6, and at least `min_allowed`. Without it, no probability may differ by more than 1e-5. Raises TrainingError that
+    names the images if the graph's error is larger, or if the most probable class differs by more than this limit. Also
+    raises TrainingError if all images get about the same output.
     """
     expected = _expected(network, reference, sample.images, min_allowed)
     if (spread := float(np.ptp(expected.answers, axis=0).max())) < MIN_SPREAD:
         raise TrainingError(
-            f"The network's answers to {len(sample.images)} images differ by {spread:.1g} at most: it ignores its "
-            "input, was never trained, or was given pixels in another range than it expects (--scale, --mean, --std)."
+            f"The network's outputs for {len(sample.images)} images differ by at most {spread:.1g}: it ignores its "
+            "input, was never trained, or expects pixels in another range (--scale, --mean, --std)."
         )
     max_difference = graph_error = 0.0
     for batch_size in BATCH_SIZES:
@@ -158,7 +158,7 @@ def check_parity(
 
 
 def describe_parity(parity: Parity) -> str:
-    """The figures as a line for the user."""
+    """Returns the figures as a line for the user."""
     text = f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images"
     if parity.graph_error is None:
         return text
@@ -184,9 +184,9 @@ def _predict(network: Network, images: NDArray[np.uint8]) -> NDArray[np.floating
 def check_feature_maps(
     network: keras.Model, session: FeatureSession, sample: ParitySample, reference: keras.Model | None = None
 ) -> Parity:
-    """The same for a graph of feature maps: `network` gives a dictionary of them, under the graph's names.
+    """Compares the feature maps of a network with those of its graph; `network` outputs a dictionary of maps by name.
 
-    Over as many of the images as fit into MAX_MAPS_BYTES. Differences are parts of a map's largest value where that is
+    As many images are used as fit into MAX_MAPS_BYTES. Differences are relative to a map's largest value if that is
     above 1. Raises TrainingError that names the layer.
     """
     bytes_per_image = sum(4 * int(np.prod(tensor.shape[1:])) for tensor in network.outputs)
@@ -200,14 +200,14 @@ def check_feature_maps(
         if not error <= allowed[name]:
             raise TrainingError(
                 f"The graph of feature maps is not the network: at batch {size}, {name} differs by {error:.2g} of "
-                "its largest value. Nothing was published; --no-features leaves this graph out."
+                "its largest value. Nothing was published. --no-features leaves this graph out."
             )
         max_error = max(max_error, error)
     return Parity(images=count, batch_sizes=list(BATCH_SIZES), max_abs_difference=max_error)
 
 
 def _allowed_map_errors(answers: dict[str, NDArray[Any]], exact: dict[str, NDArray[Any]]) -> dict[str, float]:
-    """The largest error of each map, as a part of its largest value where that is above 1; at least MAX_DIFFERENCE."""
+    """Returns the largest allowed error of each map, relative to its largest value if that is above 1."""
     errors = {name: float(np.abs(maps - exact[name]).max()) / _scale(exact[name]) for name, maps in answers.items()}
     return {
         name: max(MAX_DIFFERENCE, ERROR_FACTOR * error) if error <= MAX_FLOAT32_ERROR else MAX_DIFFERENCE
@@ -222,7 +222,7 @@ def _scale(maps: NDArray[Any]) -> float:
 def _feature_map_differences(
     session: FeatureSession, images: NDArray[np.uint8], expected: dict[str, NDArray[Any]]
 ) -> Iterator[tuple[str, int, float]]:
-    """Name, batch size and largest difference of each output, batch after batch."""
+    """Yields name, batch size and largest difference of each output, batch by batch."""
     scales = {name: _scale(maps) for name, maps in expected.items()}
     for size in BATCH_SIZES:
         for start in range(0, len(images), size):

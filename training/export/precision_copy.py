@@ -1,6 +1,6 @@
 """Copies of Keras networks that compute in another precision, with the same weights.
 
-float64 is the reference of the parity check; float32 is how networks of mixed precision are exported.
+The float64 copy is the reference of the parity check. Networks of mixed precision are exported as a float32 copy.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
-    """The network with every layer computing in `dtype`. Raises whatever a layer that cannot be copied raises."""
+    """Returns the network with every layer in `dtype`. Exceptions of layers that cannot be copied are passed on."""
     config = _replace_dtypes(keras.saving.serialize_keras_object(network), dtype)
     with _default_dtype(dtype):
         copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
@@ -24,24 +24,24 @@ def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
 
 
 def float64_copy(network: keras.Model) -> keras.Model | None:
-    """The network in float64, or None where a layer cannot be copied or cannot run in it: custom ones hold anything."""
+    """Returns the network in float64; None if a layer, such as a custom one, cannot be copied or run in float64."""
     if any(isinstance(layer, keras.layers.TFSMLayer) for layer in all_layers(network)):
-        return None  # a graph of TensorFlow, whose precision is fixed
+        return None  # a TensorFlow graph, whose precision is fixed
     try:
         copy = copy_with_dtype(network, "float64")
-    except Exception:  # layers raise what they like
+    except Exception:  # custom layers can raise any exception
         return None
     if "channels_first" in {getattr(layer, "data_format", None) for layer in all_layers(copy)}:
-        # TensorFlow's own kernels for processors have no such convolution in float64; its compiler has.
+        # TensorFlow's CPU kernels do not support this convolution in float64, but its compiler does.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             copy.jit_compile = True
-        return copy if copy.jit_compile else None  # not where operations must be deterministic
+        return copy if copy.jit_compile else None  # not available if operations must be deterministic
     return copy
 
 
 def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The layers of a network and of the networks in it."""
+    """Yields the layers of a network and of nested networks."""
     for layer in model.layers:
         yield layer
         if isinstance(layer, keras.Model):
@@ -49,7 +49,7 @@ def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def _replace_dtypes(config: Any, dtype: Dtype) -> Any:
-    """A serialized object with all floating-point dtypes and dtype policies replaced."""
+    """Returns a serialized object with all floating-point dtypes and dtype policies replaced."""
     if isinstance(config, list | tuple):
         return type(config)(_replace_dtypes(value, dtype) for value in config)
     if not isinstance(config, dict):
@@ -61,13 +61,14 @@ def _replace_dtypes(config: Any, dtype: Dtype) -> Any:
 
 
 def _is_float(value: Any) -> bool:
-    """Whether the value of a `dtype` field is the name of a floating-point type, or a policy."""
+    """Returns whether the value of a `dtype` field is a floating-point type or a policy."""
     return value in FLOAT_DTYPES or (isinstance(value, dict) and "DTypePolicy" in str(value.get("class_name")))
 
 
 @contextlib.contextmanager
 def _default_dtype(dtype: Dtype) -> Iterator[None]:
-    """The dtype of layers that are created without one: those that custom layers hold."""
+    """Within the context, `dtype` is the default of layers that are created without one, such as inside custom
+    layers."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

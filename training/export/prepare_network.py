@@ -1,6 +1,6 @@
-"""Brings Keras networks into a form that can be exported: one output, one size of image, float32.
+"""Brings Keras networks into a form that can be exported: one output, one image size, float32.
 
-Weights stay as they are. Scaling, activation and conversion come later.
+Weights do not change. Scaling, activation and conversion follow later.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """`size`, height and width in pixels, is for networks that take any; `output` for those with several."""
+    """`size` is height and width in pixels, for networks that take any. `output` names one of several outputs."""
 
     size: tuple[int, int] | None = None
     output: str | None = None
 
 
 def prepare_network(model: keras.Model, options: PrepareOptions, log: Log) -> keras.Model:
-    """The network as it will be exported; itself where nothing is to be done. Raises TrainingError."""
+    """Returns the network in the form to export, which may be the network itself. Raises TrainingError."""
     model = _fix_size(_select_output(model, options.output), options.size)
     precisions = sorted({layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"})
     if not precisions:
@@ -31,7 +31,7 @@ def prepare_network(model: keras.Model, options: PrepareOptions, log: Log) -> ke
     log(f"the network computes in {', '.join(precisions)}; it is exported in float32, with the same weights")
     try:
         return copy_with_dtype(model, "float32")
-    except Exception as error:  # layers raise what they like
+    except Exception as error:  # custom layers can raise any exception
         raise TrainingError(
             f"The network computes in {', '.join(precisions)} and cannot be rebuilt in float32 ({first_line(error)}): "
             'load it, set its dtype policy to "float32", and save it again.'
@@ -39,7 +39,7 @@ def prepare_network(model: keras.Model, options: PrepareOptions, log: Log) -> ke
 
 
 def is_channels_first(model: keras.Model) -> bool:
-    """Whether a network takes images of the shape (channels, height, width)."""
+    """Returns whether a network takes images of the shape (channels, height, width)."""
     formats = {getattr(layer, "data_format", None) for layer in all_layers(model)}
     if "channels_first" in formats:
         return True
@@ -50,7 +50,9 @@ def is_channels_first(model: keras.Model) -> bool:
 def _select_output(model: keras.Model, name: str | None) -> keras.Model:
     outputs = _outputs_by_name(model)
     if name is None and len(outputs) > 1:
-        raise TrainingError(f"The network has {len(outputs)} outputs: say with --output which of {', '.join(outputs)}.")
+        raise TrainingError(
+            f"The network has {len(outputs)} outputs: choose one of {', '.join(outputs)} with --output."
+        )
     if name is None:
         return model
     if name not in outputs:
@@ -70,12 +72,12 @@ def _outputs_by_name(model: keras.Model) -> dict[str, keras.KerasTensor]:
 def _fix_size(model: keras.Model, size: tuple[int, int] | None) -> keras.Model:
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1 or len(shapes[0]) != 4:
-        return model  # refused elsewhere
+        return model  # rejected elsewhere
     first = 2 if is_channels_first(model) else 1
     own = shapes[0][first : first + 2]
     if size is None:
         if None in own:
-            raise TrainingError("The network takes images of any size: say which with --size 224 or --size 192x256.")
+            raise TrainingError("The network takes images of any size: choose one with --size 224 or --size 192x256.")
         return model
     if any(known not in (None, wanted) for known, wanted in zip(own, size, strict=True)):
         raise TrainingError(
@@ -88,14 +90,14 @@ def _fix_size(model: keras.Model, size: tuple[int, int] | None) -> keras.Model:
     image = keras.Input(shape, name="image", dtype=model.inputs[0].dtype)
     try:
         return _with_input(model, image)
-    except Exception as error:  # as above
+    except Exception as error:  # custom layers can raise any exception
         raise TrainingError(
             f"The network does not take {size[1]}x{size[0]} pixels (width x height): {first_line(error)}"
         ) from error
 
 
 def _with_input(model: keras.Model, image: keras.KerasTensor) -> keras.Model:
-    """The network for another input, with all its layers where they can be copied, so that they have feature maps."""
+    """Returns the network with another input. Its layers are copied if possible, so that feature maps are available."""
     if type(model) not in (keras.Model, keras.Sequential) and not hasattr(model, "operations"):
         return keras.Model(image, model(image), name=model.name)
     copy = keras.models.clone_model(model, input_tensors=image)

@@ -1,4 +1,4 @@
-"""Publishing into `models/<name>/<version>/`: a version folder appears whole, or not at all."""
+"""Publishes versions into `models/<name>/<version>/`: a version folder appears complete or not at all."""
 
 import itertools
 import os
@@ -14,15 +14,13 @@ from training.errors import TrainingError, system_error
 
 
 def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> Path:
-    """Lets `write(folder, version)` fill a hidden folder and renames it to the model's next number.
+    """Calls `write(folder, version)` on a hidden folder and renames it to the model's next number; returns the folder.
 
-    Of two processes at once each gets a number of its own.
-
-    Gives the version's folder. Raises TrainingError for a name that can't be served, and when the disk refuses; then,
-    and when `write` raises, nothing is left behind.
+    Concurrent processes get different numbers. Raises TrainingError for an invalid model name and for a failed write.
+    In these cases, and if `write` raises, nothing is left behind.
     """
     if not MODEL_NAME.fullmatch(name):
-        raise TrainingError(f"{name!r} can't be a model's name: use letters, digits, '.', '_' and '-', up to 64.")
+        raise TrainingError(f"{name!r} is not a valid model name: use up to 64 letters, digits, '.', '_' and '-'.")
     created = _missing_parents(models_dir / name / "1")
     try:
         (models_dir / name).mkdir(parents=True, exist_ok=True)
@@ -38,9 +36,9 @@ def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> 
 
 @contextmanager
 def _reserve_version(models_dir: Path, name: str) -> Iterator[int]:
-    """Yields the model's next number, which no other process gets meanwhile. A killed process frees it."""
+    """Yields the model's next number and reserves it for this process. A killed process releases it."""
     repository = Repository(models_dir)
-    # A number that a rollback has hidden is taken too: it may come back.
+    # A number that a rollback has withdrawn is not reused: it may come back.
     first = max([*repository.versions(name), *repository.withdrawn_versions(name)], default=0) + 1
     for version in itertools.count(first):
         lock_path = models_dir / name / f".{version}.lock"
@@ -51,7 +49,7 @@ def _reserve_version(models_dir: Path, name: str) -> Iterator[int]:
                 continue
             is_lost = not lock_path.exists() or lock_path.stat().st_ino != os.fstat(lock.fileno()).st_ino
             is_taken = (models_dir / name / str(version)).exists()
-            if is_lost or is_taken:  # another process has published it meanwhile
+            if is_lost or is_taken:  # another process has published it in the meantime
                 if not is_lost:
                     lock_path.unlink()
                 continue

@@ -1,6 +1,6 @@
-"""Finds out how the run of a published version divided its images, and divides those of a new run in the same way.
+"""Determines how the run of a published version split its images, and splits those of a new run in the same way.
 
-Only manifests and lists of files are read here, no image.
+Only manifests and lists of files are read here, no images.
 """
 
 from dataclasses import replace
@@ -18,20 +18,20 @@ from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
 UNRECORDED_TEST_FILES = (
-    "the published version does not tell which files its test images are: those of the same seed are taken, which "
-    "holds unless files were renamed or removed"
+    "the published version does not record which files are its test images: those of the same seed are used, which "
+    "is correct unless files were renamed or removed"
 )
-_START_OVER = "or publish without a comparison: with another --name, or by convoy-train run and export"
+_START_OVER = "or publish without a comparison: use another --name, or convoy-train run and export"
 
 
 def split_seed_of(provenance: Provenance) -> int | None:
-    """The seed that divided the images of a version's run; None where that is not known."""
+    """Returns the seed that split the images of a version's run; None if it is unknown."""
     recorded = None if provenance.division is None else provenance.division.seed
     return provenance.seed if recorded is None else recorded
 
 
 def is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
-    """Whether these are the images of the version's run, the same of them for the test."""
+    """Returns whether the data set has the images of the version's run, with the same test images."""
     if dataset.name != provenance.dataset:
         return False
     expected_digest = provenance.division and provenance.division.digest
@@ -41,10 +41,10 @@ def is_same_data(dataset: Dataset, provenance: Provenance) -> bool:
 
 
 def published_split(dataset: Dataset, provenance: Provenance) -> SplitIndices | None:
-    """The division of the version's run; None if that run had other images or its division is unknown.
+    """Returns the split of the version's run; None if that run had other images or its split is unknown.
 
-    A version without `division` was made by an early release: its run is taken to have changed nothing in its recipe
-    and to have held nothing out beside the validation images.
+    A version without `division` comes from an early release. Its run is assumed to have used the unchanged recipe, and
+    to have held out only validation images.
     """
     split_spec = provenance.division or _early_split_spec(dataset, provenance)
     if split_spec is None or not is_same_data(dataset, provenance):
@@ -53,11 +53,11 @@ def published_split(dataset: Dataset, provenance: Provenance) -> SplitIndices | 
 
 
 def split_of_changed_folder(dataset: Dataset, provenance: Provenance) -> SplitIndices | None:
-    """The division of the version's run where files of its folder were added or removed since; None if unknown.
+    """Returns the split of the version's run for a folder with added or removed files; None if it is unknown.
 
-    Only parts that are a share of the images stay where they are then; a part of a fixed number is given as empty.
-    Added images count as in the part that they would have been in: the version has learnt none of them. A training
-    image that was renamed is taken for another one.
+    Only parts with a share of the images are stable; a part with a fixed number is returned empty. Added images count
+    to the part that they would have been in, because the version was trained on none of them. A renamed training image
+    counts as a new one.
     """
     split_spec = provenance.division
     if split_spec is None or not split_spec.by_path or dataset.name != provenance.dataset:
@@ -74,7 +74,7 @@ def _early_split_spec(dataset: Dataset, provenance: Provenance) -> SplitSpec | N
 
 
 def _split(dataset: Dataset, provenance: Provenance, split_spec: SplitSpec) -> SplitIndices | None:
-    if split_spec.by_path and not dataset.split_paths:  # a run that an early release began
+    if split_spec.by_path and not dataset.split_paths:  # a run of an early release
         return None
     settings = {name: getattr(split_spec, name) for name in ("validation", "holdout", "limit")}
     settings["seed"] = split_seed_of(provenance) or 0
@@ -85,10 +85,10 @@ def _split(dataset: Dataset, provenance: Provenance, split_spec: SplitSpec) -> S
 def with_published_split(
     recipe: Recipe, published: str, provenance: Provenance, data_options: DataOptions, log: Log
 ) -> Recipe:
-    """The recipe with the split seed of a published version of the same data set, and its share of test images.
+    """Returns the recipe with the split seed and test share of a published version of the same data set.
 
-    Raises TrainingError where a folder's test set cannot be the version's: test images are gone or have changed, or
-    the folder had a `val/` and has none any more, or the reverse. Images that were added move no other.
+    Raises TrainingError if a folder's test set cannot be the version's: test images are missing or changed, or `val/`
+    was added or removed. Added images do not move others.
     """
     seed = split_seed_of(provenance)
     if provenance.dataset != recipe.dataset or seed is None:
@@ -112,8 +112,8 @@ def _check_layout(listing: FolderListing, published: str, split_spec: SplitSpec)
     if had_test_folder != has_test_folder:
         change = "had a val/ folder and has none now" if had_test_folder else "had no val/ folder and has one now"
         raise TrainingError(
-            f"{listing.folder} {change}: {published} may have learnt its test images. Restore the folder's layout, "
-            f"{_START_OVER}."
+            f"{listing.folder} {change}: {published} may have been trained on its test images. Restore the folder's "
+            f"layout, {_START_OVER}."
         )
 
 
@@ -126,9 +126,9 @@ def _check_test_files(listing: FolderListing, recipe: Recipe, published: str, pr
     missing, total = count_missing(split_spec.test_fingerprints, listing.folder, listing.train.paths)
     if missing:
         raise TrainingError(
-            f"{missing:,} of the {total:,} test images of {published} are gone from {listing.folder} or have changed: "
-            f"a new network cannot be compared with it. Restore them (run.json of {provenance.source} names the test "
-            f"images), {_START_OVER}."
+            f"{missing:,} of the {total:,} test images of {published} are missing from {listing.folder} or have "
+            f"changed: a new network cannot be compared with it. Restore them (run.json of {provenance.source} names "
+            f"the test images), {_START_OVER}."
         )
 
 

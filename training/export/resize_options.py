@@ -1,4 +1,4 @@
-"""The flags that say how images come to a network's size, and what they stand for."""
+"""The flags that control the resizing of images, and their meaning."""
 
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ RESIZING: dict[Like, dict[str, Any]] = {
 def resize_fields(
     like: Like | None, interpolation: str | None, antialias: bool | None, background: int | None
 ) -> dict[str, Any]:
-    """The fields of a manifest's `preprocessing` that the flags state; those that were left out are missing."""
+    """Returns the fields of a manifest's `preprocessing` that the flags state; others are missing."""
     stated = {"interpolation": interpolation, "antialias": antialias, "background": background}
     named = {} if like is None else RESIZING[like]
     return named | {field: value for field, value in stated.items() if value is not None}

@@ -21,7 +21,7 @@ from training.recipes.base import Recipe
 from training.runs.run_folder import Run, lock_run
 
 RUN_NAME = "{}-retrained"
-"""A name of their own, so that an interrupted experiment is never mistaken for one of these runs."""
+"""Suffix of the runs' folder, so that an interrupted experiment is never mistaken for one of these runs."""
 
 
 def retrain(
@@ -29,14 +29,14 @@ def retrain(
 ) -> Path:
     """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
-    Images are divided as for the newest version, whatever the recipe's seed: what that version has learnt is neither
-    held out nor tested on. Both are measured through the service's own path on the same images that neither has learnt
-    (`select_images`): those held out, which choose no epoch and are no test images. Where the accuracy on these drops
-    by more than `max_drop` (of 1), AccuracyRegression is raised and nothing is published. The test set only reports;
-    where it has to decide for want of other images, `log` and the model card say so.
+    Images are split as for the newest version, whatever the recipe's seed, so that its training images are neither held
+    out nor tested on. Both networks are measured through the service's pipeline on the same held-out images, which
+    neither was trained on (`select_images`). If the accuracy drops by more than `max_drop` (0 to 1), AccuracyRegression
+    is raised and nothing is published. The test set has no influence; if it must decide because there are no other
+    images, `log` and the model card state it.
 
-    Either decision is recorded in the run's folder: a call that was killed before it resumes at the export. Raises
-    TrainingError where the images of a folder cannot be divided as for the newest version.
+    The decision is recorded in the run's folder. A call after a kill resumes training, or continues with the export.
+    Raises TrainingError if the images of a folder cannot be split as for the newest version.
     """
     published = newest_version(models_dir, name)
     if published is not None:
@@ -45,13 +45,13 @@ def retrain(
     run = resume_or_train(recipe, runs_dir, log, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
     with lock_run(run):
         if run.outcome_path.exists():
-            raise TrainingError(f"Another process has decided on {run.folder} meanwhile: see its outcome.json.")
+            raise TrainingError(f"Another process has already decided on {run.folder}: see its outcome.json.")
         return _decide(run, name, models_dir, data_options, max_drop, log)
 
 
 def _reuse_reason(run: Run) -> str | None:
-    """Only a finished run that was neither published nor rejected is exported without training again."""
-    return None if run.outcome_path.exists() else "has finished already, and is neither published nor judged"
+    """Returns the reason to export a finished run without training again: it was neither published nor rejected."""
+    return None if run.outcome_path.exists() else "has already finished, and was neither published nor rejected"
 
 
 def _decide(run: Run, name: str, models_dir: Path, data_options: DataOptions, max_drop: float, log: Log) -> Path:
@@ -74,7 +74,7 @@ def _decision_entry(comparison: Comparison | None) -> dict[str, object]:
 
 
 def _compare(source: Source, published: Path, data_options: DataOptions, max_drop: float, log: Log) -> Comparison:
-    """Measures the published version. Raises TrainingError where the images of `source` are not its kind."""
+    """Measures the published version. Raises TrainingError if its input or labels differ from those of `source`."""
     assert source.dataset is not None, "a run has its data set"
     assert source.recipe is not None, "a run has its recipe"
     manifest = _read_manifest(published)
@@ -86,16 +86,16 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
     log(f"accuracy {accuracy:.4f} of the published {published} on {len(images.indices):,} {PART_NAMES[images.part]}")
     if images.part == "test":
         log(
-            "these decide for want of others that are new to both networks: the test accuracy of what is published is "
-            "slightly too high on average"
+            "the test images decide, because no others are new to both networks: the test accuracy of the published "
+            "network is slightly too high on average"
         )
         if manifest.provenance.dataset != source.dataset.name or split_seed_of(manifest.provenance) is None:
-            log(f"{published} does not tell which images it has learnt: these may be among them")
+            log(f"{published} does not record its training images: these images may be among them")
     return Comparison(images, _version_name(published), accuracy, max_drop)
 
 
 def newest_version(models_dir: Path, name: str) -> Path | None:
-    """The folder of the newest version that is not withdrawn; None where there is none."""
+    """Returns the folder of the newest version that is not withdrawn; None if there is none."""
     repository = Repository(models_dir)
     versions = repository.versions(name)
     with service_errors_as_training_errors():
@@ -113,6 +113,6 @@ def _read_manifest(version: Path) -> Manifest:
 
 def _check_same_interface(version: Path, manifest: Manifest, dataset: Dataset) -> None:
     if read_labels(version / manifest.labels.file) != dataset.labels:
-        raise TrainingError(f"{version} has other labels than {dataset.name}: publish by convoy-train export.")
+        raise TrainingError(f"{version} has other labels than {dataset.name}: publish with convoy-train export.")
     if manifest.input.shape != dataset.test.shape:
-        raise TrainingError(f"{version} takes images of another size: publish by convoy-train export.")
+        raise TrainingError(f"{version} takes images of another size: publish with convoy-train export.")

@@ -1,4 +1,4 @@
-"""From any Keras image classifier to the one form that is exported: pixels 0..255 in, probabilities out."""
+"""Converts any Keras image classifier to the form that is exported: pixels 0..255 in, probabilities out."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from training.export.heads import Head, OutputOptions, detect_head
 from training.export.prepare_network import CHANNELS, is_channels_first
 
 DETECTION_IMAGES = 64
-"""Images that decide whether a network gives logits or probabilities."""
+"""Number of images that decide whether a network outputs logits or probabilities."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What was done to pixels 0..255 before this network saw them: (pixel * scale - mean) / std."""
+    """The scaling of pixels 0..255 that the network expects: (pixel * scale - mean) / std."""
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
@@ -30,7 +30,7 @@ class Scaling:
 
 
 def input_of(model: keras.Model) -> Input:
-    """The size of image that a network takes. Raises TrainingError when it isn't one image of a fixed size."""
+    """Returns the image size of a network. Raises TrainingError if its input is not one image of a fixed size."""
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1:
         raise TrainingError(f"The network has {len(shapes)} known inputs; build it with one keras.Input for images.")
@@ -39,29 +39,29 @@ def input_of(model: keras.Model) -> Input:
         shape = [*shape[1:], shape[0]]
     if len(shape) == 3 and shape[-1] == 4:
         raise TrainingError(
-            "The network takes 4 channels, and images are served with 1 or 3. If they are RGBA, put a layer in front "
-            "that adds the opaque fourth channel: image = keras.Input((height, width, 3)); opaque = "
+            "The network takes 4 channels, but images are served with 1 or 3. If the network expects RGBA, add the "
+            "opaque fourth channel in front: image = keras.Input((height, width, 3)); opaque = "
             "keras.ops.full_like(image[..., :1], 255); "
             "keras.Model(image, model(keras.ops.concatenate([image, opaque], axis=-1)))."
         )
     if len(shape) != 3 or shape[-1] not in CHANNELS or None in shape:
         raise TrainingError(
-            f"The network takes {shapes[0]}; (None, height, width, 1 or 3) with a fixed height and width is needed."
+            f"The network takes {shapes[0]}; it must take (None, height, width, 1 or 3) with a fixed height and width."
         )
     return Input(height=shape[0], width=shape[1], channels=shape[2])
 
 
 def outputs_of(model: keras.Model) -> int:
-    """The number of outputs per image. Raises TrainingError when they are not one row per image."""
+    """Returns the number of outputs per image. Raises TrainingError if the output is not one row per image."""
     shapes = [tensor.shape for tensor in model.outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
-        raise TrainingError(f"The network gives {shapes}; one output of shape (None, classes) is needed.")
+        raise TrainingError(f"The network outputs {shapes}; it must have one output of shape (None, classes).")
     return int(shapes[0][1])
 
 
 @dataclass(frozen=True)
 class ServingModel:
-    """A network that takes float32 pixels 0..255 and gives probabilities, float32 (n, classes)."""
+    """A network that takes float32 pixels 0..255 and outputs probabilities, float32 (n, classes)."""
 
     network: keras.Model
     head: Head
@@ -74,11 +74,11 @@ class ServingModel:
 def to_serving_model(
     model: keras.Model, scaling: Scaling, options: OutputOptions, images: NDArray[np.uint8], flip: bool = False
 ) -> ServingModel:
-    """The network with its scaling in front and, where it gives logits, its activation behind.
+    """Adds the scaling in front of a network and, if it outputs logits, the activation after it.
 
-    What the options leave open is decided by its last layer and by its answers to `images`, uint8 (n, height, width,
-    channels). With `flip` the result is the mean over each image and its mirror image. Raises TrainingError when that
-    can't be told.
+    An activation that the options leave open is detected from the last layer and from the outputs for `images`, uint8
+    (n, height, width, channels). With `flip` the result is the mean over each image and its mirror image. Raises
+    TrainingError if the activation cannot be detected.
     """
     outputs_of(model)
     image = keras.Input(input_of(model).shape, name="image")
@@ -93,7 +93,7 @@ def to_serving_model(
 
 
 def last_activation(model: keras.Model) -> str | None:
-    """The name of the function that a network ends in ("linear" for none), or None where its last layer hides that."""
+    """Returns the name of a network's last function ("linear" if there is none), or None if it is unknown."""
     try:
         operation = model.outputs[0]._keras_history.operation
     except AttributeError:  # a subclassed model
@@ -109,7 +109,7 @@ def last_activation(model: keras.Model) -> str | None:
 
 
 def _probabilities(raw: keras.KerasTensor, head: Head) -> keras.KerasTensor:
-    """Two columns for a binary network: the probability of the first label, and of the second."""
+    """Adds the activation. A binary network gets two columns: the probabilities of the first and the second label."""
     if head.activation == "binary":
         raw = keras.ops.concatenate([-raw if head.is_logits else 1 - raw, raw], axis=-1)
     if not head.is_logits:
@@ -120,7 +120,7 @@ def _probabilities(raw: keras.KerasTensor, head: Head) -> keras.KerasTensor:
 
 
 def apply_scaling(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
-    """Pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
+    """Scales pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
     return image if scaling.is_identity else _rescaling_layer(scaling, image.shape[-1])(image)
 
 

@@ -1,4 +1,4 @@
-"""The service's own way from the bytes of an image to probabilities, for measuring what will really be served."""
+"""Runs images through the service's decoding, preprocessing and inference, to measure what will be served."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,30 +21,31 @@ WARM_UP_SIZES = [1, 3]
 
 
 class ServingPipeline:
-    """Decoding, preprocessing and the session of one exported graph, with onnxruntime's optimisations on."""
+    """Decoding, preprocessing and the session of an exported graph, with onnxruntime's optimizations enabled."""
 
     def __init__(self, graph: Path, model_input: Input, preprocessing: Preprocessing, classes: int) -> None:
-        """Raises BrokenVersion when the service could not load the graph."""
+        """Raises BrokenVersion if the service could not load the graph."""
         self._input = model_input
         self._preprocessing = preprocessing
         self._session = Session(graph, model_input, classes, usable_cores())
 
     @classmethod
     def from_manifest(cls, graph: Path, manifest: Manifest) -> "ServingPipeline":
-        """The pipeline of a graph that takes and gives what a version's manifest says. Raises BrokenVersion."""
+        """Creates the pipeline of a graph with the inputs and outputs of a version's manifest. Raises BrokenVersion."""
         return cls(graph, manifest.input, manifest.preprocessing, manifest.classes)
 
     def warm_up(self) -> None:
-        """Runs the graph as the service does when it loads it. Raises BrokenVersion where the service would."""
+        """Runs the graph as the service does while loading. Raises BrokenVersion if it fails."""
         self._session.warm_up(WARM_UP_SIZES)
 
     def run(self, images: NDArray[np.uint8], batch_size: int) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of prepared images (n, height, width, channels). Raises TrainingError."""
+        """Returns probabilities (n, classes) for prepared images (n, height, width, channels). Raises TrainingError."""
         starts = range(0, len(images), batch_size)
         return np.concatenate([self._run(images[start : start + batch_size]) for start in starts])
 
     def probabilities(self, images: Iterable[bytes], flip: bool = False) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of image files; with `flip` the means over each and its mirror image."""
+        """Returns probabilities (n, classes) for image files; with `flip` the means over each image and its mirror
+        image."""
         prepared = (prepare_image_file(encoded, self._input, self._preprocessing) for encoded in images)
         run = self._run_flipped_too if flip else self._run
         return np.concatenate([run(np.stack(batch)) for batch in _batches(prepared)])
@@ -59,7 +60,7 @@ class ServingPipeline:
             raise TrainingError(f"The graph gives no answers that could be used: {error.full_message}") from error
 
     def score(self, split: Split, flip: bool = False) -> Scores:
-        """How good the graph is on a whole split, every image sent through as a file."""
+        """Scores the graph on a whole split; every image is read as an encoded file."""
         images = (split.encoded_image(index) for index in range(len(split)))
         return score(self.probabilities(images, flip), split.labels)
 

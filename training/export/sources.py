@@ -1,7 +1,7 @@
-"""Opens what can be exported: a finished run, a Keras file, or a network of keras.applications with ImageNet's classes.
+"""Opens the sources of exports: a finished run, a Keras file, or a network of keras.applications.
 
-The pixel preprocessing of each application is defined in training/architectures/keras_applications.py; here it is
-folded into the network.
+The pixel preprocessing of each application is defined in training/architectures/keras_applications.py. Here it becomes
+part of the network.
 """
 
 from dataclasses import dataclass
@@ -44,22 +44,22 @@ SIDES_PX = {
     "EfficientNetV2B3": 300,
     "EfficientNetV2S": 384,
 }
-"""Side of the square images that each was trained on; DEFAULT_SIDE_PX for all others."""
+"""Side of the square images that each application was trained on; DEFAULT_SIDE_PX for all others."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network with what is known about it."""
+    """A network to export, with its origin, labels and data."""
 
     name: str
-    """What the card calls it: the run, or the file's name; no folder of this machine."""
+    """Name for the model card: the run or the file's name, without folders of this machine."""
     model: keras.Model | None
-    """None where it is no Keras network of which the graph was made."""
+    """None if the graph was not made from a Keras network."""
     labels: tuple[str, ...] | None = None
     dataset: Dataset | None = None
     run: Run | None = None
     cli_argument: str | None = None
-    """Its argument of `convoy-train export`, where that is not its name."""
+    """The source's argument of `convoy-train export`, if it differs from the name."""
 
     @property
     def recipe(self) -> Recipe | None:
@@ -72,9 +72,9 @@ def open_source(
     data_options: DataOptions = DEFAULT_OPTIONS,
     load_options: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> Source:
-    """A run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set to measure it on.
+    """Opens a run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set to measure on.
 
-    Raises TrainingError for a run that has not finished, a file that is no Keras model, and missing data.
+    Raises TrainingError for an unfinished run, a file that is not a Keras model, and missing data.
     """
     if path.is_dir() and not is_saved_model(path):
         if not (path / RECIPE_FILE).is_file():
@@ -91,10 +91,12 @@ def open_source(
 
 
 def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[str, ...]:
-    """The labels to publish: the file's, else the source's own. Raises TrainingError when their number is wrong."""
+    """Returns the labels of the file, or else of the source. Raises TrainingError if their number is wrong."""
     labels = source.labels if labels_file is None else read_class_labels(labels_file).labels
     if labels is None:
-        raise TrainingError(f"The network's {classes} classes have no names: give --labels FILE, one a line.")
+        raise TrainingError(
+            f"The network's {classes} classes have no names: use --labels FILE, with one label per line."
+        )
     if len(labels) != classes:
         raise TrainingError(
             f"{labels_file or source.name} has {len(labels)} labels; the network has {classes} classes."
@@ -105,7 +107,7 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
 def _from_run(run: Run, data_options: DataOptions) -> Source:
     if not run.is_finished:
         command = f"convoy-train run {run.recipe().name} --resume {run.folder}"
-        raise TrainingError(f"{run.folder} has not finished: go on with {command}.")
+        raise TrainingError(f"{run.folder} has not finished. Resume it with: {command}")
     info = run.info()
     dataset = load_dataset.for_evaluation(run, data_options)
     name = f"run {run.folder.parent.name}/{run.folder.name}"
@@ -113,12 +115,12 @@ def _from_run(run: Run, data_options: DataOptions) -> Source:
 
 
 def open_application(name: str, weights: Path | None, labels_file: Path | None) -> Source:
-    """The application as something to export. Weights and labels are Keras' own, or in files.
+    """Opens an application for export, with weights and labels from files or from Keras.
 
-    Keras takes its own from its cache (~/.keras) or downloads them. Raises TrainingError when they cannot be had.
+    Keras reads them from its cache (~/.keras) or downloads them. Raises TrainingError if they are unavailable.
     """
     if name not in APPLICATIONS:
-        raise TrainingError(f"Keras has no application {name!r} that is known here: {suggestion(name, APPLICATIONS)}")
+        raise TrainingError(f"There is no application {name!r}: {suggestion(name, APPLICATIONS)}")
     labels = _imagenet_labels() if labels_file is None else read_class_labels(labels_file).labels
     if len(labels) != IMAGENET_CLASSES:
         raise TrainingError(f"{labels_file} has {len(labels)} labels; {name} has {IMAGENET_CLASSES} classes.")
@@ -130,7 +132,7 @@ def open_application(name: str, weights: Path | None, labels_file: Path | None) 
 def build_application(name: str, weights: Path | str | None) -> keras.Model:
     """Builds the application for pixels 0..255 in RGB; `weights` is a file, "imagenet", or None for random ones.
 
-    Raises TrainingError when they cannot be had or do not fit.
+    Raises TrainingError if the weights are unavailable or do not fit.
     """
     side_px = SIDES_PX.get(name, DEFAULT_SIDE_PX)
     image = keras.Input((side_px, side_px, 3), name="image")
@@ -144,7 +146,8 @@ def build_application(name: str, weights: Path | str | None) -> keras.Model:
         weights_path = Path(weights)
         if not weights_path.is_file():
             raise TrainingError(
-                f"{weights_path} is not there: --weights needs a file of {name}'s weights, its last layer too."
+                f"{weights_path} does not exist: --weights needs a file with the weights of {name}, including its last "
+                "layer."
             )
         load_weights(model, name, weights_path, "with its last layer")
     if APPLICATIONS[name].bgr:
@@ -153,13 +156,13 @@ def build_application(name: str, weights: Path | str | None) -> keras.Model:
 
 
 def _imagenet_labels() -> tuple[str, ...]:
-    """ImageNet's names in their order, from Keras' own file."""
+    """Returns ImageNet's class names in order, from Keras' file."""
     in_order = np.arange(IMAGENET_CLASSES, 0, -1, dtype=np.float32)[np.newaxis]
     try:
         [rows] = keras.applications.imagenet_utils.decode_predictions(in_order, top=IMAGENET_CLASSES)
-    except Exception as error:  # as above
+    except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
-            f"The names of ImageNet's classes could not be downloaded: {error}. Give imagenet_class_index.json, or a "
-            "file of one label a line, with --labels."
+            f"The names of ImageNet's classes could not be downloaded: {error}. Use --labels with "
+            "imagenet_class_index.json or with a file of one label per line."
         ) from error
     return tuple(label for _, label, _ in rows)

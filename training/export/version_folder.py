@@ -1,4 +1,4 @@
-"""Opens version folders, and writes what belongs in one beside its graph: labels, samples, manifest, plots and card."""
+"""Opens version folders, and writes the files beside a graph: labels, samples, manifest, plots and card."""
 
 import shutil
 from collections.abc import Mapping
@@ -51,7 +51,10 @@ CURVES_FILE = "curves.png"
 
 @dataclass(frozen=True)
 class VersionContents:
-    """The contents of a manifest and card. `scores` are on the source's test set, through the service's own path."""
+    """The contents of a manifest and card.
+
+    `scores` were measured on the source's test set through the service's pipeline.
+    """
 
     name: str
     version: int
@@ -63,17 +66,17 @@ class VersionContents:
     source: Source
     activation: Activation = "softmax"
     command: str | None = None
-    """What made it, where that is not `convoy-train export`."""
+    """The command that created the version, if it is not `convoy-train export`."""
     scores: Scores | None = None
     decision: Decision | None = None
-    """The comparison with a published version that it was accepted by."""
+    """The comparison with a published version that accepted this version."""
     flip_averaged: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
 
 
 def write_version_files(folder: Path, contents: VersionContents) -> None:
-    """Writes labels, samples, manifest, plots and card beside the graph that lies in the folder."""
+    """Writes labels, samples, manifest, plots and card into a folder that contains the graph."""
     (folder / LABELS_FILE).write_text("".join(f"{label}\n" for label in contents.labels), encoding="utf-8")
     manifest = _manifest(folder, contents)
     write_manifest(manifest, folder)
@@ -97,7 +100,10 @@ def write_version_files(folder: Path, contents: VersionContents) -> None:
 
 
 def open_version(folder: Path) -> VersionFolder:
-    """Opens `folder`, models/NAME/NUMBER. Raises TrainingError for another folder, BrokenVersion for a damaged one."""
+    """Opens `folder`, models/NAME/NUMBER.
+
+    Raises TrainingError for other folders, BrokenVersion for damaged versions.
+    """
     folder = folder.resolve()
     if not (folder / MANIFEST_FILE).is_file() or not folder.name.isdecimal():
         raise TrainingError(f"{folder} is not a version's folder, such as models/mnist-lenet5/3.")
@@ -158,7 +164,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
 
 
 def _count_parameters(graph: Path) -> int:
-    """The network's, without what a rewrite of its graph has added to make it faster."""
+    """Counts the network's parameters, without those that `fold_max_pool` added."""
     model = onnx.load(graph)
     unfold_max_pool(Graph(model))
     return count_parameters(model)
@@ -196,7 +202,7 @@ def _split_spec(run: Run) -> SplitSpec:
 def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs: Mapping[Precision, str]) -> File:
     """Runs the graphs of a version in its folder and stores their predictions; returns the manifest's entry.
 
-    Raises BrokenVersion when the service could not load one.
+    Raises BrokenVersion if the service could not load one of them.
     """
     images = generated_images(model_input)
     predictions: dict[str, NDArray[np.float32]] = {
@@ -208,7 +214,7 @@ def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs:
 
 
 def generated_images(model_input: Input) -> NDArray[np.uint8]:
-    """Ramps and coarse and fine mosaics of chance, uint8 (8, height, width, channels); the same every time."""
+    """Returns ramps and random mosaics of two sizes, uint8 (8, height, width, channels); always the same."""
     height, width, channels = model_input.shape
     random = np.random.default_rng(0)
     vertical, horizontal = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]

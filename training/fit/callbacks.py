@@ -1,6 +1,6 @@
 """Callbacks of Keras' training loop: divergence, progress bar, history and checkpoint, learning rate, early stopping.
 
-When a run stops early or lowers its rate is decided by `early_stopping`, from the run's history alone.
+`early_stopping` decides when a run stops early or lowers its rate, from the run's history alone.
 """
 
 import math
@@ -26,13 +26,13 @@ from training.runs.run_folder import HistoryRow, Run
 from training.runs.tensorboard import EventFile
 
 SIDE_COLUMN = "side_px"
-"""Side of an epoch's training images, where the recipe has several."""
+"""History column: side of an epoch's training images in pixels, if the recipe has several."""
 Log = Callable[[str], None]
 """Prints one line for the user."""
 
 
 class SetEpoch(keras.callbacks.Callback):
-    """Sets the epoch of the batches before the first of them is made."""
+    """Sets the epoch of the training batches before their first batch is made."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         super().__init__()
@@ -43,9 +43,9 @@ class SetEpoch(keras.callbacks.Callback):
 
 
 class StopOnDivergence(keras.callbacks.Callback):
-    """Raises TrainingError for the first batch whose loss is not a number, before a checkpoint can hold it.
+    """Raises TrainingError after the first batch whose loss is NaN or infinite, before a checkpoint is written.
 
-    It checks one batch late: reading a loss waits for the device, which should have its next batch by then.
+    It checks each loss one batch late: reading a loss waits for the device, which should already have its next batch.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -68,7 +68,8 @@ class StopOnDivergence(keras.callbacks.Callback):
             return
         batch, loss = self._unchecked[0], float(self._unchecked[1])
         if not math.isfinite(loss):
-            # Not the optimiser's own rate: it has counted this step already (on JAX it has no step of this epoch).
+            # Not the optimizer's rate: its step counter is already one ahead (on JAX it is updated only after the
+            # epoch).
             rate = self._schedule.rate_at(self._epoch, batch)
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
@@ -77,7 +78,7 @@ class StopOnDivergence(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """One line that shows how far an epoch is, rewritten in place; for people at a terminal."""
+    """Shows the progress of an epoch on one line of a terminal, rewritten in place."""
 
     WIDTH = 30
     INTERVAL_S = 0.2
@@ -116,9 +117,9 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 class RecordEpoch(keras.callbacks.Callback):
-    """After every epoch: a row of history, the best weights so far, the checkpoint, `history.csv` and one line.
+    """Records every epoch: history, best weights so far, checkpoint, `history.csv` and one log line.
 
-    Of several processes that train one run, only the main process writes to disk.
+    If several processes train one run, only the main process writes to disk.
     """
 
     def __init__(
@@ -175,7 +176,7 @@ class RecordEpoch(keras.callbacks.Callback):
 
 
 class ValidateEMA(keras.callbacks.Callback):
-    """Validates the moving averages of the weights, where the optimiser keeps them."""
+    """Makes the validation use the moving averages of the weights, if the optimizer keeps them."""
 
     def __init__(self, averages: AveragedWeights) -> None:
         super().__init__()
@@ -190,7 +191,7 @@ class ValidateEMA(keras.callbacks.Callback):
 
 
 class ReduceLROnPlateau(keras.callbacks.Callback):
-    """Sets the number of plateaus so far in the schedule, before every epoch."""
+    """Passes the number of plateaus so far to the schedule before every epoch."""
 
     def __init__(self, recipe: Recipe, progress: TrainingProgress, schedule: Schedule) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""Best epoch, plateaus and patience of a run, by its validation metric.
+"""Computes best epoch, plateaus and patience of a run from its validation metric.
 
-All of it follows from the run's history, so that a resumed run stops where an uninterrupted one would have.
+Everything depends only on the run's history, so that a resumed run stops at the same epoch as an uninterrupted one.
 """
 
 import math
@@ -11,20 +11,20 @@ from training.runs.run_folder import HistoryRow
 
 
 def best_epoch(recipe: Recipe, history: Sequence[HistoryRow]) -> int | None:
-    """Index of the epoch with the best validation metric, the first of equals; None where nothing was validated."""
+    """Returns the index of the first epoch with the best validation metric; None without validation."""
     improvements = [index for index, is_better in enumerate(_improvements(recipe, history)) if is_better]
     return improvements[-1] if improvements else None
 
 
 def is_out_of_patience(recipe: Recipe, history: Sequence[HistoryRow]) -> bool:
-    """Whether the recipe's `patience` is used up. Epochs with a frozen base do not count."""
+    """Returns whether the recipe's `patience` is exhausted. Epochs with a frozen base do not count."""
     best = best_epoch(recipe, history)
     last_improvement = max(-1 if best is None else best, recipe.frozen_epochs - 1)
     return bool(recipe.patience) and len(history) - 1 - last_improvement >= recipe.patience
 
 
 def count_plateaus(recipe: Recipe, history: Sequence[HistoryRow]) -> int:
-    """Number of times that `plateau_epochs` epochs in a row brought no improvement; the count restarts each time.
+    """Returns how often `plateau_epochs` consecutive epochs brought no improvement; counting restarts each time.
 
     Epochs with a frozen base do not count.
     """
@@ -37,7 +37,7 @@ def count_plateaus(recipe: Recipe, history: Sequence[HistoryRow]) -> int:
 
 
 def _improvements(recipe: Recipe, history: Sequence[HistoryRow]) -> Iterator[bool]:
-    """Yields for every epoch whether it was better than all before it. NaN never is."""
+    """Yields for every epoch whether it was better than all earlier ones. NaN is never better."""
     column, sign = f"val_{recipe.monitor}", -1 if recipe.monitor == "loss" else 1
     best = -math.inf
     for row in history:

@@ -13,7 +13,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 STATISTICS_BATCHES = 20
-"""Batches over which the statistics of batch normalization are estimated for the averaged weights."""
+"""Number of batches for estimating batch statistics of the averaged weights."""
 
 
 Arrays = list[NDArray[np.float32]]
@@ -36,7 +36,7 @@ class EmaWarmUp(keras.optimizers.Optimizer):
 
     @property
     def ema_momentum(self) -> Any:
-        """The decay of the step at hand: a number before the optimizer is built, then a scalar tensor."""
+        """The decay of the current step: a number before the optimizer is built, then a scalar tensor."""
         if not self.built:
             return self._decay
         step = ops.cast(self.iterations, "float32")
@@ -47,19 +47,19 @@ class EmaWarmUp(keras.optimizers.Optimizer):
         self._decay = decay
 
     def assign_averages(self, var_list: Sequence[keras.Variable]) -> None:
-        """Assigns copies of the averages: Keras assigns its own buffers, which JAX donates, and so deletes, later."""
+        """Assigns copies of the averages. Keras would assign its own buffers, which JAX later donates and deletes."""
         super().finalize_variable_values(var_list)
         _assign(var_list, [np.array(variable) for variable in var_list])
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Does nothing. Keras calls it at the end of every `fit`, after which a run may continue at another size."""
+        """Does nothing. Keras calls it at the end of every `fit`, but a run may continue with another image size."""
 
 
 class AveragedWeights:
-    """Gives a compiled network the average of its weights for a while.
+    """Temporarily replaces the weights of a compiled network by their average.
 
-    The batch statistics of the raw weights do not fit the averaged ones: `estimate` returns those that do, for the
-    network's weights (see `estimate_statistics`). It is called only for networks with batch normalization.
+    The batch statistics of the raw weights do not fit the averaged weights. `estimate` computes new statistics (see
+    `estimate_statistics`). It is called only for networks with batch normalization.
     """
 
     def __init__(self, estimate: Callable[[Arrays], Arrays]) -> None:
@@ -68,7 +68,7 @@ class AveragedWeights:
 
     @contextmanager
     def apply_to(self, model: keras.Model) -> Iterator[None]:
-        """Within the context `model` has the averaged weights; with an optimizer that keeps none, its own."""
+        """Within the context, `model` has the averaged weights, or its own if the optimizer keeps no average."""
         if not model.optimizer.use_ema:
             yield
             return
@@ -82,7 +82,7 @@ class AveragedWeights:
             _assign(model.weights, raw_weights)
 
     def _statistics_for(self, model: keras.Model) -> Arrays:
-        """The batch statistics for the weights that `model` has now; computed once per optimizer step."""
+        """Returns batch statistics for the current weights of `model`, computed once per optimizer step."""
         step = int(model.optimizer.iterations)
         if self._cached_statistics is None or self._cached_statistics[0] != step:
             self._cached_statistics = step, self._estimate_statistics(model.get_weights())

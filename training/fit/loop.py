@@ -36,7 +36,7 @@ from training.runs.run_folder import Run
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """All that the training of one run needs. With `tensorboard`, epochs are written to TensorBoard's log too."""
+    """The inputs of one run's training. With `tensorboard`, epochs are also written as TensorBoard events."""
 
     run: Run
     recipe: Recipe
@@ -48,9 +48,9 @@ class TrainingContext:
 
 
 def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights) -> TrainingProgress:
-    """Trains from the run's checkpoint, or from the beginning, until the last epoch or until patience is used up.
+    """Trains from the run's checkpoint, or from the beginning, to the last epoch or until the patience is exhausted.
 
-    The model ends compiled, with the optimiser of the last phase.
+    The model is left compiled with the optimizer of the last phase.
     """
     recipe, classes = context.recipe, len(context.dataset.labels)
     train, workers, shard = context.dataset.train, context.dataset.workers, context.distributed.shard
@@ -75,14 +75,16 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
                 side_px = recipe.side_px_at(epochs.start)
                 context.log(f"epochs {epochs.start + 1} to {epochs.stop}: training images of {side_px} pixels")
             batches.epoch = progress.epochs  # Keras reads the shape of the images before the epoch begins
-            model.train_function = None  # traced for one size: for several, TensorFlow would make one for any size
+            model.train_function = (
+                None  # trace again for each size; otherwise TensorFlow would trace one slower function for any size
+            )
             with reraise_batch_errors(batches, validation):
                 model.fit(
                     batches,
                     validation_data=validation if len(validation) else None,
                     initial_epoch=progress.epochs,
                     epochs=epochs.stop,
-                    shuffle=False,  # the batches shuffle themselves, repeatably
+                    shuffle=False,  # the batches shuffle themselves, reproducibly
                     verbose=0,
                     callbacks=_callbacks(context, batches, schedule, progress, averages),
                 )
@@ -90,29 +92,32 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
 
 
 def phases(recipe: Recipe) -> list[range]:
-    """The epochs, from 0, with a frozen base and those without; most recipes have only the latter."""
+    """Returns the epochs, from 0, with a frozen base and those without. Most recipes have only the latter."""
     frozen_epochs = min(recipe.frozen_epochs, recipe.epochs)
     return [phase for phase in (range(frozen_epochs), range(frozen_epochs, recipe.epochs)) if phase]
 
 
 def split_by_side(recipe: Recipe, phase: range) -> list[range]:
-    """The epochs of a phase in parts that have training images of one size each."""
+    """Splits the epochs of a phase into parts with one size of training images each."""
     return [range(part[0], part[-1] + 1) for _, group in groupby(phase, recipe.side_px_at) for part in [list(group)]]
 
 
 def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
-    """Compiles the model for a phase. Only the last phase averages weights, as two optimisers must not be mixed."""
+    """Compiles the model for a phase. Only the last phase averages weights, because each phase has a new optimizer."""
     recipe = context.recipe
     if recipe.architecture.startswith(APPLICATION_PREFIX):
         is_frozen = phase.start < recipe.frozen_epochs
         keras_applications.freeze(model, is_frozen)
         context.log(
-            f"epochs {phase.start + 1} to {phase.stop}: {'the last layer learns' if is_frozen else 'all layers learn'}"
+            f"epochs {phase.start + 1} to {phase.stop}: "
+            f"{'only the last layer learns' if is_frozen else 'all layers learn'}"
         )
     if phase.stop < recipe.epochs:
         recipe = replace(recipe, ema_decay=0.0)
     elif recipe.ema_decay:
-        context.log(f"validated and kept are averages of the weights, {recipe.ema_decay:g} of themselves a step")
+        context.log(
+            f"moving averages of the weights are validated and kept, with a decay of {recipe.ema_decay:g} per step"
+        )
     schedule = Schedule(recipe, steps_per_epoch, phase.start)
     model.compile(make_optimizer(recipe, model, schedule), make_loss(recipe), metrics=["accuracy"])
     return schedule

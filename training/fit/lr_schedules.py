@@ -1,7 +1,7 @@
 """Learning rate schedules.
 
-A rate is computed inside the training step from the optimiser's own step counter, so that it works on every backend and
-a resumed run continues at the right step.
+The rate is computed inside the training step from the optimizer's step counter. This works on every backend, and a
+resumed run continues at the right step.
 """
 
 import math
@@ -14,14 +14,14 @@ from keras import ops
 from training.recipes.base import Recipe
 
 WARM_UP_START = 1 / 25
-"""Factor of the highest rate with which a warm-up starts (the customary divisor of one-cycle schedules)."""
+"""The warm-up starts at this fraction of the highest rate (the usual divisor of one-cycle schedules)."""
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """The recipe's learning rate: warm-up, then the named curve from 1 down over the rest of the run.
 
-    The optimiser's steps are counted from `first_epoch` on. While a base is frozen the rate is the recipe's own;
-    milestones and warm-up count from its unfreezing.
+    The optimizer's steps count from `first_epoch`. While the base is frozen, the rate is the recipe's `learning_rate`.
+    Milestones and warm-up count from the end of `frozen_epochs`.
     """
 
     def __init__(self, recipe: Recipe, steps_per_epoch: int, first_epoch: int = 0) -> None:
@@ -36,26 +36,26 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self._rate(self._first_epoch * self._steps_per_epoch + ops.cast(step, "int32"), factor)
 
     def rate_at(self, epoch: int, batch: int) -> float:
-        """The rate of one batch of an epoch, both from 0, for use outside the training step."""
+        """Returns the rate of a batch of an epoch, both from 0, for use outside the training step."""
         step = ops.convert_to_tensor(epoch * self._steps_per_epoch + batch, "int32")
         return float(self._rate(step, self._plateau_factor))
 
     def rate_at_end_of(self, epoch: int) -> float:
-        """The rate of the last batch of an epoch, from 0."""
+        """Returns the rate of the last batch of an epoch, counted from 0."""
         return self.rate_at(epoch, self._steps_per_epoch - 1)
 
     def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Lets `plateau` change the rate of this optimiser, whose training step is compiled once and for all."""
+        """Lets `plateau` change the rate of this optimizer although its training step is compiled only once."""
         self._variable = optimizer.add_variable((), "ones", name="plateau_factor")
 
     def set_plateaus(self, plateaus: int) -> None:
-        """Lowers the rate for so many plateaus since the beginning of the run."""
+        """Sets the number of plateaus since the beginning of the run, each of which lowers the rate."""
         self._plateau_factor = self._recipe.decay**plateaus
         if self._variable is not None:
             self._variable.assign(self._plateau_factor)
 
     def _rate(self, step: Any, plateau_factor: Any) -> Any:
-        """The rate of a step of the run, int32 from 0. Whole steps, because float32 would round some epochs down."""
+        """Returns the rate of a step of the run. Steps are int32, because float32 would round some epochs down."""
         recipe = self._recipe
         step = step - recipe.frozen_epochs * self._steps_per_epoch
         epochs_unfrozen = ops.cast(step, "float32") / self._steps_per_epoch
@@ -74,7 +74,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self._recipe.decay ** sum(ops.cast(step >= border, "float32") for border in borders)
 
     def get_config(self) -> dict[str, Any]:
-        raise NotImplementedError("A schedule is made from its recipe; models are saved without their optimiser.")
+        raise NotImplementedError("A schedule cannot be serialized: models are saved without their optimizer.")
 
 
 def _constant(recipe: Recipe, epoch: Any) -> Any:
@@ -87,12 +87,12 @@ def _cosine(recipe: Recipe, epoch: Any) -> Any:
 
 
 def _one_cycle(recipe: Recipe, epoch: Any) -> Any:
-    """Smith and Topin 2017, in the plain form: up in a straight line (the warm-up), and down to nothing in another."""
+    """Smith and Topin 2017, in the simple form: linear warm-up, then linear decay to zero."""
     return 1 - _progress(recipe, epoch)
 
 
 def _progress(recipe: Recipe, epoch: Any) -> Any:
-    """Fraction of the run after the warm-up, 0 to 1."""
+    """Returns the completed fraction of the run after the warm-up, 0 to 1."""
     decay_epochs = max(recipe.epochs - recipe.frozen_epochs - recipe.warm_up_epochs, 1e-6)
     return ops.clip((epoch - recipe.warm_up_epochs) / decay_epochs, 0.0, 1.0)
 

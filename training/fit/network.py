@@ -1,4 +1,4 @@
-"""Builds the network of a recipe for a data set: as it is kept, and as it is trained."""
+"""Builds the network of a recipe for a data set, in the form for training and in the form that a run keeps."""
 
 import inspect
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from training.fit.fused_batchnorm import fuse_batchnorm
 from training.recipes.base import APPLICATION_PREFIX, Recipe, suggestion
 
 RESERVED_PARAMETERS = {"architecture", "input_shape", "classes", "normalization", "weights"}
-"""Parameters of builders that the data set and the rest of the recipe decide."""
+"""Parameters of builders that come from the data set or other fields of the recipe."""
 
 InputShape = tuple[int | None, int | None, int]
 
 
 def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
-    """The recipe's network for the data set's images and classes, as it is kept.
+    """Builds the recipe's network for the data set's images and classes, in the form that a run keeps.
 
-    `weights` is where those of Keras' applications come from. Raises TrainingError for an unknown network or option,
-    and for images that are too small.
+    `weights` is the source of pretrained weights for Keras' applications. Raises TrainingError for an unknown network
+    or option, and for images that are too small.
     """
     return _build(recipe, dataset, dataset.train.shape, weights)
 
@@ -36,9 +36,9 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
 def build_for_training(
     recipe: Recipe, dataset: Dataset, distributed: DistributedContext, weights: str | Path | None = None
 ) -> keras.Model:
-    """The same network as it is trained; with `progressive_side_px` it takes images of any size.
+    """Builds the same network in the form for training; with `progressive_side_px` it takes images of any size.
 
-    Raises TrainingError as `build_network` does, and for devices and sizes of images that do not fit the recipe.
+    Raises TrainingError as `build_network` does, and for devices and image sizes that do not fit the recipe.
     """
     if recipe.progressive_side_px:
         check_progressive_sides(recipe, dataset)
@@ -46,7 +46,7 @@ def build_for_training(
     distributed.initialize()
     if recipe.augment_on_device and distributed.describe():
         raise TrainingError(
-            "augment_on_device=true is for one device: set augment_on_device=false, or leave --distributed out."
+            "augment_on_device=true works on one device only: set augment_on_device=false, or leave out --distributed."
         )
     splits = split_indices(dataset, recipe)
     distributed.shard.check(recipe.batch_size, training=len(splits.train), validation=len(splits.validation))
@@ -57,22 +57,24 @@ def build_for_training(
 
 
 def initial_weights_info(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
-    """The entry of run.json for pretrained weights, without their folder; empty for a network that starts at random."""
+    """Returns the entry of run.json for pretrained weights, without their folder; empty for random initial weights."""
     if not recipe.architecture.startswith(APPLICATION_PREFIX):
         if weights is not None:
-            raise TrainingError(f"--weights is for networks of Keras' applications; {recipe.name} starts from nothing.")
+            raise TrainingError(
+                f"--weights is for networks of Keras' applications; {recipe.name} starts from random weights."
+            )
         return {}
     return {"initial_weights": keras_applications.IMAGENET_WEIGHTS if weights is None else weights.name}
 
 
 def check_progressive_sides(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises TrainingError unless the network has the same weights for images of every side, and ends at its own."""
+    """Raises TrainingError unless the weights have the same shapes for all sides and the last side is the network's."""
     height, width, _ = dataset.train.shape
     sides_px = recipe.progressive_side_px
     if not sides_px[-1] == height == width:
         raise TrainingError(
-            f"progressive_side_px ends with {sides_px[-1]}, the images of {dataset.name} are {height}x{width} for "
-            f"{recipe.architecture}: end with {height}, or set side_px."
+            f"progressive_side_px ends with {sides_px[-1]}, but the images of {dataset.name} have {height}x{width} "
+            f"pixels for {recipe.architecture}: end with {height}, or set side_px."
         )
     own_weights = _weights(recipe, dataset, height)
     for side in sorted(set(sides_px[:-1])):
@@ -86,7 +88,7 @@ def check_progressive_sides(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _weights(recipe: Recipe, dataset: Dataset, side_px: int) -> list[keras.Variable]:
-    """The weights of the network for images of that side; they have shapes, and values only where Keras makes them."""
+    """Returns the network's weights for images of that side. They have shapes but no values, except a few of Keras'."""
     network = _build(recipe, dataset, (side_px, side_px, dataset.train.shape[-1]), with_values=False)
     weights: list[keras.Variable] = network.weights
     return weights
@@ -124,7 +126,7 @@ def _check_options(recipe: Recipe) -> None:
     elif recipe.architecture in ARCHITECTURES:
         builder = ARCHITECTURES[recipe.architecture]
     else:
-        return  # the builder has the better message
+        return  # the builder's message is better
     known_options = set(inspect.signature(builder).parameters) - RESERVED_PARAMETERS
     for option in recipe.architecture_options:
         if option not in known_options:

@@ -1,4 +1,4 @@
-"""Makes the optimiser and the loss of a recipe."""
+"""Creates the optimizer and the loss of a recipe."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,13 +12,12 @@ from training.recipes.base import Recipe
 
 
 class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
-    """SGD whose weight decay is part of the gradient and so of the momentum, for kernels only.
+    """SGD whose weight decay is added to the gradient, and so to the momentum, for kernels only.
 
-    The learning rate is inside the momentum, as in Caffe and Keras; PyTorch multiplies by it outside, which is equal at
-    a constant rate only.
-
-    That is the L2 penalty of the papers (AlexNet, VGG, ResNet) without its share in the reported loss; Keras' own
-    `weight_decay` shrinks the weights beside the momentum, which at momentum 0.9 acts ten times weaker.
+    This is the L2 penalty of the papers (AlexNet, VGG, ResNet), but the reported loss does not include it. Keras'
+    `weight_decay` bypasses the momentum, which makes it ten times weaker at momentum 0.9. The learning rate is part of
+    the momentum, as in Caffe and Keras. PyTorch applies it after the momentum, which is equivalent only at a constant
+    rate.
     """
 
     def __init__(self, *, kernel_decay: float, clip_norm: float = 0.0, **kwargs: Any) -> None:
@@ -27,9 +26,9 @@ class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
         self._clip_norm = clip_norm
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> Any:
-        # Not in update_step: TensorFlow calls that with variables of its own, whose names are others.
+        # Not in update_step: TensorFlow calls it with its own variables, which have other names.
         variables = self._trainable_variables if trainable_variables is None else trainable_variables
-        if self._clip_norm:  # not by Keras' `global_clipnorm`, which would count and shorten the decay too
+        if self._clip_norm:  # not Keras' `global_clipnorm`, which would also clip the decay
             grads = clip_by_global_norm(grads, self._clip_norm)
         pairs = zip(grads, variables, strict=True)
         return super().apply([self._add_decay(*pair) for pair in pairs], trainable_variables)
@@ -41,18 +40,18 @@ class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
 
 
 def clip_by_global_norm(gradients: Sequence[Any], max_norm: float) -> list[Any]:
-    """Scales gradients down so that they are together no longer than `max_norm` (Pascanu et al. 2013, algorithm 1)."""
+    """Scales gradients down to a global norm of at most `max_norm` (Pascanu et al. 2013, algorithm 1)."""
     norm = ops.sqrt(sum(ops.sum(ops.square(gradient)) for gradient in gradients))
     scale = max_norm / ops.maximum(norm, max_norm)
     return [ops.multiply(gradient, scale) for gradient in gradients]
 
 
 class AdamW(EmaWarmUp, keras.optimizers.AdamW):
-    """Keras' AdamW; an average of the weights warms up."""
+    """Keras' AdamW with a warm-up of the weight average."""
 
 
 def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> keras.optimizers.Optimizer:
-    """The recipe's optimiser, built for the model's trainable variables."""
+    """Creates the recipe's optimizer, built for the model's trainable variables."""
     optimizer = OPTIMIZERS[recipe.optimizer](recipe, model, schedule)
     optimizer.build(model.trainable_variables)
     if recipe.schedule == "plateau":
@@ -61,7 +60,7 @@ def make_optimizer(recipe: Recipe, model: keras.Model, schedule: Schedule) -> ke
 
 
 def is_kernel(variable: keras.Variable) -> bool:
-    """Whether weight decay applies: kernels of convolutions and dense layers, not biases or normalisation."""
+    """Returns whether weight decay applies: to kernels of convolutions and dense layers, not to other variables."""
     return str(variable.name).endswith("kernel")
 
 
@@ -98,10 +97,10 @@ OPTIMIZERS: dict[str, Callable[[Recipe, keras.Model, Schedule], keras.optimizers
 
 
 def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
-    """The recipe's loss of (labels, logits), both float32 (n, classes).
+    """Returns the recipe's loss function of (labels, logits), both float32 (n, classes).
 
-    Label smoothing is not in it: the training batches have smoothed labels, so that the validation loss is the plain
-    one, which `monitor=loss` follows and `metrics.json` has.
+    It does not smooth labels. The training batches have smoothed labels, so that the validation loss, used by
+    `monitor=loss` and in `metrics.json`, is without smoothing.
     """
     if recipe.loss == "squared_error":
         return _squared_error
@@ -110,5 +109,5 @@ def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
 
 
 def _squared_error(labels: Any, logits: Any) -> Any:
-    """Mean over the classes of (probability - label)^2: the squared error of a network that ends in a softmax."""
+    """Returns the mean over the classes of (probability - label)^2, with probabilities from a softmax."""
     return ops.mean(ops.square(ops.softmax(logits) - labels), axis=-1)

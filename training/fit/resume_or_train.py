@@ -1,6 +1,6 @@
-"""Finds the last run of a command and resumes it, so that a job that is started again continues its own work.
+"""Finds the last run of a command and resumes it, so that a restarted job continues its work.
 
-A run is the command's own only if recipe, data, note and initial weights are all the same.
+A run belongs to the command only if recipe, data, note and initial weights are all the same.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from training.runs import run_folder
 from training.runs.run_folder import Run, lock_name
 
 ORIGIN_KEYS = ("folder", "digest", "skip_unreadable")
-"""Keys of the recorded origin that identify a folder's images."""
+"""Keys of a run's recorded `origin` that identify a folder's images."""
 
 
 def never_reuse(run: Run) -> None:
-    """The `reuse_reason` that reuses no finished run."""
+    """Returns None: a `reuse_reason` for commands that never reuse a finished run."""
 
 
 def resume_or_train(
@@ -40,8 +40,9 @@ def resume_or_train(
 ) -> Run:
     """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
 
-    `reuse_reason` decides about a last run that has finished: a text, which is logged, returns that run as it is, and
-    None trains a new one. Raises TrainingError, RetryLater while another process runs the same command.
+    `reuse_reason` is called if the last run has finished. If it returns a text, the text is logged and that run is
+    returned; if it returns None, a new run is trained. Raises TrainingError, and RetryLater while another process runs
+    the same command.
     """
     lock = lock_name(runs_dir, name or recipe.name) if distributed.is_main else nullcontext()
     with lock:
@@ -77,10 +78,10 @@ def _resume_or_train(
 def last_run(
     runs_dir: Path, name: str, recipe: Recipe, data_options: DataOptions, weights: Path | None = None
 ) -> Run | None:
-    """The last run of that name, finished or not, with this recipe, data, note and weights; None where there is none.
+    """Returns the last run with this name, recipe, data, note and weights, finished or not; None if there is none.
 
-    Images in a folder count as others once a file has come, gone, or another size. Raises TrainingError when they
-    are not there.
+    A folder's images differ if a file was added, removed or has another size. Raises TrainingError if the images are
+    missing.
     """
     candidates = [run for run in reversed(run_folder.all_runs(runs_dir, name)) if _has_recipe(run, recipe)]
     if not candidates:
@@ -102,7 +103,7 @@ def _requested_inputs(recipe: Recipe, data_options: DataOptions, weights: Path |
 
 
 def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
-    """Identifies a folder's images; empty for official files, of which there is one kind only."""
+    """Returns what identifies a folder's images; empty for official files, which are always the same."""
     if recipe.dataset in datasets.DATASETS:
         return {}
     _, listing = datasets.list_dataset(recipe.dataset, data_options.data_dir, data_options.folder)

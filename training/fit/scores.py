@@ -16,21 +16,21 @@ BATCH_SIZE = 256
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a network. `confusion[i][j]` counts images of class i that were called class j."""
+    """Scores of a network. `confusion[i][j]` counts images of class i that were classified as class j."""
 
     images: int
     accuracy: float
     loss: float
     confusion: list[list[int]]
     per_class_accuracy: list[float | None]
-    """None for a class without images."""
+    """Accuracy per class; None for a class without images."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Scores:
-    """Compares probabilities, (n, classes), with the right classes, (n,). The loss is the mean cross entropy."""
+    """Compares probabilities, (n, classes), with the true classes, (n,). The loss is the mean cross entropy."""
     count, classes = probabilities.shape
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
@@ -48,7 +48,7 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
 def evaluate_network(
     model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int, flip: bool = False
 ) -> Scores:
-    """Scores a Keras network that gives logits, on the images at `indices`.
+    """Scores a Keras network with logits as output on the images at `indices`.
 
     With `flip` the probabilities are the means over each image and its mirror image.
     """
@@ -61,12 +61,12 @@ def evaluate_network(
 
 
 def softmax(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Over the last axis, in double precision."""
+    """Returns the softmax over the last axis, in double precision."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
 
 def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """In double precision."""
+    """Returns the sigmoid, in double precision."""
     return 0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))

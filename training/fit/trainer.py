@@ -1,4 +1,4 @@
-"""One training run from start to end: data, network, epochs, the single evaluation on the test set, the run's files."""
+"""Executes a training run: data, network, epochs, the single evaluation on the test set, and the run's files."""
 
 import functools
 import json
@@ -48,7 +48,7 @@ def train(
     """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
 
     `log` prints lines for the user. A network of Keras' applications starts from the file `weights`, or else from
-    those that Keras downloads. All processes of a `distributed` training call this with the same arguments. Raises
+    weights that Keras downloads. All processes of a `distributed` training must use the same arguments. Raises
     TrainingError.
     """
     weights_info = initial_weights_info(recipe, weights)
@@ -60,7 +60,7 @@ def train(
     info = _run_info(recipe, dataset, model, data_options.note) | weights_info | {"distributed": distributed.describe()}
 
     def save_initial_weights(run: Run) -> None:
-        if weights_info:  # so that resuming needs neither the file nor the download again
+        if weights_info:  # so that resuming does not need the file or the download again
             checkpoint.save(run.checkpoint_path, model, TrainingProgress())
 
     def start() -> str:
@@ -79,10 +79,9 @@ def resume(
     tensorboard: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Run:
-    """Resumes an interrupted run from its last finished epoch, to the weights that it would have had uninterrupted.
+    """Resumes an interrupted run after its last finished epoch; the weights equal those of an uninterrupted run.
 
-    Raises TrainingError when the run has finished, has lost the weights that it started from, or another process
-    trains it.
+    Raises TrainingError if the run has finished, if its initial weights are missing, and if another process trains it.
     """
     _check_unfinished(run)
     recipe = run.recipe()
@@ -111,7 +110,7 @@ def _fit_and_save(context: TrainingContext, model: keras.Model) -> None:
 
 @contextmanager
 def _lock_unfinished(run: Run) -> Iterator[None]:
-    """Holds the run's lock. Another process may have finished the run while this one loaded its images."""
+    """Holds the run's lock and checks again: another process may have finished the run while this one loaded images."""
     with lock_run(run):
         _check_unfinished(run)
         yield
@@ -119,26 +118,24 @@ def _lock_unfinished(run: Run) -> Iterator[None]:
 
 def _check_unfinished(run: Run) -> None:
     has_lost_weights = "initial_weights" in run.info() and not run.checkpoint_path.exists()
-    if run.is_finished:  # checked second: the end of a run deletes its checkpoint
+    if run.is_finished:  # checked after the lookup of the checkpoint, which the end of a run deletes
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
     if has_lost_weights:
-        raise TrainingError(
-            f"{run.folder} has lost the weights that it started from (checkpoint.npz): start a new run."
-        )
+        raise TrainingError(f"The initial weights of {run.folder} are missing (checkpoint.npz): start a new run.")
 
 
 def _log_start(context: TrainingContext) -> None:
     context.log(f"run {context.run.folder}")
     if skipped := context.dataset.origin.get("skipped"):
-        context.log(f"images left out because they cannot be read: {len(skipped):,}, named in run.json")
+        context.log(f"unreadable images skipped: {len(skipped):,}, listed in run.json")
     if devices := context.distributed.describe():
         context.log(f"processes: {devices['processes']}, devices: {devices['devices']} ({devices['device']})")
         if dropped := len(context.splits.train) - context.distributed.shard.divisible_count(len(context.splits.train)):
-            context.log(f"images left out of each epoch, other ones every time, to share the rest evenly: {dropped}")
+            context.log(f"images dropped per epoch, different ones each time, to spread the rest evenly: {dropped}")
 
 
 def _averages(context: TrainingContext) -> AveragedWeights:
-    """The average of the weights; the main process estimates its batch statistics, on whole batches, for all."""
+    """Returns the averaged weights. The main process estimates their batch statistics, on whole batches, for all."""
     recipe, dataset = context.recipe, context.dataset
 
     @functools.cache
@@ -149,7 +146,7 @@ def _averages(context: TrainingContext) -> AveragedWeights:
         )
         network = fuse_batchnorm(build_network(recipe, dataset))
         if recipe.architecture.startswith(APPLICATION_PREFIX):
-            keras_applications.freeze(network, frozen=False)  # ImageNet's statistics stay
+            keras_applications.freeze(network, frozen=False)  # keeps the batch statistics from ImageNet
         return network, batches
 
     def estimate(weights: Arrays) -> str:
@@ -165,7 +162,7 @@ def _averages(context: TrainingContext) -> AveragedWeights:
 
 
 def _final_weights(model: keras.Model, progress: TrainingProgress, averages: AveragedWeights) -> Arrays:
-    """The weights that the run ends with."""
+    """Returns the weights that the run keeps."""
     if progress.best:
         return progress.best
     with averages.apply_to(model):
@@ -174,7 +171,7 @@ def _final_weights(model: keras.Model, progress: TrainingProgress, averages: Ave
 
 
 def _finalize_run(context: TrainingContext, weights: Arrays, progress: TrainingProgress) -> None:
-    """Writes the network without optimiser, so that loading it needs no code of ours, and the run's results."""
+    """Writes the run's results, and the network without optimizer, so that it loads without Convoy's code."""
     network = build_network(context.recipe, context.dataset)
     network.set_weights(weights)
     _write_results(context.run, context.dataset, context.splits, without_auxiliary_classifiers(network), progress)

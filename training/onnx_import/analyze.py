@@ -1,4 +1,4 @@
-"""Finds out what an imported graph takes and gives: from the file, from what the user states, and by running it."""
+"""Determines the input and output of an imported graph from the file, the user's statements, and test runs."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,12 +33,12 @@ from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface
 
 NOISE_IMAGES = 56
-"""Number of noise images in the generated sample, used where the user gives no images."""
+"""Number of noise images in the generated sample, which is used if the user provides no images."""
 
 
 @dataclass(frozen=True)
 class ForeignNetwork:
-    """The network with everything that its analysis has established."""
+    """The network with the results of its analysis."""
 
     path: Path
     options: ImportOptions
@@ -50,7 +50,7 @@ class ForeignNetwork:
     classes: ClassLabels
 
     def answers(self, *, is_optimized: bool) -> "_Answers":
-        """The network as the file itself computes it, for the parity check."""
+        """Returns the network as computed from the unmodified file, for the parity check."""
         if is_optimized:
             return _Answers(self.reference, self.interface)
         signature = self.interface.signature
@@ -60,7 +60,7 @@ class ForeignNetwork:
 
 @dataclass(frozen=True)
 class _Answers:
-    """The probabilities that a session of the file gives."""
+    """Adapts a session of the file to the interface of the parity check."""
 
     session: ReferenceSession
     interface: ModelInterface
@@ -70,13 +70,15 @@ class _Answers:
 
 
 def analyze(path: Path, options: ImportOptions, log: Log) -> ForeignNetwork:
-    """Opens and runs the file. Raises TrainingError for one that cannot be served, or not as the options say."""
+    """Opens and runs the file. Raises TrainingError if it cannot be served or contradicts the options."""
     try:
         return _analyze(path, options, log)
     except (TrainingError, OSError):
         raise
-    except Exception as error:  # onnx's tools raise whatever a damaged file runs into
-        raise TrainingError(f"{path} is damaged, or no graph that can be imported: {first_line(error)}") from error
+    except Exception as error:  # the type of the error depends on the damage
+        raise TrainingError(
+            f"{path} is damaged, or is not a graph that can be imported: {first_line(error)}"
+        ) from error
 
 
 def _analyze(path: Path, options: ImportOptions, log: Log) -> ForeignNetwork:
@@ -105,7 +107,7 @@ def _class_labels(path: Path, options: ImportOptions, metadata: FileMetadata, lo
     if options.labels is not None:
         return read_class_labels(options.labels)
     if metadata.labels is None:
-        raise TrainingError(f"{path} does not name its classes: give --labels FILE, one label a line.")
+        raise TrainingError(f"{path} does not name its classes: use --labels FILE, with one label per line.")
     labels = metadata.labels.labels
     log(f"{len(labels)} labels from {metadata.labels_from}: {', '.join(labels[:5])}{', ...' * (len(labels) > 5)}")
     return metadata.labels
@@ -118,13 +120,13 @@ def _check_scaling(options: ImportOptions, signature: InputSignature) -> None:
     if not all(std > 0 for std in options.std) or not options.scale > 0:
         raise TrainingError("--scale and --std must be positive.")
     if signature.dtype == "uint8" and not options.is_unscaled:
-        raise TrainingError("The network takes whole pixels, uint8: leave out --scale, --mean and --std.")
+        raise TrainingError("The network takes uint8 pixels: leave out --scale, --mean and --std.")
     if options.bgr and signature.channels != 3:
-        raise TrainingError("--channels bgr is for networks that take colour images.")
+        raise TrainingError("--channels bgr is for networks that take color images.")
 
 
 def generated_sample(model_input: Input) -> NDArray[np.uint8]:
-    """Images for where the user gives none: generated ones and noise, the same every time."""
+    """Returns generated images and noise, always the same, for imports without the user's images."""
     noise = np.random.default_rng(1).integers(0, 256, (NOISE_IMAGES, *model_input.shape), np.uint8)
     return np.concatenate([generated_images(model_input), noise])
 
@@ -138,7 +140,7 @@ def _detect_interface(
     reference: ReferenceSession,
     last_activation: str | None,
 ) -> ModelInterface:
-    """Detects by running the network whether it gives logits or probabilities, and in which shape and type."""
+    """Runs the network to detect the shape and type of its output, and whether it is logits or probabilities."""
     probe = ModelInterface(
         signature,
         output_name,
@@ -153,17 +155,17 @@ def _detect_interface(
     raw = reference.run(generated_sample(model_input), probe)
     sides = [size for size in raw.shape[1:] if size != 1] or [1]
     if len(sides) != 1:
-        raise TrainingError(f"{output_name!r} gives {raw.shape[1:]}, not one number per class.")
+        raise TrainingError(f"{output_name!r} has the shape {raw.shape[1:]} per image, not one number per class.")
     if is_index_output(raw):
         raise TrainingError(
-            f"{output_name!r} gives {raw.dtype} numbers, indices of classes and not a number for each: name another "
-            "output with --output, or export the network without its last step."
+            f"{output_name!r} outputs class indices ({raw.dtype}), not one number per class: choose another output "
+            "with --output, or export the network without its last step."
         )
     is_whole = is_quantized(path, output_name, raw)
     rows = raw.reshape(len(raw), -1).astype(np.float32)
     rows = rows / rows.sum(axis=1, keepdims=True) if is_whole else rows
     if not np.isfinite(rows).all():
-        raise TrainingError("The network answers with what is no number: are --scale, --mean and --std right?")
+        raise TrainingError("The network outputs NaN or infinity: check --scale, --mean and --std.")
     head = detect_head(rows, OutputOptions(options.output_kind, options.activation), last_activation)
     return ModelInterface(
         signature,
@@ -189,12 +191,12 @@ def _check_labels(options: ImportOptions, classes: ClassLabels, interface: Model
         return
     if interface.activation == "binary":
         raise TrainingError(
-            "The network gives one number per image, the probability of the second of 2 labels; "
+            "The network outputs one number per image, the probability of the second of 2 labels; "
             f"{options.labels or 'the file'} has {count}."
         )
     advice = ""
     if count == interface.classes - 1 and not options.drop_first:
-        advice = " Is the first class the background? Then say --drop-first-class."
+        advice = " If the first class is the background, use --drop-first-class."
     raise TrainingError(
-        f"{options.labels or 'The file'} has {count} labels; the network gives {interface.classes} classes.{advice}"
+        f"{options.labels or 'The file'} has {count} labels; the network has {interface.classes} classes.{advice}"
     )

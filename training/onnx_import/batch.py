@@ -1,7 +1,7 @@
-"""Gives a graph that was exported for a fixed batch any batch size.
+"""Converts a graph with a fixed batch size to any batch size.
 
-Constant shapes are changed where they hold the batch size. Where that does not suffice, a Scan runs the graph once per
-image, which is exact and slower.
+Constant shapes that contain the batch size are changed. If that does not suffice, a Scan runs the graph once per image,
+which is exact but slower.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ ADVICE = (
 
 
 def make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
-    """Changes reshapes whose first size is the fixed batch, so that it follows from the other sizes, or the input.
+    """Changes reshapes whose first size is the fixed batch, so that it is inferred from the other sizes or the input.
 
-    Whether that was right is for a check of the answers.
+    The caller must check the outputs, because the first size can equal the batch by coincidence.
     """
     graph = Graph(network)
     for node in network.graph.node:
@@ -28,14 +28,14 @@ def make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
             continue
         first = 0 if -1 in shape[1:] else -1
         node.input[1] = graph.add_constant(node.input[1], np.array([first, *shape[1:]], np.int64))
-        if attribute(node, "allowzero", 0):  # with it, 0 would be the size 0
+        if attribute(node, "allowzero", 0):  # with allowzero, 0 would mean the size 0
             node.attribute.remove(next(a for a in node.attribute if a.name == "allowzero"))
 
 
 def run_per_image(network: onnx.ModelProto, tensor: str, output: str, input_type: int) -> tuple[str, str]:
-    """Moves all nodes into a Scan over the first dimension of `tensor`, which has one image at a time in the graph.
+    """Moves all nodes into a Scan over the first dimension of `tensor`, so that the graph runs on one image at a time.
 
-    Returns the names of the input and output with any batch size. The initializers stay outside.
+    Returns the names of the input and output, which have any batch size. Initializers stay outside the Scan.
     """
     graph = network.graph
     batch, rows, image, row, axis = (f"{tensor}__{name}" for name in ("batch", "rows", "image", "row", "axis"))

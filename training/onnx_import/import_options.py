@@ -14,12 +14,12 @@ from training.onnx_import.reader import InputSignature, Layout, Size
 
 RESIZE_PATTERN = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?")
 FLAG_NAMES = {"bgr": "channels", "output_name": "output", "drop_first": "drop-first-class"}
-"""Flags of the fields of ImportOptions that have another name."""
+"""Names of the flags that differ from their field in ImportOptions."""
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user states about the network; None is read from the graph or its metadata."""
+    """The user's statements about the network. A field that is None is read from the graph or its metadata."""
 
     labels: Path | None = None
     layout: Layout | None = None
@@ -49,7 +49,7 @@ class ImportOptions:
 class CheckOptions:
     """Folders of images to check the network on: `labeled_images` for its accuracy, `images` of any class for parity.
 
-    `force` publishes a network that the check speaks against.
+    `force` publishes a network although the check found a problem.
     """
 
     labeled_images: Path | None = None
@@ -58,7 +58,7 @@ class CheckOptions:
 
 
 def import_command(path: Path, name: str, options: ImportOptions) -> str:
-    """The command that imports the file so, without any folder of this machine."""
+    """Returns the command that repeats the import, without folders of this machine."""
     arguments = ["convoy-train", "import", path.name, "--name", name]
     for field in fields(ImportOptions):
         value = getattr(options, field.name)
@@ -68,13 +68,13 @@ def import_command(path: Path, name: str, options: ImportOptions) -> str:
 
 
 def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple[Preprocessing, Size | None]:
-    """The preprocessing of images, and the size of the input where the user states one. Raises TrainingError."""
+    """Returns the preprocessing, and the input size if the user states one. Raises TrainingError."""
     rule = "torchvision" if signature.layout == "nchw" else "keras"
     fields_of_flags = resize_fields(options.like, options.interpolation, options.antialias, options.background)
     common = {"resize_rule": rule, **fields_of_flags}
     size = options.size or options.crop
     if options.size and options.crop and options.size != options.crop:
-        raise TrainingError("--size and --crop state different sizes of the network's input: leave one out.")
+        raise TrainingError("--size and --crop state different input sizes: leave one out.")
     if options.resize is None:
         return Preprocessing(**common).with_jpeg_scale(), size
     match = RESIZE_PATTERN.fullmatch(options.resize)
@@ -85,13 +85,13 @@ def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple
         )
     if match[1] == "squash":
         if options.crop is not None:
-            raise TrainingError("--crop cuts out of what --resize shorter:N leaves; squash:N leaves nothing to cut.")
+            raise TrainingError("--crop works only with --resize shorter:N; squash:N leaves nothing to crop.")
         return Preprocessing(**common).with_jpeg_scale(), (int(match[2]), int(match[3] or match[2]))
     shorter = int(match[2])
     stated = size or (shorter, shorter)
     needed_px = max(own or side for own, side in zip(signature.sides, stated, strict=True))
     if shorter < needed_px:
-        raise TrainingError(f"--resize shorter:{shorter} is too little: {needed_px} pixels are cut out of it.")
+        raise TrainingError(f"--resize shorter:{shorter} is too small: {needed_px} pixels are cropped from it.")
     return Preprocessing(resize="shorter", shorter=shorter, **common).with_jpeg_scale(), size
 
 

@@ -1,7 +1,7 @@
 """Implements `convoy-train import`: publishes an ONNX file from another tool as a version.
 
-The graph is wrapped to the service's interface and must compute the same as the file itself. The user's statements
-about its preprocessing can be checked on images of known class before anything is published.
+The graph gets the service's interface and must compute the same as the original file. The user's statements about the
+preprocessing can be checked on images of known classes before anything is published.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ from training.onnx_import.preprocessing_check import (
 from training.onnx_import.wrap import wrap_graph
 
 PROBE_IMAGES, MAX_PROBE_DIFFERENCE = 7, 1e-3
-"""Images and largest difference that decide whether a graph of a fixed batch could be changed to any."""
+"""Number of images and maximum difference for checking a graph whose fixed batch was made dynamic."""
 
 
 def import_network(
@@ -97,7 +97,7 @@ def _write_version(
         labels=network.classes.labels,
         activation=interface.activation,
         architecture=network.model.graph.name or network.path.stem,
-        source=Source(f"{network.path.name}, made elsewhere", None, network.classes.labels),
+        source=Source(f"{network.path.name}, from another tool", None, network.classes.labels),
         command=import_command(network.path, name, network.options),
         parity=parity,
         metrics=metrics,
@@ -106,20 +106,20 @@ def _write_version(
 
 
 def _write_graph(folder: Path, network: ForeignNetwork, log: Log) -> ServingPipeline:
-    """Writes the graph with the service's interface. Raises TrainingError when the service could not serve it."""
+    """Writes the graph with the service's interface. Raises TrainingError if the service could not serve it."""
     batch = network.interface.signature.batch
     try:
         pipeline = _wrap(folder, network, per_image=False)
         if batch is None or _answers_alike(pipeline, network):
             return pipeline
-        problem = f"{network.path} was exported for batches of {batch}, and gives other answers in larger ones"
+        problem = f"{network.path} was exported for batches of {batch} and gives wrong results for larger ones"
     except TrainingError as error:
         if batch is None:
             raise
-        problem = f"{network.path} was exported for batches of {batch}, which cannot be changed ({error})"
+        problem = f"{network.path} was exported for batches of {batch}, which could not be changed ({error})"
     if batch != 1:
         raise TrainingError(f"{problem}: {BATCH_ADVICE}.")
-    log(f"warning: {problem}. Images will be computed one at a time, which is slow; better {BATCH_ADVICE}")
+    log(f"warning: {problem}. Images will be computed one at a time, which is slow. For more speed, {BATCH_ADVICE}")
     return _wrap(folder, network, per_image=True)
 
 
@@ -131,22 +131,22 @@ def _wrap(folder: Path, network: ForeignNetwork, *, per_image: bool) -> ServingP
         pipeline.warm_up()
     except BrokenVersion as error:
         raise TrainingError(f"The service could not load the graph: {error.message}") from error
-    except Exception as error:  # onnx's tools raise whatever a graph runs into
+    except Exception as error:  # the type of the error depends on the graph
         raise TrainingError(
-            f"{network.path} cannot be wrapped to the service's interface: {first_line(error)}"
+            f"{network.path} cannot be adapted to the service's interface: {first_line(error)}"
         ) from error
     return pipeline
 
 
 def _answers_alike(pipeline: ServingPipeline, network: ForeignNetwork) -> bool:
-    """Whether the graph answers several images as the file does one by one."""
+    """Returns whether the graph's outputs for a batch equal the file's outputs for single images."""
     images = generated_sample(network.interface.input)[-PROBE_IMAGES:]
     actual, expected = pipeline.run(images, PROBE_IMAGES), network.reference.probabilities(images, network.interface)
     return bool(np.abs(actual - expected).max() <= MAX_PROBE_DIFFERENCE)
 
 
 def _parity_sample(check_options: CheckOptions, model_input: Input, preprocessing: Preprocessing) -> ParitySample:
-    """The images for the parity check: the user's, or generated ones."""
+    """Returns the images for the parity check: the user's, or generated ones."""
     folder = check_options.images or check_options.labeled_images
     if folder is not None:
         return sample_folder(folder, model_input, preprocessing)

@@ -1,4 +1,4 @@
-"""Labels and image size that popular tools leave in an ONNX file, or beside it: ultralytics, Hugging Face."""
+"""Reads labels and image size that ultralytics and Hugging Face store in an ONNX file or beside it."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """What was found, and where; None for what was not."""
+    """The metadata and its sources; None if missing."""
 
     labels: ClassLabels | None = None
     labels_from: str = ""
@@ -26,13 +26,15 @@ class FileMetadata:
 
 
 def read_metadata(path: Path, model: onnx.ModelProto, graph_labels: tuple[str, ...]) -> FileMetadata:
-    """Looks into the graph (`graph_labels`), the file's metadata, and Hugging Face's files beside it.
+    """Reads metadata from the graph (`graph_labels`), the ONNX file, and Hugging Face's files beside it.
 
-    Raises TrainingError for a network that its own metadata says is no classifier.
+    Raises TrainingError if the metadata states another task than classification.
     """
     values = {entry.key: entry.value for entry in model.metadata_props}
     if (task := values.get("task", "classify")) != "classify":
-        raise TrainingError(f"{path} is a network for the task {task!r}, by its metadata; a classifier is needed.")
+        raise TrainingError(
+            f"{path} is a network for the task {task!r}, according to its metadata; a classifier is needed."
+        )
     size = _parse_size(values.get("imgsz"))
     if graph_labels:
         return FileMetadata(ClassLabels(graph_labels), "the graph", size, "the file's metadata")
@@ -61,7 +63,7 @@ def _hugging_face_labels(config: dict[str, Any]) -> ClassLabels | None:
 
 
 def _parse_size(value: Any) -> Size | None:
-    """Height and width from "[224, 224]", {"size": 224} or {"size": {"height": 224, "width": 224}}."""
+    """Parses height and width from "[224, 224]", {"size": 224} or {"size": {"height": 224, "width": 224}}."""
     try:
         value = ast.literal_eval(value) if isinstance(value, str) else value
         value = value.get("crop_size", value.get("size")) if isinstance(value, dict) else value

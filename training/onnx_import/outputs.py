@@ -1,6 +1,6 @@
-"""Finds the scores among the outputs of an imported graph, and refuses outputs that are none.
+"""Finds the scores among the outputs of an imported graph, and rejects other outputs.
 
-scikit-learn, ML.NET and Custom Vision end their graphs in a label and a ZipMap, which turns scores into dictionaries.
+Graphs of scikit-learn, ML.NET and Custom Vision end in a label and a ZipMap, which converts scores to dictionaries.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from training.export.graph.editor import Graph
 INDEX_OPERATORS = ("ArgMax", "TopK")
 LABEL_OPERATORS = ("ArrayFeatureExtractor", "LabelEncoder", *INDEX_OPERATORS)
 MAX_QUANTIZED_SUM, MIN_QUANTIZED_SUM = 264.0, 240.0
-"""Probabilities as whole numbers of 1/255 or 1/256 sum to this, but for roundings of each class."""
+"""Sum of probabilities that are quantized to steps of 1/255 or 1/256, apart from rounding."""
 
 
 def unwrap_zip_maps(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Makes outputs of what ZipMaps take, and drops outputs of labels beside them; returns the labels in the graph."""
+    """Replaces ZipMaps by their inputs and drops the label outputs; returns the labels in the graph."""
     graph = Graph(model)
     labels: tuple[str, ...] = ()
     zip_maps = [node for node in graph.nodes if node.op_type == "ZipMap"]
@@ -37,24 +37,27 @@ def unwrap_zip_maps(model: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
-    """The output to serve, which must be named where there are several. Raises TrainingError."""
+    """Returns the output to serve. Raises TrainingError if there are several and `name` is None."""
     names: list[str] = [tensor.name for tensor in model.graph.output]
     if name is None and len(names) == 1:
         name = names[0]
     if name is None or name not in names:
         problem = f"has no output {name!r}" if name else f"has {len(names)} outputs"
-        raise TrainingError(f"{path} {problem}: say with --output which of {', '.join(names)} gives the classes.")
+        raise TrainingError(f"{path} {problem}: choose the one with the classes with --output: {', '.join(names)}.")
     operator = _last_operator(Graph(model), name)
     if operator in INDEX_OPERATORS:
         raise TrainingError(
-            f"{path} ends in {operator}: {name!r} gives indices or the best few classes. A number for each class is "
-            "needed: name another output with --output, or export the network without its last step."
+            f"{path} ends in {operator}: {name!r} contains indices or the top classes only, but one number per class "
+            "is needed. Choose another output with --output, or export the network without its last step."
         )
     return name
 
 
 def is_quantized(path: Path, name: str, raw: NDArray[Any]) -> bool:
-    """Whether an output holds probabilities as whole numbers from 0 to 255. Raises TrainingError for other integers."""
+    """Returns whether an output has probabilities as integers from 0 to 255.
+
+    Raises TrainingError for other integers.
+    """
     rows = raw.reshape(len(raw), -1).astype(np.float64)
     sums = rows.sum(axis=1)
     is_whole = bool((rows == np.rint(rows)).all())
@@ -63,20 +66,20 @@ def is_quantized(path: Path, name: str, raw: NDArray[Any]) -> bool:
         return True
     if raw.dtype.kind in "iub":
         raise TrainingError(
-            f"{path} gives whole numbers ({raw.dtype}) whose scale is not known. Export it with an output of floating "
-            "point: in TFLite, inference_output_type = tf.float32; in tf2onnx, --outputs with the tensor before the "
-            f"last quantization. Or name another output than {name!r} with --output."
+            f"{path} outputs integers ({raw.dtype}) of unknown scale. Export it with a floating-point output: in "
+            "TFLite, inference_output_type = tf.float32; in tf2onnx, --outputs with the tensor before the last "
+            f"quantization. Or choose another output than {name!r} with --output."
         )
     return False
 
 
 def is_index_output(raw: NDArray[Any]) -> bool:
-    """Whether an output holds indices: whole numbers of more than 8 bits."""
+    """Returns whether an output contains indices, that is, integers of more than 8 bits."""
     return raw.dtype.kind in "iu" and raw.dtype.itemsize > 1
 
 
 def dequantize_output(model: onnx.ModelProto, name: str) -> str:
-    """The name of the output in floating point, where its quantization is the graph's last step; else `name`."""
+    """Returns the floating-point tensor if quantization is the graph's last step, else `name`."""
     graph = Graph(model)
     node = graph.producer(name)
     while node is not None and node.op_type in ("Identity", "Cast", "Reshape", "Squeeze", "Flatten"):
@@ -100,7 +103,7 @@ def _labels_of(zip_map: onnx.NodeProto) -> tuple[str, ...]:
 
 
 def _is_label(graph: Graph, output: onnx.ValueInfoProto) -> bool:
-    """Whether an output names the best class, by text or number."""
+    """Returns whether an output is the label of the best class, as text or number."""
     is_number = output.type.tensor_type.elem_type in (TensorProto.STRING, TensorProto.INT64, TensorProto.INT32)
     return is_number or _last_operator(graph, output.name) in LABEL_OPERATORS
 

@@ -1,4 +1,4 @@
-"""Checks stated preprocessing on images of known class, and compares it with other common preprocessing."""
+"""Checks the stated preprocessing on images of known classes, and compares it with other common preprocessing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ TOP_K = 5
 MAX_PLAUSIBLE_INPUT = 256.0
 MAX_RANGE_IMAGES = 64
 MIN_KNOWN_IMAGES = 5
-"""Minimum number of images of known class for a rejection."""
+"""Minimum number of images of known classes for a rejection."""
 MIN_ACCURACY_GAIN = 0.1
 """Minimum gain in accuracy of another preprocessing for a rejection of the stated one."""
 COMMON_SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
@@ -32,12 +32,12 @@ COMMON_SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] =
     ),
     "--scale 1 --mean 123.68,116.779,103.939": (1.0, (123.68, 116.779, 103.939), (1.0,)),
 }
-"""How frameworks scale their pixels, as flags; the means of a channel in the order of RGB."""
+"""The pixel scalings of common frameworks, as flags. Means and deviations per channel are in RGB order."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The user's images with the graph's predictions. `true_classes` is -1 where the class is not known."""
+    """The user's images with the graph's predictions. `true_classes` is -1 if the class is unknown."""
 
     names: list[str]
     images: NDArray[np.uint8]
@@ -49,17 +49,17 @@ class CheckResult:
         return self.true_classes >= 0
 
     def accuracy(self, predictions: NDArray[np.floating]) -> float:
-        """Of the images of known class."""
+        """Returns the accuracy on the images of known classes."""
         return float((predictions[self.is_known].argmax(axis=1) == self.true_classes[self.is_known]).mean())
 
     def report_lines(self, classes: ClassLabels) -> Iterator[str]:
-        """Lines for the user: the accuracy, and the most confident predictions."""
+        """Yields lines for the user: the accuracy, and the most confident predictions."""
         if self.is_known.any():
             accuracy = self.accuracy(self.predictions)
             top = np.argsort(-self.predictions, axis=1)[self.is_known, :TOP_K]
             in_top = float((top == self.true_classes[self.is_known, None]).any(axis=1).mean())
             count = int(self.is_known.sum())
-            yield f"accuracy {accuracy:.1%}, among the first {TOP_K} {in_top:.1%}, over {count} images of known class"
+            yield f"accuracy {accuracy:.1%}, top-{TOP_K} accuracy {in_top:.1%}, over {count} images of known classes"
         else:
             yield "accuracy unknown: no folder or file is named after a class"
         for index in np.argsort(-self.predictions.max(axis=1), kind="stable")[:TOP_K]:
@@ -73,7 +73,8 @@ def true_classes_of(paths: list[Path], folder: Path, classes: ClassLabels) -> ND
 
 
 def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession, interface: ModelInterface) -> None:
-    """Raises TrainingError when the images contradict the stated preprocessing, and names a better one if any."""
+    """Raises TrainingError if the images contradict the stated preprocessing, and names a better one if there is
+    one."""
     count = int(check_result.is_known.sum())
     if count < MIN_KNOWN_IMAGES:
         return
@@ -83,33 +84,33 @@ def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession
     )
     if best_accuracy >= accuracy + max(MIN_ACCURACY_GAIN, 2 / count):
         raise TrainingError(
-            f"The network knows {accuracy:.1%} of the {count} images so, and {best_accuracy:.1%} with {flags}: nothing "
-            "was published. Say that, or --force."
+            f"The accuracy on the {count} images is {accuracy:.1%}, but {best_accuracy:.1%} with {flags}. Nothing was "
+            "published. Use these flags, or --force."
         )
     if accuracy * interface.classes <= 2:
         raise TrainingError(
-            f"The network knows {accuracy:.1%} of the {count} images, no more than chance: are the labels in its order,"
-            " and --scale, --mean, --std, --channels, --drop-first-class right? Nothing was published; --force does it."
+            f"The accuracy on the {count} images is {accuracy:.1%}, no better than chance. Nothing was published. "
+            "Check the order of the labels, --scale, --mean, --std, --channels and --drop-first-class, or use --force."
         )
 
 
 def implausible_inputs(
     model: onnx.ModelProto, options: ImportOptions, interface: ModelInterface, images: NDArray[np.uint8]
 ) -> Iterator[str]:
-    """Warnings for the user, where real or generated images become numbers that networks are hardly trained on."""
+    """Yields warnings for the user if the scaled images have values that are unusual for networks."""
     if interface.signature.dtype == "uint8":
         return
     values = images[:MAX_RANGE_IMAGES].astype(np.float32) * interface.factor + interface.offset
     low, high = float(values.min()), float(values.max())
-    hint = f"usual are {'; '.join(COMMON_SCALINGS)}"
+    hint = f"common scalings: {'; '.join(COMMON_SCALINGS)}"
     if options.is_unscaled and not _scales_itself(Graph(model), interface.signature.name):
-        yield f"warning: the network gets pixels as they are, {low:.0f} to {high:.0f}: {hint}"
+        yield f"warning: the network gets unscaled pixels, {low:.0f} to {high:.0f}; {hint}"
     elif max(-low, high) > MAX_PLAUSIBLE_INPUT and not options.is_unscaled:
-        yield f"warning: the network gets numbers from {low:.3g} to {high:.3g}; was --scale forgotten? {hint}"
+        yield f"warning: the network gets values from {low:.3g} to {high:.3g}; check --scale; {hint}"
 
 
 def _scales_itself(graph: Graph, tensor: str) -> bool:
-    """Whether a graph begins with arithmetic on its input, before any layer with weights."""
+    """Returns whether a graph starts with arithmetic on its input, before any layer with weights."""
     consumers = graph.consumers(tensor)
     while len(consumers) == 1 and consumers[0].op_type in ("Transpose", "Identity", "Cast", "Pad", "Reshape"):
         consumers = graph.consumers(consumers[0].output[0])
@@ -133,5 +134,5 @@ def _alternative_accuracies(
 
 
 def _reverse_channels(flags: str) -> str:
-    """The flags with means and deviations in the order of BGR."""
+    """Returns the flags with means and deviations in BGR order."""
     return " ".join(",".join(reversed(word.split(","))) for word in flags.split())

@@ -1,6 +1,6 @@
-"""Reads ONNX files from other tools, and rejects those that are no image classifiers.
+"""Reads ONNX files from other tools, and rejects those that are not image classifiers.
 
-It never runs a graph and does not change what one computes.
+It does not run graphs and does not change what they compute.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.UINT8: "uint8"}
 SUPPORTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-"""Domains of the operators that onnxruntime has."""
+"""Domains of the operators that onnxruntime supports."""
 SHAPE_OPERATORS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
-"""Operators that may stand behind an activation and do not change its values."""
+"""Operators that may follow an activation because they do not change its values."""
 TARGET_OPSET = 18
 MIN_OPSET = 13
 MAX_BYTES = 2**31 - 1
@@ -32,7 +32,7 @@ MAX_BYTES = 2**31 - 1
 
 @dataclass(frozen=True)
 class InputSignature:
-    """The tensor that a graph takes. `sides` are height and width, None where any will do; so with `batch`."""
+    """The input tensor of a graph. `sides` are height and width; a side or `batch` is None if it can have any size."""
 
     name: str
     dtype: str
@@ -42,24 +42,24 @@ class InputSignature:
     batch: int | None
 
     def input(self, size: Size | None) -> Input:
-        """The size of image; `size` stands in where the graph takes any. Raises TrainingError."""
+        """Returns the image size; `size` is used if the graph takes any. Raises TrainingError."""
         height, width = (own or side for own, side in zip(self.sides, size or (None, None), strict=True))
         if height is None or width is None:
-            raise TrainingError("The graph takes images of any size: say which, with --size 224 or --size 192x256.")
+            raise TrainingError("The graph takes images of any size: choose one with --size 224 or --size 192x256.")
         if size is not None and (height, width) != size:
             raise TrainingError(f"The graph takes {width}x{height} pixels (width x height), not {size[1]}x{size[0]}.")
         return Input(height=height, width=width, channels=self.channels)
 
 
 def open_graph(path: Path) -> onnx.ModelProto:
-    """The file with weights that it keeps elsewhere, at a supported opset. Raises TrainingError."""
+    """Reads a file with its external weights and converts it to a supported opset. Raises TrainingError."""
     model = _read(path)
     _check_operators(path, model)
     _check_inference_mode(path, model)
     sort_nodes(model.graph)
     initializers = {tensor.name for tensor in model.graph.initializer}
     for tensor in [tensor for tensor in model.graph.input if tensor.name in initializers]:
-        model.graph.input.remove(tensor)  # before IR version 4 they had to stand here too
+        model.graph.input.remove(tensor)  # before IR version 4, initializers had to be listed as inputs
     if model.ByteSize() > MAX_BYTES:
         raise TrainingError(f"{path} and its weights are larger than the 2 GB that one ONNX file can hold.")
     model.ir_version = max(model.ir_version, 8)
@@ -67,16 +67,18 @@ def open_graph(path: Path) -> onnx.ModelProto:
 
 
 def read_signature(path: Path, model: onnx.ModelProto, layout: Layout | None, dtype: str | None) -> InputSignature:
-    """What the graph takes; what the user states about it must agree. Raises TrainingError."""
+    """Returns the graph's input. Raises TrainingError if the user's statements contradict it."""
     if len(model.graph.input) != 1:
         names = ", ".join(tensor.name for tensor in model.graph.input) or "none"
-        raise TrainingError(f"{path} has {len(model.graph.input)} inputs ({names}); a classifier takes one, images.")
+        raise TrainingError(
+            f"{path} has {len(model.graph.input)} inputs ({names}); a classifier has one input, images."
+        )
     tensor = model.graph.input[0]
     shape = [d.dim_value if d.HasField("dim_value") else None for d in tensor.type.tensor_type.shape.dim]
     actual = DTYPES.get(tensor.type.tensor_type.elem_type)
     if actual is None or dtype not in (None, actual):
         name = TensorProto.DataType.Name(tensor.type.tensor_type.elem_type).lower()
-        expected = f"--dtype says {dtype}" if actual else f"{', '.join(DTYPES.values())} can be served"
+        expected = f"--dtype states {dtype}" if actual else f"only {', '.join(DTYPES.values())} can be served"
         raise TrainingError(f"{path} takes {actual or name} numbers; {expected}.")
     layout = _layout(path, shape, layout)
     batch, *rest = shape
@@ -85,7 +87,7 @@ def read_signature(path: Path, model: onnx.ModelProto, layout: Layout | None, dt
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Puts the nodes in an order in which each stands behind those that it reads, which onnxruntime does not need."""
+    """Sorts the nodes topologically. onnxruntime does not require it, but other tools do."""
     producers = {output: at for at, node in enumerate(graph.node) for output in node.output if output}
     needs = {
         at: {producers[tensor] for tensor in node_inputs(node) if tensor in producers}
@@ -94,7 +96,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     try:
         order = list(TopologicalSorter(needs).static_order())
     except CycleError:
-        return  # onnxruntime says so
+        return  # a cycle, which onnxruntime reports
     if any(before > at for at, befores in needs.items() for before in befores):
         nodes = [graph.node[at] for at in order]
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -103,7 +105,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def widen_to_float32(model: onnx.ModelProto) -> None:
-    """Makes float32 of all that is float16, exactly: processors compute so anyway; narrower is another variant."""
+    """Converts float16 to float32, which is exact. CPUs compute in float32 anyway."""
     graph = model.graph
     for value in [*graph.input, *graph.output, *graph.value_info]:
         if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
@@ -118,7 +120,7 @@ def widen_to_float32(model: onnx.ModelProto) -> None:
 
 
 def last_activation(model: onnx.ModelProto, output_name: str) -> str | None:
-    """The activation that an output ends in, None for another operator."""
+    """Returns the activation at the end of an output; None for another operator."""
     producers = {output: node for node in model.graph.node for output in node.output}
     node = producers.get(output_name)
     while node is not None and node.op_type in SHAPE_OPERATORS:
@@ -139,15 +141,17 @@ def _read(path: Path) -> onnx.ModelProto:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except TrainingError:
         raise
-    except Exception as error:  # protobuf's own
-        raise TrainingError(f"{path} is no ONNX file: it cannot be decoded as one.") from error
+    except Exception as error:  # protobuf's exception
+        raise TrainingError(f"{path} is not an ONNX file: it cannot be decoded.") from error
     if not model.graph.node or not model.graph.input:
-        raise TrainingError(f"{path} is no ONNX file: it holds no graph.")
+        raise TrainingError(f"{path} is not an ONNX file: it contains no graph.")
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:  # onnx raises one of its own, or the system's
+    except Exception as error:  # an exception of onnx or an OSError
         names = sorted(_external_files(model))
-        raise TrainingError(f"{path} keeps its weights in {', '.join(names)}: put that beside it, whole.") from error
+        raise TrainingError(
+            f"{path} stores its weights in {', '.join(names)}, which is missing or damaged beside it."
+        ) from error
     return model
 
 
@@ -157,20 +161,20 @@ def _external_files(model: onnx.ModelProto) -> set[str]:
 
 
 def _check_inference_mode(path: Path, model: onnx.ModelProto) -> None:
-    """Raises TrainingError for a graph whose answers depend on the other images of a batch, or on chance."""
+    """Raises TrainingError for a graph whose results are random or depend on the other images of a batch."""
     graph = Graph(model)
     for node in graph.nodes:
         is_dropout = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
         is_active_dropout = is_dropout and bool(np.any(graph.constant(node.input[2])))
         if is_active_dropout or (node.op_type == "BatchNormalization" and attribute(node, "training_mode", 0)):
             raise TrainingError(
-                f"{path} was exported as it trains ({node.op_type} in training mode): call model.eval() before "
+                f"{path} was exported in training mode ({node.op_type}): call model.eval() before "
                 "torch.onnx.export, without training=TrainingMode.TRAINING."
             )
         if node.op_type.startswith("DynamicQuantize"):
             raise TrainingError(
-                f"{path} is quantized dynamically ({node.op_type}), so that answers depend on the other images of a "
-                "batch: import the float32 file, and let convoy-train quantize make an int8 graph of it."
+                f"{path} is quantized dynamically ({node.op_type}), so its results depend on the other images of a "
+                "batch: import the float32 file, and create an int8 graph with convoy-train quantize."
             )
 
 
@@ -183,7 +187,9 @@ def _check_operators(path: Path, model: onnx.ModelProto) -> None:
         and (node.domain not in SUPPORTED_DOMAINS or (not node.domain and not onnx.defs.has(node.op_type)))
     }
     if unsupported:
-        raise TrainingError(f"{path} needs operators that onnxruntime does not have: {', '.join(sorted(unsupported))}.")
+        raise TrainingError(
+            f"{path} needs operators that onnxruntime does not support: {', '.join(sorted(unsupported))}."
+        )
 
 
 def _raise_old_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -192,10 +198,10 @@ def _raise_old_opset(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     try:
         return version_converter.convert_version(model, TARGET_OPSET)
-    except Exception as error:  # what a converter of one operator runs into
+    except Exception as error:  # the operators' converters raise different types
         raise TrainingError(
-            f"{path} is of opset {version} and cannot be brought to {TARGET_OPSET}: export it again with {MIN_OPSET} "
-            f"or newer ({first_line(error)})."
+            f"{path} has opset {version} and cannot be converted to {TARGET_OPSET}: export it again with opset "
+            f"{MIN_OPSET} or newer ({first_line(error)})."
         ) from error
 
 
@@ -211,7 +217,7 @@ def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layou
     if len(possible) == 1:
         return possible[0]
     if possible or None in sizes.values():
-        raise TrainingError(f"{path} takes {_format_shape(shape)}, which could be either layout: say --layout.")
+        raise TrainingError(f"{path} takes {_format_shape(shape)}, which could be either layout: use --layout.")
     advice = ""
     if 4 in sizes.values():
         advice = "; for RGBA, export the network with a step in front that adds the opaque fourth channel"
@@ -219,7 +225,7 @@ def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layou
 
 
 def _channels(model: onnx.ModelProto, stated: int | None) -> Channels:
-    """The channels of a graph that does not state them: those of its first convolution, else 3."""
+    """Returns the channels of a graph that does not state them: those of its first convolution, else 3."""
     if stated is not None:
         return 1 if stated == 1 else 3
     graph = Graph(model)

@@ -1,6 +1,6 @@
-"""Runs an imported network as it is in its file, with pixels prepared in NumPy: the reference of the parity check.
+"""Runs the unmodified file of an imported network, with preprocessing in NumPy, as the reference of the parity check.
 
-Twice: as onnxruntime would run it, and without its optimizations. The difference is the file's own error in float32.
+It can run with and without onnxruntime's optimizations. The difference estimates the file's error in float32, because
 onnxruntime cannot run networks in float64.
 """
 
@@ -21,7 +21,7 @@ DYNAMIC_BATCH_SIZE = 32
 
 
 class ReferenceSession:
-    """The file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
+    """A session of the file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
     def __init__(
         self,
@@ -32,9 +32,9 @@ class ReferenceSession:
         *,
         is_optimized: bool = True,
     ) -> None:
-        """Raises TrainingError when onnxruntime refuses the graph."""
+        """Raises TrainingError if onnxruntime cannot load the graph."""
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised as well
+        options.log_severity_level = 4  # errors are raised, so logging them is redundant
         if not is_optimized:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._path = path
@@ -43,11 +43,11 @@ class ReferenceSession:
         try:
             graph = model.SerializeToString()
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes share no public base
-            raise TrainingError(f"onnxruntime refuses {path}: {first_line(error).rstrip('.')}.") from error
+        except Exception as error:  # onnxruntime's exceptions have no common public base class
+            raise TrainingError(f"onnxruntime cannot load {path}: {first_line(error).rstrip('.')}.") from error
 
     def run(self, images: NDArray[Any], interface: ModelInterface) -> NDArray[Any]:
-        """The raw output of the graph, for pixels scaled and ordered as the interface says."""
+        """Returns the raw output of the graph for pixels that are scaled and ordered according to the interface."""
         pixels = images[..., ::-1] if interface.bgr else images
         if self._signature.dtype != "uint8":
             mean, std = np.array(interface.mean, np.float32), np.array(interface.std, np.float32)
@@ -57,7 +57,7 @@ class ReferenceSession:
         return self._run_batches(np.ascontiguousarray(pixels.astype(self._signature.dtype)))
 
     def probabilities(self, images: NDArray[Any], interface: ModelInterface) -> NDArray[np.float64]:
-        """Probabilities (n, classes), as the interface reads the graph's output."""
+        """Returns probabilities (n, classes), interpreting the output according to the interface."""
         rows = self.run(images, interface).reshape(len(images), -1).astype(np.float64)
         rows = rows[:, 1:] if interface.drop_first else rows
         if interface.activation == "softmax":
@@ -75,15 +75,15 @@ class ReferenceSession:
                 for start in range(0, len(padded), size)
             ]
         except Exception as error:
-            raise TrainingError(f"{self._path} fails on images: {first_line(error).rstrip('.')}.") from error
+            raise TrainingError(f"{self._path} failed to run: {first_line(error).rstrip('.')}.") from error
         if any(len(part) != len(padded[i * size : (i + 1) * size]) for i, part in enumerate(parts)):
             raise TrainingError(
-                f"{self._path} does not give one answer an image; is {self._output_name!r} the right output?"
+                f"{self._path} does not output one result per image; is {self._output_name!r} the right output?"
             )
         return np.concatenate(parts)[: len(pixels)]
 
 
 def _normalized(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities that sum to 1 again, without the class that was dropped."""
+    """Rescales probabilities to a sum of 1, after a class was dropped."""
     sums: NDArray[np.float64] = rows.sum(axis=1, keepdims=True)
     return rows / np.maximum(sums, 1e-12)

@@ -1,6 +1,6 @@
 """Wraps an imported graph to the service's interface: uint8 channels-last `image` in, `probabilities` out.
 
-Knows ONNX only. What is added in front is folded into the first convolution where that is exact.
+Knows ONNX only. The preprocessing is folded into the first convolution if that is exact.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ NETWORK_PREFIX = "net/"
 class ModelInterface:
     """The input and output of an imported network.
 
-    It takes (pixel * scale - mean) / std, `mean` and `std` one value or one a channel in the network's own order, which
-    is BGR where `bgr`. It gives `output_count` numbers per image, logits or probabilities.
+    The input is (pixel * scale - mean) / std. `mean` and `std` have one value, or one per channel in the network's own
+    order, which is BGR if `bgr` is set. The output has `output_count` numbers per image, logits or probabilities.
     """
 
     signature: InputSignature
@@ -35,16 +35,16 @@ class ModelInterface:
     is_logits: bool
     activation: Activation = "softmax"
     needs_cast: bool = False
-    """Whether what it gives is not float32."""
+    """Whether the output is not float32."""
     needs_reshape: bool = False
-    """Whether what it gives is not one row an image, but has sides of 1 besides."""
+    """Whether the output has additional dimensions of size 1."""
     bgr: bool = False
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     drop_first: bool = False
     is_quantized: bool = False
-    """Whether it gives probabilities as whole numbers, which sum to about 255."""
+    """Whether the output has probabilities as integers, which sum to about 255."""
 
     @property
     def classes(self) -> int:
@@ -64,12 +64,12 @@ class ModelInterface:
 
 
 def wrap_graph(model: onnx.ModelProto, interface: ModelInterface, *, per_image: bool = False) -> onnx.ModelProto:
-    """A new graph with the service's interface around an imported one; the batch may have any size.
+    """Returns a new graph with the service's interface around an imported graph, for any batch size.
 
-    With `per_image` the network runs once per image, because its own batch of 1 cannot be changed.
+    With `per_image` the network runs once per image, because its fixed batch size cannot be changed.
     """
     network = compose.add_prefix(model, NETWORK_PREFIX)
-    del network.graph.value_info[:]  # they state the old batch
+    del network.graph.value_info[:]  # they contain the old batch size
     first, last = NETWORK_PREFIX + interface.signature.name, NETWORK_PREFIX + interface.output_name
     is_kernel_reversed = interface.bgr and _reverse_first_kernel(Graph(network), first)
     if per_image:
@@ -98,7 +98,7 @@ def wrap_graph(model: onnx.ModelProto, interface: ModelInterface, *, per_image: 
 
 
 def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterator[onnx.NodeProto | TensorProto]:
-    """From `image` to what the network takes: numbers, scaling, order of channels, layout."""
+    """Yields the nodes from `image` to the network's input: type, scaling, channel order, layout."""
     last = IMAGE
     factor, offset = interface.factor, interface.offset
     if is_kernel_reversed:
@@ -120,7 +120,7 @@ def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterato
 
 
 def _output_nodes(interface: ModelInterface, last: str) -> Iterator[onnx.NodeProto | TensorProto]:
-    """From what the network gives to `probabilities`: one row an image, the first class gone, sums of 1."""
+    """Yields the nodes from the network's output to `probabilities`: shape, dropped class, activation, sum of 1."""
     if interface.needs_cast:
         yield helper.make_node("Cast", [last], ["given"], to=TensorProto.FLOAT)
         last = "given"
@@ -155,7 +155,7 @@ def _output_nodes(interface: ModelInterface, last: str) -> Iterator[onnx.NodePro
 def _rename_last_output(
     name: str, start: str, parts: list[onnx.NodeProto | TensorProto]
 ) -> list[onnx.NodeProto | TensorProto]:
-    """The same chain of nodes with the last one's output called `name`; at least one node."""
+    """Returns the chain of nodes with the last output renamed to `name`; adds an Identity if there is no node."""
     nodes = [part for part in parts if isinstance(part, onnx.NodeProto)]
     if not nodes:
         return [helper.make_node("Identity", [start], [name])]
@@ -173,7 +173,7 @@ def _drop_last_identities(graph: Graph) -> None:
 
 
 def _reverse_first_kernel(inner: Graph, tensor: str) -> bool:
-    """Reverses the input channels of the first convolution, where the network starts with one (after padding)."""
+    """Reverses the input channels of the first convolution; returns False if other nodes than padding precede it."""
     consumers = inner.consumers(tensor)
     while len(consumers) == 1 and consumers[0].op_type in ("Pad", "Transpose", "Identity"):
         consumers = inner.consumers(consumers[0].output[0])

@@ -1,4 +1,4 @@
-"""Recipes: all settings of a training run as data, found by name in `RECIPES`.
+"""Recipes: all settings of a training run as data, in `RECIPES` by name.
 
 Code that builds, loads or trains does not belong here: a recipe knows no Keras, no file and no data set.
 """
@@ -38,7 +38,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`, or the one for a network of that name. Raises TrainingError naming the nearest one."""
+    """Returns the recipe `name`, or the one for a network of that name. Raises TrainingError with a suggestion."""
     if name in RECIPES:
         return RECIPES[name]
     if name in own_images.ARCHITECTURE_NAMES:
@@ -49,5 +49,5 @@ def find_recipe(name: str) -> Recipe:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether `find_recipe` knows it."""
+    """Returns whether `find_recipe` knows the name."""
     return name in RECIPES or name in own_images.ARCHITECTURE_NAMES

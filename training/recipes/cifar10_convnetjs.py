@@ -1,15 +1,15 @@
 """ConvNetJS' demonstration on CIFAR-10 (Karpathy 2014): three convolutions, 22,466 parameters, trained in the browser.
 
-From its page: pixels / 255 - 0.5, mini-batches of 4, weight decay 1e-4, random shifts and mirrored images. It uses
-Adadelta, one image after the other for as long as the page is open, which is not here: Nesterov momentum and a
-one-cycle schedule (Smith and Topin 2017) take its place.
+From its page: pixels / 255 - 0.5, mini-batches of 4, weight decay 1e-4, random shifts and mirrored images. The page
+uses Adadelta without an end of training. This recipe uses Nesterov momentum and a one-cycle schedule (Smith and Topin
+2017) instead.
 """
 
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="cifar10-convnetjs",
-    about="ConvNetJS' small network on small photos of ten kinds, 22,466 parameters",
+    about="ConvNetJS' small network on small photos of ten classes, 22,466 parameters",
     dataset="cifar10",
     architecture="convnetjs",
     mean=(0.5,),

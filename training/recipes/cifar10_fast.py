@@ -1,15 +1,15 @@
-"""CIFAR-10 in a minute or two of one GPU: after David Page, "How to train your ResNet", 2018, at twice his epochs.
+"""ResNet-9 on CIFAR-10 in one to two minutes on one GPU, after David Page, "How to train your ResNet", 2018.
 
-Network, batch, momentum, weight decay, the peak of the rate after a fifth of the run, mirroring, crops out of padded
-images and the size of the hole are his, and so is label smoothing (his part 8). His hole lies wholly inside the image;
-this one may reach over its edge (DeVries and Taylor 2017). He trained for 24 epochs in float16.
+Network, batch size, momentum, weight decay, label smoothing, mirroring, random crops, cutout size and the peak of the
+rate after a fifth of the run are the source's. The source trains half as many epochs (24), in float16, and its cutout
+lies completely inside the image. Here it may reach over the edge (DeVries and Taylor 2017).
 """
 
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="cifar10-fast",
-    about="ResNet-9 on small photos of ten kinds, for one GPU (KERAS_BACKEND=jax), in a minute or two",
+    about="ResNet-9 on small photos of ten classes, for one GPU (KERAS_BACKEND=jax), in one to two minutes",
     dataset="cifar10",
     architecture="resnet9",
     mean=(0.4914, 0.4822, 0.4465),

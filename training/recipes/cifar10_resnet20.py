@@ -1,15 +1,15 @@
-"""ResNet-20 on CIFAR-10: He et al. 2015, section 4.2 (91.25 % in 182 epochs), shortened to what a CPU does in an hour.
+"""ResNet-20 on CIFAR-10: He et al. 2015, section 4.2 (91.25 % in 182 epochs), shortened to about an hour on a CPU.
 
-Batch size, crop and flip are the paper's; the crop's margins mirror the image instead of being black. The one-cycle
-schedule (Smith and Topin 2017, "Super-convergence"), Nesterov momentum and a weight decay of 5e-4 in place of 1e-4 make
-up for most of the epochs left out.
+Batch size, crop and flip are the paper's, but the margins of the crop mirror the image instead of being black. The
+one-cycle schedule (Smith and Topin 2017, "Super-convergence"), Nesterov momentum and a weight decay of 5e-4 instead of
+1e-4 compensate for most of the omitted epochs.
 """
 
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="cifar10-resnet20",
-    about="ResNet-20 on small photos of ten kinds, for a CPU",
+    about="ResNet-20 on small photos of ten classes, for a CPU",
     dataset="cifar10",
     architecture="cifar-resnet20",
     mean=(0.4914, 0.4822, 0.4465),

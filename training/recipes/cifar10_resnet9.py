@@ -1,15 +1,15 @@
-"""ResNet-9 on CIFAR-10 for a CPU: the network of `cifar10-fast` on TensorFlow, in a few hours of two cores.
+"""ResNet-9 on CIFAR-10 for a CPU: the network of `cifar10-fast` on TensorFlow, in a few hours on two cores.
 
-After David Page, "How to train your ResNet", 2018 (94.08 % after 24 epochs). Batches are a quarter of his, which a CPU
-computes as fast, and the rate is lower in proportion to their square root. The run is longer than his, so the cutout
-square is larger: 12 pixels in place of 8.
+After David Page, "How to train your ResNet", 2018 (94.08 % after 24 epochs). Batches are a quarter of the source's
+size, which is as fast on a CPU, and the rate is lower in proportion to the square root of the batch size. The run is
+longer, so the cutout square is larger: 12 pixels instead of 8.
 """
 
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="cifar10-resnet9",
-    about="ResNet-9 on small photos of ten kinds, for a CPU",
+    about="ResNet-9 on small photos of ten classes, for a CPU",
     dataset="cifar10",
     architecture="resnet9",
     mean=(0.4914, 0.4822, 0.4465),

@@ -1,6 +1,6 @@
-"""One's own few images, and a network that has seen ImageNet's million: first its new last layer learns, then all.
+"""Fine-tunes a network pretrained on ImageNet on a few own images: first only the new last layer, then all layers.
 
-After Keras' guide "Transfer learning & fine-tuning", with a cosine where that has a constant rate.
+After Keras' guide "Transfer learning & fine-tuning", with a cosine schedule instead of a constant rate.
 """
 
 from training.recipes.base import Recipe

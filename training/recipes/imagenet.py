@@ -1,9 +1,9 @@
-"""The recipes that won ImageNet, for any folder in its layout (train/<class>/*, val/<class>/*), given with --data.
+"""The recipes of ImageNet winners, for any folder in ImageNet's layout (train/<class>/*, val/<class>/*) with --data.
 
-Each value is its paper's unless a comment says otherwise. Common to all: the mean of ImageNet's training pixels is
-taken off each colour and nothing divides it, as in AlexNet's section 2, to which the others refer; random parts are
-squares cut out of images of 4:3, which ImageNet's mostly are. Their tests on ten or more crops are left out: an
-image is tested once, by its middle.
+Each value is the paper's unless a comment states otherwise. All recipes subtract the mean of ImageNet's training pixels
+per color and do not divide by a deviation, as in AlexNet's section 2, to which the other papers refer. Area shares of
+square crops assume images of 4:3, as most of ImageNet's are. The papers test on ten or more crops; here each image is
+tested once, on its center.
 """
 
 from training.recipes.base import Recipe
@@ -14,7 +14,8 @@ CROP_PX = 224
 
 
 def _crop_area(*shorter_px: int) -> tuple[float, float]:
-    """The share of a crop of 224x224 in an image of 4:3, scaled to the largest and smallest of these shorter sides."""
+    """Returns the area shares of a 224x224 crop of a 4:3 image with the largest and the smallest of the shorter
+    sides."""
     crop_areas = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
     return round(min(crop_areas), 3), round(max(crop_areas), 3)
 
@@ -69,10 +70,10 @@ VGG16 = Recipe(
     batch_size=256,
 )
 
-# Szegedy et al. 2014. Section 5: auxiliary classifiers count 0.3, dropout 0.4. Section 6: momentum 0.9, the rate falls
-# by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3, and Howard's
-# distortions of 2013 (brightness, contrast and colour by half). The paper gives no first rate, batch, weight decay and
-# length: those are of BVLC's GoogLeNet for Caffe.
+# Szegedy et al. 2014. Section 5: auxiliary classifiers with weight 0.3, dropout 0.4. Section 6: momentum 0.9, the rate
+# falls by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3, and Howard's
+# distortions of 2013 (brightness, contrast and colour by half). The paper does not state initial rate, batch size,
+# weight decay and number of epochs: these are from BVLC's GoogLeNet for Caffe.
 GOOGLENET_EPOCHS = 250
 GOOGLENET = Recipe(
     name="imagenet-googlenet",
@@ -94,7 +95,7 @@ GOOGLENET = Recipe(
     schedule="step",
     milestones=tuple(float(epoch) for epoch in range(8, GOOGLENET_EPOCHS, 8)),
     decay=0.96,
-    ema_decay=0.9999,  # the paper averages and does not say over how many steps
+    ema_decay=0.9999,  # the paper averages weights but does not state the decay
     epochs=GOOGLENET_EPOCHS,  # BVLC
     batch_size=32,  # BVLC
 )

@@ -1,13 +1,14 @@
-"""Imagenette from nothing, for a CPU: half of ResNet-18's width, and GoogLeNet with its two auxiliary classifiers.
+"""Recipes for Imagenette from random weights on a CPU: ResNet-18 of half the width, and GoogLeNet with auxiliary
+classifiers.
 
-GoogLeNet has no batch normalisation: with plain SGD it still guessed after 90 steps, when AdamW had begun to learn.
+GoogLeNet has no batch normalization. With plain SGD it was still at chance level after 90 steps, with AdamW it was not.
 """
 
 from training.recipes.base import Recipe
 
 RESNET18 = Recipe(
     name="imagenette-resnet18",
-    about="ResNet-18 of half the width on photos of ten kinds, for a CPU",
+    about="ResNet-18 of half the width on photos of ten classes, for a CPU",
     dataset="imagenette",
     architecture="resnet18",
     architecture_options={"width": 0.5, "zero_init_last_gamma": True},
@@ -31,7 +32,7 @@ RESNET18 = Recipe(
 
 GOOGLENET = Recipe(
     name="imagenette-googlenet",
-    about="GoogLeNet with its auxiliary classifiers on photos of ten kinds",
+    about="GoogLeNet with its auxiliary classifiers on photos of ten classes",
     dataset="imagenette",
     architecture="googlenet",
     architecture_options={"auxiliary": True},

@@ -1,8 +1,8 @@
-"""The network that lectures begin with: 784-500-500-10 on MNIST, mini-batches of 100, 20 epochs of SGD at 0.1.
+"""Multilayer perceptrons of a lecture: 784-500-500-10 on MNIST, mini-batches of 100, 20 epochs of SGD at 0.1.
 
-Lee, "Hello world of deep learning": once with the squared error and once with the cross entropy, sigmoid units in both;
-and once with dropout of 0.8 after both hidden layers, as printed there (0.5 is the habit today), and once without, both
-to be asked about digits with noise on them.
+Lee, "Hello world of deep learning". One pair compares squared error and cross entropy, with sigmoid units. The other
+pair compares dropout of 0.8 after both hidden layers, as printed there (0.5 is usual today), with no dropout, evaluated
+on digits with noise.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""A recipe for images of one's own with every network of the zoo: values that do well on some thousand photos.
+"""Recipes for the user's own images, one per architecture, with values that work well for a few thousand photos.
 
-Networks with batch normalisation bear a higher rate than those without. They start from nothing; a network that has
-seen ImageNet already (`fine-tune`) needs far fewer images.
+Networks with batch normalization tolerate a higher learning rate than others. All start from random weights; a network
+pretrained on ImageNet (`fine-tune`) needs far fewer images.
 """
 
 from typing import Any
@@ -12,12 +12,13 @@ from training.recipes.published_results import PUBLISHED_RESULTS
 ARCHITECTURE_NAMES = ("mlp", *PUBLISHED_RESULTS)
 GRAY_ARCHITECTURES = ("mlp", "lenet5")
 NATIVE_SIZE = (*GRAY_ARCHITECTURES, "convnetjs", "cifar-resnet", "resnet9")
-"""Made for smaller images than these."""
+"""Architectures for small images, which have no recipe here."""
 SIDE_PX = 128
 
 
 def recipe_for(architecture: str) -> Recipe:
-    """Trains one of `ARCHITECTURE_NAMES` on the images of `--data`; its name is the network's."""
+    """Returns a recipe that trains one of `ARCHITECTURE_NAMES` on the images of `--data`, named like the
+    architecture."""
     values = _GRAY_VALUES if architecture in GRAY_ARCHITECTURES else _COLOR_VALUES
     return Recipe(
         name=architecture,

@@ -1,22 +1,25 @@
-"""What the papers report of the networks: the year, and the top-5 error on ImageNet where there is one."""
+"""Results in the papers of the networks: the year, and the top-5 error on ImageNet if there is one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What a paper reports. `evaluation` names the networks and images of the error: contest entries are ensembles."""
+    """The result in a paper.
+
+    `evaluation` describes the networks and images of the error: contest entries are ensembles.
+    """
 
     year: int
     top5_error_percent: float | None = None
     evaluation: str = ""
     note: str = ""
-    """What to know of the printed figures, with {values_millions} for the sum of the rows at the published size."""
+    """A note on the published figures; {values_millions} is replaced by the sum of the rows at the published size."""
 
 
 _LECTURE_NOTE = (
-    "The slides that this table is known from print 24M values (93 MB) of memory for the forward pass; their rows, "
-    "like the ones above, add up to {values_millions:.1f}M."
+    "The slides with this table state 24M values (93 MB) of memory for the forward pass. Their rows, like those above, "
+    "add up to {values_millions:.1f}M."
 )
 _SINGLE_SCALE = "1 network at one scale, validation set"
 _MULTI_SCALE = "1 network at several scales, validation set"

@@ -1,4 +1,4 @@
-"""Recipes as text: settings that a user types, `recipe.json`, and values as cards and reports show them."""
+"""Converts recipes from and to text: settings of the command line, `recipe.json`, and values in cards and reports."""
 
 import dataclasses
 import typing
@@ -12,7 +12,7 @@ _UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 
 
 def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
-    """The recipe with values typed by a user, `{"epochs": "3", "architecture.activation": "relu"}`.
+    """Returns the recipe with settings from the command line, `{"epochs": "3", "architecture.activation": "relu"}`.
 
     Fewer epochs shorten the warm-up in proportion, unless it is set, too: a run that never leaves it learns little.
     Raises TrainingError for an unknown key (naming the nearest), and for a value that is not of the field's type.
@@ -31,9 +31,9 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 
 
 def with_application(application: str, recipe: Recipe) -> Recipe:
-    """The recipe with a network of Keras' applications, "keras:NAME", in place of its own and its pixels' form.
+    """Returns the recipe with a network of Keras' applications, "keras:NAME", and without normalization of its own.
 
-    Raises TrainingError for what is no such name.
+    Raises TrainingError for another name.
     """
     if not application.startswith(APPLICATION_PREFIX):
         raise TrainingError(f"--from {application}: write --from {APPLICATION_PREFIX}NAME, for example keras:ResNet50.")
@@ -41,12 +41,12 @@ def with_application(application: str, recipe: Recipe) -> Recipe:
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, for `recipe.json`."""
+    """Returns the recipe as plain values, for `recipe.json`."""
     return dataclasses.asdict(recipe)
 
 
 def from_json(values: Mapping[str, Any]) -> Recipe:
-    """The recipe that `to_json` wrote. Raises TrainingError for fields that this version of Convoy doesn't have."""
+    """Returns the recipe that `to_json` wrote. Raises TrainingError for fields that this version does not have."""
     field_names = {f.name for f in dataclasses.fields(Recipe)}
     if unknown := set(values) - field_names:
         raise TrainingError(f"The recipe has fields unknown to this version: {', '.join(sorted(unknown))}.")
@@ -59,7 +59,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
 
 
 def format_value(value: object) -> str:
-    """A value as `--set` takes it."""
+    """Formats a value in the form that `--set` accepts."""
     if isinstance(value, tuple):
         return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
     if isinstance(value, bool):
@@ -72,7 +72,7 @@ def format_value(value: object) -> str:
 def _field_type(key: str) -> Any:
     types = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if name not in _UNSETTABLE_FIELDS}
     if key not in types:
-        raise TrainingError(f"A recipe has no {key!r}: {suggestion(key, types)}")
+        raise TrainingError(f"A recipe has no field {key!r}: {suggestion(key, types)}")
     return types[key]
 
 
@@ -94,7 +94,7 @@ def _parse_value(key: str, text: str, kind: Any) -> Any:
 
 def _expected_text(kind: Any, choices: tuple[Any, ...]) -> str:
     if typing.get_origin(kind) is tuple:
-        return f"{'whole numbers' if choices[0] is int else 'numbers'} with commas between them"
+        return f"{'whole numbers' if choices[0] is int else 'numbers'} separated by commas"
     if typing.get_origin(kind) is Literal:
         return f"one of {', '.join(choices)}"
     if type(None) in choices:
@@ -112,7 +112,7 @@ def _list_to_tuple(value: Any) -> Any:
 
 
 def _parse_option(text: str) -> OptionValue:
-    """The value of a builder's option, whose type only the builder knows; "100,50" and "100," are tuples."""
+    """Parses an option of a builder, whose type only the builder knows. "100,50" and "100," become tuples."""
     if "," in text:
         return tuple(_parse_scalar(part) for part in text.split(",") if part.strip())
     return _parse_scalar(text)

@@ -1,4 +1,4 @@
-"""The list of recipes that a grid of settings makes of one: every combination once, in an order that stays."""
+"""Expands a recipe with a grid of settings: every combination once, in a stable order."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ Settings = Mapping[str, str]
 
 
 def combinations(grids: Sequence[str]) -> list[Settings]:
-    """Of `key=value,value,...`, or of `key=value;value` where values have commas themselves; the last varies fastest.
+    """Returns all combinations of grids `key=value,value,...`; the last grid varies fastest.
 
-    Keys are those of `--set`, `lr`, and the network's own options without `architecture.` before them. Raises
-    TrainingError for what is none, and for a key or a value given twice.
+    Values that contain commas are separated by semicolons. Keys are those of `--set`, `lr`, and the network's options
+    without the prefix `architecture.`. Raises TrainingError for an invalid grid, and for a key or a value that is given
+    twice.
     """
     axes: dict[str, list[str]] = {}
     for grid in grids:
@@ -26,7 +27,7 @@ def combinations(grids: Sequence[str]) -> list[Settings]:
             raise TrainingError(f"--grid {grid}: write --grid KEY=VALUE,VALUE.")
         name = _full_name(key.strip())
         if name in axes:
-            raise TrainingError(f"--grid names {name} twice: write all of its values in one.")
+            raise TrainingError(f"--grid names {name} twice: write all its values in one --grid.")
         if len(set(values)) < len(values):
             raise TrainingError(f"--grid {grid} has a value twice.")
         axes[name] = values
@@ -34,7 +35,7 @@ def combinations(grids: Sequence[str]) -> list[Settings]:
 
 
 def recipes_for(recipe: Recipe, settings: Sequence[Settings]) -> list[Recipe]:
-    """The recipe once with each of the settings. Raises TrainingError for values that are out of range."""
+    """Returns one recipe per settings. Raises TrainingError for values that are out of range."""
     return [with_settings(recipe, each) for each in settings]
 
 
@@ -43,7 +44,7 @@ def format_settings(settings: Settings) -> str:
 
 
 def _full_name(key: str) -> str:
-    """The key as `--set` has it; one of the network's own options is known by not looking like a field."""
+    """Returns the key in the form of `--set`. A key that is not a field is an option of the network."""
     names = {field.name for field in fields(Recipe)}
     if key in ALIASES or key in names or key.startswith(ARCHITECTURE_PREFIX):
         return ALIASES.get(key, key)

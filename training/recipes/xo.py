@@ -1,10 +1,10 @@
-"""Is it an X or an O: the toy network of introductions, which starts from three known features and learns the rest."""
+"""The X/O network on generated images. It starts from three known features and learns the rest."""
 
 from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="xo",
-    about="the X/O toy on generated images, 758 parameters, in seconds",
+    about="the X/O network on generated images, 758 parameters, in seconds",
     dataset="xo",
     architecture="xo",
     mean=(0.5,),

@@ -1,4 +1,4 @@
-"""All that a run needs to go on as if it had never stopped, in one file that is replaced whole after every epoch."""
+"""The checkpoint of a run: one file with everything that is needed to resume, replaced atomically after every epoch."""
 
 import json
 import zipfile
@@ -21,7 +21,7 @@ Arrays = list[NDArray[Any]]
 
 @dataclass
 class TrainingProgress:
-    """What a run has behind it: one row of history an epoch, and the best weights where the recipe keeps them."""
+    """The progress of a run: one row of history per epoch, and the best weights if the recipe keeps them."""
 
     history: list[HistoryRow] = field(default_factory=list)
     best: Arrays = field(default_factory=list)
@@ -33,7 +33,8 @@ class TrainingProgress:
 
 
 def save(path: Path, model: keras.Model, progress: TrainingProgress) -> None:
-    """Writes the model's variables (the state of its random layers too), its optimiser's and the progress."""
+    """Writes the variables of the model, including the state of random layers, those of its optimizer, and the
+    progress."""
     optimizer = model.optimizer.variables if model.compiled else []
     groups = {"model": _to_arrays(model.variables), "optimizer": _to_arrays(optimizer), "best": progress.best}
     arrays = {f"{group}/{index}": array for group, values in groups.items() for index, array in enumerate(values)}
@@ -42,9 +43,9 @@ def save(path: Path, model: keras.Model, progress: TrainingProgress) -> None:
 
 
 def restore(path: Path, model: keras.Model) -> TrainingProgress:
-    """Puts the saved state into a model and gives its progress; a run that saved nothing yet starts anew.
+    """Loads the saved state into a model and returns its progress, which is empty if nothing was saved.
 
-    Raises TrainingError when the file is damaged, or was written for another network.
+    Raises TrainingError if the file is damaged or belongs to another network.
     """
     if not path.exists():
         return TrainingProgress()
@@ -55,7 +56,7 @@ def restore(path: Path, model: keras.Model) -> TrainingProgress:
 
 
 def restore_optimizer(path: Path, model: keras.Model) -> None:
-    """Puts the saved state of the optimiser into that of a compiled model. Raises TrainingError as `restore` does."""
+    """Loads the saved state of the optimizer into a compiled model. Raises TrainingError as `restore` does."""
     with _open_npz(path) as archive:
         _assign(model.optimizer.variables, _read_group(archive, "optimizer"))
 
@@ -66,7 +67,7 @@ def _open_npz(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
         with path.open("rb") as file, np.load(file) as archive:
             yield archive
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise TrainingError(f"{path} cannot be resumed from: {error}. Start a new run.") from error
+        raise TrainingError(f"The run cannot be resumed from {path}: {error}. Start a new run.") from error
 
 
 def _to_arrays(variables: list[keras.Variable]) -> Arrays:
@@ -81,5 +82,5 @@ def _read_group(archive: np.lib.npyio.NpzFile, name: str) -> Arrays:
 def _assign(variables: list[keras.Variable], arrays: Arrays) -> None:
     for variable, array in zip(variables, arrays, strict=True):
         if variable.shape != array.shape:
-            raise ValueError(f"{variable.path} has shape {variable.shape}, the file has {array.shape}")
+            raise ValueError(f"{variable.path} has shape {variable.shape}, but the file has {array.shape}")
         variable.assign(array)

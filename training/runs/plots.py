@@ -14,7 +14,7 @@ MAX_CLASSES_WITH_TEXT = 20
 
 
 def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
-    """Loss and accuracy over the epochs, training and (where there is any) validation."""
+    """Plots loss and accuracy over the epochs, for training and, if available, validation."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for column, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -27,9 +27,9 @@ def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
 
 
 def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -> None:
-    """Loss and accuracy of several runs by name: of the validation images, or the training ones where there are none.
+    """Plots loss and accuracy of several runs by name, on validation images or, without validation, training images.
 
-    The losses of runs that were trained for different ones are drawn all the same; the accuracies tell more.
+    Losses are drawn even if the runs have different loss functions; compare the accuracies then.
     """
     figure = Figure(figsize=(11, 4 + 0.2 * len(histories)), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -44,7 +44,7 @@ def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
-    """Right classes down, answers across, shaded by the share of their row; with counts while they can be read."""
+    """Plots true classes as rows and predictions as columns, shaded by share of the row; with counts if they fit."""
     counts = np.asarray(confusion)
     row_fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(4 + 0.35 * len(labels), 16)

@@ -1,4 +1,4 @@
-"""The folder of a run: what its files are called, how one is found again, and that only one process writes to it."""
+"""The folder of a run: names of its files, search for existing runs, and a lock, so that only one process writes."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Run:
 
     @property
     def outcome_path(self) -> Path:
-        """What became of a retraining's run: it was published, or judged worse."""
+        """The result of a retraining: published or rejected."""
         return self.folder / "outcome.json"
 
     @property
@@ -65,12 +65,12 @@ class Run:
         return from_json(read_json(self.folder / RECIPE_FILE))
 
     def info(self) -> dict[str, Any]:
-        """What was known when the run started: data, labels, input, parameters, versions of libraries."""
+        """Returns the facts recorded at the start: data, labels, input, parameters, library versions."""
         info: dict[str, Any] = read_json(self.folder / "run.json")
         return info
 
     def record_machine(self) -> None:
-        """Adds this machine to `run.json`, with the first epoch that it trains; a resumed run can have several."""
+        """Adds this machine and its first epoch to `run.json`. A resumed run can have several machines."""
         first_epoch = 1 + (len(self.history()) if self.history_path.exists() else 0)
         machine = {"first_epoch": first_epoch, "processor": processor_name(), "cores": usable_cores()}
         info = self.info()
@@ -93,9 +93,9 @@ class Run:
 
 
 def check_run_name(name: str) -> None:
-    """Raises TrainingError for what cannot be a run's name; a model's may be the same ones."""
+    """Raises TrainingError for an invalid name of a run. The rules are those of model names."""
     if not MODEL_NAME.fullmatch(name):
-        raise TrainingError(f"{name!r} can't be the name of a run: use letters, digits, '.', '_' and '-', up to 64.")
+        raise TrainingError(f"{name!r} is not a valid run name: use up to 64 letters, digits, '.', '_' and '-'.")
 
 
 def start_run(
@@ -105,9 +105,9 @@ def start_run(
     name: str | None = None,
     write_extra: Callable[[Run], None] = lambda run: None,
 ) -> Run:
-    """Makes the folder of a new run, below `name` or else the recipe's, and writes what is known so far into it.
+    """Creates the folder of a new run below `name` (default: the recipe's name) and writes `run.json` into it.
 
-    `write_extra` adds what the run cannot go on without; `recipe.json` comes last and makes the folder a run.
+    `write_extra` adds other files that resuming needs. `recipe.json` is written last and marks the folder as a run.
     """
     run = Run(_new_folder(runs_dir / (name or recipe.name)))
     write_json(run.folder / "run.json", info)
@@ -117,14 +117,14 @@ def start_run(
 
 
 def open_run(folder: Path) -> Run:
-    """The run in `folder`. Raises TrainingError when there is none."""
+    """Opens the run in `folder`. Raises TrainingError if there is none."""
     if not (folder / RECIPE_FILE).is_file():
         raise TrainingError(f"{folder} is not the folder of a run: it has no {RECIPE_FILE}.")
     return Run(folder)
 
 
 def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
-    """The last run of that name, or of that recipe, that was interrupted. Raises TrainingError when there is none."""
+    """Returns the last interrupted run with that name or recipe. Raises TrainingError if there is none."""
     runs = unfinished_runs(runs_dir, name)
     if not runs:
         raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
@@ -132,25 +132,25 @@ def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
 
 
 def unfinished_runs(runs_dir: Path, name: str) -> list[Run]:
-    """The runs of that name, or of that recipe, that were interrupted, the oldest first."""
+    """Returns the interrupted runs with that name or recipe, the oldest first."""
     return [run for run in all_runs(runs_dir, name) if not run.is_finished]
 
 
 def all_runs(runs_dir: Path, name: str) -> list[Run]:
-    """The runs of that name, or of that recipe, the oldest first."""
+    """Returns the runs with that name or recipe, the oldest first."""
     return [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
 
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Holds the run's lock, which the system releases even from a killed process. Raises RetryLater when taken."""
+    """Holds the run's lock, which the system releases if the process is killed. Raises RetryLater if it is taken."""
     with _lock_folder(run.folder):
         yield
 
 
 @contextmanager
 def lock_name(runs_dir: Path, name: str) -> Iterator[None]:
-    """Holds the lock of all runs of that name: of two commands that find or start one only the first does."""
+    """Holds the lock of all runs with that name, so that two commands do not find or start the same run."""
     (runs_dir / name).mkdir(parents=True, exist_ok=True)
     with _lock_folder(runs_dir / name):
         yield
@@ -162,7 +162,7 @@ def _lock_folder(folder: Path) -> Iterator[None]:
         try:
             lock_exclusively(lock, wait=False)
         except BlockingIOError:
-            raise RetryLater(f"{folder} is being trained by another process; wait for it or stop it.") from None
+            raise RetryLater(f"{folder} is being trained by another process: wait for it, or stop it.") from None
         yield
 
 
@@ -176,12 +176,12 @@ def _new_folder(parent: Path) -> Path:
         except OSError as error:
             raise system_error(f"{parent} cannot hold a run: {error.strerror}.", error) from error
         return parent / (name + suffix)
-    raise RetryLater(f"{parent} has a thousand runs of this second; wait a little.")
+    raise RetryLater(f"{parent} has a thousand runs of this second: wait a moment and try again.")
 
 
 def _write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:
     with path.open("w", newline="") as file:
-        columns = dict.fromkeys(name for row in rows for name in row)  # a resumed run may record more than before
+        columns = dict.fromkeys(name for row in rows for name in row)  # a resumed run may record additional columns
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -1,6 +1,7 @@
-"""Event files for TensorBoard, written without it: TFRecords of protocol buffers, of which scalars need very little.
+"""Writes event files for TensorBoard without using it: scalars need only a small part of the format.
 
-The format: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto and summary.proto.
+The format is TFRecords of protocol buffers: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto
+and summary.proto.
 """
 
 import struct
@@ -19,17 +20,17 @@ TAGS = {
     "accuracy": "accuracy/training",
     "val_accuracy": "accuracy/validation",
 }
-"""Columns of the history that TensorBoard draws beside each other; every other column is a chart of its own."""
+"""Columns of the history that TensorBoard draws in one chart. Every other column has its own chart."""
 
 
 class EventFile:
-    """The event file of one run in `folder`, one step an epoch."""
+    """The event file of a run in `folder`, with one step per epoch."""
 
     def __init__(self, folder: Path, history: Sequence[HistoryRow]) -> None:
-        """Starts anew with the epochs that are behind the run, in place of what was written before it was resumed."""
+        """Starts a new file with the epochs in `history`, which replaces the files from before the run was resumed."""
         folder.mkdir(exist_ok=True)
         previous_files = list(folder.glob("events.out.tfevents.*"))
-        self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard goes on to the last in this order
+        self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard reads the last file in this order
         data = tfrecord(_version_event()) + b"".join(tfrecord(_scalar_event(row)) for row in history)
         atomic_write(self._path, lambda path: path.write_bytes(data))
         for path in previous_files:
@@ -37,7 +38,7 @@ class EventFile:
                 path.unlink(missing_ok=True)
 
     def append(self, row: HistoryRow) -> None:
-        """Adds an epoch. TensorBoard follows files that grow, so this one is not replaced."""
+        """Appends an epoch. TensorBoard follows growing files, so the file is not replaced."""
         try:
             with self._path.open("ab") as file:
                 file.write(tfrecord(_scalar_event(row)))
@@ -46,7 +47,7 @@ class EventFile:
 
 
 def tfrecord(data: bytes) -> bytes:
-    """A TFRecord: length, its checksum, the data, their checksum."""
+    """Returns a TFRecord: length, checksum of the length, data, checksum of the data."""
     length = struct.pack("<Q", len(data))
     return length + _masked_crc(length) + data + _masked_crc(data)
 
@@ -90,7 +91,7 @@ def _fixed32(number: int, value: float) -> bytes:
 
 
 def _crc_table() -> tuple[int, ...]:
-    """Of CRC-32C (Castagnoli), bits reversed."""
+    """Returns the table of CRC-32C (Castagnoli), bits reversed."""
     table = []
     for value in range(256):
         for _ in range(8):
@@ -103,7 +104,7 @@ CRC_TABLE = _crc_table()
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """TensorFlow rotates its checksums, as they would be weak where a record holds records."""
+    """Returns the CRC with TensorFlow's mask: a CRC over data that contains CRCs would be weak."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8

@@ -173,5 +173,5 @@ def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path)
     assert wait_for_exit(second)[0] == -signal.SIGKILL
     assert code == PeerLost.exit_code == 5, "so that a Job knows it from a mistake"
     assert last.startswith("Error: ")
-    assert "Process 1 of 2 has gone" in last or "Another process has gone" in last
+    assert "Process 1 of 2 has gone" in last or "Another process was lost" in last
     assert last.endswith("with --resume, in all processes.")

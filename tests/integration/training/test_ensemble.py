@@ -98,7 +98,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
     assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 images" in output
     assert manifest.preprocessing == CROPPED
     assert manifest.provenance.dataset == "folder"
-    assert "also those that it may have been trained on" in manifest.provenance.dataset_note
+    assert "which may include training images" in manifest.provenance.dataset_note
     assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
 
 
@@ -123,7 +123,7 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
     code, output = run(*PETS, "--data", "photos")
     assert (code, "over 60 images" in output) == (0, True), output
     note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
-    assert "also those that it may have been trained on" in note
+    assert "which may include training images" in note
 
 
 def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None
     write_image_folder(tmp_path / "photos", *COLORS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
-        ([], "The members were trained on a folder of images: name it with --data, or give --images FOLDER"),
+        ([], "The members were trained on a folder of images: name it with --data, or use --images FOLDER"),
         (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
@@ -179,8 +179,8 @@ def corrupt_graph(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_labels, "net/2 has other labels than net/1: members must agree"),
-        (change_preprocessing, "net/2 brings images to its input in another way"),
+        (change_labels, "net/2 has other labels than net/1. All members must agree"),
+        (change_preprocessing, "net/2 has another preprocessing"),
         (corrupt_graph, "has sha256"),
     ],
 )
@@ -194,12 +194,12 @@ def test_members_that_differ_are_refused(root: Path, change, message: str) -> No
 def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
     write_version(root, "small", 1, (8, 8, 1), 2)
     for words, message in (
-        (["models/net/1"], "has two members or more"),
+        (["models/net/1"], "needs at least two members"),
         (["models/net/1", "models"], "is not a version's folder"),
         (["models/net/1", "models/small/1"], "small/1 takes other images than net/1"),
         (
             ["models/small/1", "models/small/1"],
-            "name no common data set: give --dataset, --data FOLDER, or --images FOLDER",
+            "name no common data set: use --dataset or --data FOLDER, or --images FOLDER",
         ),
     ):
         code, output = run(*words, "--name", "together")

@@ -220,7 +220,7 @@ def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: 
 
 def test_what_onnx_cannot_express_is_named(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = save_model(network("softmax", AlwaysNoisy()), tmp_path)
-    message = r"no form of layer 'always_noisy' \(AlwaysNoisy\), which computes StatelessRandomNormalV2"
+    message = r"cannot express layer 'always_noisy' \(AlwaysNoisy\), which computes StatelessRandomNormalV2"
     with pytest.raises(TrainingError, match=message):
         publish(path, tmp_path / "models", labels=labels, images=photos)
     assert not (tmp_path / "models").exists()
@@ -230,13 +230,13 @@ def test_nothing_is_published_without_images_labels_or_room(
     run: Run, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     path, models = save_model(network(), tmp_path), tmp_path / "models"
-    with pytest.raises(TrainingError, match="needs real images: give --images FOLDER, or --dataset NAME"):
+    with pytest.raises(TrainingError, match="needs real images: use --images FOLDER or --dataset NAME"):
         publish(path, models, labels=labels)
-    with pytest.raises(TrainingError, match="have no names: give --labels FILE"):
+    with pytest.raises(TrainingError, match="have no names: use --labels FILE"):
         publish(path, models, images=photos)
-    with pytest.raises(TrainingError, match="--shorter 20 is too little: the network's 24 pixels"):
+    with pytest.raises(TrainingError, match="--shorter 20 is too small: 24 pixels"):
         publish(path, models, labels=labels, images=photos, shorter=20)
-    with pytest.raises(TrainingError, match="can't be a model's name"):
+    with pytest.raises(TrainingError, match="is not a valid model name"):
         publish(run.folder, models, name="my model")
     assert not models.exists()
 

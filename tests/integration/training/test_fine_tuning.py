@@ -94,7 +94,7 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
     _, first, one, second, averages, *others = lines
     assert (first, second) == ("epochs 1 to 1: the last layer learns", "epochs 2 to 3: all layers learn")
     assert one.startswith("epoch 1/3")
-    assert averages == "validated and kept are averages of the weights, 0.5 of themselves a step"
+    assert averages == "moving averages of the weights are validated and kept, with a decay of 0.5 per step"
     assert [line[:9] for line in others] == ["epoch 2/3", "epoch 3/3", "test accu"]
     rates = [row["learning_rate"] for row in run.history()]
     assert rates[:2] == pytest.approx([1e-3, 1e-2])
@@ -168,7 +168,7 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_oth
         trainer.train(recipe, tmp_path, stop, DataOptions(folder=folder), weights=tiny_base)
     interrupted_run = run_folder.latest_unfinished_run(tmp_path, recipe.name)
     interrupted_run.checkpoint_path.unlink()
-    with pytest.raises(TrainingError, match=r"has lost the weights that it started from .*start a new run"):
+    with pytest.raises(TrainingError, match=r"initial weights of .* are missing .*start a new run"):
         trainer.resume(interrupted_run, lambda line: None)
     assert not interrupted_run.is_finished
 

@@ -56,7 +56,7 @@ def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tm
     assert "mean over the image and its mirror image" in (flipped.path / "card.md").read_text()
     assert "mirror image" not in (plain.path / "card.md").read_text()
     assert any("computed twice" in note for note in describe.describe(str(flipped.path)).notes)
-    with pytest.raises(TrainingError, match="averages over mirror images by itself: leave --flip out"):
+    with pytest.raises(TrainingError, match="already averages over mirror images: leave out --flip"):
         list(evaluate.evaluate_source(flipped.path, "xo", DataOptions(), "float32", flip=True))
 
 

@@ -134,8 +134,8 @@ def test_an_input_without_any_size_needs_layout_and_size() -> None:
     version = import_version(model, *SCALED, "--layout", "nchw", "--size", f"{SIDE}x{SIDE + 4}")
     assert version.manifest.input.shape == (SIDE, SIDE + 4, 3)
     onnx.save(model, "net.onnx")
-    assert "could be either layout: say --layout" in run(*LABELED, *SCALED)[1]
-    assert "say which, with --size 224" in run(*LABELED, *SCALED, "--layout", "nchw")[1]
+    assert "could be either layout: use --layout" in run(*LABELED, *SCALED)[1]
+    assert "choose one with --size 224" in run(*LABELED, *SCALED, "--layout", "nchw")[1]
 
 
 def log_softmax() -> onnx.ModelProto:
@@ -146,14 +146,14 @@ def test_log_softmax_is_taken_for_logits_and_not_for_probabilities() -> None:
     version = import_version(log_softmax(), *SCALED)
     np.testing.assert_allclose(answers(version, random_images()), expected_rows(third_party_graph()), atol=1e-5)
     code, output = run(*LABELED, *SCALED, "--probabilities")
-    assert (code, "which are no probabilities: leave out --probabilities" in output) == (2, True)
+    assert (code, "so they are not probabilities: leave out --probabilities" in output) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("flags", "warning"),
     [
-        ([], "warning: the network gets pixels as they are, 0 to 255: usual are --scale 1; --scale 1/255;"),
-        (["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"], "to 1.14e+03; was --scale forgotten?"),
+        ([], "warning: the network gets unscaled pixels, 0 to 255; common scalings: --scale 1; --scale 1/255;"),
+        (["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"], "to 1.14e+03; check --scale;"),
         (SCALED, None),
         (["--mean", "123.68,116.779,103.939"], None),
     ],
@@ -271,11 +271,11 @@ def for_segmentation() -> onnx.ModelProto:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (with_argmax, "ends in ArgMax: 'last' gives indices or the best few classes"),
-        (with_unknown_integers, "gives whole numbers (uint8) whose scale is not known. Export it with an output"),
-        (in_training_mode, "was exported as it trains (Dropout in training mode): call model.eval()"),
-        (dynamically_quantized, "answers depend on the other images of a batch: import the float32 file"),
-        (for_segmentation, "for the task 'segment', by its metadata"),
+        (with_argmax, "ends in ArgMax: 'last' contains indices or the top classes only"),
+        (with_unknown_integers, "outputs integers (uint8) of unknown scale. Export it with a floating-point output"),
+        (in_training_mode, "was exported in training mode (Dropout): call model.eval()"),
+        (dynamically_quantized, "results depend on the other images of a batch: import the float32 file"),
+        (for_segmentation, "for the task 'segment', according to its metadata"),
         (lambda: third_party_graph(channels=4), "no dimension of 1 or 3 channels; for RGBA, export the network with"),
     ],
 )
@@ -291,7 +291,7 @@ def test_refusals_say_what_to_do(make: Callable[[], onnx.ModelProto], message: s
     [
         (b"PK\x03\x04 archive/data.pkl", "is a zip file: a .keras file goes to convoy-train export"),
         (b"\x80\x02 pickle", "is a file of PyTorch: load the network, and torch.onnx.export("),
-        (b"\x89HDF\r\n\x1a\n....", "is an HDF5 file of Keras: convoy-train export takes it"),
+        (b"\x89HDF\r\n\x1a\n....", "is a Keras HDF5 file: use convoy-train export"),
         (b"\x1c\0\0\0TFL3....", "is a TFLite file: python -m tf2onnx.convert --tflite FILE"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer and not the file itself"),
         (b"<!DOCTYPE html>", "is a web page: download the file itself"),

@@ -1,4 +1,4 @@
-"""Keras' applications are exported with what they want done to pixels folded in; no weights are downloaded here."""
+"""Keras' applications are exported including their pixel preprocessing; no weights are downloaded here."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
             "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or --from-keras-app",
         ),
         (["my.keras", "--from-keras-applications", "ResNet50"], "Name what to export"),
-        (["my.keras", "--weights", "w.h5"], "--weights goes with --from-keras-applications"),
+        (["my.keras", "--weights", "w.h5"], "--weights needs --from-keras-applications"),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "none.h5"],
             "none.h5 is not there: --weights needs a file of MobileNetV3Small's weights",

@@ -36,7 +36,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "photos" / "red" / "note.txt").write_text("not an image")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
     lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-unreadable", *TINY).splitlines()
-    assert lines[1] == "images left out because they cannot be read: 1, named in run.json"
+    assert lines[1] == "unreadable images skipped: 1, listed in run.json"
     assert "waiting for data" in lines[2]
     return root
 
@@ -92,7 +92,7 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     for source in (version, run.folder):
         lines = convoy_train("evaluate", source, "--data", root / "new").splitlines()
         assert lines[0].startswith("accuracy 1.0000 over 8 test images")
-        assert "also those that it may have been trained on" in lines[1]
+        assert "which may include training images" in lines[1]
         assert lines[2].split() == ["blue", "no", "images"]
     write_image_folder(root / "other", "red", count=1)
     (root / "other" / "red").rename(root / "other" / "purple")
@@ -141,8 +141,8 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
             ["run", "mlp", "--data", "photos", "--skip-unreadable", "--set", "validation=80"],
             "leave nothing of folder's 76",
         ),
-        (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' can't be the name of a run"),
-        (["run", "imagenette-resnet18"], "Imagenette is not downloaded by itself"),
+        (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' is not a valid run name"),
+        (["run", "imagenette-resnet18"], "Imagenette is not downloaded automatically"),
     ],
 )
 def test_mistakes_end_before_anything_is_written(

@@ -141,8 +141,7 @@ def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) ->
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
     assert (
-        "these are not the images of the published test accuracy, which stays; the new graphs are given none"
-        in log_lines
+        "these are not the images of the published test accuracy, so the new graphs get no test accuracy" in log_lines
     )
     assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in log_lines)
     card = (quantized / "card.md").read_text()
@@ -175,7 +174,7 @@ def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest
     words = ["quantize", "xo/1", "--data", "photos", "--even-if-slower", "--calibrate-on", "2000"]
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 2
-    assert "cannot be read: 10. Mend them, or add --skip-unreadable:\n" in refused.output
+    assert "cannot be read: 10. Repair them, or add --skip-unreadable:\n" in refused.output
     assert all(f"  O/{i}.png: " in refused.output for i in range(10))
     completed = CliRunner().invoke(main, [*words, "--skip-unreadable"])
     assert completed.exit_code == 0, completed.output
@@ -200,7 +199,7 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
 def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights())
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
-    with pytest.raises(TrainingError, match=r"int8 is not faster here: .* in place of .*--even-if-slower does it"):
+    with pytest.raises(TrainingError, match=r"int8 is not faster here: .* instead of .*Use --even-if-slower"):
         quantize.quantize(folder, QuantizeOptions(latency_duration_s=0.05), discard_log)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
@@ -211,7 +210,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         (["."], "is not a version's folder, such as models/mnist-lenet5/3"),
         (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
         (["xo/1", "--dataset", "folder"], "needs a folder of images"),
-        (["other/1"], "names no data set: give --dataset, or --data FOLDER"),
+        (["other/1"], "names no data set: use --dataset, or --data FOLDER"),
         (["other/1", "--dataset", "xo"], "other classes than the network: 2 in place of 4"),
     ],
 )

@@ -53,7 +53,7 @@ def test_its_images_can_be_seen(page: Elements) -> None:
 
 def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     test = run.metrics()["test"]
-    assert f"{test['accuracy']:.2%} of 300 test images right" in page.text
+    assert f"{test['accuracy']:.2%} of 300 test images correct" in page.text
     confusion = np.array(test["confusion"])
     wrong = int(confusion.sum() - confusion.trace())
     assert wrong > 0

@@ -40,7 +40,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(RECIPES, "xo", with_settings(XO, {"learning_rate": "1e-6"}))
     worse = convoy_train(tmp_path, *command, "1")
     assert worse.exit_code == 3, worse.output
-    assert "The published version stays" in worse.output
+    assert "The published version is kept" in worse.output
     forgiven = convoy_train(tmp_path, *command, "1", "--max-drop", "1")
     assert forgiven.exit_code == 0, forgiven.output
     published = {int(path.name): path for path in (tmp_path / "models/toy").iterdir()}

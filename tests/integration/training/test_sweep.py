@@ -73,7 +73,7 @@ def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monke
         patched.setattr("training.fit.trainer._finalize_run", interrupt)
         stopped = sweep("--index", "0")
     assert (stopped.exit_code, finished_runs()) == (130, {})
-    assert "The same command goes on." in stopped.output
+    assert "Run the same command again to resume." in stopped.output
 
     other = sweep("--index", "0", "--seed", "7")
     assert other.exit_code == 0

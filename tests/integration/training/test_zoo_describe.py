@@ -1,4 +1,4 @@
-"""convoy-train describe from the command line: what it prints, draws and refuses, and that nothing large is made."""
+"""`convoy-train describe`: output, plot and errors, and low memory use."""
 
 import json
 import subprocess
@@ -46,8 +46,8 @@ def test_xo_as_one_image(tmp_path: Path) -> None:
     [
         (["resnet-50"], "There is no network named 'resnet-50'; did you mean 'resnet50'?"),
         (["vgg-d", "--input", "16x16x3"], "vgg-d needs images of at least 32 pixels a side; 16x16 is too small."),
-        (["lenet5", "--input", "28x28"], "'28x28' is no input size"),
-        (["lenet5", "--maps", "x.png"], "--maps draws the lesson of the X/O network"),
+        (["lenet5", "--input", "28x28"], "'28x28' is not an input size"),
+        (["lenet5", "--maps", "x.png"], "--maps works only for the X/O network"),
         (["xo", "--kernels", "sobel_x"], "--kernels selects what --maps draws: add --maps FILE."),
         (["xo", "--maps", "nowhere/x.png"], "nowhere/x.png could not be written: No such file or directory."),
         (["models/nothing/1"], "models/nothing/1 is neither a version folder"),
@@ -61,7 +61,8 @@ def test_mistakes_are_told_in_one_sentence(arguments: list[str], error: str) -> 
 
 
 def test_the_largest_networks_take_no_memory() -> None:
-    """VGG-19 and ResNet-152 hold 780 MiB of weights; the process may not need a quarter of that beyond Keras."""
+    """VGG-19 and ResNet-152 have 780 MiB of weights; the process may use less than a quarter of that on top of
+    Keras."""
     code = (
         "import resource, sys, training.keras_setup, training.architectures, training.analysis.keras_costs\n"
         "from training.cli import main\n"

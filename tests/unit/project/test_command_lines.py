@@ -120,7 +120,7 @@ MISTAKES = {
     "convoy-train run nope": "there are",
     "convoy-train run mnist-lenet5 --epochs many": "is not a valid integer",
     "convoy-train run mnist-lenet5 --set epochs": "write --set epochs=VALUE",
-    "convoy-train run mnist-lenet5 --data-dir empty": "put the official files there",
+    "convoy-train run mnist-lenet5 --data-dir empty": "add the official files",
     "convoy-train run mnist-lenet5 --resume empty": "is not the folder of a run",
     "convoy-train sweep xo": "Missing option '--grid'",
     "convoy-train sweep xo --grid lr": "write --grid KEY=VALUE,VALUE",
@@ -133,12 +133,12 @@ MISTAKES = {
     "convoy-train evaluate models/linear/1": "give --dataset",
     "convoy-train compare empty": "is not the folder of a run",
     "convoy-train report empty": "is not the folder of a run",
-    "convoy-train export none --name x": "give the folder of a run, or a .keras file",
+    "convoy-train export none --name x": "Name the folder of a run, or a .keras file",
     "convoy-train export broken.keras --name x": "cannot be loaded as a Keras model",
     "convoy-train export broken.keras --name x --scale a": "is not a number",
-    "convoy-train import broken.onnx --name x --labels text.txt": "is no ONNX file",
+    "convoy-train import broken.onnx --name x --labels text.txt": "is not an ONNX file",
     "convoy-train quantize empty": "such as models/mnist-lenet5/3",
-    "convoy-train ensemble models/linear/1 --name x": "two members or more",
+    "convoy-train ensemble models/linear/1 --name x": "at least two members",
 }
 
 

@@ -1,6 +1,6 @@
-"""Data sets: a loader for each, found by name in `DATASETS`, and folders of images.
+"""Data sets: one loader each, in `DATASETS` by name, and folders of images.
 
-Shuffling, augmenting and batching do not belong here (`training.data`): a data set gives its images by index.
+A data set returns images by index. Shuffling, augmenting and batching belong to `training.data`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ DATASETS: dict[str, Callable[[Path | None], Dataset]] = {
     "xo": xo.load,
 }
 FOLDER = "folder"
-"""The data set of the user's own images."""
+"""Name of the data set of the user's own images."""
 LISTED_DATASETS: dict[str, tuple[str, Callable[[Path | None], FolderListing]]] = {
     "imagenette": (imagenette.TITLE, imagenette.list_files),
 }
@@ -37,15 +37,15 @@ def load(
 ) -> Dataset:
     """Loads the data set called `name` from `data_dir`, from CONVOY_DATA, or else by downloading it.
 
-    "folder" is the images in `folder`. `note` is what the user knows about these files ("a JPEG copy"); it goes
-    wherever a result goes. Raises TrainingError for an unknown name, and for files that are missing or damaged.
+    The data set "folder" contains the images in `folder`. `note` is the user's remark about the files ("a JPEG copy");
+    every result repeats it. Raises TrainingError for an unknown name, and for files that are missing or damaged.
     """
     if name in DATASETS:
         dataset = DATASETS[name](official_dir(data_dir))
     else:
         title, listing = list_dataset(name, data_dir, folder)
         if folder_options is None:
-            raise TrainingError(f"{name} has images of any size: nothing here says which is wanted.")
+            raise TrainingError(f"{name} has images of any size, and this command does not define an input size.")
         dataset = training_dataset(name, title, listing, folder_options, ImageCache(cache_limit_bytes()))
     dataset.check_labels()
     notes = [text for text in (note, dataset.note) if text]
@@ -60,9 +60,9 @@ def load_for_evaluation(
     input_spec: InputSpec,
     test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """The test set of a folder of images, for a network with these labels; all of them where it has none.
+    """Loads the test set of a folder of images, or all images if it has none, for a network with these labels.
 
-    `test_split` names the images that a run has held out where the folder has no test set. Raises TrainingError.
+    If the folder has no test set, `test_split` selects the test images of a run. Raises TrainingError.
     """
     title, listing = list_dataset(name, data_dir, folder, min_classes=1)
     return evaluation_dataset(name, title, listing, labels or listing.labels, input_spec, test_split)
@@ -71,7 +71,10 @@ def load_for_evaluation(
 def list_dataset(
     name: str, data_dir: Path | None, folder: Path | None, min_classes: int = 2
 ) -> tuple[str, FolderListing]:
-    """Title and files of a data set that is a folder of images of at least so many classes. Raises TrainingError."""
+    """Returns title and files of a data set of image files with at least `min_classes` classes.
+
+    Raises TrainingError.
+    """
     if name in LISTED_DATASETS:
         title, list_files = LISTED_DATASETS[name]
         return title, list_files(official_dir(data_dir))
@@ -80,5 +83,5 @@ def list_dataset(
             f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *LISTED_DATASETS])}."
         )
     if folder is None:
-        raise TrainingError("This needs a folder of images: name it with --data.")
+        raise TrainingError("This command needs a folder of images: name it with --data.")
     return f"Images of the folder {folder.resolve().name!r}", list_images(folder, min_classes)

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of training: labels, a training split and a test split. Knows no Keras."""
+"""The interface of data sets: labels, a training split and a test split. Knows no Keras."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ DEFAULT_PREPROCESSING = Preprocessing(jpeg_scale=True)
 
 
 class Split(Protocol):
-    """Images by index, all of one shape, with their labels."""
+    """Images of one shape, read by index, with their labels."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,32 +36,32 @@ class Split(Protocol):
         ...
 
     def read_crops(self, indices: NDArray[np.int64], boxes: Boxes, side_px: int | None = None) -> NDArray[np.uint8]:
-        """Of each of these images the part that `boxes` names, scaled to a square of `side_px` pixels or to `shape`.
+        """Returns the part of each image given by `boxes`, scaled to a square of `side_px` pixels, or to `shape`.
 
-        Threads may share it too.
+        May be called from several threads.
         """
         ...
 
     def encoded_image(self, index: int) -> bytes:
-        """One image as the bytes of an image file, as a client of the service would send it."""
+        """Returns one image as the bytes of an image file, as a client of the service sends it."""
         ...
 
     def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
-        """Those of these images that cannot be decoded: index -> file and reason, in one line."""
+        """Returns the images that cannot be decoded: index -> file and reason, in one line."""
         ...
 
     def without(self, indices: Sequence[int]) -> "Split":
-        """The split without these images."""
+        """Returns the split without these images."""
         ...
 
     def digest(self, indices: NDArray[np.int64]) -> str:
-        """SHA-256 of these images and their labels: of their pixels, or of the names and sizes of their files."""
+        """Returns the SHA-256 of the images and their labels, over pixels, or over names and sizes of files."""
         ...
 
 
 @dataclass(frozen=True)
 class ArraySplit:
-    """A split that lies in memory: `images` uint8 (images, height, width, channels), `labels` int64 (images,)."""
+    """A split in memory: `images` uint8 (images, height, width, channels), `labels` int64 (images,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -103,11 +103,11 @@ class ArraySplit:
 class Dataset:
     """Named classes with their images.
 
-    `note` is what a reader of a result must know about these files. `limitations` says in one sentence what a network
-    trained on such images cannot do. `preprocessing` turns an image file into one of these images. `origin` is what a
-    run records to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that
-    are left out because they cannot be read. `split_paths` names the training images where the validation and the
-    held-out ones are drawn by path, so that images which are added move no other; without, they are drawn by position.
+    `note` is a remark about the files that every result repeats. `limitations` states in one sentence what a network
+    trained on such images cannot do. `preprocessing` converts an image file to an input image. `origin` is recorded by
+    a run to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that are
+    skipped because they cannot be read. `split_paths` are the paths of the training images if validation and held-out
+    images are drawn by path, so that added images do not move others. If it is empty, they are drawn by position.
     """
 
     name: str
@@ -123,10 +123,10 @@ class Dataset:
     unreadable_test: tuple[int, ...] = ()
     split_paths: Sequence[str] = ()
     workers: int | None = None
-    """Threads that make its batches. None: one a core."""
+    """Threads that make batches. None: one per core."""
 
     def check_labels(self) -> None:
-        """Raises TrainingError for a label that names no class."""
+        """Raises TrainingError for a label without a class."""
         for split in (self.train, self.test):
             invalid = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
             if len(invalid):

@@ -1,5 +1,7 @@
-"""CIFAR-10: 50,000 + 10,000 photos of ten kinds of things, 32x32 RGB. Krizhevsky, "Learning multiple layers of
-features from tiny images", 2009; read from its "python version", whose pickles are opened without running their code.
+"""CIFAR-10: 50,000 training and 10,000 test photos of ten classes, 32x32 RGB.
+
+Krizhevsky, "Learning multiple layers of features from tiny images", 2009. The files are those of the "python version";
+its pickles are read without running code in them.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ TEST_FILES = ("test_batch",)
 IMAGES_PER_FILE = 10_000
 VALUES_PER_IMAGE = 3 * 32 * 32
 
-LIMITATIONS = "The photos have 32x32 pixels with one thing filling most of each; larger photos lose nearly all detail."
+LIMITATIONS = "The photos have 32x32 pixels and one object that fills most of it; larger photos lose nearly all detail."
 
 OFFICIAL_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -32,10 +34,10 @@ UNOFFICIAL_NOTE = "the files differ from the official ones (MD5), so the pixels 
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """Reads the six batch files from `data_dir/cifar-10-batches-py` or `data_dir`; without one, downloads via Keras.
+    """Reads the six batch files from `data_dir/cifar-10-batches-py` or `data_dir`, or downloads them through Keras.
 
-    A copy that differs from the official files is read as well, and noted. Raises TrainingError for a missing,
-    truncated or corrupt file, naming it and what was expected.
+    A copy that differs from the official files is also read, and `note` says so. Raises TrainingError for a missing,
+    truncated or corrupt file.
     """
     title = "CIFAR-10 photos"
     if data_dir is None:
@@ -60,12 +62,12 @@ def _read_batch(path: Path, md5_by_file: dict[str, str]) -> ArraySplit:
             file.seek(0)
             batch = _RestrictedUnpickler(file, encoding="bytes").load()
         pixels, labels = batch[b"data"], np.asarray(batch[b"labels"], np.int64)
-    except Exception as error:  # unpickling damaged bytes raises nearly anything
+    except Exception as error:  # unpickling damaged bytes can raise almost any exception
         raise TrainingError(f"{path} is truncated or corrupt ({error}): {expected}") from error
     if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (IMAGES_PER_FILE, VALUES_PER_IMAGE):
-        raise TrainingError(f"{path} holds something else: {expected}")
+        raise TrainingError(f"{path} has other contents: {expected}")
     if labels.shape != (IMAGES_PER_FILE,) or labels.min() < 0 or labels.max() >= len(LABELS):
-        raise TrainingError(f"{path} has labels that are not 0 to 9, one an image: {expected}")
+        raise TrainingError(f"{path} does not have one label from 0 to 9 per image: {expected}")
     return ArraySplit(np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
 
 
@@ -76,7 +78,7 @@ def _encode_latin1(text: str, encoding: str) -> bytes:
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Makes NumPy arrays and plain values only: a pickle may otherwise run any code."""
+    """Unpickles only NumPy arrays and plain values, because other pickles can run code."""
 
     ALLOWED = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -90,4 +92,4 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return self.ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs") from None
+            raise pickle.UnpicklingError(f"it uses {module}.{name}, which no data set needs") from None

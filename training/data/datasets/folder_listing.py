@@ -1,6 +1,6 @@
-"""Which image files a folder holds, and of which class each is, by the names of its folders. Opens no image.
+"""Lists the image files of a folder with their classes, which are the names of its subfolders. Opens no image.
 
-Two layouts: one folder of images a class; or, as ImageNet has it, `train` and `val` with such folders in each.
+There are two layouts: one folder of images per class, or, as in ImageNet, `train` and `val` with such folders.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ IGNORED_FILES = {"Thumbs.db", "desktop.ini"}
 
 @dataclass(frozen=True)
 class LabeledFiles:
-    """Image files, their paths relative to the data set's folder, with their classes, int64 (files,)."""
+    """Image files as paths relative to the data set's folder, with their classes, int64 (files,)."""
 
     paths: Sequence[str]
     classes: NDArray[np.int64]
@@ -36,7 +36,7 @@ class LabeledFiles:
 
 @dataclass(frozen=True)
 class FolderListing:
-    """The files of a folder. `test` is None where the folder has no `val`: then it is split off `train`."""
+    """The files of a folder. `test` is None if the folder has no `val`; the test set is then split off `train`."""
 
     folder: Path
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class FolderListing:
     test: LabeledFiles | None
 
     def digest(self) -> str:
-        """SHA-256 over the names and sizes of all files: other images, another digest."""
+        """The SHA-256 over names and sizes of all files."""
         sha256 = hashlib.sha256()
         for files in (self.train, self.test):
             for path in () if files is None else files.paths:
@@ -53,13 +53,13 @@ class FolderListing:
 
 
 def list_images(folder: Path, min_classes: int = 2) -> FolderListing:
-    """All files of a folder in one of the two layouts, the classes in the order of their folders' names.
+    """Lists a folder in one of the two layouts, with the classes in the order of their folders' names.
 
-    Labels are the folders' names, or what a `labels.txt` beside them says ("n01440764 tench", one folder a line).
-    Raises TrainingError for another layout and for less than `min_classes` classes.
+    Labels are the folders' names, or those in a `labels.txt` beside them, one folder per line ("n01440764 tench").
+    Raises TrainingError for another layout and for fewer than `min_classes` classes.
     """
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is no folder; expected is {LAYOUT}.")
+        raise TrainingError(f"{folder} is not a folder; expected: {LAYOUT}.")
     test = _find_test_folder(folder)
     if not (folder / TRAIN_FOLDER).is_dir() or not (test or _subfolder_names(folder) == [TRAIN_FOLDER]):
         return _with_labels_file(FolderListing(folder, *_list_classes(folder, "", min_classes), None))
@@ -70,7 +70,7 @@ def list_images(folder: Path, min_classes: int = 2) -> FolderListing:
 
 
 def _find_test_folder(folder: Path) -> str | None:
-    """Which folder holds the test set, where all there is are `train` and its like."""
+    """Returns the name of the test set's folder if `folder` has the layout of ImageNet, else None."""
     names = _subfolder_names(folder)
     if not set(names) <= {TRAIN_FOLDER, *TEST_FOLDERS}:
         return None
@@ -89,7 +89,9 @@ def _list_classes(folder: Path, part: str, min_classes: int) -> tuple[tuple[str,
     names = _subfolder_names(folder / part)
     if len(names) < min_classes:
         class_count = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(f"{folder / part} has {class_count} of at least {min_classes} folders of images: {LAYOUT}.")
+        raise TrainingError(
+            f"{folder / part} has {class_count} folders of images; at least {min_classes} are needed: {LAYOUT}."
+        )
     files_by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, files_by_class, strict=True) if not files]:
         raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")

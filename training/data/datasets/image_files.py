@@ -1,6 +1,6 @@
-"""Image files as the service will see them, and parts of images: one place for all that reads pixels in training.
+"""Reads, crops and resizes images for training.
 
-Decoding and the form of evaluation images are the service's own functions, so that train and serve agree.
+Images to evaluate are decoded and preprocessed by the service's functions, so that training and serving agree.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,32 +24,32 @@ LIMITS = DecodeLimits(MAX_PIXELS)
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of an image, in its pixels."""
+"""Left, top, right and bottom of a part of an image, in pixels."""
 Boxes = Callable[[int, int, int], Box]
-"""The part of the i-th image of a batch, from i, the image's width and its height."""
+"""Maps the index of an image in its batch, its width and its height to the part to use."""
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What images become before a network sees them: their size, and how they are brought to it."""
+    """The input of a network: image size and preprocessing."""
 
     input: Input
     preprocessing: Preprocessing
 
 
 def prepare_image_file(encoded: bytes, model_input: Input, preprocessing: Preprocessing) -> Pixels:
-    """One image file as a graph's input, uint8 (height, width, channels). Raises BadImage and its kin."""
+    """Converts an image file to a graph's input, uint8 (height, width, channels). Raises the decoder's errors."""
     return read_model_input(encoded, model_input, preprocessing, LIMITS)
 
 
 def read_prepared_file(path: Path, model_input: Input, preprocessing: Preprocessing) -> Pixels:
-    """The same of a file by its path. Raises TrainingError naming the file."""
+    """Reads and converts an image file like `prepare_image_file`. Raises TrainingError that names the file."""
     with _naming(path):
         return prepare_image_file(path.read_bytes(), model_input, preprocessing)
 
 
 def read_image_file(path: Path, channels: int, background: int) -> Pixels:
-    """All pixels of an image file. Raises TrainingError naming the file."""
+    """Decodes all pixels of an image file. Raises TrainingError that names the file."""
     with _naming(path):
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
 
@@ -61,24 +61,24 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except ConvoyError as error:
-        raise TrainingError(f"{path} is no usable image: {error.message}") from error
+        raise TrainingError(f"{path} is not a usable image: {error.message}") from error
 
 
 def crop_and_resize(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
-    """A part of an image, uint8 (any, any, 1 or 3), scaled to (height, width, same); antialiased where it shrinks."""
+    """Scales a part of an image, uint8 (any, any, 1 or 3), to (height, width, same); antialiased if it shrinks."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     resized = image.resize((width, height), Image.Resampling.BILINEAR, box)
     return np.asarray(resized).reshape(height, width, pixels.shape[2])
 
 
 def resize_images(images: Pixels, side_px: int) -> Pixels:
-    """Images, uint8 (n, height, width, 1 or 3), as squares of `side_px` pixels; antialiased where they shrink."""
+    """Scales images, uint8 (n, height, width, 1 or 3), to squares of `side_px` pixels; antialiased if they shrink."""
     _, height, width, _ = images.shape
     return np.stack([crop_and_resize(image, (0, 0, width, height), side_px, side_px) for image in images])
 
 
 def shrink_to_shorter_side(pixels: Pixels, shorter: int) -> Pixels:
-    """The whole image with its shorter side scaled down to `shorter` pixels; a smaller one as it is."""
+    """Scales an image down to a shorter side of `shorter` pixels. Smaller images stay as they are."""
     height, width, _ = pixels.shape
     scale = shorter / min(height, width)
     if scale >= 1:

@@ -1,7 +1,7 @@
-"""Images in a folder of class folders: any number, sizes and formats, decoded when they are asked for.
+"""Images in a folder of class folders, in any number, size and format, decoded on demand.
 
-What a network is evaluated on comes through the service's decoding and preprocessing; what it trains on in random
-parts is cut from the same decoded images, first scaled down where they are far larger than the network's input.
+Evaluation images go through the service's decoding and preprocessing. Random parts for training are cut from the same
+decoded images, which are first scaled down if they are far larger than the network's input.
 """
 
 import base64
@@ -37,22 +37,22 @@ from training.data.datasets.memory_cache import ImageCache
 from training.errors import TrainingError, system_error
 
 MIN_CACHED_SCALE = 2
-"""Random parts are cut from images reduced to so many times the input's longer side (on their shorter one), or more
-where the smallest parts need more: a part of a hundredth of the area has a tenth of the side."""
+"""Before random parts are cut, the shorter side of an image is reduced to this multiple of the input's longer side, or
+to more if the smallest parts need it: a part with 1 % of the area has 10 % of the side."""
 MAX_FUTURES = 1000
 FINGERPRINT_BYTES = 4
 MAX_FINGERPRINTS = 100_000
-"""Test images of a folder that a manifest has room for."""
+"""Maximum number of test images whose fingerprints a manifest stores."""
 
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """The input that a folder's images become, and the test set of a folder that has none by itself.
+    """The input for a folder's images, and the test set of a folder without `val`.
 
-    The test set is `test_files` where an earlier run has recorded them, else about `test_share` of each class, chosen
-    by `seed`. `split_by_path` is whether the validation and held-out images are drawn by path.
+    The test set is `test_files` if an earlier run recorded them, else about `test_share` of each class, drawn by
+    `seed`. With `split_by_path`, validation and held-out images are drawn by path.
     """
 
     input_spec: InputSpec
@@ -60,20 +60,20 @@ class FolderOptions:
     seed: int
     test_files: Sequence[str] | None = None
     min_crop_area: float = 1.0
-    """Share of the area of the smallest random parts that will be cut from the images."""
+    """Smallest area share of the random parts that are cut from the images."""
     split_by_path: bool = False
 
 
 @dataclass(frozen=True)
 class TestSplitSpec:
-    """The arguments of `split_test_files` with which a run drew its test images."""
+    """The arguments with which a run called `split_test_files`."""
 
     test_share: float
     seed: int
 
 
 class FolderSplit:
-    """Image files with their classes. The cache changes nothing but how long a second look takes."""
+    """Image files with their classes. The cache only makes repeated reads faster."""
 
     def __init__(
         self,
@@ -176,12 +176,13 @@ def _naming(path: str) -> Iterator[None]:
 
 
 def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:
-    """Two parts of the files: without, and with, about that share of every class, drawn by `seed`.
+    """Splits files into training and test files, with about `test_share` of each class in the latter, drawn by `seed`.
 
-    Each image is drawn by itself, by its path, so that images that are added move no other: what a network has
-    learnt is no test image of the next one. Hence a class meets the share give or take sqrt(n * share * (1 - share))
-    images, 4 of 100 for a fifth. Of a class with several images the lowest draw is in the second part and the
-    highest in the first, whatever the share (only there may a new image move another); a single one is in the first.
+    Each image is drawn independently, by its path. Added images therefore do not move others: an image that a network
+    was trained on never becomes a test image of the next network. The size of a class's test part has a standard
+    deviation of sqrt(n * share * (1 - share)) images, 4 for 100 images and a share of 0.2. In a class with several
+    images, the lowest draw is always a test file and the highest always a training file; only these two can be moved by
+    a new image. The file of a class with one image is a training file.
     """
     fractions = np.array([path_fraction(path, f"{seed}") for path in files.paths])
     is_test = fractions < test_share
@@ -193,15 +194,15 @@ def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple
 
 
 def path_fraction(path: str, stream: str) -> float:
-    """A number in 0..1 that follows from the path and the stream's name alone, whatever other files there are."""
+    """Returns a pseudorandom number in 0..1 that depends only on the path and the stream's name."""
     digest = hashlib.sha256(f"{stream}\0".encode() + os.fsencode(path)).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
 def fingerprints(folder: Path, paths: Sequence[str]) -> str | None:
-    """Base64 of a few bytes per file, from its path and size, sorted; None for more than MAX_FINGERPRINTS files.
+    """Returns base64 of a few sorted bytes per file, from path and size; None for more than MAX_FINGERPRINTS files.
 
-    They find out whether all of these files are still there, without their names.
+    They show whether all files still exist, without storing their names.
     """
     if len(paths) > MAX_FINGERPRINTS:
         return None
@@ -209,7 +210,7 @@ def fingerprints(folder: Path, paths: Sequence[str]) -> str | None:
 
 
 def count_missing(recorded: str, folder: Path, paths: Iterable[str]) -> tuple[int, int]:
-    """How many files of `fingerprints` are not among these, or with another size, and how many there were."""
+    """Returns the number of recorded files that are missing or have another size, and the number of recorded files."""
     joined = base64.b64decode(recorded)
     expected = [joined[start : start + FINGERPRINT_BYTES] for start in range(0, len(joined), FINGERPRINT_BYTES)]
     return (Counter(expected) - Counter(_fingerprints(folder, paths))).total(), len(expected)
@@ -227,7 +228,7 @@ def _path_and_size(folder: Path, path: str) -> str:
 def training_dataset(
     name: str, title: str, listing: FolderListing, folder_options: FolderOptions, cache: ImageCache
 ) -> Dataset:
-    """The images of a listing, to train on. Raises TrainingError when recorded test images are gone."""
+    """Returns the images of a listing for training. Raises TrainingError if recorded test images are missing."""
     origin: dict[str, Any] = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
@@ -266,7 +267,8 @@ def _split_train_test(listing: FolderListing, folder_options: FolderOptions) -> 
 
 
 def split_digest(origin: Mapping[str, Any]) -> str | None:
-    """SHA-256 of a data set's files and of which are for the test, from its `origin`; None where it is no folder."""
+    """Returns the SHA-256 of a folder's files and its test files, from a data set's `origin`; None for other data
+    sets."""
     if not origin:
         return None
     names = [origin["digest"], *origin.get("test_files", ())]
@@ -281,14 +283,16 @@ def evaluation_dataset(
     input_spec: InputSpec,
     test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """The images of a listing to evaluate a network on: its test set, or those of `test_split`, or else all.
+    """Returns the images to evaluate a network on: the test set, or those of `test_split`, or else all images.
 
-    Classes go by their names. Raises TrainingError for one that is not among `labels`.
+    Classes are matched by name. Raises TrainingError for a class that is not in `labels`.
     """
     if unknown := sorted(set(listing.labels) - set(labels)):
-        raise TrainingError(f"{listing.folder} has classes that the network does not know: {', '.join(unknown)}.")
+        raise TrainingError(f"{listing.folder} has classes that the network does not have: {', '.join(unknown)}.")
     files, note = _evaluation_files(listing, test_split)
-    is_same_order = tuple(labels) == listing.labels  # some of ImageNet's classes share their name
+    is_same_order = (
+        tuple(labels) == listing.labels
+    )  # names alone do not suffice: some of ImageNet's classes have the same name
     class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(
         listing.folder, LabeledFiles(files.paths, class_numbers[files.classes]), input_spec, ImageCache(0)
@@ -297,9 +301,9 @@ def evaluation_dataset(
 
 
 def _evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, str | None]:
-    """The files, and what must be known of them."""
+    """Returns the files and a note about them."""
     if listing.test is not None:
         return listing.test, None
     if test_split is not None:
         return split_test_files(listing.train, test_split.test_share, test_split.seed)[1], None
-    return listing.train, "all of the folder's images, also those that it may have been trained on"
+    return listing.train, "all images of the folder, which may include training images"

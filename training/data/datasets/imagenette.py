@@ -1,4 +1,7 @@
-"""Imagenette: photos of ten easily told classes of ImageNet, 9,469 + 3,925. Howard, github.com/fastai/imagenette."""
+"""Imagenette: 9,469 training and 3,925 test photos of ten easily distinguished classes of ImageNet.
+
+Source: Howard, github.com/fastai/imagenette.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,18 +23,18 @@ LABELS = {
     "n03445777": "golf ball",
     "n03888257": "parachute",
 }
-"""WordNet id of a folder -> class, in the order of the ids, which is that of ImageNet's classes."""
+"""WordNet id (the folder's name) -> class, in the order of the ids, as in ImageNet."""
 
 
 def list_files(data_dir: Path | None) -> FolderListing:
-    """The files of `data_dir/imagenette2-160` (or -320, or full size), or of `data_dir`; `val` is the test set.
+    """Lists the files of `data_dir/imagenette2-160` (or -320, or full size), or of `data_dir`; `val` is the test set.
 
-    Raises TrainingError when they are not there, or not all ten classes.
+    Raises TrainingError if the folder or one of the ten classes is missing.
     """
     if data_dir is None:
         raise TrainingError(
-            "Imagenette is not downloaded by itself: unpack imagenette2-160.tgz (github.com/fastai/imagenette) into a "
-            "folder and name that with --data-dir or CONVOY_DATA."
+            "Imagenette is not downloaded automatically: unpack imagenette2-160.tgz (github.com/fastai/imagenette) "
+            "into a folder, and name the folder with --data-dir or CONVOY_DATA."
         )
     folder = next((data_dir / name for name in FOLDERS if (data_dir / name).is_dir()), data_dir)
     listing = list_images(folder)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.hardware import free_memory_bytes
 
 FREE_MEMORY_FRACTION = 0.25
-"""Of the memory that is free when a data set is opened."""
+"""Share of the memory that is free when a data set is opened."""
 
 
 class ImageCache:
@@ -21,7 +21,7 @@ class ImageCache:
         self._lock = threading.Lock()
 
     def get_or_make(self, key: Hashable, make: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
-        """The image of that key, made where it isn't kept. May be called from several threads."""
+        """Returns the cached image, or calls `make`. May be called from several threads."""
         image = self._images.get(key)
         if image is None:
             image = make()
@@ -36,5 +36,5 @@ class ImageCache:
 
 
 def cache_limit_bytes() -> int:
-    """A quarter of the memory that this machine, or this process's container, has free."""
+    """Returns a quarter of the free memory of this machine or container."""
     return int(FREE_MEMORY_FRACTION * free_memory_bytes())

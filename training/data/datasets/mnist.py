@@ -1,4 +1,6 @@
-"""MNIST: 60,000 + 10,000 handwritten digits, 28x28 grey. LeCun, Cortes, Burges; the idx format is described there."""
+"""MNIST: 60,000 training and 10,000 test images of handwritten digits, 28x28 gray.
+
+Source: LeCun, Cortes, Burges, "The MNIST database", which also describes the idx format."""
 
 import gzip
 import struct
@@ -15,8 +17,8 @@ from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
 LIMITATIONS = (
-    "The digits are light on a dark ground, one an image, in the middle of a 20x20 box: dark ink on white paper must "
-    "be inverted first, and a longer number cut into its digits."
+    "The digits are light on a dark background, one per image, centered in a 20x20 box. Dark ink on white paper must "
+    "be inverted first, and a longer number must be cut into digits."
 )
 DARK_BACKGROUND = Preprocessing(background=0, jpeg_scale=True)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
@@ -26,9 +28,9 @@ FILES = tuple(file.format(prefix) for prefix, _ in PARTS.values() for file in (I
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """Reads the four official files from `data_dir/mnist` or `data_dir`; without one, downloads through Keras.
+    """Reads the four official files from `data_dir/mnist` or `data_dir`, or downloads them through Keras.
 
-    Raises TrainingError for a missing, truncated or corrupt file, naming it and what was expected.
+    Raises TrainingError for a missing, truncated or corrupt file.
     """
     if data_dir is None:
         train, test = download("MNIST", "mnist")
@@ -50,10 +52,10 @@ def _read_split(folder: Path, prefix: str, count: int) -> ArraySplit:
 
 
 def _read_idx(path: Path, magic: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """An idx file: four bytes of magic number, one big-endian uint32 per dimension, then the bytes."""
+    """Reads an idx file: a magic number of four bytes, one big-endian uint32 per dimension, then the values."""
     try:
         data = gzip.decompress(path.read_bytes())
-    except OSError as error:  # gzip.BadGzipFile is one too
+    except OSError as error:  # includes gzip.BadGzipFile
         raise TrainingError(f"{path} cannot be read: {error}. The official gzip file was expected.") from error
     except (EOFError, zlib.error) as error:
         raise TrainingError(f"{path} is truncated or corrupt: {error}. Fetch it again.") from error

@@ -1,4 +1,4 @@
-"""Images with noise on them, for asking how much of it a network bears. Never trained on."""
+"""Adds noise to test images, to measure a network's robustness. Not used for training."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ SEED = 0
 
 @dataclass(frozen=True)
 class NoisySplit:
-    """A split whose every pixel, seen as 0..1, has Gaussian noise of this deviation added, and is cut off to 0..1.
+    """A split with Gaussian noise of standard deviation `sigma` on every pixel in 0..1, clipped to 0..1.
 
-    The noise of an image follows from its index alone, so that every network is shown the same noisy images.
+    The noise depends only on an image's index, so that all networks get the same noisy images.
     """
 
     original: Split
@@ -58,7 +58,7 @@ class NoisySplit:
 
 
 def with_noise(dataset: Dataset, sigma: float) -> Dataset:
-    """The data set with noise on its test images; 0 leaves them alone. Raises TrainingError for less."""
+    """Returns the data set with noise on its test images; 0 adds none. Raises TrainingError for a negative `sigma`."""
     if sigma < 0:
-        raise TrainingError(f"--noise {sigma:g} is less than nothing: give a deviation such as 0.5, of pixels in 0..1.")
+        raise TrainingError(f"--noise {sigma:g} is negative: use a standard deviation such as 0.5, of pixels in 0..1.")
     return replace(dataset, test=NoisySplit(dataset.test, sigma)) if sigma else dataset

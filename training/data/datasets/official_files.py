@@ -1,4 +1,4 @@
-"""Where the official files of a data set come from: a folder that the user names, or Keras' download."""
+"""Locates the official files of a data set: in a folder that the user names, or through Keras' download."""
 
 import os
 from pathlib import Path
@@ -11,13 +11,16 @@ from training.errors import TrainingError
 
 
 def official_dir(data_dir: Path | None) -> Path | None:
-    """The folder of official files that the user names: by option, or in CONVOY_DATA."""
+    """Returns the user's folder of official files, from the option or from CONVOY_DATA."""
     configured = os.environ.get("CONVOY_DATA")
     return Path(configured) if data_dir is None and configured else data_dir
 
 
 def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
-    """The folder that holds `files`: `data_dir/folder` or `data_dir`. Raises TrainingError naming what is missing."""
+    """Returns the folder with `files`:
+
+    `data_dir/folder` or `data_dir`. Raises TrainingError that names missing files.
+    """
     candidates = [data_dir / folder, data_dir]
     for candidate in candidates:
         if all((candidate / name).is_file() for name in files):
@@ -25,12 +28,12 @@ def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
     best = max(candidates, key=lambda candidate: sum((candidate / name).is_file() for name in files))
     missing = ", ".join(name for name in files if not (best / name).is_file())
     raise TrainingError(
-        f"{best} lacks {missing}: put the official files there, or download them (no --data-dir, no CONVOY_DATA)."
+        f"{best} lacks {missing}: add the official files, or leave out --data-dir and CONVOY_DATA to download them."
     )
 
 
 def download(title: str, name: str) -> tuple[ArraySplit, ArraySplit]:
-    """The training and test split of `keras.datasets.NAME`, from Keras' cache (~/.keras) or the network.
+    """Loads training and test split of `keras.datasets.NAME` from Keras' cache (~/.keras) or the network.
 
     Raises TrainingError when the download fails.
     """
@@ -39,7 +42,9 @@ def download(title: str, name: str) -> tuple[ArraySplit, ArraySplit]:
     try:
         parts = getattr(keras.datasets, name).load_data()
     except Exception as error:  # Keras raises plain Exception when a download fails
-        raise TrainingError(f"{title} could not be downloaded: {error}. Give its folder with --data-dir.") from error
+        raise TrainingError(
+            f"{title} could not be downloaded: {error}. Name a folder that contains it with --data-dir."
+        ) from error
     train, test = (ArraySplit(_with_channels(images), labels.reshape(-1).astype(np.int64)) for images, labels in parts)
     return train, test
 

@@ -1,4 +1,4 @@
-"""X's and O's, drawn here: moved, scaled, turned and thickened by chance, 24x24 grey, ink bright on dark paper."""
+"""Generated images of X and O, 24x24 gray, bright on dark, with random position, size, rotation and stroke width."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SIDE_PX = 24
 TRAINING_IMAGES, TEST_IMAGES = 4000, 1000
 SEED = 20
 
-# The glyphs' own square is -1..1; ranges of what chance does to it.
+# Ranges of the random changes of a glyph, which is drawn in the square -1..1.
 SHIFT_PX = (-3.0, 3.0)
 HALF_SIZE_PX = (5.0, 9.0)
 ASPECT = (0.75, 1.33)
@@ -24,20 +24,20 @@ THICKNESS_PX = (1.0, 4.0)
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """The same 4,000 + 1,000 images every time, half of them X's; needs no files and ignores `data_dir`."""
+    """Generates 4,000 training and 1,000 test images, always the same, half of them X. Ignores `data_dir`."""
     random = np.random.default_rng(SEED)
     train, test = (_draw_split(count, random) for count in (TRAINING_IMAGES, TEST_IMAGES))
     return Dataset("xo", "Generated X's and O's", LABELS, train, test)
 
 
 def lesson_image() -> NDArray[np.uint8]:
-    """The X of the lesson, uint8 (9, 9, 1): one pixel wide strokes, ink 255, paper 0."""
+    """Returns the X of the lesson, uint8 (9, 9, 1), with strokes one pixel wide; ink is 255, paper 0."""
     stroke = np.eye(7, dtype=bool)
     return np.pad((stroke | stroke[::-1]) * np.uint8(255), 1)[..., np.newaxis]
 
 
 def draw(is_x: NDArray[np.bool_], random: Generator) -> NDArray[np.uint8]:
-    """One image for each element, uint8 (n, 24, 24, 1); the strokes' edges are smooth."""
+    """Draws one image per element, uint8 (n, 24, 24, 1), with smooth edges."""
     count = len(is_x)
     scale = random.uniform(*HALF_SIZE_PX, (count, 1, 1))
     aspect = random.uniform(*ASPECT, (count, 1, 1)) ** 0.5
@@ -58,7 +58,7 @@ def _draw_split(count: int, random: Generator) -> ArraySplit:
 
 
 def _glyph_coordinates(count: int, random: Generator) -> tuple[Floats, Floats]:
-    """Where each pixel lies from its image's glyph, in pixels along the glyph's own axes; two (n, 24, 24)."""
+    """Returns the x and y of each pixel in the coordinates of its image's glyph, in pixels; two (n, 24, 24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
     angle = np.radians(random.uniform(*ROTATION_DEGREES, (count, 1, 1)))
     centered = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2
@@ -67,7 +67,7 @@ def _glyph_coordinates(count: int, random: Generator) -> tuple[Floats, Floats]:
 
 
 def _distance_from_cross(x: Floats, y: Floats, half_width: Floats, half_height: Floats) -> Floats:
-    """Distance in pixels from the nearer of the two diagonals."""
+    """Returns the distance in pixels from the nearer of the two diagonals."""
     length = np.hypot(half_width, half_height)
     distances = []
     for slope in (1, -1):
@@ -78,7 +78,7 @@ def _distance_from_cross(x: Floats, y: Floats, half_width: Floats, half_height: 
 
 
 def _distance_from_ellipse(x: Floats, y: Floats, half_width: Floats, half_height: Floats) -> Floats:
-    """Distance in pixels from the outline, to first order: exact for circles, close for these ellipses."""
+    """Returns the distance in pixels from the outline, to first order: exact for circles, close for these ellipses."""
     value = np.hypot(x / half_width, y / half_height)
     slope = np.hypot(x / half_width**2, y / half_height**2)
     distance: Floats = np.abs(value - 1) * value / np.maximum(slope, 1e-9)

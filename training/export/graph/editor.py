@@ -27,20 +27,20 @@ class Graph:
         return list(self._graph.node)
 
     def constant(self, tensor: str) -> NDArray[Any] | None:
-        """The value of an initializer, None for a tensor that is computed."""
+        """Returns the value of an initializer; None for a computed tensor."""
         value = next((i for i in self._graph.initializer if i.name == tensor), None)
         return None if value is None else numpy_helper.to_array(value)
 
     def has_constant_parameters(self, node: onnx.NodeProto) -> bool:
-        """Whether a node has weights, and all its inputs but the first are initializers."""
+        """Returns whether a node has weights and all inputs except the first are initializers."""
         return len(node.input) > 1 and all(self.constant(tensor) is not None for tensor in node.input[1:])
 
     def bias(self, layer: onnx.NodeProto) -> NDArray[Any] | None:
-        """The constant bias of a layer; None for a layer without."""
+        """Returns the constant bias of a layer; None for a layer without bias."""
         return self.constant(layer.input[2]) if len(layer.input) > 2 else None
 
     def add_constant(self, prefix: str, value: NDArray[Any]) -> str:
-        """A new initializer; gives its name, which starts with `prefix`."""
+        """Adds an initializer and returns its name, which starts with `prefix`."""
         name = f"{prefix}__folded{len(self._graph.initializer)}"
         self._graph.initializer.append(numpy_helper.from_array(value, name))
         return name
@@ -60,7 +60,7 @@ class Graph:
         return next(node for node in self.nodes if node.name == name)
 
     def rename_input(self, tensor: str, other: str) -> None:
-        """Lets the consumers of a tensor read another one."""
+        """Makes the consumers of a tensor read another one."""
         for consumer in self.consumers(tensor):
             for index, name in enumerate(consumer.input):
                 if name == tensor:
@@ -77,16 +77,16 @@ class Graph:
             self._graph.node.remove(node)
 
     def replace(self, node: onnx.NodeProto, *others: onnx.NodeProto) -> None:
-        """Puts others, in order, in the place of a node."""
+        """Replaces a node by others, in their order."""
         index = self.nodes.index(node)
         self._graph.node.remove(node)
         for offset, other in enumerate(others):
             self._graph.node.insert(index + offset, other)
 
     def prune(self) -> None:
-        """Removes the nodes and initializers that no output depends on."""
+        """Removes nodes and initializers that no output depends on."""
         live = {output.name for output in self._graph.output}
-        for node in reversed(self.nodes):  # they are sorted: producers first
+        for node in reversed(self.nodes):  # nodes are sorted, producers first
             if live.isdisjoint(node.output):
                 self._graph.node.remove(node)
             else:
@@ -95,21 +95,22 @@ class Graph:
             self._graph.initializer.remove(initializer)
 
     def shapes(self) -> dict[str, list[int | str]]:
-        """Shapes of all tensors where they can be inferred: numbers, and names of dynamic dimensions ("" unnamed)."""
+        """Returns the shapes of all tensors that can be inferred: sizes, or names of dynamic dimensions ("" if
+        unnamed)."""
         inferred = onnx.shape_inference.infer_shapes(self._model, data_prop=True).graph
         values = [*inferred.input, *inferred.value_info, *inferred.output]
         return {value.name: _dimensions(value) for value in values if value.type.tensor_type.HasField("shape")}
 
 
 def fix_conversion(model: onnx.ModelProto) -> None:
-    """Applies the corrections without which a converted graph computes something else than its network."""
+    """Applies the corrections without which a converted graph computes something different from its network."""
     name_batch_dimension(model)
     replace_erfc(Graph(model))
     guard_padding(Graph(model))
 
 
 def bind_inputs(model: onnx.ModelProto, values: Mapping[str, NDArray[Any]]) -> None:
-    """Makes constants of inputs that have a value: tensors which a layer keeps beside its weights (Normalization)."""
+    """Turns inputs with a known value into constants. A layer such as Normalization stores such tensors."""
     for tensor in [tensor for tensor in model.graph.input if tensor.name in values]:
         model.graph.initializer.append(numpy_helper.from_array(values[tensor.name], tensor.name))
         model.graph.input.remove(tensor)
@@ -123,19 +124,19 @@ def order_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
 
 
 def add_constant_output(model: onnx.ModelProto, name: str, value: NDArray[Any]) -> None:
-    """Makes a constant an output of its own, float32."""
+    """Adds a constant as an additional float32 output."""
     model.graph.initializer.append(numpy_helper.from_array(value, f"{name}__value"))
     model.graph.node.append(helper.make_node("Identity", [f"{name}__value"], [name]))
     model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, value.shape))
 
 
 def unsupported_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes of a converted graph, and of the graphs in it, whose operators are not ONNX's."""
+    """Returns the nodes of a graph and its subgraphs whose operators are not in ONNX."""
     return [node for node in _all_nodes(model.graph) if not onnx.defs.has(node.op_type, domain=node.domain)]
 
 
 def node_inputs(node: onnx.NodeProto) -> set[str]:
-    """The tensors that a node reads, in the graphs inside it too."""
+    """Returns the tensors that a node and its subgraphs read."""
     bodies = [body for a in node.attribute if a.type in GRAPH_TYPES for body in [a.g, *a.graphs]]
     return {*node.input, *(tensor for body in bodies for inner in _all_nodes(body) for tensor in inner.input)}
 
@@ -149,7 +150,7 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
-    """How many numbers of floating point the graph holds as constants."""
+    """Returns the number of floating-point values in the graph's constants."""
     constants = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
     return sum(values.size for values in constants if values.dtype.kind == "f")
 
@@ -158,11 +159,11 @@ def name_batch_dimension(model: onnx.ModelProto) -> None:
     """Calls the first dimension of every input and output `batch`."""
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_param = BATCH_DIMENSION
-    del model.graph.value_info[:]  # they hold the old name, and can be inferred
+    del model.graph.value_info[:]  # they contain the old name and can be inferred again
 
 
 def replace_erfc(graph: Graph) -> None:
-    """Writes 1 - Erf for Erfc, the exact GELU's function, which ONNX does not have and tf2onnx lets through."""
+    """Replaces Erfc by 1 - Erf. The exact GELU uses Erfc, which ONNX lacks and tf2onnx does not convert."""
     for node in graph.nodes:
         if node.op_type == "Erfc":
             one = graph.add_constant("one", np.array(1, np.float32))
@@ -175,9 +176,10 @@ def replace_erfc(graph: Graph) -> None:
 
 
 def guard_padding(graph: Graph) -> None:
-    """Keeps onnxruntime from merging a padding with zeros into the max pooling behind it, which pads with -infinity.
+    """Keeps onnxruntime from merging a padding with zeros into the next max pooling, which pads with -infinity.
 
-    Its Pad_Fusion does so unless the value is another than zero; the smallest float is. After a ReLU both are the same.
+    Its Pad_Fusion merges only paddings with zeros, so the smallest float is used instead. After a ReLU both give the
+    same result.
     """
     for pad in graph.nodes:
         pool = graph.only_consumer(pad.output[0]) if pad.op_type == "Pad" and pads_zeros(graph, pad) else None
@@ -190,13 +192,13 @@ def guard_padding(graph: Graph) -> None:
 
 
 def pads_zeros(graph: Graph, pad: onnx.NodeProto) -> bool:
-    """Whether a Pad node pads with zeros that are known before it runs."""
+    """Returns whether a Pad node pads with constant zeros."""
     value = graph.constant(pad.input[2]) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
     return attribute(pad, "mode", b"constant") == b"constant" and value is not None and not np.any(value)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute, or the default."""
+    """Returns the value of a node's attribute, or the default."""
     value = next((a for a in node.attribute if a.name == name), None)
     return default if value is None else helper.get_attribute_value(value)
 

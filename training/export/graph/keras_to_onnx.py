@@ -16,7 +16,7 @@ from training.export.precision_copy import all_layers
 
 OPSET = 18
 MAX_PARAMETERS_COPIED = 25_000_000
-"""Larger networks are converted without the converter's copies of their weights; see `optimize_in_place`."""
+"""Larger networks are converted with `optimize_in_place`, which avoids copies of the weights."""
 
 
 def to_onnx(
@@ -24,13 +24,13 @@ def to_onnx(
 ) -> onnx.ModelProto:
     """Converts a network (float32 pixels in, probabilities out); the graph takes uint8 `image`, in channels-last order.
 
-    A network with a dictionary of outputs gives them under their names, in that order. The network's own layers are
-    all traced with training=False. Raises TrainingError for what ONNX cannot express.
+    A dictionary of outputs keeps its names and order. All layers are traced with training=False. Raises TrainingError
+    for operations that ONNX cannot express.
     """
     import tensorflow
     import tf2onnx
 
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # what it cannot convert is checked below
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)  # unsupported nodes are checked below
     signature = tensorflow.TensorSpec((None, *network.input_shape[1:]), tensorflow.uint8, name=IMAGE)
     names = list(network.output) if isinstance(network.output, dict) else [PROBABILITIES]
 
@@ -56,7 +56,7 @@ def to_onnx(
 
 @contextlib.contextmanager
 def _inlined_functions() -> Iterator[None]:
-    """Lets a trace run the functions that it calls as Python, so that their operators are in the graph.
+    """Within the context, traces inline the functions that they call, so that their operators are in the graph.
 
     Keras wraps grouped convolutions in a function for XLA, which no graph optimization inlines.
     """
@@ -71,14 +71,14 @@ def _inlined_functions() -> Iterator[None]:
 
 
 def _unsupported_message(network: keras.Model, nodes: Sequence[onnx.NodeProto]) -> str:
-    """Names the layers that were converted to these nodes; TensorFlow's names of nodes hold those of their layers."""
+    """Returns an error text with the layers of these nodes; TensorFlow's node names contain the layers' names."""
     names = {layer.name: type(layer).__name__ for layer in all_layers(network)}
     found = {name for node in nodes for name in [_innermost_layer(node.name, names)] if name is not None}
     operators = ", ".join(sorted({node.op_type for node in nodes}))
     if not found:
-        return f"The network computes {operators}, which ONNX cannot express; replace that layer."
+        return f"The network computes {operators}, which ONNX cannot express. Replace that layer."
     layers = ", ".join(f"{name!r} ({names[name]})" for name in sorted(found))
-    return f"ONNX has no form of layer {layers}, which computes {operators}: replace it by others."
+    return f"ONNX cannot express layer {layers}, which computes {operators}. Replace that layer."
 
 
 def _innermost_layer(node_name: str, layer_names: Collection[str]) -> str | None:
@@ -90,11 +90,11 @@ def _innermost_layer(node_name: str, layer_names: Collection[str]) -> str | None
 def optimize_in_place() -> Iterator[None]:
     """Lets tf2onnx optimize in place while the context lasts, so that large exports do not run out of memory.
 
-    After each of about 36 passes tf2onnx writes all constants into new protobuf messages, whose memory is freed only at
-    the end, and before each pass it copies the graph in case the pass fails. Only the last protobuf is read. On VGG-16
-    for 64x64 images (159 MB of weights) this lowers the peak above the network itself from 7.6 GB to 2.9 GB, and the
-    graph is the same; at 224x224 (553 MB) the whole process peaks at 12.8 GB. A pass that fails raises; without this
-    context it is skipped.
+    tf2onnx copies the graph before each of about 36 passes, in case the pass fails. After each pass it writes all
+    constants into new protobuf messages, of which only the last is read, but whose memory is freed only at the end. For
+    VGG-16 with 64x64 images (159 MB of weights) this context lowers the additional peak memory from 7.6 GB to 2.9 GB,
+    and the graph is the same. At 224x224 (553 MB) the whole process peaks at 12.8 GB. A pass that fails raises its
+    exception; without this context the pass is skipped.
     """
     import tf2onnx.graph
     import tf2onnx.optimizer

@@ -14,9 +14,9 @@ from training.export.graph.editor import BATCH_DIMENSION
 
 
 def merge_average(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int], classes: int) -> onnx.ModelProto:
-    """A graph that runs every member on the same `image` and returns the mean of their probabilities.
+    """Returns a graph that runs every member on the same `image` and outputs the mean of their probabilities.
 
-    Raises TrainingError for members whose operators are of versions that cannot be joined.
+    Raises TrainingError for members whose opsets cannot be joined.
     """
     opset = max(_opset(member) for member in members)
     prefixed = [_with_prefix(member, f"member{number}/", opset) for number, member in enumerate(members, 1)]
@@ -43,7 +43,7 @@ def merge_average(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int
 
 
 def _with_prefix(member: onnx.ModelProto, prefix: str, opset: int) -> onnx.ModelProto:
-    """The member at the common opset, all its names its own but the input's."""
+    """Converts a member to the common opset and adds a prefix to all names except the input's."""
     renamed = compose.add_prefix(_at_opset(member, opset), prefix)
     for node in renamed.graph.node:
         for index, tensor in enumerate(node.input):
@@ -57,9 +57,9 @@ def _at_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return member
     try:
         return version_converter.convert_version(member, opset)
-    except Exception as error:  # what a converter of one operator runs into
+    except Exception as error:  # the operators' converters raise different types
         raise TrainingError(
-            f"A member of opset {_opset(member)} cannot be joined with one of {opset}: export it again."
+            f"A member of opset {_opset(member)} cannot be joined with a member of opset {opset}: export it again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Exact rewrites that make an exported graph faster to run. Parity is checked after them, elsewhere.
+"""Exact rewrites that make an exported graph faster. The parity check after them is elsewhere.
 
 Knows ONNX and nothing else: no Keras, no files.
 """
@@ -15,7 +15,7 @@ from onnx import helper
 from training.export.graph.editor import Graph, attribute, fix_conversion, pads_zeros
 
 VECTOR_LANES = 16
-"""Filters in a vector of AVX-512: onnxruntime pads a convolution's to a multiple of it."""
+"""Filters per AVX-512 vector; onnxruntime pads the filters of a convolution to a multiple of it."""
 ACTIVATIONS = ("Relu", "Sigmoid", "Tanh")
 PLAIN_CONVOLUTION: dict[str, Any] = {"group": 1, "strides": [1, 1], "dilations": [1, 1], "auto_pad": b"NOTSET"}
 POOL_2X2: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
@@ -32,9 +32,9 @@ def optimize_graph(model: onnx.ModelProto) -> None:
 
 
 def fix_reshapes(graph: Graph) -> None:
-    """Gives a constant shape to every Reshape whose shape is computed though only the batch size is not known.
+    """Gives a constant shape to every Reshape that computes its shape although only the batch size is unknown.
 
-    Keras' Flatten asks for the batch size with a chain of Shape, Gather, Slice and Concat on every run.
+    Keras' Flatten computes the batch size with a chain of Shape, Gather, Slice and Concat on every run.
     """
     shapes = graph.shapes()
     for node in graph.nodes:
@@ -47,10 +47,11 @@ def fix_reshapes(graph: Graph) -> None:
 
 
 def fold_input_scale(graph: Graph) -> None:
-    """Moves the normalisation of the pixels, x * scale + offset, into the first convolution or dense layer.
+    """Moves the normalization of the pixels, x * scale + offset, into the first convolution or dense layer.
 
-    Exact: the weights take the scale. A layer without padding takes the offset into its bias; before a padding the
-    offset stays, divided by the scale, as zeros are padded after it. Does nothing where the pattern is another.
+    The rewrite is exact. The scale is multiplied into the weights. The offset is added to the bias if nothing is
+    padded; before a padding with zeros the offset stays in place, divided by the scale. Graphs with another pattern are
+    not changed.
     """
     scale = next(_nodes_after_input_cast(graph), None)
     factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
@@ -74,7 +75,7 @@ def fold_input_scale(graph: Graph) -> None:
 
 
 def fold_flatten_order(graph: Graph) -> None:
-    """Drops the transpose to channels-last before a flatten: the rows of the dense layer behind it change order."""
+    """Drops the transpose to channels-last before a flatten and reorders the rows of the next dense layer instead."""
     shapes = graph.shapes()
     for transpose in graph.nodes:
         if transpose.op_type != "Transpose" or list(attribute(transpose, "perm", [])) != [0, 2, 3, 1]:
@@ -93,12 +94,12 @@ def fold_flatten_order(graph: Graph) -> None:
 
 
 def fold_max_pool(graph: Graph) -> None:
-    """Lets a convolution with few filters compute the windows of the 2x2 max pooling behind it.
+    """Makes a convolution with few filters compute the four positions of each window of the next 2x2 max pooling.
 
-    It takes steps of two and has each filter four times, moved by a pixel in a frame of zeros; the pooling takes the
-    largest of each four. Exact, to the bit on the CPU. LeNet-5's six filters leave most of a vector idle, twenty-four
-    do not: one thread takes a fifth to a fourth less time for batches of 8 to 128, and two workers answer 13 % more
-    requests of 64 digits as JSON, 17 % more of 64 as bytes.
+    The convolution gets a stride of two and four copies of each filter, each shifted by a pixel within a margin of
+    zeros; the pooling becomes the maximum of four channels. The result is exact, bit by bit on the CPU. LeNet-5's 6
+    filters leave most of a vector idle, 24 do not: one thread takes 20 to 25 % less time for batches of 8 to 128, and
+    two workers serve 13 % more requests with 64 digits as JSON, and 17 % more with 64 digits as bytes.
     """
     shapes = graph.shapes()
     for layer in graph.nodes:
@@ -117,7 +118,7 @@ def fold_max_pool(graph: Graph) -> None:
 
 
 def unfold_max_pool(graph: Graph) -> None:
-    """Undoes `fold_max_pool`, so that a graph can be described as the network which it was made from."""
+    """Reverts `fold_max_pool`, so that a graph can be described like its original network."""
     for pool in graph.nodes:
         if pool.op_type != "MaxPool" or attribute(pool, "kernel_shape", None) != MAX_OF_FOUR["kernel_shape"]:
             continue
@@ -141,7 +142,7 @@ def unfold_max_pool(graph: Graph) -> None:
 
 
 OPTIMIZATIONS = (fix_reshapes, fold_input_scale, fold_flatten_order, fold_max_pool)
-"""The rewrites that only save time, in order of application; tests/bench/graph_optimizations.py measures each."""
+"""The rewrites that only save time, in order of application. tests/bench/graph_optimizations.py measures each."""
 
 
 def _nodes_after_input_cast(graph: Graph) -> Iterator[onnx.NodeProto]:
@@ -154,10 +155,10 @@ def _nodes_after_input_cast(graph: Graph) -> Iterator[onnx.NodeProto]:
 
 
 def _first_layer(graph: Graph, node: onnx.NodeProto, is_scalar: bool) -> tuple[onnx.NodeProto | None, bool]:
-    """The first layer with constant weights after `node`, and whether zeros are padded on the way to it or by it.
+    """Returns the first layer with constant weights after `node`, and whether zeros are padded before or in it.
 
-    Only what moves values about may lie between; where the scale differs by channel (not `is_scalar`), only the
-    transpose to channels-first.
+    Only operators that move values may lie between. If the scale differs per channel (not `is_scalar`), only the
+    transpose to channels-first may.
     """
     is_padded = False
     layer = graph.only_consumer(node.output[0])
@@ -176,7 +177,7 @@ def _first_layer(graph: Graph, node: onnx.NodeProto, is_scalar: bool) -> tuple[o
 
 
 def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray[Any], offset: NDArray[Any]) -> None:
-    """A convolution's bias takes what its kernel makes of a constant offset of the pixels, scalar or per channel."""
+    """Adds a layer's response to a constant offset of the pixels, scalar or per channel, to its bias."""
     per_filter = (weights.astype(np.float64) * _broadcast_to_input_channels(layer, offset)).sum(axis=(1, 2, 3))
     bias = graph.bias(layer)
     sums = per_filter if bias is None else bias + per_filter
@@ -185,12 +186,12 @@ def _add_to_bias(graph: Graph, layer: onnx.NodeProto, weights: NDArray[Any], off
 
 
 def _broadcast_to_input_channels(layer: onnx.NodeProto, values: NDArray[Any]) -> NDArray[Any]:
-    """Shapes a scalar or a value per channel so that it multiplies a layer's weights."""
+    """Reshapes a scalar, or one value per channel, so that it broadcasts over a layer's weights."""
     return values.reshape(()) if values.size == 1 else values.reshape(1, -1, 1, 1)
 
 
 def _max_pool_after(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | None:
-    """The 2x2 max pooling that alone reads this convolution with constant weights, maybe through an activation."""
+    """Returns the 2x2 max pooling that is the only reader of this convolution, possibly through an activation."""
     if layer.op_type != "Conv" or not _attributes_match(layer, PLAIN_CONVOLUTION):
         return None
     if not graph.has_constant_parameters(layer):
@@ -204,7 +205,7 @@ def _max_pool_after(graph: Graph, layer: onnx.NodeProto) -> onnx.NodeProto | Non
 
 
 def _convolution_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.NodeProto | None:
-    """The convolution whose output, maybe through an activation, a Reshape takes."""
+    """Returns the convolution whose output a Reshape reads, possibly through an activation."""
     layer = graph.producer(reshape.input[0]) if reshape is not None and reshape.op_type == "Reshape" else None
     if layer is not None and layer.op_type in ACTIVATIONS:
         layer = graph.producer(layer.input[0])
@@ -212,13 +213,13 @@ def _convolution_before(graph: Graph, reshape: onnx.NodeProto | None) -> onnx.No
 
 
 def _attributes_match(node: onnx.NodeProto, expected: Mapping[str, object]) -> bool:
-    """Whether the attributes that a node has are the expected ones, where something is expected of them."""
+    """Returns whether each attribute of a node that is in `expected` has the expected value."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return all(attributes[name] == expected[name] for name in attributes.keys() & expected.keys())
 
 
 def _is_folded_pool_faster(kernel: NDArray[Any]) -> bool:
-    """Whether four filters for one, in vectors that are fuller, cost less than the four positions of one."""
+    """Returns whether four copies of each filter, in fuller vectors, cost less than four positions of each filter."""
     filters, _, height, width = kernel.shape
     folded_cost: int = _round_up_to_lanes(4 * filters) * (height + 1) * (width + 1)
     cost: int = _round_up_to_lanes(filters) * 4 * height * width
@@ -230,7 +231,7 @@ def _round_up_to_lanes(filters: int) -> int:
 
 
 def _shift_kernels(kernel: NDArray[Any]) -> NDArray[Any]:
-    """Each filter four times, one after the other: at the upper left, upper right, lower left, lower right."""
+    """Returns each filter four times: shifted to the upper left, upper right, lower left and lower right."""
     filters, channels, height, width = kernel.shape
     shifted = np.zeros((filters, 2, 2, channels, height + 1, width + 1), kernel.dtype)
     for down, right in np.ndindex(2, 2):
@@ -239,7 +240,7 @@ def _shift_kernels(kernel: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unshift_kernels(kernel: NDArray[Any] | None) -> NDArray[Any] | None:
-    """The filters that `_shift_kernels` made these of; None where it did not."""
+    """Returns the filters from which `_shift_kernels` made these; None if they have another form."""
     if kernel is None or kernel.ndim != 4 or min(kernel.shape[2:]) < 2:
         return None
     original = kernel[::4, :, :-1, :-1]
@@ -247,7 +248,7 @@ def _unshift_kernels(kernel: NDArray[Any] | None) -> NDArray[Any] | None:
 
 
 def _max_of_four_nodes(graph: Graph, pool: onnx.NodeProto, pooled_shape: list[int]) -> list[onnx.NodeProto]:
-    """In the place of `pool`, whose output is (n, *pooled): the same from (n, 4 * channels, height, width)."""
+    """Returns nodes that compute the output of `pool`, (n, *pooled_shape), from (n, 4 * channels, height, width)."""
     result = pool.output[0]
     channels, height, width = pooled_shape
     reshape_to_four = graph.add_constant(result, np.array([-1, channels, 4, height * width], np.int64))
@@ -260,7 +261,7 @@ def _max_of_four_nodes(graph: Graph, pool: onnx.NodeProto, pooled_shape: list[in
 
 
 def _known_sizes(sizes: Sequence[int | str]) -> list[int] | None:
-    """The sizes; None where one of them is not known."""
+    """Returns the sizes; None if one of them is unknown."""
     known = [size for size in sizes if isinstance(size, int)]
     return known if len(known) == len(sizes) else None
 

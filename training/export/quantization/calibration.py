@@ -20,9 +20,9 @@ from training.export.serving_pipeline import ServingPipeline
 from training.fit.scores import Scores, score
 
 DEFAULT_TEST_FRACTION = 0.2
-"""Of a folder of images without a test set."""
+"""Share of test images in a folder without a test set."""
 HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 5000
-"""Of training images, where nothing tells which ones the run held out, or these are too few."""
+"""Share of training images to hold out if the run's held-out images are unknown or too few."""
 MIN_HELD_OUT = 200
 
 Indices = NDArray[np.int64]
@@ -30,10 +30,10 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """A data set and the indices of its training images that calibrate a graph and that decide on its acceptance.
+    """A data set with the indices of the training images that calibrate a graph and of those that decide on it.
 
-    `held_out` and `calibration` are disjoint. `has_training_split` is whether the network was trained without the
-    held-out images; `has_published_test`, whether the test images are those of the version's test accuracy.
+    `held_out` and `calibration` are disjoint. `has_training_split` states whether the network was trained without the
+    held-out images, `has_published_test` whether the test images are those of the version's test accuracy.
     """
 
     dataset: Dataset
@@ -43,7 +43,7 @@ class CalibrationData:
     has_published_test: bool
 
     def prepare_calibration(self, input_spec: InputSpec) -> NDArray[np.uint8]:
-        """The calibration images as the service passes them to a graph."""
+        """Returns the calibration images in the form in which the service passes them to a graph."""
         train = self.dataset.train
         files = _encoded_images(train, self.calibration)
         return np.stack([prepare_image_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
@@ -56,15 +56,15 @@ class CalibrationData:
 def load_calibration_data(
     version: VersionFolder, name: str | None, data_options: DataOptions, count: int
 ) -> CalibrationData:
-    """The data set of a version, or the one named, or a folder's images; `count` of them calibrate.
+    """Loads the data set `name`, a folder's images, or the version's own data set; `count` images calibrate.
 
-    Raises TrainingError where there is none, it has other classes, or too few images, and for those that cannot be
-    read: it lists them, or leaves them out where `data_options.skip_unreadable`.
+    Raises TrainingError if there is no data set, or if it has other classes or too few images. Unreadable images raise
+    TrainingError as well, unless `data_options.skip_unreadable` is set.
     """
     provenance = version.manifest.provenance
     dataset_name = name or (FOLDER if data_options.folder is not None else provenance.dataset)
     if dataset_name is None:
-        raise TrainingError("The manifest names no data set: give --dataset, or --data FOLDER with training images.")
+        raise TrainingError("The manifest names no data set: use --dataset, or --data FOLDER with training images.")
     dataset = datasets.load(
         dataset_name, data_options.data_dir, data_options.note, data_options.folder, _folder_options(version.manifest)
     )
@@ -86,7 +86,7 @@ def load_calibration_data(
 
 
 def _folder_options(manifest: Manifest) -> FolderOptions:
-    """The images in the form in which the version takes them, and the test images of its run."""
+    """Returns the version's input form for a folder's images, and the test images of its run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or DEFAULT_TEST_FRACTION
     return FolderOptions(
@@ -98,9 +98,9 @@ def _folder_options(manifest: Manifest) -> FolderOptions:
 
 
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
-    """The held-out images, the others, and whether the split is that of the version's run instead of a random one."""
+    """Returns held-out images, other images, and whether they are the version's split instead of a random one."""
     if splits := published_split(dataset, provenance):
-        # Versions of before there was a holdout: the validation images, by which their epoch may have been chosen.
+        # Runs without held-out images: use the validation images, although they may have selected the epoch.
         held_out = splits.holdout if len(splits.holdout) else splits.validation
         if len(held_out) >= MIN_HELD_OUT:
             return held_out, splits.train, True
@@ -110,7 +110,7 @@ def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, 
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:
-    """The images that can be read, all of them looked at. Raises TrainingError unless others are to be skipped."""
+    """Checks all images and returns the readable ones. Raises TrainingError for others unless they may be skipped."""
     dataset = data.dataset
     unreadable_train = dataset.train.find_unreadable(np.concatenate([data.held_out, data.calibration]))
     unreadable_test = dataset.test.find_unreadable(np.arange(len(dataset.test)))
@@ -130,7 +130,7 @@ def _encoded_images(split: Split, indices: Indices) -> Iterator[bytes]:
 
 def _label_difference(dataset: Dataset, version: VersionFolder) -> str:
     if len(dataset.labels) != len(version.labels):
-        return f"{len(dataset.labels)} in place of {len(version.labels)}"
+        return f"{len(dataset.labels)} instead of {len(version.labels)}"
     pairs = zip(dataset.labels, version.labels, strict=True)
     actual, expected = next(pair for pair in pairs if pair[0] != pair[1])
-    return f"{actual!r} in place of {expected!r}"
+    return f"{actual!r} instead of {expected!r}"

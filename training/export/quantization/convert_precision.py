@@ -22,18 +22,18 @@ CALIBRATION_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "
 BATCH_SIZE = 32
 ACTIVATION_OPERATORS = ("Softmax", "Sigmoid")
 HEAD_OPERATORS = (*ACTIVATION_OPERATORS, "Concat", "Sub", "Mean", "Max", "Div", "ReduceSum")
-"""Operators that may stand between the last activation and the output: both labels of a binary network, a mean."""
+"""Operators that may lie between the last activation and the output: joining two labels of a binary network, a mean."""
 FLOAT_OPERATORS = ("Softmax",)
-"""Steps of 1/255 are too coarse for probabilities, and half precision rounds small ones away."""
+"""These stay in float32: steps of 1/255 are too coarse for probabilities, and float16 rounds small ones to zero."""
 
 
 def to_int8(
     graph: Path, images: NDArray[np.uint8], target: Path, *, reduce_range: bool, method: CalibrationMethod
 ) -> None:
-    """Quantizes a graph into `target`: weights signed, per channel; activations unsigned, with ranges seen on `images`.
+    """Quantizes a graph into `target`: weights signed, per channel; activations unsigned, calibrated on `images`.
 
-    `images` are prepared, (n, height, width, channels). With `reduce_range` weights have 7 bits, so that processors
-    without VNNI, which add pairs of products in 16 bits, do not overflow.
+    `images` are prepared, uint8 (n, height, width, channels). With `reduce_range` weights have 7 bits: processors
+    without VNNI add pairs of products in 16 bits, which could overflow with 8 bits.
     """
     from onnxruntime import quantization
 
@@ -92,12 +92,12 @@ def _calibration_reader(images: NDArray[np.uint8]) -> Any:
 
 
 def _quantized_operators(model: onnx.ModelProto) -> list[str]:
-    """The graph's operators but those that stay in float; what has no quantised form is left out by the tool."""
+    """Returns the graph's operators except those that stay in float. The tool skips operators it cannot quantize."""
     return sorted({node.op_type for node in model.graph.node} - set(FLOAT_OPERATORS))
 
 
 def _name_head_nodes(graph: Graph) -> list[str]:
-    """Names the nodes from the last activation to the output, and returns these names."""
+    """Names the nodes from the last activation to the output and returns the names."""
     names: list[str] = []
     tensors = [PROBABILITIES]
     while tensors:
@@ -112,7 +112,7 @@ def _name_head_nodes(graph: Graph) -> list[str]:
 
 
 def _remove_head_casts(graph: Graph, head_nodes: set[str]) -> None:
-    """Removes the casts to float16 and back that the converter inserts behind a node that is kept in float32."""
+    """Removes the casts to float16 and back that the converter inserts after a node that stays in float32."""
     for outer_cast in graph.nodes:
         inner_cast = _producer_of_cast(graph, outer_cast)
         source = _producer_of_cast(graph, inner_cast)
@@ -133,7 +133,7 @@ def _producer_of_cast(graph: Graph, node: onnx.NodeProto | None) -> onnx.NodePro
 
 @contextlib.contextmanager
 def _warnings_disabled() -> Iterator[None]:
-    """Hides the advice that the tools log to the root logger; their errors are exceptions."""
+    """Hides the advice that the tools log to the root logger. Their errors are exceptions."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Measures the latency of several graphs in turns, so that a slow moment of the machine affects all of them alike."""
+"""Measures the latency of several graphs in turns, so that a slow period of the machine affects all of them equally."""
 
 import time
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from service.model_store.manifest import Input
 
 LATENCY_BATCH_SIZES = (1, 8, 32)
 DEFAULT_DURATION_S = 1.5
-"""Minimum time per batch size, without the first runs."""
+"""Minimum duration per batch size, without the first runs."""
 MIN_TURNS = 15
 TURN_S = 0.004
-"""About how long one graph runs before it is the next one's turn."""
+"""Approximate duration of a graph's turn."""
 
 
 def microseconds_per_image(
@@ -27,7 +27,7 @@ def microseconds_per_image(
     placement: Placement = ON_CPU,
     duration_s: float = DEFAULT_DURATION_S,
 ) -> dict[str, dict[int, float]]:
-    """By graph and batch size, the median over the turns. Raises BrokenVersion for a graph that cannot be loaded."""
+    """Returns the median over the turns by graph and batch size. Raises BrokenVersion if a graph cannot be loaded."""
     sessions = {name: Session(path, model_input, classes, threads, placement) for name, path in graphs.items()}
     latencies: dict[str, dict[int, float]] = {name: {} for name in graphs}
     for size in LATENCY_BATCH_SIZES:
@@ -49,7 +49,7 @@ def _runs_per_turn(session: Session, batch: np.ndarray) -> int:
 
 
 def _turn_s(session: Session, batch: np.ndarray, runs: int) -> float:
-    """Seconds of one run, the mean over a turn."""
+    """Returns the mean seconds per run over a turn."""
     started_s = time.perf_counter()
     for _ in range(runs):
         session.run(batch)

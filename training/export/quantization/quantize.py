@@ -46,16 +46,16 @@ from training.fit.scores import Scores
 GRAPH_FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.fp16.onnx"}
 MAX_LOST_POINTS: Mapping[Precision, float] = {"int8": 0.5, "float16": 0.1}
 MIN_SPEEDUP = 1.05
-"""Minimum speed relative to float32, at every batch size, for the service to choose a graph by itself."""
+"""Minimum speed relative to float32, at every batch size, for the service to choose a graph automatically."""
 
 UNKNOWN_SPLIT_NOTE = (
-    "drawn by chance, and the network may have learnt them: which ones its run held out is not known, or too few"
+    "a random choice that the network may have been trained on: its run's held-out images are unknown or too few"
 )
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """Options of `quantize`. `calibration_images` is the number of images that calibrate int8."""
+    """Options of `quantize`. `calibration_images` is the number of images for the calibration of int8."""
 
     precisions: tuple[Precision, ...] = ("int8",)
     calibration_images: int = 512
@@ -63,14 +63,14 @@ class QuantizeOptions:
     reduce_range: bool = False
     allow_slower: bool = False
     latency_duration_s: float = DEFAULT_DURATION_S
-    """Time for measuring each batch size."""
+    """Duration of the measurement per batch size."""
     dataset: str | None = None
     data_options: DataOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The float32 graph that all others are compared with, and its figures."""
+    """The float32 graph with its figures, with which all others are compared."""
 
     version: VersionFolder
     graph: Path
@@ -80,7 +80,7 @@ class _Baseline:
 
     @property
     def can_publish_test_accuracy(self) -> bool:
-        """Whether accuracies on these test images may stand beside the one that the version came with, if any."""
+        """Whether accuracies on these test images can be compared with the version's published accuracy, if any."""
         float32 = self.version.manifest.variant("float32")
         return self.data.has_published_test or float32 is None or float32.test_accuracy is None
 
@@ -92,13 +92,13 @@ class _Baseline:
 def quantize(folder: Path, options: QuantizeOptions, log: Log) -> Path:
     """Publishes the version in `folder` (models/NAME/NUMBER) with more graphs, as the model's next version.
 
-    Returns the new folder. Raises TrainingError, with the figures, when a graph loses too much or is no faster; then
-    nothing is published.
+    Returns the new folder. Raises TrainingError with the figures if a graph loses too much accuracy or is not faster;
+    nothing is published then.
     """
     with service_errors_as_training_errors():
         version = open_version(folder)
         if "int8" in options.precisions and FAST_INT8_FLAGS.isdisjoint(cpu_flags()) and not options.reduce_range:
-            log("this processor has no VNNI: where it serves int8 too, --reduce-range keeps its sums from overflowing")
+            log("this processor has no VNNI: if it will also serve int8, use --reduce-range, which prevents overflows")
         baseline = _measure_baseline(version, options, log)
         models_dir = version.path.parent.parent
         return publish(models_dir, version.model, lambda to, number: _write_version(to, number, baseline, options, log))
@@ -107,12 +107,12 @@ def quantize(folder: Path, options: QuantizeOptions, log: Log) -> Path:
 def _measure_baseline(version: VersionFolder, options: QuantizeOptions, log: Log) -> _Baseline:
     variant = version.manifest.variant("float32")
     if variant is None:
-        raise TrainingError(f"{version.path} has no float32 graph to start from.")
+        raise TrainingError(f"{version.path} has no float32 graph.")
     data = load_calibration_data(version, options.dataset, options.data_options, options.calibration_images)
     graph = version.graph_path(variant)
     pipeline = ServingPipeline.from_manifest(graph, version.manifest)
     held_out = data.held_out_scores(pipeline)
-    log(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} training images held out")
+    log(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} held-out training images")
     if not data.has_training_split:
         log(f"these are {UNKNOWN_SPLIT_NOTE}")
     return _Baseline(version, graph, data, pipeline, held_out)
@@ -128,7 +128,7 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
     if baseline.can_publish_test_accuracy:
         figures["test_accuracy"] = test.accuracy
     else:
-        log("these are not the images of the published test accuracy, which stays; the new graphs are given none")
+        log("these are not the images of the published test accuracy, so the new graphs get no test accuracy")
     new_variants = [_build_variant(folder, precision, baseline, options, log) for precision in options.precisions]
     old_variants = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
@@ -140,7 +140,7 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
     new_manifest = manifest.model_copy(update={"variants": variants, "samples": samples})
     write_manifest(new_manifest, folder)
     source = f"models/{baseline.version.model}/{baseline.version.version}"
-    note = None if baseline.data.has_training_split else f"Those held out are {UNKNOWN_SPLIT_NOTE}."
+    note = None if baseline.data.has_training_split else f"The held-out images are {UNKNOWN_SPLIT_NOTE}."
     calibration = len(baseline.data.calibration)
     update_card(folder, baseline.version.model, number, new_manifest, _command(source, options), calibration, note)
 
@@ -162,8 +162,8 @@ def _build_variant(
     log(f"{precision}: {held_out.accuracy:.2%} of the same; {_describe_speed(speed)}")
     if not automatic and not options.allow_slower:
         raise TrainingError(
-            f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published; --even-if-slower does "
-            f"it, for services with CONVOY_PRECISION={precision}."
+            f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published. Use --even-if-slower "
+            f"to publish it for services with CONVOY_PRECISION={precision}."
         )
     test = pipeline.score(baseline.data.dataset.test)
     log(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
@@ -184,14 +184,14 @@ def _check_accuracy(precision: Precision, actual: Scores, expected: Scores) -> N
     lost_points = 100 * (expected.accuracy - actual.accuracy)
     if lost_points > MAX_LOST_POINTS[precision] + 1e-9:
         raise TrainingError(
-            f"{precision} loses {lost_points:.2f} points: {actual.accuracy:.2%} in place of {expected.accuracy:.2%} of "
-            f"{actual.images:,} training images held out ({MAX_LOST_POINTS[precision]:g} points are allowed). "
-            "Nothing was published; for int8 try --calibration entropy or percentile, or more --calibrate-on."
+            f"{precision} loses {lost_points:.2f} points: {actual.accuracy:.2%} instead of {expected.accuracy:.2%} of "
+            f"{actual.images:,} held-out training images ({MAX_LOST_POINTS[precision]:g} points are allowed). "
+            "Nothing was published. For int8, try --calibration entropy or percentile, or a larger --calibrate-on."
         )
 
 
 def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, duration_s: float) -> Speed | None:
-    """Measured where the precision is meant to run; None for float16 where there is no GPU."""
+    """Measures on the hardware that the precision is meant for; returns None for float16 without a GPU."""
     placement = ON_CPU if precision == "int8" else _gpu_placement()
     if placement is None:
         return None
@@ -215,16 +215,16 @@ def _gpu_placement() -> Placement | None:
 
 
 def is_automatic(precision: Precision, speed: Speed | None, flags: Collection[str]) -> bool:
-    """Whether the service may choose it by itself: faster at every batch size, on a processor of the kind it is for."""
+    """Returns whether the service may choose the graph automatically: it must be faster at every batch size."""
     if speed is None:
-        return True  # float16 without a GPU here: the service takes it on GPUs only
+        return True  # float16 without a GPU here: the service uses it on GPUs only
     if precision == "int8" and FAST_INT8_FLAGS.isdisjoint(flags):
         return False
     return all(speed.float32_us_per_image[size] >= MIN_SPEEDUP * us for size, us in speed.us_per_image.items())
 
 
 def _compare_with_float32(pipeline: ServingPipeline, baseline: _Baseline) -> Parity:
-    """How far the graph is from the float32 one, over test images at every batch size."""
+    """Returns the differences between the graph and float32 over test images, at every batch size."""
     input_spec = baseline.input_spec
     sample = sample_split(baseline.data.dataset.test, input_spec.input, input_spec.preprocessing)
     expected = baseline.pipeline.run(sample.prepared, max(BATCH_SIZES))
@@ -248,9 +248,9 @@ def _write_samples(folder: Path, manifest: Manifest, variants: list[Variant]) ->
 
 def _describe_speed(speed: Speed | None) -> str:
     if speed is None:
-        return "its speed was not measured, as there is no GPU here"
+        return "its speed was not measured, because there is no GPU here"
     pairs = ", ".join(
-        f"{us:g} us an image in place of {speed.float32_us_per_image[size]:g} at batch {size}"
+        f"{us:g} us per image instead of {speed.float32_us_per_image[size]:g} at batch {size}"
         for size, us in speed.us_per_image.items()
     )
     return f"{pairs} ({speed.threads} threads)"

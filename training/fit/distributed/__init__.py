@@ -1,4 +1,4 @@
-"""Data-parallel training by several processes: how they connect, agree and fail together.
+"""Data-parallel training by several processes: how they connect, compare their inputs and fail together.
 
-What a single process does in an epoch belongs to `training.fit`, and how a batch is divided to `training.data`.
+The work of a single process belongs to `training.fit`, the division of a batch to `training.data`.
 """

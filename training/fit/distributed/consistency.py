@@ -1,4 +1,4 @@
-"""What the processes of one run must have in common: recipe, images, steps, checkpoint, libraries; and its check.
+"""Checks that the processes of one run have the same recipe, images, steps, checkpoint and library versions.
 
 Importing this module does not import Keras, whose backend `data_parallel.join` has yet to choose.
 """
@@ -17,19 +17,19 @@ from training.recipes.settings import format_value
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")
-"""Other versions may compile other programs, and processes that run different programs wait for each other forever."""
+"""Libraries whose versions must be equal: processes with different compiled programs wait for each other forever."""
 MAX_DIFFERENCES = 3
-"""Differences between processes that an error names."""
+"""Maximum number of differences that an error names."""
 
 Invariants = Mapping[str, str]
 """Values by name that must be equal in all processes."""
 
 
 def run_invariants(recipe: Recipe, dataset: Dataset, resumed_run: Run | None = None) -> dict[str, str]:
-    """The invariants of a run.
+    """Returns the invariants of a run.
 
-    Images are compared by number, labels and shape, those of a folder also by file name. A checkpoint is compared
-    whole, which finds a folder that is not shared between machines.
+    Images are compared by number, labels and shape; images of a folder also by file name. The whole checkpoint is
+    compared, which detects a folder that is not shared between machines.
     """
     from training.keras_setup import library_versions
 
@@ -41,11 +41,11 @@ def run_invariants(recipe: Recipe, dataset: Dataset, resumed_run: Run | None = N
     versions = library_versions()
     return {
         **{field.name: format_value(getattr(recipe, field.name)) for field in fields(Recipe)},
-        "number of steps an epoch": str(-(-len(splits.train) // recipe.batch_size)),
+        "number of steps per epoch": str(-(-len(splits.train) // recipe.batch_size)),
         "number of images": f"{len(dataset.train):,} + {len(dataset.test):,}",
         "labels": digest(*(label.encode() for label in dataset.labels)),
-        "listing of images": digest(*images, str(dataset.origin.get("digest")).encode()),
-        "choice of images": digest(*indices),
+        "list of images": digest(*images, str(dataset.origin.get("digest")).encode()),
+        "selection of images": digest(*indices),
         "checkpoint": _checkpoint_digest(resumed_run),
         **{f"version of {name}": versions.get(name, "missing") for name in LIBRARIES},
     }
@@ -70,11 +70,11 @@ def check_consistent(invariants: list[Invariants]) -> None:
     if differences:
         more = f"; and {len(differences) - MAX_DIFFERENCES} more" if len(differences) > MAX_DIFFERENCES else ""
         shown = "; ".join(differences[:MAX_DIFFERENCES])
-        raise TrainingError(f"The processes must have the same work, but {shown}{more}.")
+        raise TrainingError(f"All processes must have the same settings, but {shown}{more}.")
 
 
 def digest(*parts: bytes) -> str:
-    """A short text that differs when any of the parts does."""
+    """Returns a short digest of the parts."""
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(len(part).to_bytes(8, "big") + part)

@@ -1,9 +1,8 @@
 """Trains one network on all devices of one or more processes, on one machine or many.
 
-Keras' DataParallel on JAX computes as one machine with all the devices would: every device takes its rows of each
-batch, and gradients are summed over all devices (XLA's collectives: gloo between CPUs, NCCL between GPUs). Batch
-normalisation uses the mean and variance of the whole batch, so that the loss is that of one process at the same
-`batch_size`. Only process 0 writes the run.
+Keras' DataParallel on JAX gives every device its rows of each batch and sums the gradients over all devices (with XLA's
+collectives: gloo between CPUs, NCCL between GPUs). Batch normalization uses the mean and variance of the whole batch,
+so that the loss equals that of one process with the same `batch_size`. Only process 0 writes the run.
 """
 
 import importlib.util
@@ -24,21 +23,21 @@ from training.fit.distributed.rendezvous import ProcessGroup, ProcessInfo, rende
 
 COORDINATOR, NUM_PROCESSES, PROCESS_ID = "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES", "CONVOY_PROCESS_ID"
 JOB_INDEX = "JOB_COMPLETION_INDEX"
-"""What Kubernetes calls a process of an Indexed Job."""
+"""The variable with the index of a process in a Kubernetes Indexed Job."""
 JOIN_TIMEOUT = "CONVOY_JOIN_TIMEOUT_S"
 MAX_ERROR_CHARS = 4000
-"""Of an error that is sent to the other processes."""
+"""Maximum length of an error text that is sent to the other processes."""
 PEER_LOSS_WAIT_S = 2.0
-"""After an error of JAX, how long to wait for the news that another process is lost, which explains the error."""
-RESUME_HINT = " Go on from the last finished epoch with --resume, in all processes."
+"""After an error of JAX, time to wait for a report that another process is lost, which would explain the error."""
+RESUME_HINT = " Resume after the last finished epoch with --resume, in all processes."
 
 Result = TypeVar("Result")
 
 
 def process_info_from(environ: Mapping[str, str]) -> ProcessInfo | None:
-    """Reads this process's rank, the number of processes and the coordinator; None where no variable is set.
+    """Reads this process's rank, the number of processes and the coordinator; returns None if no variable is set.
 
-    Raises TrainingError for what is missing or wrong.
+    Raises TrainingError for missing and invalid variables.
     """
     rank_name = PROCESS_ID if PROCESS_ID in environ else JOB_INDEX
     present = {name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if environ.get(name)}
@@ -46,28 +45,30 @@ def process_info_from(environ: Mapping[str, str]) -> ProcessInfo | None:
         return None
     if missing := [name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if name not in present]:
         names = " and ".join(PROCESS_ID if name == JOB_INDEX else name for name in missing)
-        raise TrainingError(f"{', '.join(sorted(present))} without {names}: --distributed needs all three, or none.")
+        raise TrainingError(
+            f"{', '.join(sorted(present))} is set without {names}: --distributed needs all three variables, or none."
+        )
     host, colon, port = environ[COORDINATOR].rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise TrainingError(f"{COORDINATOR} is {environ[COORDINATOR]!r}: write the HOST:PORT of process 0.")
     world_size, rank = _integer(environ, NUM_PROCESSES, 1), _integer(environ, rank_name, 0)
     if rank >= world_size:
-        raise TrainingError(f"{rank_name} is {rank}: of {world_size} processes the last is number {world_size - 1}.")
+        raise TrainingError(f"{rank_name} is {rank}; with {world_size} processes it must be at most {world_size - 1}.")
     timeout_s = _integer(environ, JOIN_TIMEOUT, 1) if environ.get(JOIN_TIMEOUT) else ProcessInfo.timeout_s
     return ProcessInfo(host.strip("[]"), int(port), world_size, rank, timeout_s)
 
 
 def _integer(environ: Mapping[str, str], name: str, minimum: int) -> int:
     if not environ[name].isdigit() or int(environ[name]) < minimum:
-        raise TrainingError(f"{name} is {environ[name]!r}: a whole number from {minimum} was expected.")
+        raise TrainingError(f"{name} is {environ[name]!r}; it must be a whole number, at least {minimum}.")
     return int(environ[name])
 
 
 class DistributedContext:
     """The processes and devices that train a run together.
 
-    The default, `SINGLE_PROCESS`, is one process on one device of any backend. With `data_parallel` all devices are
-    used, and with a `group` those of several processes.
+    The default, `SINGLE_PROCESS`, is one process on one device of any backend. `data_parallel` uses all devices, and a
+    `group` the devices of several processes.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes the run."""
+        """Whether this process writes the run."""
         return self._process is None or self._process.rank == 0
 
     @property
@@ -89,7 +90,7 @@ class DistributedContext:
         return self._process.name_of(self._process.rank) if self._process else "This process"
 
     def describe(self) -> dict[str, Any]:
-        """What run.json records of processes and devices; empty for one process on one device."""
+        """Returns the processes and devices for run.json; empty for one process on one device."""
         if self._distribution is None:
             return {}
         kind = str(self._distribution.device_mesh.devices.flat[0]).partition(":")[0]
@@ -98,7 +99,7 @@ class DistributedContext:
     def run_and_compare(self, function: Callable[[], Result], invariants: Callable[[Result], Invariants]) -> Result:
         """Calls `function` in every process and returns its result, once the invariants of all results are equal.
 
-        Raises TrainingError in all processes when the function does so in one, or when the invariants differ.
+        Raises TrainingError in all processes if the function raises it in one of them, or if the invariants differ.
         """
         if self._group is None:
             return function()
@@ -111,22 +112,22 @@ class DistributedContext:
         messages = [json.loads(text) for text in self._group.all_gather(json.dumps(message))]
         for rank, message in enumerate(messages):
             if "error" in message:
-                raise TrainingError(f"{self._group.process.name_of(rank)} cannot go on: {message['error']}")
+                raise TrainingError(f"{self._group.process.name_of(rank)} failed: {message['error']}")
         check_consistent([message["invariants"] for message in messages])
         return result
 
     def broadcast(self, compute: Callable[[], str]) -> str:
-        """Returns in all processes what `compute` gives in process 0; the others wait for it."""
+        """Calls `compute` in process 0 and returns its result in all processes."""
         value = compute() if self.is_main else ""
         return value if self._group is None else self._group.all_gather(value)[0]
 
     def barrier(self) -> None:
-        """Waits until all processes have come here."""
+        """Waits until all processes have called this."""
         if self._group is not None:
             self._group.barrier()
 
     def initialize(self) -> None:
-        """Connects the devices of all processes, once. Raises TrainingError when their numbers of devices differ."""
+        """Connects the devices of all processes, once. Raises TrainingError if their numbers of devices differ."""
         if not self._data_parallel or self._distribution is not None:
             return
         import keras
@@ -139,14 +140,14 @@ class DistributedContext:
         self.run_and_compare(_local_devices, lambda devices: {"devices": devices})
         self._distribution = keras.distribution.DataParallel(
             devices=keras.distribution.list_devices(),
-            auto_shard_dataset=False,  # which is for tf.data; our batches hold this process's rows already
+            auto_shard_dataset=False,  # for tf.data only; our batches already contain only this process's rows
         )
         rank, world_size = (self._process.rank, self._process.world_size) if self._process else (0, 1)
         self.shard = BatchShard(rank, world_size, self._distribution.num_model_replicas)
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Within the context, networks are built and trained on all devices, by all processes in step."""
+        """Within the context, networks are built and trained on all devices by all processes together."""
         self.initialize()
         if self._distribution is None:
             yield
@@ -159,7 +160,7 @@ class DistributedContext:
 
     @contextmanager
     def local_scope(self) -> Iterator[None]:
-        """Within it, networks are built and run by this process alone, on its own device."""
+        """Within the context, networks are built and run by this process alone, on its own device."""
         if self._distribution is None:
             yield
             return
@@ -173,7 +174,7 @@ class DistributedContext:
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Within the context, an exception in one process is sent to the others, and ends them as well."""
+        """Within the context, an exception in one process is sent to the other processes and ends them as well."""
         if self._group is None:
             yield
             return
@@ -187,10 +188,10 @@ class DistributedContext:
     def _report_failure(self, group: ProcessGroup, error: BaseException) -> None:
         is_expected = isinstance(error, (TrainingError, KeyboardInterrupt))
         if not is_expected and self._distribution is not None and group.wait_for_peer_loss(PEER_LOSS_WAIT_S):
-            error = PeerLost(f"Another process has gone, and with it what it computed ({first_line(error)}).")
+            error = PeerLost(f"Another process was lost during a computation ({first_line(error)}).")
             is_expected = True
         is_peer_lost = isinstance(error, PeerLost)
-        message = str(error) if is_peer_lost else f"{self.process_name} has ended: {first_line(error)}"
+        message = str(error) if is_peer_lost else f"{self.process_name} failed: {first_line(error)}"
         group.close(message[:MAX_ERROR_CHARS])
         if self._distribution is None:
             return
@@ -206,9 +207,10 @@ SINGLE_PROCESS = DistributedContext()
 
 
 def join(environ: Mapping[str, str]) -> DistributedContext:
-    """Connects to the processes that the environment names; without names, this process with all its devices.
+    """Connects to the processes that the environment names; without variables, uses this process and all its devices.
 
-    Raises TrainingError when a process is missing, and without JAX. Makes Keras choose JAX: comes before its import.
+    Raises TrainingError if a process is missing, and without JAX. Must run before Keras is imported, because it selects
+    the JAX backend.
     """
     if importlib.util.find_spec("jax") is None:
         raise TrainingError("--distributed trains with JAX, which is not installed: pip install 'convoy[jax]'.")
@@ -227,13 +229,13 @@ def _local_devices() -> str:
 
 
 def _exit_on_peer_lost(group: ProcessGroup, reason: str) -> NoReturn:
-    """Called while the devices compute, perhaps waiting in vain for the process that is lost."""
+    """Ends this process while its devices compute, because they may wait for the lost process forever."""
     group.close(reason)
     _exit_now(PeerLost.exit_code, f"Error: {reason}{RESUME_HINT}\n")
 
 
 def _exit_now(code: int, message: str) -> NoReturn:
-    """Ends the process here: JAX's own shutdown waits for all other processes, and aborts when they do not come."""
+    """Ends the process at once. JAX's shutdown would wait for all other processes, and abort if one is missing."""
     sys.stdout.flush()
     sys.stderr.write(message)
     sys.stderr.flush()

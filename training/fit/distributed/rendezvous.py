@@ -1,7 +1,7 @@
-"""Connects the processes of one run and reports at once when one of them is lost.
+"""Connects the processes of one run and reports immediately when one of them is lost.
 
-The protocol is one line of JSON per message over TCP, always through process 0. The module knows no Keras and no JAX:
-JAX's own coordinator aborts a process that waits for a lost peer, and names no reason.
+Messages are lines of JSON over TCP, always through process 0. JAX's coordinator is not used, because it aborts a
+process that waits for a lost peer without stating a reason. The module knows no Keras and no JAX.
 """
 
 import json
@@ -18,10 +18,10 @@ from training.errors import PeerLost, PeerMissing, TrainingError, system_error
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HELLO_TIMEOUT_S = 5.0
-"""Within this time a new connection must send its rank."""
+"""Time within which a new connection must send its rank."""
 RETRY_INTERVAL_S = 0.2
 GRACE_PERIOD_S = 10.0
-"""For how much longer the others wait than process 0, so that process 0 reports which processes are missing."""
+"""Additional time that other processes wait, so that process 0 is the first to report missing processes."""
 
 Message = dict[str, Any]
 PeerLostCallback = Callable[[str], None]
@@ -29,7 +29,7 @@ PeerLostCallback = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """The process with number `rank` of `world_size`. All connect to `host`:`port` of process 0 within `timeout_s`."""
+    """The process `rank` of `world_size`. All processes connect to `host`:`port` of process 0 within `timeout_s`."""
 
     host: str
     port: int
@@ -43,7 +43,7 @@ class ProcessInfo:
 
     @property
     def is_local(self) -> bool:
-        """Whether all processes are on this machine, so that the port need not be open to others."""
+        """Whether all processes run on this machine, so that the port is opened only locally."""
         return self.host in LOOPBACK
 
     def name_of(self, rank: int) -> str:
@@ -53,8 +53,8 @@ class ProcessInfo:
 class Channel:
     """A connection to another process.
 
-    `on_peer_lost` is called from a thread when the connection ends or the peer sends a failure; a pending `receive`
-    raises then.
+    When the connection ends or the peer sends a failure, `on_peer_lost` is called from a thread, and a pending
+    `receive` raises.
     """
 
     def __init__(self, connection: socket.socket, peer_name: str, on_peer_lost: PeerLostCallback) -> None:
@@ -73,12 +73,17 @@ class Channel:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self, timeout_s: float | None = None) -> Message:
-        """The next message. Raises PeerLost when the peer has failed or ended, or sends nothing within the timeout,
-        and TrainingError when it rejects this process."""
+        """Returns the next message.
+
+        Raises PeerLost if the peer fails, ends, or sends nothing within the timeout, and TrainingError if it rejects
+        this process.
+        """
         try:
             message = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
-            raise PeerLost(f"{self._peer_name} has answered, but said nothing for {timeout_s:.0f} s.") from None
+            raise PeerLost(
+                f"{self._peer_name} accepted the connection but sent nothing for {timeout_s:.0f} s."
+            ) from None
         if "rejected" in message:
             raise TrainingError(message["rejected"])
         if "failed" in message:
@@ -98,13 +103,13 @@ class Channel:
                 if "failed" in message:
                     self._on_peer_lost(message["failed"])
         self.closed.set()
-        failure = f"{self._peer_name} has gone; what it said last tells why."
+        failure = f"{self._peer_name} was lost. Its log states the reason."
         self._inbox.put({"failed": failure})
         self._on_peer_lost(failure)
 
 
 class ProcessGroup:
-    """The connected processes of a run. Process 0 has a channel to each other process, the others one to process 0."""
+    """The connected processes of a run. Process 0 has a channel to each process, the others have one to process 0."""
 
     def __init__(self, process: ProcessInfo) -> None:
         self.process = process
@@ -114,9 +119,9 @@ class ProcessGroup:
         self._channels: dict[int, Channel] = {}
 
     def all_gather(self, text: str, timeout_s: float | None = None) -> list[str]:
-        """The texts of all processes in the order of their ranks, once all have called this.
+        """Waits until all processes have called this; returns their texts in the order of their ranks.
 
-        Raises PeerLost when a process has failed or ended.
+        Raises PeerLost if a process fails or ends.
         """
         if self.process.rank:
             self._channels[0].send(text=text)
@@ -133,9 +138,9 @@ class ProcessGroup:
 
     @contextmanager
     def watch_peers(self, on_peer_lost: PeerLostCallback) -> Iterator[None]:
-        """Within the context `on_peer_lost` is called with the reason, from a thread, when another process is lost.
+        """Within the context, `on_peer_lost` is called from a thread, with the reason, when another process is lost.
 
-        A process that was lost before is reported at once.
+        A process that was lost earlier is reported immediately.
         """
         with self._lock:
             self._on_peer_lost, failure = on_peer_lost, self._first_failure
@@ -147,7 +152,7 @@ class ProcessGroup:
             self._on_peer_lost = None
 
     def wait_for_peer_loss(self, timeout_s: float) -> bool:
-        """Whether another process is lost within that time."""
+        """Waits up to `timeout_s`; returns whether another process was lost."""
         end_s = time.monotonic() + timeout_s
         while not (lost := any(channel.closed.is_set() for channel in self._channels.values())):
             if time.monotonic() >= end_s:
@@ -156,7 +161,7 @@ class ProcessGroup:
         return lost
 
     def close(self, failure: str = "") -> None:
-        """Closes the channels, after sending the `failure` if there is one."""
+        """Sends `failure`, if any, to the other processes and closes the channels."""
         for channel in self._channels.values():
             if failure:
                 channel.send(failed=failure)
@@ -186,7 +191,8 @@ def rendezvous(process: ProcessInfo) -> ProcessGroup:
     except TrainingError as error:
         group.close(str(error))
         if isinstance(error, PeerLost):
-            # Processes that never meet must not be restarted without limit, as those that have lost another one are.
+            # Not PeerLost: a Job restarts after PeerLost without limit, but processes that never connect must be
+            # limited.
             raise PeerMissing(str(error)) from error
         raise
     return group
@@ -219,7 +225,7 @@ def _server(process: ProcessInfo) -> socket.socket:
 
 
 def _accept_peer(group: ProcessGroup, connection: socket.socket, missing: set[int]) -> set[int]:
-    """The rank of the process that has connected, if it is one of the `missing`; any other connection is closed."""
+    """Registers a new connection and returns the rank as a set, or closes it and returns an empty set."""
     connection.settimeout(HELLO_TIMEOUT_S)
     lines = connection.makefile(encoding="utf-8")
     try:
@@ -229,7 +235,8 @@ def _accept_peer(group: ProcessGroup, connection: socket.socket, missing: set[in
         connection.close()
         return set()
     if rank not in missing or world_size != group.process.world_size:
-        # A rank that is connected already may be a pod whose successor came before its end was noticed: no mistake.
+        # A duplicate rank is not a mistake of the user: a restarted pod can connect before its predecessor's end is
+        # noticed.
         kind = "failed" if world_size == group.process.world_size else "rejected"
         reason = _rejection_reason(rank, world_size, group)
         _reject(connection, kind, f"{group.process.name_of(0)} at {group.process.address} {reason}")
@@ -248,14 +255,14 @@ def _reject(connection: socket.socket, kind: str, reason: str) -> None:
 def _rejection_reason(rank: int, world_size: int, group: ProcessGroup) -> str:
     if world_size != group.process.world_size:
         return f"expects {group.process.world_size} processes, not {world_size}: CONVOY_NUM_PROCESSES differs."
-    return f"has a process {rank} already: give each its own CONVOY_PROCESS_ID."
+    return f"already has a process {rank}: give each process its own CONVOY_PROCESS_ID."
 
 
 def _missing_message(process: ProcessInfo, missing: set[int]) -> str:
     ranks = ", ".join(map(str, sorted(missing)))
     return (
-        f"Of {process.world_size} processes these have not come to {process.address} within {process.timeout_s:g} s: "
-        f"{ranks}. "
+        f"Of {process.world_size} processes, these did not connect to {process.address} within {process.timeout_s:g} "
+        f"s: {ranks}. "
         "Start all of them, or set CONVOY_NUM_PROCESSES to their number."
     )
 
@@ -274,6 +281,6 @@ def _connect(group: ProcessGroup, end_s: float) -> None:
         group.register(max(0.0, end_s - time.monotonic()) + GRACE_PERIOD_S)
         return
     raise PeerMissing(
-        f"Process 0 does not answer at {process.address} since {process.timeout_s:g} s: start it, and check "
-        "CONVOY_COORDINATOR and whether its port can be reached."
+        f"Process 0 did not answer at {process.address} for {process.timeout_s:g} s: start it, and check "
+        "CONVOY_COORDINATOR and whether the port can be reached."
     )

@@ -53,17 +53,17 @@ def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> 
     folders = [write_finished_run(tmp_path, has_validation=False) for _ in range(3)]
     results, alike = compare(folders, tmp_path / "all.png").split("\n\n")
     assert len(results.splitlines()) == 5
-    assert alike == "The recipes are alike."
+    assert alike == "The recipes are identical."
 
 
 def test_figures_of_other_images_are_told_apart(tmp_path: Path) -> None:
     text = compare([write_finished_run(tmp_path), write_finished_run(tmp_path, images=100)], tmp_path / "a.png")
-    assert text.endswith("(100 of mnist, 10,000 of mnist): their figures cannot be compared.")
+    assert text.endswith("(100 of mnist, 10,000 of mnist), so their figures cannot be compared.")
 
 
 def test_as_many_other_images_are_told_apart_by_their_digest(tmp_path: Path) -> None:
     one, other = write_finished_run(tmp_path), write_finished_run(tmp_path, digest="b" * 64)
-    warning = "(10,000 of mnist each): their figures cannot be compared."
+    warning = "(10,000 of mnist each), so their figures cannot be compared."
     assert compare([one, other], tmp_path / "a.png").endswith(warning)
     early = write_finished_run(tmp_path, digest=None)
     assert "cannot be compared" not in compare([one, early], tmp_path / "a.png")
@@ -90,7 +90,7 @@ def test_seeds_with_other_test_images_have_no_mean(tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
     one = write_finished_run(tmp_path)
-    with pytest.raises(TrainingError, match="needs two runs or more"):
+    with pytest.raises(TrainingError, match="needs at least two runs"):
         compare([one, one / ".." / one.name], tmp_path / "a.png")
     with pytest.raises(TrainingError, match=r"has no recipe\.json"):
         compare([one, tmp_path], tmp_path / "a.png")

@@ -60,7 +60,7 @@ def test_rules_for_what_is_not_whole(size: int, window: int, stride: int, paddin
 
 def test_a_window_larger_than_the_image_is_told_the_padding_that_helps() -> None:
     with pytest.raises(
-        TrainingError, match="larger than 5 pixels with 1 of padding on both sides: padding 3 is the le"
+        TrainingError, match="larger than 5 pixels with 1 of padding on both sides: the smallest padding that fits is 3"
     ):
         output_size(5, 11, 4, 1)
     assert output_size(5, 11, 1, 3) == 1

@@ -133,7 +133,7 @@ def test_totals_grow_with_the_batch() -> None:
 
 @pytest.mark.parametrize("text", ["224", "224x224", "axbxc", "0x5x1", "-1x5x1", "5x5x1x1", ""])
 def test_a_malformed_input_size_is_refused(text: str) -> None:
-    with pytest.raises(TrainingError, match="is no input size: write HEIGHTxWIDTHxCHANNELS"):
+    with pytest.raises(TrainingError, match="is not an input size: write HEIGHTxWIDTHxCHANNELS"):
         parse_shape(text)
 
 
@@ -167,5 +167,5 @@ def test_a_version_folder_is_its_graph_and_its_variants(tmp_path: Path) -> None:
 
 
 def test_an_exported_networks_input_cannot_be_changed(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="is exported: its input and classes are what they are"):
+    with pytest.raises(TrainingError, match="is an exported graph, whose input and classes are fixed"):
         describe(str(tmp_path / "model.onnx"), (32, 32, 3))

@@ -22,8 +22,8 @@ def network(classes: int = 1000, filters: int = 4, extra: bool = False) -> keras
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"classes": 5}, "its last layer gives 5 classes in place of 1000. Save the whole network"),
-        ({"filters": 6}, "a layer has the shape .* in place of .*; it is of another network"),
+        ({"classes": 5}, "its last layer has 5 classes instead of 1000. Save the whole network"),
+        ({"filters": 6}, "a layer has the shape .* instead of .*belongs to another network"),
     ],
 )
 def test_weights_of_another_network_are_told(tmp_path: Path, suffix: str, other: dict, message: str) -> None:
@@ -39,16 +39,18 @@ def test_weights_of_another_network_are_told(tmp_path: Path, suffix: str, other:
 
 def test_more_layers_are_told(tmp_path: Path) -> None:
     network(extra=True).save(tmp_path / "more.h5")
-    with pytest.raises(TrainingError, match="it has 3 layers with weights in place of 2; it is of another network, or"):
+    with pytest.raises(
+        TrainingError, match=r"it has 3 layers with weights instead of 2. It belongs to another network, or"
+    ):
         load_weights(network(), "ResNet50", tmp_path / "more.h5", "with its last layer")
 
 
 def test_other_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no weights")
-    with pytest.raises(TrainingError, match="it is no file of weights"):
+    with pytest.raises(TrainingError, match="it is not a weights file"):
         load_weights(network(), "ResNet50", tmp_path / "text.h5", "with its last layer")
     network(classes=5).save(tmp_path / "whole.keras")
-    with pytest.raises(TrainingError, match="it is a whole network; convoy-train export takes it as it is"):
+    with pytest.raises(TrainingError, match="it contains a whole network: export it"):
         load_weights(network(), "ResNet50", tmp_path / "whole.keras", "with its last layer")
 
 

@@ -87,7 +87,7 @@ def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> No
     [
         ("keras:ResNet5", SHAPE, "no application 'ResNet5' to start from: did you mean 'ResNet50'?"),
         ("keras:", SHAPE, "there are DenseNet121, "),
-        (SMALL, (32, 32, 1), "knows colour images; these have 1 channel"),
+        (SMALL, (32, 32, 1), "takes color images; these have 1 channel"),
     ],
 )
 def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, int], message: str) -> None:
@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no HDF5")
     with pytest.raises(TrainingError, match=r"text\.h5 does not hold the weights"):
         build(SMALL, SHAPE, 5, tmp_path / "text.h5")
-    with pytest.raises(TrainingError, match=r"none\.h5 is not there"):
+    with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
         build(SMALL, SHAPE, 5, tmp_path / "none.h5")
     (tmp_path / "mine.keras").write_text("")
     with pytest.raises(TrainingError, match=r"mine\.keras is no \.h5 file"):
@@ -115,6 +115,6 @@ def test_without_a_connection_the_way_round_is_said(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", unreachable)
     with pytest.raises(
-        TrainingError, match=r"could not be downloaded: URL fetch failure.*Give a file .* with --weights"
+        TrainingError, match=r"could not be downloaded: URL fetch failure.*Name a file .* with --weights"
     ):
         build(SMALL, SHAPE, 5, "imagenet")

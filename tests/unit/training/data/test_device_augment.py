@@ -62,7 +62,7 @@ def test_a_batch_brings_no_pixels_of_its_own() -> None:
 
 @pytest.mark.parametrize("setting", [{"crop_area": (0.5, 1.0)}, {"mixup": 0.2}, {"lighting": 0.1}])
 def test_what_only_the_host_makes_is_refused(setting: dict) -> None:
-    with pytest.raises(TrainingError, match=f"{next(iter(setting))} is made on the host only"):
+    with pytest.raises(TrainingError, match=f"{next(iter(setting))} runs on the host only"):
         replace(PLAIN, augment_on_device=True, **setting)
 
 
@@ -83,7 +83,7 @@ class TwoDevices(DistributedContext):
 def test_several_devices_are_refused() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
-    with pytest.raises(TrainingError, match="augment_on_device=true is for one device"):
+    with pytest.raises(TrainingError, match="augment_on_device=true works on one device only"):
         network.build_for_training(replace(PLAIN, augment_on_device=True, validation=0), dataset, TwoDevices())
 
 

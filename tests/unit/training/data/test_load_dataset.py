@@ -41,7 +41,7 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
 
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     damage(write_image_folder(tmp_path, "red", "blue", count=20))
-    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Mend them, or add --skip-unreadable") as caught:
+    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Repair them, or add --skip-unreadable") as caught:
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     lines = str(caught.value).splitlines()[1:]
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
@@ -165,7 +165,7 @@ def test_a_run_of_an_early_release_keeps_its_division(tmp_path: Path) -> None:
 
 def test_nothing_to_measure_on_is_said() -> None:
     input_spec = load_dataset.input_spec_for(RECIPE)
-    with pytest.raises(TrainingError, match="give --dataset, or --data with a folder"):
+    with pytest.raises(TrainingError, match="--dataset, or a folder of images with --data"):
         load_dataset.for_network(None, DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))
     with pytest.raises(TrainingError, match="needs a folder of images: name it with --data"):
         load_dataset.for_network("folder", DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))

@@ -124,5 +124,5 @@ def test_what_cannot_be_shared_is_refused() -> None:
 def test_a_draw_that_is_not_one_per_image_is_no_draw_of_rows() -> None:
     rows = ShardedGenerator(np.random.default_rng(1), slice(2, 5), 9)
     assert rows.random((3, 2)).shape == (3, 2)
-    with pytest.raises(ValueError, match="none of one row an image"):
+    with pytest.raises(ValueError, match="does not start with the number of rows"):
         rows.random((2, 3))

@@ -98,7 +98,7 @@ def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
     log_lines: list[str] = []
     flat = keras.Sequential([keras.Input((12, 10, 3)), layers.Flatten(), layers.Dense(2)])
     assert write_feature_maps(tmp_path, flat, Scaling(), EXPECTS, SAMPLE, log_lines.append) is None
-    assert log_lines == ["no feature maps: no layer of the network gives images"]
+    assert log_lines == ["no feature maps: no layer of the network outputs images"]
     assert list(tmp_path.iterdir()) == []
 
 

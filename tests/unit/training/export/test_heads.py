@@ -42,11 +42,11 @@ def test_the_head_of_a_network(
 @pytest.mark.parametrize(
     ("predictions", "options", "last_activation", "message"),
     [
-        (UNIT_RANGE, OutputOptions(), None, "do not sum to 1: say --logits .*, --activation sigmoid .*--probabilities"),
+        (UNIT_RANGE, OutputOptions(), None, "do not sum to 1: use --logits .*, --activation sigmoid .*--probabilities"),
         (UNIT_RANGE, OutputOptions(), "linear", "do not sum to 1"),
-        (LOGITS, OutputOptions("probabilities"), None, r"between 0\.5 and 1\.5, which are no probabilities"),
-        (-SUM_TO_ONE, OutputOptions("probabilities"), None, "are no probabilities: leave out --probabilities"),
-        (ONE_UNIT, OutputOptions(), "linear", "ends in 'linear' and its answers lie between 0 and 1: say --logits"),
+        (LOGITS, OutputOptions("probabilities"), None, r"between 0\.5 and 1\.5, so they are not probabilities"),
+        (-SUM_TO_ONE, OutputOptions("probabilities"), None, "are not probabilities: leave out --probabilities"),
+        (ONE_UNIT, OutputOptions(), "linear", "ends in 'linear' and its outputs lie between 0 and 1: use --logits"),
         (ONE_UNIT, OutputOptions(activation="softmax"), None, "gives 1 number per image"),
         (UNIT_RANGE, OutputOptions(activation="binary"), None, "gives 2 numbers per image"),
     ],

@@ -69,7 +69,7 @@ def test_labels_come_in_the_forms_of_popular_tools(
 @pytest.mark.parametrize("content", ["{0: 'a', 2: 'b'}", "{0: 'a'", "{'a'}", "{0: print}", "{}"])
 def test_other_printed_dictionaries_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(content)
-    with pytest.raises(TrainingError, match=r"begins with a brace and is not of the form \{0: 'tench'"):
+    with pytest.raises(TrainingError, match=r"starts with a brace but is not of the form \{0: 'tench'"):
         read_class_labels(tmp_path / "labels.txt")
 
 

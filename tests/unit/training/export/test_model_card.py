@@ -59,9 +59,9 @@ def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
         "**75.00%** of the 250 test images (62 wrong), cross entropy 0.6250",
         "| dog | 70.00% |",
         "Most frequent mistakes: cat called dog (40), dog called cat (20), dog called ox (10).",
-        "Over 1,000 images at batch sizes 1, 7, 64",
+        "On 1,000 images, at batch sizes 1, 7, 64",
         "2.5e-07",
-        "**About these files:** a JPEG copy.",
+        "**Note on these files:** a JPEG copy.",
         "- Only sofas.",
         "squeezed to 48x32 (bilinear)",
         "![confusion matrix](confusion.png)",
@@ -76,17 +76,17 @@ def test_a_card_tells_on_which_images_a_retrained_network_was_accepted(tmp_path:
     decision = Decision("holdout", 1500, "pets/2", 0.75, 0.7475, 0.005)
     text = card(tmp_path, decision=decision)
     assert (
-        "after a comparison with pets/2, on images that neither network has learnt: 74.75% of 1,500 held-out images "
-        "right, pets/2 75.00%; a drop of 0.50% was allowed. The test images decided nothing."
+        "after a comparison with pets/2, on images that neither network was trained on: 74.75% of 1,500 held-out "
+        "images correct, pets/2 75.00%; a drop of 0.50% was allowed. The test images had no influence."
     ) in text
     text = card(tmp_path, decision=replace(decision, part="test"))
-    assert "so the test images decided, and the accuracy on them is slightly too high on average." in text
+    assert "so the test images decided. The accuracy on them is therefore slightly too high on average." in text
 
 
 def test_a_card_does_not_claim_what_was_not_measured(tmp_path: Path) -> None:
     text = card(tmp_path, scores=None, source=Source("pets.keras", model=None))
     assert "Not measured" in text
-    assert "was not told to the export" in text
+    assert "is unknown to the export" in text
     assert "75" not in text
     assert "confusion" not in text
 

@@ -114,7 +114,7 @@ def test_a_network_for_any_size_gets_the_one_that_is_stated(body: Callable[[Tens
     assert input_of(fixed).shape == (10, 14, 3)
     assert fixed.layers[2].output.shape[1:3] == (10, 14), "its layers have the size too, for feature maps"
     assert_exact(fixed, tmp_path)
-    with pytest.raises(TrainingError, match="any size: say which with --size 224 or --size 192x256"):
+    with pytest.raises(TrainingError, match="any size: choose one with --size 224 or --size 192x256"):
         prepare_network(model, PrepareOptions(), print)
     with pytest.raises(TrainingError, match=r"takes 12x8 pixels \(width x height\), not 14x10: leave out --size"):
         prepare_network(network(grouped), PrepareOptions(size=(10, 14)), print)
@@ -178,5 +178,7 @@ def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:
     image = keras.Input(SHAPE)
     inner = keras.Sequential([keras.Input(SHAPE), Noise(name="grain")], name="augmenting")
     model = keras.Model(image, layers.GlobalAveragePooling2D()(inner(image)))
-    with pytest.raises(TrainingError, match=r"no form of layer 'grain' \(Noise\), which computes Stateless.*: replace"):
+    with pytest.raises(
+        TrainingError, match=r"cannot express layer 'grain' \(Noise\), which computes Stateless.*: replace"
+    ):
         to_onnx(model)

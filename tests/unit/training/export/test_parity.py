@@ -87,7 +87,7 @@ def test_a_network_that_ignores_its_input_fails_though_its_graph_agrees(sample: 
     image = keras.Input(EXPECTS.shape, name="image")
     constant = layers.Dense(CLASSES, activation="softmax", kernel_initializer="zeros")(layers.Flatten()(image))
     network = keras.Model(image, constant)
-    with pytest.raises(TrainingError, match="answers to 100 images differ by 0 at most: it ignores its input"):
+    with pytest.raises(TrainingError, match="outputs for 100 images differ by at most 0: it ignores its input"):
         check_parity(network, path_of(to_onnx(network), tmp_path), sample)
 
 
@@ -103,7 +103,7 @@ def test_answers_that_are_no_numbers_fail(
     network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     broken = with_weights(graph, 4, lambda kernel: kernel * np.nan)
-    with pytest.raises(TrainingError, match="no answers that could be used"):
+    with pytest.raises(TrainingError, match="outputs cannot be used"):
         check_parity(network, path_of(broken, tmp_path), sample)
 
 
@@ -137,7 +137,7 @@ def test_few_images_in_a_folder_give_many_different_parts(tmp_path: Path) -> Non
 
 
 def test_a_folder_without_images_and_a_broken_image_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds no images"):
+    with pytest.raises(TrainingError, match="contains no images"):
         sample_folder(tmp_path, EXPECTS, PREPROCESSING)
     (tmp_path / "torn.png").write_bytes(image_bytes(30, 40, 3)[:200])
     with pytest.raises(TrainingError, match=r"torn\.png is no usable image: The image is damaged or truncated"):

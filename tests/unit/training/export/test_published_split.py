@@ -104,7 +104,7 @@ def test_a_test_set_that_cannot_be_the_same_is_refused(photos: Path, change: str
     with pytest.raises(TrainingError) as caught:
         follow(RECIPE, photos, published)
     message = str(caught.value)
-    assert f"1 of the {len(test_files)} test images of pets/1 are gone from {photos} or have changed" in message
+    assert f"1 of the {len(test_files)} test images of pets/1 are missing from {photos} or have changed" in message
     assert "Restore them (run.json of run mine/1 names the test images), or publish without a comparison" in message
 
 
@@ -129,9 +129,13 @@ def test_a_val_folder_that_comes_or_goes_is_refused(tmp_path: Path, photos: Path
     write_image_folder(split / "val", "red", "blue", count=5)
     with_val, without_val = provenance(split), provenance(photos)
     follow(RECIPE, split, with_val)
-    with pytest.raises(TrainingError, match=r"split had no val/ folder and has one now: pets/1 may have learnt"):
+    with pytest.raises(
+        TrainingError, match=r"split had no val/ folder and has one now: pets/1 may have been trained on"
+    ):
         follow(RECIPE, split, without_val)
-    with pytest.raises(TrainingError, match=r"photos had a val/ folder and has none now: pets/1 may have learnt"):
+    with pytest.raises(
+        TrainingError, match=r"photos had a val/ folder and has none now: pets/1 may have been trained on"
+    ):
         follow(RECIPE, photos, with_val)
 
 

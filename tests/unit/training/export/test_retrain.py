@@ -66,7 +66,7 @@ def test_a_version_of_another_kind_is_not_compared(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, data: Dataset, reason: str
 ) -> None:
     write_version(tmp_path / "models", "pets")
-    with pytest.raises(TrainingError, match=f"{reason}.*: publish by convoy-train export"):
+    with pytest.raises(TrainingError, match=f"{reason}.*: publish with convoy-train export"):
         retrained(tmp_path, run, monkeypatch, data)
     assert not run.outcome_path.exists()
 
@@ -90,7 +90,7 @@ def test_a_run_that_another_process_has_decided_on_is_left_alone(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(run.outcome_path, {"published": "pets/7"})
-    with pytest.raises(TrainingError, match=r"has decided on .* meanwhile: see its outcome\.json"):
+    with pytest.raises(TrainingError, match=r"has already decided on .*: see its outcome\.json"):
         retrained(tmp_path, run, monkeypatch, dataset())
 
 

@@ -78,7 +78,7 @@ def test_the_user_may_decide() -> None:
     np.testing.assert_allclose(
         serving_answers(model, options=OutputOptions("logits")), softmax(answers(model)), atol=1e-6
     )
-    with pytest.raises(TrainingError, match=r"lie between .* which are no probabilities"):
+    with pytest.raises(TrainingError, match=r"lie between .* not probabilities"):
         serving(network(), options=OutputOptions("probabilities"))
     with pytest.raises(TrainingError, match="gives 4 numbers per image, which does not fit --activation binary"):
         serving(model, options=OutputOptions(activation="binary"))
@@ -131,7 +131,7 @@ def test_the_input_is_one_image_of_a_fixed_size() -> None:
     assert input_of(network()).shape == (6, 5, 3)
     for shape in [(None, None, 3), (6, 5, 2), (30,)]:
         model = keras.Sequential([keras.Input(shape), layers.Activation("relu")])
-        with pytest.raises(TrainingError, match="fixed height and width is needed"):
+        with pytest.raises(TrainingError, match="fixed height and width"):
             input_of(model)
     both = [keras.Input((6, 5, 3)), keras.Input((6, 5, 3))]
     with pytest.raises(TrainingError, match="2 known inputs"):

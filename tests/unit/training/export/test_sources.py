@@ -59,7 +59,7 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
 
 
 def test_what_is_no_network_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="does not exist; give the folder of a run"):
+    with pytest.raises(TrainingError, match=r"does not exist. Name the folder of a run"):
         load_network(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("hello")
     with pytest.raises(TrainingError, match=r"text\.keras cannot be loaded as a Keras model: "):
@@ -84,5 +84,5 @@ def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
         labels_for(source, path, 3)
     with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels"):
         labels_for(source, None, 3)
-    with pytest.raises(TrainingError, match="2 classes have no names: give --labels FILE"):
+    with pytest.raises(TrainingError, match="2 classes have no names: use --labels FILE"):
         labels_for(open_source(tmp_path / "mine.keras", None), None, 2)

@@ -81,12 +81,12 @@ def test_a_truncated_file_is_named(copy: Path, official: Path, keep: float) -> N
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({b"data": np.zeros((9, 3072), np.uint8)}, "holds something else"),
-        ({b"data": np.zeros((COUNT, 3072), np.int8)}, "holds something else"),
-        ({b"data": b"bytes"}, "holds something else"),
-        ({b"labels": [10] * COUNT}, "labels that are not 0 to 9"),
-        ({b"labels": [-1] * COUNT}, "labels that are not 0 to 9"),
-        ({b"labels": [0] * 9}, "labels that are not 0 to 9"),
+        ({b"data": np.zeros((9, 3072), np.uint8)}, "has other contents"),
+        ({b"data": np.zeros((COUNT, 3072), np.int8)}, "has other contents"),
+        ({b"data": b"bytes"}, "has other contents"),
+        ({b"labels": [10] * COUNT}, "one label from 0 to 9 per image"),
+        ({b"labels": [-1] * COUNT}, "one label from 0 to 9 per image"),
+        ({b"labels": [0] * 9}, "one label from 0 to 9 per image"),
         ({b"labels": ["cat"] * COUNT}, "truncated or corrupt"),
     ],
 )

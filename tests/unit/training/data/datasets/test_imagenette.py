@@ -28,7 +28,7 @@ def test_it_is_not_found_in_something_else(tmp_path: Path) -> None:
     create_class_folders(tmp_path, "train")
     with pytest.raises(TrainingError, match=r"is not Imagenette: train/ and val/ with n01440764"):
         imagenette.list_files(tmp_path)
-    with pytest.raises(TrainingError, match="Imagenette is not downloaded by itself"):
+    with pytest.raises(TrainingError, match="Imagenette is not downloaded automatically"):
         imagenette.list_files(None)
 
 

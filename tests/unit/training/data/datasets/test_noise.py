@@ -56,5 +56,5 @@ def test_noise_leaves_out_images_and_reads_crops_as_any_split() -> None:
 
 def test_no_noise_is_the_data_set_itself_and_less_is_refused() -> None:
     assert with_noise(DATASET, 0.0) is DATASET
-    with pytest.raises(TrainingError, match="--noise -1 is less than nothing"):
+    with pytest.raises(TrainingError, match="--noise -1 is negative"):
         with_noise(DATASET, -1)

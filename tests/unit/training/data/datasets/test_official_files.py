@@ -35,5 +35,5 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> N
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
-    with pytest.raises(TrainingError, match=r"CIFAR-10 could not be downloaded: URL fetch failure\. Give its folder"):
+    with pytest.raises(TrainingError, match=r"CIFAR-10 could not be downloaded: URL fetch failure\. Name a folder"):
         download("CIFAR-10", "cifar10")

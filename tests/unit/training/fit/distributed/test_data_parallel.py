@@ -44,9 +44,9 @@ def test_an_indexed_job_numbers_its_processes() -> None:
         ({"CONVOY_COORDINATOR": "trainer"}, "is 'trainer': write the HOST:PORT of process 0"),
         ({"CONVOY_COORDINATOR": "trainer:99999"}, "write the HOST:PORT"),
         ({"CONVOY_COORDINATOR": ":29500"}, "write the HOST:PORT"),
-        ({"CONVOY_NUM_PROCESSES": "0"}, "CONVOY_NUM_PROCESSES is '0': a whole number from 1 was expected"),
-        ({"CONVOY_PROCESS_ID": "-1"}, "CONVOY_PROCESS_ID is '-1': a whole number from 0 was expected"),
-        ({"CONVOY_PROCESS_ID": "4"}, "CONVOY_PROCESS_ID is 4: of 4 processes the last is number 3"),
+        ({"CONVOY_NUM_PROCESSES": "0"}, "CONVOY_NUM_PROCESSES is '0'; it must be a whole number, at least 1"),
+        ({"CONVOY_PROCESS_ID": "-1"}, "CONVOY_PROCESS_ID is '-1'; it must be a whole number, at least 0"),
+        ({"CONVOY_PROCESS_ID": "4"}, "CONVOY_PROCESS_ID is 4; with 4 processes it must be at most 3"),
         ({"CONVOY_JOIN_TIMEOUT_S": "soon"}, "CONVOY_JOIN_TIMEOUT_S is 'soon'"),
     ],
 )

@@ -64,13 +64,13 @@ def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
     with ThreadPoolExecutor(2) as pool:
         started = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, rank, 3)) for rank in (0, 2)]
         for one in started:
-            with pytest.raises(PeerMissing, match=r"Of 4 processes these have not come to .* within 3 s: 1, 3\."):
+            with pytest.raises(PeerMissing, match=r"Of 4 processes, these did not connect to .* within 3 s: 1, 3\."):
                 one.result()
     assert time.monotonic() - start_s < 30
 
 
 def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
-    with pytest.raises(PeerMissing, match=r"Process 0 does not answer at 127\.0\.0\.1:\d+ since 0\.3 s"):
+    with pytest.raises(PeerMissing, match=r"Process 0 did not answer at 127\.0\.0\.1:\d+ for 0\.3 s"):
         rendezvous(ProcessInfo("127.0.0.1", port, 2, 1, 0.3))
 
 
@@ -93,7 +93,7 @@ def test_one_that_goes_without_a_word_is_reported_to_those_that_compute(port: in
         return group.wait_for_peer_loss(1)
 
     assert run_processes(port, compute, lambda group: None) == [True, None]
-    assert reasons == ["Process 1 of 2 has gone; what it said last tells why."]
+    assert reasons == ["Process 1 of 2 was lost. Its log states the reason."]
 
 
 def test_one_that_went_before_anybody_watched_is_reported_too(port: int) -> None:
@@ -134,7 +134,7 @@ def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monke
         other = pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 3, 2, 20))
         for group in (one.result(), other.result(), main.result()):
             group.close()
-    assert "has a process 1 already: give each its own CONVOY_PROCESS_ID" in replies[0]["failed"]
+    assert "already has a process 1: give each process its own CONVOY_PROCESS_ID" in replies[0]["failed"]
     assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["rejected"]
 
 
