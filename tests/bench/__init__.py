@@ -1,2 +1,4 @@
-"""Benchmarks of Convoy, alone and beside its peers: `python -m tests.bench --help`, results in README.md.
-Correctness under load is checked by `tests.load` and `tests.reliability`."""
+"""Benchmarks of Convoy, alone and compared with other servers: `python -m tests.bench --help`, results in README.md.
+
+`tests.load` and `tests.reliability` check correctness under load.
+"""

@@ -1,6 +1,6 @@
-"""Measures speed: `make bench`, `make bench-peers` and `make bench-overload` write it into a report.
+"""Measures speed: `make bench`, `make bench-peers` and `make bench-overload` write a report.
 
-Ends with 1 when a load was void (a request failed, or a rate was not kept), and with 2 when nothing could be measured.
+Exits with 1 if a load was void (a request failed, or a rate was not kept), and with 2 if nothing could be measured.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def _photographs(args: argparse.Namespace) -> int:
 
 def _instances(workers: int) -> int:
     if workers > 1 and not has_workers():
-        _print_progress("This Convoy has one worker: every peer gets one instance.")
+        _print_progress("This version of Convoy has one worker, so every peer gets one instance.")
         return 1
     return workers
 
@@ -170,21 +170,25 @@ def _arguments() -> argparse.Namespace:
     run = commands.add_parser("run", help="Convoy alone")
     run.set_defaults(run=_throughput)
     run.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="default: 1 8 32 128")
-    peers = commands.add_parser("peers", help="Convoy beside its peers; installs those that are missing")
+    peers = commands.add_parser("peers", help="compare Convoy with other servers; installs those that are missing")
     peers.set_defaults(run=_compare_peers)
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
-    over = commands.add_parser("overload", help="Convoy with more requests than it can answer")
+    over = commands.add_parser("overload", help="load Convoy with more requests than it can answer")
     over.set_defaults(run=_overload)
     over.add_argument("--models", type=Path, default=Settings().models, help="folder with mnist-lenet5")
     over.add_argument("--parts", nargs="+", choices=overload_run.PARTS, default=overload_run.PARTS, help="default: all")
-    large = commands.add_parser("photographs", help="Convoy with ResNet-50, beside a loop without a service")
+    large = commands.add_parser("photographs", help="compare Convoy serving ResNet-50 with a loop without a service")
     large.set_defaults(run=_photographs)
     large.add_argument("--connections", type=int, default=32, help="default: %(default)s")
-    pair = commands.add_parser("pair", help="checkouts of Convoy in turn: does a change pay? Nothing is written")
+    pair = commands.add_parser("pair", help="compare the speed of several checkouts of Convoy; writes no report")
     pair.set_defaults(run=_compare_checkouts, rounds=10, seconds=2.0)
     pair.add_argument(
-        "checkouts", type=Path, nargs="+", metavar="CHECKOUT", help="each with its .venv; the first counts 1"
+        "checkouts",
+        type=Path,
+        nargs="+",
+        metavar="CHECKOUT",
+        help="each with its own .venv; the others are compared with the first",
     )
     pair.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     pair.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
@@ -197,9 +201,9 @@ def _arguments() -> argparse.Namespace:
     scale.add_argument("--count", type=int, default=1000, help="test images to enlarge (default: %(default)s)")
     scale.add_argument("--size", type=parse_size, default=(4032, 3024), metavar="WxH", help="default: 4032x3024")
     scale.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
-    setup = commands.add_parser("setup", help="only install the peers, each in an environment of its own")
+    setup = commands.add_parser("setup", help="only install the peers, each in its own environment")
     setup.set_defaults(run=_set_up)
-    setup.add_argument("--python", default=sys.executable, help="for a peer that this Python is too new for")
+    setup.add_argument("--python", default=sys.executable, help="Python for peers that do not support this one")
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
     for command in (run, peers, pair):
@@ -227,8 +231,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     add(
         "--workers", type=int, default=usable_cores(), help="workers, and instances of each peer (default: %(default)s)"
     )
-    add("--rounds", type=int, default=3, help="medians are taken over so many (default: %(default)s)")
-    add("--seconds", type=float, default=4.0, help="of each load (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="number of rounds to take medians over (default: %(default)s)")
+    add("--seconds", type=float, default=4.0, help="duration of each load (default: %(default)s)")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What an offline job costs beyond its work: python -m tests.bench.batch_jobs IMAGES --model mnist-lenet5 [--rounds 5].
+"""Measures the overhead of a batch job: python -m tests.bench.batch_jobs IMAGES --model mnist-lenet5 [--rounds 5].
 
-In each round one after the other, on the same cores: decoding alone (in the job's own processes), the model alone (raw
-onnxruntime, full batches), and the whole job, each from a cold start. Prints medians: the job's share of the slower
-one's speed, and of what is possible where both compete for the same cores; and the processor time that decoding and
-model need as a share of the job's, which other programs on the machine disturb less.
+Each round measures, on the same cores and from a cold start: decoding alone (in the job's processes), the model alone
+(onnxruntime, full batches), and the whole job. It prints medians of three ratios: the job's speed over that of the
+slower part, the job's speed over that of both parts in sequence, and the processor time of both parts over the job's.
+Other programs on the machine disturb the processor time less.
 """
 
 import io
@@ -34,7 +34,7 @@ from service.settings import Settings
 
 
 class Cost(NamedTuple):
-    """Seconds of the clock, and of all processors together."""
+    """Wall-clock seconds, and seconds of processor time over all processors."""
 
     wall_s: float
     cpu_s: float
@@ -48,7 +48,8 @@ def cost_of(work: Callable[[], object]) -> Cost:
 
 
 def child_processes(workers: int) -> ProcessPoolExecutor:
-    """As the job's processes, but children of this one, whose processor time can be told at their end."""
+    """Returns the job's decoding processes as children of this process, so that their processor time is known at
+    exit."""
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
@@ -60,7 +61,7 @@ def decode(images: list[ImageFile], folder: VersionFolder) -> None:
 
 
 def infer(count: int, folder: VersionFolder, settings: Settings) -> None:
-    """In the batches that the job takes."""
+    """Runs the model in batches of the job's size."""
     version = load(folder, ModelSpec(), settings, Metrics())
     size = fastest_batch_size(version.batch_ms)
     batch = np.random.default_rng(0).integers(0, 255, (size, *folder.manifest.input.shape), np.uint8)
@@ -98,7 +99,7 @@ def main(source: str, model: str, models: str, rounds: int) -> None:
     combined = statistics.median((d.wall_s + m.wall_s) / job.wall_s for d, m, job in rows)
     processors = statistics.median((d.cpu_s + m.cpu_s) / job.cpu_s for d, m, job in rows)
     click.echo(
-        f"speed: {slower:.2f} of the slower one, {combined:.2f} of both in turn; processor time: {processors:.2f}"
+        f"speed: {slower:.2f} of the slower part, {combined:.2f} of both in turn; processor time: {processors:.2f}"
     )
 
 

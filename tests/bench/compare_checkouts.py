@@ -1,7 +1,7 @@
-"""Does a change pay? Two checkouts of Convoy or more, all up at once, are loaded in turn for seconds each.
+"""Compares the speed of checkouts of Convoy, which run at the same time and are loaded in turn, for seconds each.
 
-From one minute to the next a machine changes by more than most changes are worth; within a few seconds it does not. So
-what counts is the median of the ratios within each round, not the ratio of two medians.
+The speed of a machine varies more between minutes than most code changes gain, but not within a few seconds. The result
+is therefore the median of the ratios within each round, not the ratio of two medians.
 """
 
 import tempfile
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Ratio(NamedTuple):
-    """Of requests/s to the first checkout's in the same round: the median, and the quartiles about it."""
+    """Requests/s relative to the first checkout in the same round: median and quartiles."""
 
     low: float
     median: float
@@ -57,12 +57,12 @@ class Ratio(NamedTuple):
 
 @dataclass
 class CheckoutResults:
-    """The load results per checkout, by load, in the order of the rounds."""
+    """Load results by load and checkout, in the order of the rounds."""
 
     runs: dict[str, list[list[LoadResult]]] = field(default_factory=dict)
 
     def ratio(self, load: str, checkout: int) -> Ratio:
-        """Needs two rounds."""
+        """Returns the ratio of a checkout to the first one. Needs at least two rounds."""
         pairs = zip(self.runs[load][checkout], self.runs[load][0], strict=True)
         low, mid, high = quantiles(
             [one.requests_per_s / first.requests_per_s for one, first in pairs], method="inclusive"
@@ -81,10 +81,10 @@ class CheckoutResults:
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> CheckoutResults:
-    """Raises CannotMeasure; failed requests are kept as figures that are void."""
+    """Measures all checkouts. Raises CannotMeasure; loads with failed requests are kept and marked as void."""
     require_tool("wrk")
     if plan.rounds < 2:
-        raise CannotMeasure("A ratio with its quartiles needs --rounds 2 or more.")
+        raise CannotMeasure("Quartiles need at least --rounds 2.")
     model = LocalModel(plan.models or plan.checkouts[-1] / "models", plan.model, 1)
     sizes = Sizes.of(model.shape)
     results = CheckoutResults()
@@ -119,7 +119,7 @@ def _photos(plan: Plan, folder: Path) -> Path | None:
 
 
 def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[Workload]:
-    """Those that all checkouts answer, and rightly. Raises CannotMeasure for a name that is none."""
+    """Returns the loads that all checkouts answer correctly. Raises CannotMeasure for an unknown name."""
     workloads = convoy_workloads(plan.model, batch)
     if unknown := set(plan.only) - {load.name for load in workloads}:
         raise CannotMeasure(
@@ -140,14 +140,14 @@ def _interleave(
     runs: list[list[LoadResult]] = [[] for _ in urls]
     for number in range(plan.rounds):
         for at in range(len(urls)):
-            turn = (at + number) % len(urls)  # each checkout is first in turn
+            turn = (at + number) % len(urls)  # every checkout is the first in some round
             runs[turn].append(wrk(urls[turn] + load.path, body, plan.connections, plan.seconds))
             progress(f"  {plan.checkouts[turn]}: {format_result(runs[turn][-1])}")
     return runs
 
 
 def rows(results: CheckoutResults, plan: Plan) -> list[list[str]]:
-    """Of a table under HEAD."""
+    """Returns the rows of a table with the columns HEAD."""
     table_rows = []
     for load, by_checkout in results.runs.items():
         for number, runs in enumerate(by_checkout):

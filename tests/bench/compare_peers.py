@@ -1,4 +1,4 @@
-"""`make bench-peers`: Convoy and its peers in turn, round after round, on the same graph and the same bodies."""
+"""Implements `make bench-peers`: loads Convoy and other servers in turn, with the same graph and the same bodies."""
 
 import contextlib
 import os
@@ -25,13 +25,13 @@ from tests.load import digit_images
 
 CONVOY = "convoy"
 WARM_UP_S = 1.0
-# One run uses one thread with every server, so that instances are comparable.
+# Every server uses one thread per run, so that instances are comparable.
 ONE_THREAD = {"CONVOY_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare, and how long."""
+    """The options of a comparison."""
 
     models: Path
     model: str
@@ -47,19 +47,19 @@ class Plan:
 
 @dataclass
 class PeerResults:
-    """Figures by load and server."""
+    """Results by load and server."""
 
     environment: dict[str, str]
     batch: int
     closed_loop: dict[tuple[str, str], list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
     open_loop: dict[tuple[str, str], dict[str, list[LoadResult]]] = field(default_factory=dict)
-    """By load and peer: both servers at the same constant rate."""
+    """Results of Convoy and the peer at the same constant rate, by load and peer."""
 
     def images(self, load: str) -> int:
         return self.batch if load.endswith(f"x{self.batch}") else 1
 
     def comparable(self) -> list[tuple[str, str]]:
-        """Loads and peers that Convoy can be compared with."""
+        """Returns the pairs of load and peer for which Convoy has a result too."""
         return [
             (load, server)
             for load, server in self.closed_loop
@@ -80,7 +80,7 @@ class PeerResults:
 
 @dataclass(frozen=True)
 class _Run:
-    """What all parts of one comparison share."""
+    """The data that all parts of a comparison share."""
 
     plan: Plan
     model: LocalModel
@@ -90,7 +90,7 @@ class _Run:
 
 
 def compare(plan: Plan, progress: Callable[[str], None]) -> PeerResults:
-    """Raises CannotMeasure; failed requests are kept as figures that are void."""
+    """Measures all servers. Raises CannotMeasure; loads with failed requests are kept and marked as void."""
     require_tool("wrk")
     require_tool("h2load")
     environments.set_up(plan.peers)
@@ -113,12 +113,12 @@ def compare(plan: Plan, progress: Callable[[str], None]) -> PeerResults:
 
 
 def as_model_input(samples: Samples) -> Samples:
-    """The samples as PNG of exactly the model's input: the peers' applications decode, but do not scale."""
+    """Returns the samples as PNG in the size of the model's input, because the peers' applications do not scale."""
     return samples._replace(encoded=[digit_images.as_png(tensor) for tensor in samples.tensors])
 
 
 def constant_rates(results: PeerResults) -> dict[tuple[str, str], float]:
-    """Requests/s by load and peer: a part of the slower one's peak. Not where a peak is void."""
+    """Returns requests/s by load and peer, a fraction of the slower server's peak, without loads whose peak is void."""
     rates = {}
     for load, peer in results.comparable():
         both = results.closed_loop[load, CONVOY], results.closed_loop[load, peer]
@@ -168,7 +168,7 @@ def _open_loop(run: _Run, server: str, rates: dict[tuple[str, str], float]) -> N
 
 @contextlib.contextmanager
 def _server(run: _Run, server: str) -> Iterator[tuple[str, Sequence[Workload]]]:
-    """The server's address, and its loads, each of which it has answered rightly once."""
+    """Starts a server and yields its address and the loads that it answered correctly once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = _start_convoy(run, folder) if server == CONVOY else _start_peer(run, PEERS[server], folder)

@@ -1,4 +1,4 @@
-"""Convoy as it ships, in a process of its own, for the bench and the load tests."""
+"""Runs the unmodified Convoy in its own process, for the benchmarks and the load tests."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ PYTHON = ROOT / ".venv/bin/python"
 CONVOY = ROOT / ".venv/bin/convoy"
 START_TIMEOUT_S = 60
 POLL_S = 0.01
-# As long as 128 connections times 64 images need: a full queue refuses with 429, and refused is not measured.
+# Enough for 128 connections with 64 images each, because a full queue rejects requests, which would not be measured.
 QUEUE_IMAGES = 128 * 64
 
 
@@ -29,7 +29,7 @@ class Service(NamedTuple):
     url: str
     pid: int
     ready_s: float
-    """From the start of the process to its first 200 of /health/ready."""
+    """Seconds from the start of the process to the first 200 of /health/ready."""
     process: subprocess.Popen[bytes]
 
 
@@ -41,12 +41,12 @@ def run_convoy(
     command: tuple[str | Path, ...] = (CONVOY, "serve"),
     start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[Service]:
-    """A ready service for all of `models`; `settings` are environment variables, and those of the caller count too.
+    """Runs a service for all of `models` within the context; `settings` are added to the caller's environment.
 
-    Raises CannotMeasure when it does not get ready.
+    Raises CannotMeasure if the service does not become ready.
     """
     if not Path(command[0]).exists():
-        raise CannotMeasure(f"There is no {command[0]}: run `make .venv/.installed` in that checkout.")
+        raise CannotMeasure(f"{command[0]} does not exist: run `make .venv/.installed` in that checkout.")
     (port,) = free_ports()
     environment = os.environ | dict(settings or {}) | {"CONVOY_PORT": str(port), "CONVOY_MODELS": str(models)}
     started_s = time.monotonic()
@@ -55,14 +55,14 @@ def run_convoy(
         while (status := status_of(f"{url}/health/ready")) != 200:
             if process.poll() is not None or time.monotonic() - started_s > start_timeout_s:
                 raise CannotMeasure(
-                    f"Convoy did not get ready (last status {status}); its log ends:\n{last_lines(log)}"
+                    f"Convoy did not become ready (last status {status}); its log ends with:\n{last_lines(log)}"
                 )
             time.sleep(POLL_S)
         yield Service(url, process.pid, time.monotonic() - started_s, process)
 
 
 def status_of(url: str) -> int | None:
-    """The status of a GET; None when nobody listens."""
+    """Returns the status of a GET request; None if the port is closed."""
     try:
         with urllib.request.urlopen(url, timeout=10) as reply:
             return int(reply.status)
@@ -73,20 +73,20 @@ def status_of(url: str) -> int | None:
 
 
 def bench_settings(workers: int) -> dict[str, str]:
-    """What the bench changes: as many workers as asked for, and a queue that takes all connections' images.
+    """Returns the settings that the benchmark changes: the number of workers, and a queue for all connections' images.
 
-    Raises CannotMeasure for several workers where this Convoy knows only one.
+    Raises CannotMeasure for several workers if this version of Convoy supports only one.
     """
     queue = {} if "CONVOY_MAX_QUEUE_IMAGES" in os.environ else {"CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
     return queue | ({"CONVOY_WORKERS": str(workers)} if has_workers() else {})
 
 
 def has_workers() -> bool:
-    """Whether this Convoy has the setting `workers`; without it there is one."""
+    """Returns whether this version of Convoy has the setting `workers`; otherwise it has one worker."""
     return "workers" in Settings.model_fields
 
 
 def caller_settings() -> list[str]:
-    """The caller's CONVOY_ variables, which change what is measured, as NAME=VALUE; of folders only the name."""
+    """Returns the caller's CONVOY_ variables, which affect the results, as NAME=VALUE; folders only by name."""
     setting_names = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} - {"CONVOY_MODELS", "CONVOY_PORT"}
     return sorted(f"{name}={value}" for name, value in os.environ.items() if name in setting_names)

@@ -1,5 +1,5 @@
-"""The one error of the bench and the load tests: something the user can mend, in a sentence that says how."""
+"""The error of the benchmarks and load tests. Its message tells the user how to fix the problem."""
 
 
 class CannotMeasure(Exception):
-    """A tool, a model or a server is missing, or what was measured is void."""
+    """A tool, a model or a server is missing, or the measurement is void."""

@@ -1,6 +1,6 @@
-"""What each rewrite of an exported graph buys: the same network with none, one, two and all, measured in turns.
+"""Measures the gain of each rewrite of an exported graph: the same network with none, one, two and all of them.
 
-Takes run folders or Keras files; writes its section of the bench's README.
+Takes run folders or Keras files, and writes a section of the benchmark's README.
 """
 
 import importlib
@@ -32,7 +32,7 @@ def main() -> int:
         )
         return 2
     load = os.getloadavg()[0]
-    importlib.import_module("training.keras_setup")  # quietens Keras' backend before anything imports it
+    importlib.import_module("training.keras_setup")  # sets the log level before Keras is imported
     rows = [row for path in sys.argv[1:] for row in _rows(Path(path))]
     from training.export.quantization.measure_latency import LATENCY_BATCH_SIZES
 
@@ -74,7 +74,7 @@ def _rows(path: Path) -> Iterator[str]:
 
 
 def _optimize_with(count: int) -> Callable[[onnx.ModelProto], None]:
-    """What an export does to a graph, with the first `count` of the rewrites that only save time."""
+    """Returns the optimization of an export with only the first `count` of the rewrites that save time."""
     from training.export.graph.editor import Graph, fix_conversion
     from training.export.graph.optimize import OPTIMIZATIONS
 

@@ -1,4 +1,4 @@
-"""A model in this process, without a service: what its answers must be, and how fast it runs by itself."""
+"""Runs a model in this process, without a service, for its expected predictions and its speed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,14 +19,14 @@ BATCH = 32
 
 
 class LocalModel:
-    """The newest version of a model, decoded for and run through the very code that serves it."""
+    """The newest version of a model, with the service's code for decoding and inference."""
 
     def __init__(self, root: Path, name: str, threads: int | None = None) -> None:
-        """Loads it with `threads` cores for one run; None: as many as there are. Raises CannotMeasure."""
+        """Loads the model with `threads` threads per run; None: one per core. Raises CannotMeasure."""
         repository = Repository(root)
         versions = repository.versions(name)
         if not versions:
-            raise CannotMeasure(f"There is no {root / name}. Train and export it, or use --model and --models.")
+            raise CannotMeasure(f"{root / name} does not exist. Train and export it, or use --model and --models.")
         try:
             self.folder = repository.open(name, versions[-1])
             variant = self.folder.manifest.variant("float32")
@@ -44,19 +44,19 @@ class LocalModel:
         self.shape = self.folder.manifest.input.shape
 
     def tensor(self, image: bytes) -> NDArray[np.uint8]:
-        """An encoded image as the model's input, uint8 (height, width, channels)."""
+        """Converts an encoded image to the model's input, uint8 (height, width, channels)."""
         manifest = self.folder.manifest
         return read_model_input(image, manifest.input, manifest.preprocessing, self._limits)
 
     def run(self, tensors: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of uint8 (n, height, width, channels)."""
+        """Returns probabilities (n, classes) for uint8 (n, height, width, channels)."""
         return self._session.run(tensors)
 
     def predict(self, tensors: NDArray[np.uint8]) -> list[int]:
-        """The most probable class of each."""
+        """Returns the most probable class of each image."""
         batches = (tensors[start : start + BATCH] for start in range(0, len(tensors), BATCH))
         return [int(index) for batch in batches for index in self.run(batch).argmax(1)]
 
     def predict_labels(self, images: Sequence[bytes]) -> list[str]:
-        """The best label of each encoded image."""
+        """Returns the most probable label of each encoded image."""
         return [self.labels[index] for index in self.predict(np.stack([self.tensor(p) for p in images]))]

@@ -1,4 +1,4 @@
-"""On what, with what and when something was measured."""
+"""Describes the machine, the software and the date of a measurement."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ LIBRARIES = ("onnxruntime", "numpy", "uvicorn", "uvloop", "httptools", "starlett
 
 
 def describe() -> dict[str, str]:
-    """CPU model, cores, how busy they are, date, and the versions of Convoy and of what it serves with."""
+    """Returns CPU model, cores, load average, date, and the versions of Convoy and its libraries."""
     python, libraries = _serving_versions()
     return {
         "CPU": cpu_model(),
@@ -29,14 +29,14 @@ def describe() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """The name of the processor, and the instructions that int8 and bfloat16 profit from."""
+    """Returns the name of the processor and its instruction sets for int8 and bfloat16."""
     flags = cpu_flags()
     instructions = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
     return f"{processor_name()} ({', '.join(instructions) or 'no AVX2'})"
 
 
 def _serving_versions() -> tuple[str, str]:
-    """The Python and the libraries of the environment that serves, which is not this one."""
+    """Returns the versions of Python and of the libraries in the service's environment, which is not this one."""
     code = """
 import platform, sys
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""The floor: the model under onnxruntime alone, and the decoding of an image alone, in this process."""
+"""Lower bounds of the latency: inference with onnxruntime alone, and decoding alone, in this process."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +12,12 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def images_per_s(model: LocalModel, samples: Samples, seconds: float) -> dict[int, float]:
-    """By batch size; the batches move through the samples."""
+    """Returns images/s by batch size. Batches rotate through the samples."""
     return {size: size / _mean_seconds(_runner(model, samples, size), seconds) for size in SIZES}
 
 
 def decode_us(model: LocalModel, samples: Samples, seconds: float) -> float:
-    """Microseconds on one thread to make one encoded image the model's input."""
+    """Returns microseconds on one thread for converting an encoded image to the model's input."""
     counter = iter(range(10**9))
 
     def once() -> None:
@@ -38,7 +38,7 @@ def _runner(model: LocalModel, samples: Samples, size: int) -> Callable[[], None
 
 
 def _mean_seconds(once: Callable[[], None], seconds: float) -> float:
-    """Mean time of one call, over that long, after one that does not count."""
+    """Returns the mean time of a call over `seconds`, after one warm-up call."""
     once()
     calls, started_s = 0, time.perf_counter()
     while (elapsed_s := time.perf_counter() - started_s) < seconds:

@@ -1,6 +1,7 @@
-"""`python -m tests.bench photographs`: photographs through ResNet-50, beside what the same cores do without a service.
+"""Implements `python -m tests.bench photographs`: ResNet-50 in the service, compared with a loop without a service.
 
-Its weights are random, which costs the same; the graph and its int8 form are made anew, so that nobody must ship them.
+The weights are random, which does not change the speed. The float32 and int8 graphs are generated, so that they need
+not be shipped.
 """
 
 import multiprocessing
@@ -27,12 +28,12 @@ from tests.bench.workloads import convoy_workloads
 Progress = Callable[[str], None]
 
 BATCHES = (1, 8)
-"""Of the loop without a service, which takes the faster one."""
+"""Batch sizes of the loop without a service, of which the faster one counts."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and how long; one process of the loop for each worker."""
+    """The options of a measurement. The loop has one process per worker."""
 
     images: Path | None
     workers: int
@@ -43,24 +44,24 @@ class Plan:
 
 @dataclass
 class PhotographResults:
-    """Everything of one run, one a round: images/s without a service, and what the service answered."""
+    """The results per round: images/s without a service, and the load results of the service."""
 
     environment: dict[str, str]
     loop_per_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     served: dict[str, list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
 
     def service_ratio(self, model: str) -> float:
-        """The part of the loop's images/s that the service reaches."""
+        """Returns the service's images/s as a fraction of the loop's."""
         both = zip(self.served[model], self.loop_per_s[model], strict=True)
         return median(served.requests_per_s / loop_per_s for served, loop_per_s in both)
 
     def voids(self) -> list[str]:
-        """Loads in which a request failed."""
+        """Returns the loads in which a request failed."""
         return [model for model, rounds in self.served.items() if any(result.failed for result in rounds)]
 
 
 def measure(plan: Plan, progress: Progress) -> PhotographResults:
-    """Raises CannotMeasure."""
+    """Measures all rounds. Raises CannotMeasure."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         progress("making the graphs")
@@ -90,7 +91,7 @@ def _round(plan: Plan, root: Path, bodies: Bodies, results: PhotographResults, p
 
 
 def _loop_images_per_s(plan: Plan, root: Path, images: list[bytes], batch: int) -> float:
-    """Images/s of decoding and running in a loop, one process for each worker, its cores shared as workers do."""
+    """Returns images/s of decoding and inference in a loop, with one process per worker and the workers' threads."""
     threads = max(1, usable_cores() // plan.workers)
     with ProcessPoolExecutor(plan.workers, multiprocessing.get_context("spawn")) as pool:
         loops = [pool.submit(_decode_and_run, root, images, batch, threads, plan.seconds) for _ in range(plan.workers)]

@@ -1,4 +1,4 @@
-"""Servers as child processes: started, watched and stopped with everything they started themselves. Linux only."""
+"""Starts, measures and stops servers as child processes, including their descendants. Linux only."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ STOP_TIMEOUT_S = 15
 def run_process(
     command: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The process while the context lasts, its output in `log`; then it and its children are stopped."""
+    """Runs a process within the context, with its output in `log`; then stops it and its descendants."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -32,8 +32,8 @@ def run_process(
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to its group, which has its own number; then SIGKILL to what is left of that and of its descendants."""
-    # Some have left the group (Ray's daemons). A descriptor means the same process even when its number is used anew.
+    """Sends SIGTERM to the process group, then SIGKILL to the remaining members and descendants."""
+    # Some descendants have left the group (Ray's daemons). A pidfd stays valid even if the process number is reused.
     descendants = [pidfd for pid in process_tree(process.pid)[1:] if (pidfd := _pidfd(pid)) is not None]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -55,7 +55,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def free_ports(count: int = 1) -> list[int]:
-    """TCP ports of the loopback address that nobody listens on now."""
+    """Returns TCP ports of the loopback address that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
@@ -64,16 +64,16 @@ def free_ports(count: int = 1) -> list[int]:
 
 
 def process_tree(pid: int) -> list[int]:
-    """The process and all its descendants."""
+    """Returns the process and all its descendants."""
     children: list[int] = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread, or all of it, has just ended
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread or the process has just ended
         for file in Path(f"/proc/{pid}/task").glob("*/children"):
             children += map(int, file.read_text().split())
     return [pid, *(descendant for child in children for descendant in process_tree(child))]
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds, user and system, that the process and its living descendants have used."""
+    """Returns the processor seconds (user and system) of the process and its running descendants."""
     ticks = 0
     for member in process_tree(pid):
         fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
@@ -82,13 +82,13 @@ def cpu_s(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of the process and its descendants; pages that they share count once for each."""
+    """Returns the resident memory of the process and its descendants; shared pages count once per process."""
     pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in process_tree(pid))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def peak_resident_bytes(pid: int) -> int:
-    """The most resident memory that each process of the tree has had, added up."""
+    """Returns the sum of the peak resident memory of each process of the tree."""
     texts = (Path(f"/proc/{member}/status").read_text() for member in process_tree(pid))
     return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in texts)
 

@@ -1,4 +1,4 @@
-"""Request bodies as files, many of each kind, so that they can rotate and no answer comes from a cache of one."""
+"""Request bodies as files, many of each kind, so that they rotate and caches do not distort the results."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Body:
-    """Files `stem`.0 to `stem`.<count - 1>, `images` images in each; `expected` classes of those in the first."""
+    """Files `stem`.0 to `stem`.<count - 1> with `images` images each. `expected` are the classes in the first file."""
 
     stem: Path
     count: int
@@ -29,7 +29,7 @@ class Body:
     images: int
     expected: tuple[int, ...]
     json_length: int | None = None
-    """Of a V2 binary body: the bytes of its JSON head."""
+    """Length in bytes of the JSON header of a V2 binary body."""
 
     def file(self, number: int) -> Path:
         return Path(f"{self.stem}.{number % self.count}")
@@ -40,24 +40,24 @@ class Body:
 
 
 class Sizes(NamedTuple):
-    """How many images a batch holds, and how many bodies of a kind rotate."""
+    """The number of images per batch, and of bodies of each kind."""
 
     batch: int
     bodies: int
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Sizes":
-        """Fewer of large inputs: as JSON, 64 of them would pass the limit that the service puts on a body."""
+        """Returns smaller sizes for large inputs, because 64 of them as JSON would exceed the service's body limit."""
         return cls(64, 50) if np.prod(shape) <= SMALL_INPUT_BYTES else cls(8, 10)
 
     @property
     def samples(self) -> int:
-        """So many that no image is in two batches."""
+        """Number of samples needed so that no image is in two batches."""
         return self.batch * self.bodies
 
 
 class Bodies:
-    """Writes bodies of any kind into a folder, each kind once."""
+    """Writes bodies into a folder, each kind once."""
 
     def __init__(self, samples: Samples, folder: Path, sizes: Sizes) -> None:
         self._samples = samples
@@ -66,7 +66,7 @@ class Bodies:
         self._bodies: dict[str, Body] = {}
 
     def get(self, kind: str) -> Body:
-        """One of KINDS."""
+        """Returns the body of a kind in KINDS."""
         if kind not in self._bodies:
             self._bodies[kind] = self._write(kind)
         return self._bodies[kind]
@@ -91,13 +91,13 @@ class Bodies:
 
 
 def tensor_json(tensors: NDArray[np.uint8]) -> bytes:
-    """A V2 request with its data as flat JSON, as usual clients write it."""
+    """Encodes a V2 request with its data as flat JSON, as common clients do."""
     entry = {"name": IMAGE, "shape": tensors.shape, "datatype": "UINT8", "data": tensors.ravel().tolist()}
     return json.dumps({"inputs": [entry]}).encode()
 
 
 def tensor_binary(tensors: NDArray[np.uint8]) -> bytes:
-    """A V2 request with its data behind the JSON, and wanting its answer so."""
+    """Encodes a V2 request with binary data after the JSON, which requests a response in the same form."""
     return binary_head(tensors.shape) + tensors.tobytes()
 
 
@@ -108,9 +108,9 @@ def binary_head(shape: Sequence[int]) -> bytes:
 
 
 def predicted_classes(reply: bytes, json_length: str | None) -> tuple[int, ...]:
-    """The most probable class of each image in the answer of any of the servers. Raises ValueError or LookupError."""
+    """Returns the most probable class of each image in any server's response. Raises ValueError or LookupError."""
     answer: Any = json.loads(reply[: int(json_length)] if json_length else reply)
-    if isinstance(answer, list):  # BentoML answers a batch of one
+    if isinstance(answer, list):  # BentoML returns a batch of one
         return tuple(_top_class(predictions) for predictions in answer)
     if "outputs" in answer:
         output = next(o for o in answer["outputs"] if o["name"] == PROBABILITIES)
@@ -134,7 +134,7 @@ def _media_type(image: bytes) -> str:
 
 Encode = Callable[[list[bytes], NDArray[np.uint8]], bytes]
 
-# Kind: content type ("": the image's own), whether it holds many images, and how it is made of images and tensors.
+# Kind: content type ("": the image's own), whether it contains many images, and the function that encodes it.
 KINDS: dict[str, tuple[str, bool, Encode]] = {
     "image": ("", False, lambda images, _: images[0]),
     "images form": (traffic.FORM, True, lambda images, _: traffic.multipart_form("files", images)),

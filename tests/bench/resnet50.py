@@ -1,4 +1,4 @@
-"""ResNet-50 with random weights, which costs as much as a trained one, made anew so that nobody must ship it."""
+"""Generates ResNet-50 with random weights, which is as fast as a trained one, so that it need not be shipped."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ CALIBRATION_IMAGES = 16
 
 
 def write_float32(root: Path, images: Path | None) -> Samples:
-    """Writes the model into a models folder `root`/resnet50 of its own; returns photographs and their classes."""
+    """Writes the model into a separate models folder `root`/resnet50; returns photographs and their classes."""
     graph = onnx.load(GRAPHS / "resnet50.onnx")
     fill_weights(graph)
     _write(root / FLOAT32, FLOAT32, graph)
@@ -27,7 +27,7 @@ def write_float32(root: Path, images: Path | None) -> Samples:
 
 
 def write_int8(root: Path, samples: Samples) -> None:
-    """Writes the int8 form of the model of `write_float32` into a models folder of its own."""
+    """Writes the int8 form of the model from `write_float32` into a separate models folder."""
     graph = LocalModel(root / FLOAT32, FLOAT32).graph
     int8 = root / "int8.onnx"
     to_int8(graph, samples.tensors[:CALIBRATION_IMAGES], int8, reduce_range=False, method="minmax")

@@ -1,4 +1,4 @@
-"""The images that the bench sends: digits for a model of 28 x 28 grey pixels, photographs for any other."""
+"""The images that the benchmarks send: digits for models with 28x28 gray pixels, photographs for others."""
 
 import os
 from itertools import cycle, islice
@@ -17,18 +17,18 @@ DIGIT = (28, 28, 1)
 
 
 class Samples(NamedTuple):
-    """Encoded images, the same as the model's input, and what the model by itself says of them."""
+    """Encoded images, the same images as model input, and the model's predictions."""
 
     encoded: list[bytes]
     tensors: NDArray[np.uint8]
     """(n, height, width, channels)"""
     classes: list[int]
-    """Most probable class of each, by the same graph under onnxruntime alone."""
+    """Most probable class of each image, computed with onnxruntime alone."""
     source: str
 
 
 def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
-    """`count` samples, repeating where there are fewer. Raises CannotMeasure without images for this model."""
+    """Loads `count` samples, with repetitions if there are fewer images. Raises CannotMeasure without images."""
     if folder is None and model.shape == DIGIT:
         encoded = [digit_images.as_png(pixels) for pixels in digit_images.digits(count)[0]]
         source = digit_images.source()
@@ -38,7 +38,7 @@ def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
         encoded = [file.read_bytes() for file in files]
         source = f"{len(files)} photographs"
     if not encoded:
-        raise CannotMeasure(f"There is no image in {folder}.")
+        raise CannotMeasure(f"{folder} contains no images.")
     tensors = np.stack([model.tensor(image) for image in encoded])
     classes = model.predict(tensors)
     repeated = list(islice(cycle(range(len(encoded))), count))
@@ -48,5 +48,5 @@ def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
 def _photo_folder(model: LocalModel) -> Path:
     data_folder = os.environ.get("CONVOY_DATA")
     if not data_folder:
-        raise CannotMeasure(f"{model.name} takes {model.shape}: give a folder of images with --images.")
+        raise CannotMeasure(f"{model.name} takes {model.shape}: name a folder of images with --images.")
     return Path(data_folder) / "photos"

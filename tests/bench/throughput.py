@@ -1,4 +1,7 @@
-"""`make bench`: Convoy alone. Every round measures everything once, so that a slow minute hits all figures alike."""
+"""Implements `make bench`: measures Convoy alone.
+
+Every round measures everything, so that a slow period affects all.
+"""
 
 import tempfile
 from collections import defaultdict
@@ -28,7 +31,7 @@ OPEN_LOOP_CONNECTIONS = 32
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and how long."""
+    """The options of a measurement."""
 
     models: Path
     model: str
@@ -41,7 +44,7 @@ class Plan:
 
 @dataclass
 class ThroughputResults:
-    """Everything of one run, each figure once a round."""
+    """The results of one run, each figure once per round."""
 
     environment: dict[str, str]
     batch: int
@@ -51,18 +54,18 @@ class ThroughputResults:
     ready_s: list[float] = field(default_factory=list)
     resident_bytes: list[float] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)
-    """In one request, by load; those that this Convoy offers."""
+    """Images per request by load, for the loads that this version of Convoy supports."""
     unsupported: list[str] = field(default_factory=list)
-    """Loads that it does not offer."""
+    """Loads that this version does not support."""
     closed_loop: dict[tuple[str, int], list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
-    """By load and connections."""
+    """Results by load and number of connections."""
     open_loop: dict[str, list[LoadResult]] = field(default_factory=lambda: defaultdict(list))
-    """By load, at PEAK_FRACTION of its own peak."""
+    """Results by load, at PEAK_FRACTION of the load's peak."""
     stages: dict[str, list[StageTimes]] = field(default_factory=lambda: defaultdict(list))
     stages_void: set[str] = field(default_factory=set)
 
     def voids(self) -> list[str]:
-        """What has no figures, and why."""
+        """Returns the loads without figures, with the reason."""
         voids = [
             f"{load} at {count} connections: {void_reason(f)}"
             for (load, count), f in self.closed_loop.items()
@@ -84,7 +87,7 @@ def void_reason(rounds: list[LoadResult]) -> str:
 
 
 def median_result(rounds: list[LoadResult]) -> LoadResult:
-    """The median of each figure over the rounds; what failed or is missing is added up."""
+    """Returns the median of each figure over the rounds, and the sum of failed and missing requests."""
     return LoadResult(
         requests_per_s=median(one.requests_per_s for one in rounds),
         p50_ms=median(one.p50_ms for one in rounds),
@@ -96,7 +99,7 @@ def median_result(rounds: list[LoadResult]) -> LoadResult:
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> ThroughputResults:
-    """Raises CannotMeasure; failed requests are kept as figures that are void."""
+    """Measures all rounds. Raises CannotMeasure; loads with failed requests are kept and marked as void."""
     require_tool("wrk")
     require_tool("h2load")
     models = {threads: LocalModel(plan.models, plan.model, threads) for threads in sorted({1, usable_cores()})}

@@ -1,4 +1,4 @@
-"""What is asked of a server: a name, a path, a kind of body; and one request of it, checked, before any load."""
+"""Defines the requests to a server by name, path and kind of body, and checks one response before a load."""
 
 import time
 import urllib.error
@@ -14,7 +14,7 @@ POLL_S = 0.2
 
 
 class Workload(NamedTuple):
-    """`kind` is one of bodies.KINDS."""
+    """A kind of request. `kind` is one of request_bodies.KINDS."""
 
     name: str
     path: str
@@ -22,7 +22,7 @@ class Workload(NamedTuple):
 
 
 def convoy_workloads(model: str, batch: int) -> list[Workload]:
-    """Everything that Convoy is asked: an image, many, and tensors."""
+    """Returns all requests to Convoy: one image, many images, and tensors."""
     classify, infer = f"/api/v1/models/{model}/classify", f"/v2/models/{model}/infer"
     return [
         Workload("image", classify, "image"),
@@ -35,14 +35,14 @@ def convoy_workloads(model: str, batch: int) -> list[Workload]:
 
 
 def supported_workloads(url: str, loads: Sequence[Workload], bodies: Bodies) -> list[Workload]:
-    """The loads whose path this server has; each was asked once, and its answer is right. Raises CannotMeasure."""
+    """Returns the loads whose path the server supports, after checking one response each. Raises CannotMeasure."""
     return [load for load in loads if send_one(url, load, bodies.get(load.kind)) != 404]
 
 
 def send_one(url: str, load: Workload, body: Body) -> int | None:
-    """Sends one request; its status, 200 or 404. None: nobody listens yet.
+    """Sends one request; returns its status, 200 or 404, or None if the port is closed.
 
-    Raises CannotMeasure for another status, and for classes other than the model by itself gives.
+    Raises CannotMeasure for another status, and for classes that differ from the model's.
     """
     request = urllib.request.Request(url + load.path, body.file(0).read_bytes(), body.headers())
     try:
@@ -59,7 +59,7 @@ def send_one(url: str, load: Workload, body: Body) -> int | None:
 
 
 def wait_until_ready(url: str, load: Workload, body: Body, is_alive: Callable[[], bool]) -> None:
-    """Asks until the server answers, and rightly. Raises CannotMeasure when it ends before, or takes too long."""
+    """Sends requests until a response is correct. Raises CannotMeasure if the server exits or takes too long."""
     end_s = time.monotonic() + READY_TIMEOUT_S
     problem = "nobody listens"
     while is_alive() and time.monotonic() < end_s:
@@ -68,16 +68,16 @@ def wait_until_ready(url: str, load: Workload, body: Body, is_alive: Callable[[]
             if status == 200:
                 return
             problem = f"status {status}"
-        except CannotMeasure as error:  # some servers answer 500 or 503 while they load
+        except CannotMeasure as error:  # some servers return 500 or 503 while they load
             problem = str(error)
         time.sleep(POLL_S)
-    raise CannotMeasure(f"{url}{load.path} did not get ready: {problem}.")
+    raise CannotMeasure(f"{url}{load.path} did not become ready: {problem}.")
 
 
 def _check(url: str, answer: bytes, json_length: str | None, body: Body) -> None:
     try:
         predicted = predicted_classes(answer, json_length)
     except (ValueError, LookupError, TypeError) as error:
-        raise CannotMeasure(f"{url} gives an answer that cannot be read: {answer[:300]!r}") from error
+        raise CannotMeasure(f"{url} returns a response that cannot be parsed: {answer[:300]!r}") from error
     if predicted != body.expected:
-        raise CannotMeasure(f"{url} answers {predicted}; the model by itself says {body.expected}.")
+        raise CannotMeasure(f"{url} returns {predicted}; the model's own predictions are {body.expected}.")

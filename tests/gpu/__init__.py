@@ -1,2 +1,3 @@
-"""`make gpu-check`: checks and measures on a GPU what the documentation promises; also trains models there.
-Benchmarks on CPUs belong in `tests.bench`."""
+"""Checks and measures on a GPU what the documentation states (`make gpu-check`), and trains models there.
+
+Benchmarks on CPUs are in `tests.bench`."""

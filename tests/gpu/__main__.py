@@ -1,6 +1,6 @@
-"""`make gpu-check`: every step in a process of its own with a time limit; one Markdown table at the end, or of a part.
+"""Implements `make gpu-check`: runs every step in its own process with a time limit, and writes a Markdown table.
 
-Ends with 1 when a promise does not hold or a step failed.
+Exits with 1 if a requirement is not met or a step failed.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
-    """The rows of every step, in order; a step for which no time is left says so."""
+    """Returns the rows of every step, in order. A step without remaining time has a row that says so."""
     plan.save(plan.work / "plan.json")
     rows_by_step: dict[str, list[Row]] = {}
     for step in steps:
@@ -96,9 +96,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.gpu", description=__doc__)
     add = parser.add_argument
     add("--provider", choices=("cuda", "cpu"), default="cuda", help="default: %(default)s")
-    add("--quick", action="store_true", help="small and short: only to see that the check itself works")
-    add("--images", type=Path, help="folder of <model>.zip, as `python -m tests.gpu.sample_images` packs them")
-    add("--only", nargs="+", choices=STEPS, help="these steps; most need `zoo` before them")
+    add("--quick", action="store_true", help="small and short, only to test the check itself")
+    add("--images", type=Path, help="folder of <model>.zip files from `python -m tests.gpu.sample_images`")
+    add("--only", nargs="+", choices=STEPS, help="only these steps; most need `zoo` before them")
     add("--budget-s", type=float, default=BUDGET_S, help="seconds for everything (default: %(default)s)")
     add("--report", type=Path, help="Markdown file to write as well")
     add("--step", choices=STEPS, help=argparse.SUPPRESS)

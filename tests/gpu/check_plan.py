@@ -1,4 +1,4 @@
-"""What one check is to do: where, on which networks, how long. The same for every step, which reads it from a file."""
+"""The plan of a check: provider, networks and durations. All steps read the same plan from a file."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,13 +12,13 @@ Provider = Literal["cuda", "cpu"]
 
 
 class Sizes(NamedTuple):
-    """How much is measured. `batches` are of raw onnxruntime, `tensors` the images of a V2 request."""
+    """Sizes of the measurements. `batches` are those of onnxruntime alone, `tensors` the images per V2 request."""
 
     random_weights: tuple[str, ...]
     network: str
-    """What raw speed and the service's are measured on."""
+    """The network for measuring the speed of onnxruntime and of the service."""
     memory_model: str
-    """What memory is watched on."""
+    """The network for measuring memory."""
     batches: tuple[int, ...]
     tensors: tuple[int, ...]
     rounds: int
@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
     workers: tuple[int, ...]
     requests: int
     images: int
-    """Real ones, of each shipped model, that precisions are compared on at most."""
+    """Maximum number of real images per shipped model for comparing precisions."""
 
 
 FULL = Sizes(
@@ -63,7 +63,10 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Plan:
-    """`work` is a folder for what the steps make; `images` holds a <model>.zip of real images of some models."""
+    """The plan of a check.
+
+    `work` is a folder for the steps' files. `images` contains a <model>.zip with real images.
+    """
 
     provider: Provider
     quick: bool
@@ -83,7 +86,7 @@ class Plan:
         return self.work / "models"
 
     def placement(self, largest_batch: int, gpu_memory_limit_bytes: int = 0) -> Placement:
-        """As the service would have it. Raises BrokenVersion where onnxruntime does not have the provider."""
+        """Returns the placement that the service would use. Raises BrokenVersion if onnxruntime lacks the provider."""
         return select_placement(
             self.provider,
             "",

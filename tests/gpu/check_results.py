@@ -1,4 +1,5 @@
-"""What a step has found: a row for each figure or promise, kept as it comes, so that a step cut short keeps its own."""
+"""The results of a step: one row per figure or requirement, saved immediately, so that an aborted step keeps its
+rows."""
 
 import json
 import re
@@ -9,12 +10,15 @@ from typing import NamedTuple
 COLUMNS = ("step", "what", "found", "wanted", "holds")
 ANSI_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 PROVIDER = "provider"
-"""The row that says whether there is anything to measure."""
+"""Name of the row that states whether the provider can be used."""
 HOLDS_TEXT = {True: "yes", False: "**no**", None: ""}
 
 
 class Row(NamedTuple):
-    """`required` is empty for a mere figure; `holds` says whether the requirement is met, None where there is none."""
+    """A result.
+
+    `required` is empty for a figure without a requirement; `holds` is then None, else whether it is met.
+    """
 
     name: str
     measured: str
@@ -34,7 +38,7 @@ def row_at_least(name: str, value: float, minimum: float, measured: str) -> Row:
 
 
 class RowFile:
-    """Rows in a file, each written at once."""
+    """Rows in a file, each written immediately."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -50,14 +54,14 @@ class RowFile:
 
 
 def table(rows_by_step: dict[str, list[Row]]) -> str:
-    """Markdown, one line a row; the rows of each step together."""
+    """Returns a Markdown table with the rows grouped by step."""
     lines = [("---",) * len(COLUMNS)]
     lines += [(step, *_cells(row)) for step, rows in rows_by_step.items() for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [COLUMNS, *lines])
 
 
 def count_failed(rows_by_step: dict[str, list[Row]]) -> int:
-    """How many promises do not hold."""
+    """Returns the number of requirements that are not met."""
     return sum(row.holds is False for rows in rows_by_step.values() for row in rows)
 
 

@@ -1,4 +1,4 @@
-"""The service as it ships, on the plan's provider, in a process of its own; and request bodies for it."""
+"""Runs the unmodified service on the plan's provider in its own process, and writes request bodies for it."""
 
 import contextlib
 import sys
@@ -21,7 +21,7 @@ COMMAND = (sys.executable, "-c", "from service.cli import main; main()", "serve"
 
 @contextlib.contextmanager
 def run_service(plan: Plan, models: Path, **settings: object) -> Iterator[Service]:
-    """Ready with all of `models`. Raises CannotMeasure, with the end of its log, where it does not get so."""
+    """Runs a service with all of `models`. Raises CannotMeasure with the end of its log if it does not become ready."""
     service_settings = {"device": plan.provider, "max_queue_images": QUEUE_IMAGES, "log_level": "warning"} | settings
     environment = nvidia.environment() | {
         f"CONVOY_{name.upper()}": str(value) for name, value in service_settings.items()
@@ -31,7 +31,10 @@ def run_service(plan: Plan, models: Path, **settings: object) -> Iterator[Servic
 
 
 def binary_bodies(folder: Path, batches: Sequence[NDArray[np.uint8]]) -> Body:
-    """V2 requests with binary tensors, one a batch, of any sizes: blanks behind the JSON make all heads one length."""
+    """Writes V2 requests with binary tensors, one per batch.
+
+    Spaces pad the JSON, so that all headers have one length.
+    """
     stem = folder / f"binary-{'-'.join(str(len(batch)) for batch in batches)}"
     for number, batch in enumerate(batches):
         Path(f"{stem}.{number}").write_bytes(binary_head(batch.shape).ljust(HEAD_BYTES) + batch.tobytes())
@@ -45,7 +48,7 @@ def bodies(folder: Path, name: str, media_type: str, encoded: Sequence[bytes]) -
 
 
 def status_of(url: str, body: Body) -> int:
-    """Of one request, answered or refused."""
+    """Returns the status of one request."""
     request = urllib.request.Request(url, body.file(0).read_bytes(), body.headers())
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:
@@ -55,7 +58,7 @@ def status_of(url: str, body: Body) -> int:
 
 
 def metrics(service: Service) -> dict[str, float]:
-    """Sums and counts of all models together, by name."""
+    """Returns sums and counts over all models, by name."""
     with urllib.request.urlopen(f"{service.url}/metrics", timeout=30) as reply:
         lines = reply.read().decode().splitlines()
     totals: dict[str, float] = {}

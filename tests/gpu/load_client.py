@@ -1,7 +1,7 @@
-"""One process of the load generator: threads with a connection each. Imports nothing heavy, so that it starts at once.
+"""One process of the load generator, with one connection per thread. Imports nothing large, so that it starts quickly.
 
-Its first argument says what to do, as JSON; it prints a line when it is ready, begins at a moment that it then reads,
-and prints what it got.
+The first argument contains the settings as JSON. The process prints a line when it is ready, reads the start time, and
+prints its results at the end.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 WARM_UP = 0.25
-"""Of the time; answers that come within it are not counted."""
+"""Share of the time whose responses are not counted."""
 TIMEOUT_S = 30.0
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 class _Client(threading.Thread):
-    """One connection."""
+    """A thread with one connection."""
 
     def __init__(self, settings: dict[str, Any], requests: list[bytes]) -> None:
         super().__init__(daemon=True)
@@ -81,12 +81,12 @@ def _request(url: str, headers: dict[str, str], body: bytes) -> bytes:
 
 
 def read_status(connection: socket.socket) -> int:
-    """The status of one answer, read to its end. Raises OSError where it is cut off or has no length."""
+    """Reads one response and returns its status. Raises OSError if it is cut off or has no length."""
     head, _, rest = _receive_head(connection).partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     fields = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
     if "content-length" not in fields:
-        raise OSError("an answer without its length")
+        raise OSError("a response without its length")
     remaining = int(fields["content-length"]) - len(rest)
     while remaining > 0:
         remaining -= len(_receive(connection))

@@ -1,4 +1,4 @@
-"""A load generator where there is no wrk: processes of connections, each sending its next request at its answer."""
+"""A closed-loop load generator for machines without wrk: several processes with several connections each."""
 
 import json
 import subprocess
@@ -19,7 +19,7 @@ START_DELAY_S = 0.05
 
 
 def run_load(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
-    """As many requests as get answered in `seconds`, a quarter of which is warm-up. Raises CannotMeasure."""
+    """Sends requests in a closed loop for `seconds`, a quarter of which is warm-up. Raises CannotMeasure."""
     process_count = min(PROCESSES, connections)
     connections_per_process = [
         connections * (n + 1) // process_count - connections * n // process_count for n in range(process_count)
@@ -49,7 +49,7 @@ def _summarize(latencies_ms: Sequence[float], failed: int, seconds: float) -> Lo
 
 
 def _rotated_files(body: Body, number: int) -> list[str]:
-    """Every process begins with another file."""
+    """Rotates the files, so that every process starts with another one."""
     return [str(body.file(number + i)) for i in range(body.count)]
 
 

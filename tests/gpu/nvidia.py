@@ -1,4 +1,4 @@
-"""The GPU as its driver tells of it, and the CUDA libraries that pip has installed. Measures nothing."""
+"""Queries the GPU's driver, and finds the CUDA libraries that pip has installed. Measures nothing."""
 
 import os
 import shutil
@@ -11,28 +11,28 @@ TIMEOUT_S = 20
 
 
 def name_and_driver() -> tuple[str, str]:
-    """Both "none" where there is no driver."""
+    """Returns name and driver version; both are "none" without a driver."""
     output = _query("name,driver_version")
     name, _, driver = output.partition(",")
     return name.strip() or "none", driver.strip() or "none"
 
 
 def used_bytes() -> int:
-    """Memory of the first GPU that is in use, by whomever. Raises RuntimeError without a driver."""
+    """Returns the used memory of the first GPU, over all processes. Raises RuntimeError without a driver."""
     output = _query("memory.used")
     if not output.isdigit():
-        raise RuntimeError("nvidia-smi does not tell how much memory is used")
+        raise RuntimeError("nvidia-smi does not report the used memory")
     return int(output) * MIB
 
 
 def libraries() -> list[Path]:
-    """Folders of NVIDIA's packages in any folder that Python imports from: onnxruntime looks beside itself only."""
+    """Returns the folders of NVIDIA's packages on Python's path. onnxruntime searches only beside its own package."""
     folders = [path for entry in sys.path if entry for path in sorted(Path(entry).glob("nvidia/*/lib"))]
     return [path.resolve() for path in folders]
 
 
 def environment() -> dict[str, str]:
-    """The caller's, with which a child process finds these libraries."""
+    """Returns the caller's environment with a library path for child processes."""
     paths = [*map(str, libraries()), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     return dict(os.environ) | ({"LD_LIBRARY_PATH": ":".join(paths)} if paths else {})
 

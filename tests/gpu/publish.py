@@ -1,7 +1,7 @@
-"""`python -m tests.gpu.publish OUT...`: models of what was trained on a GPU. Needs TensorFlow and the data, and no GPU.
+"""Publishes models that were trained on a GPU: `python -m tests.gpu.publish OUT...`. Needs TensorFlow, data and no GPU.
 
-Of each job the run that is best on its validation images is exported, checked and given an int8 graph; seven LeNets
-become an ensemble. Nothing is chosen by the test set, which every figure is measured on.
+For each job, the run with the best validation accuracy is exported, checked and quantized to int8. Seven LeNets become
+an ensemble. All figures are measured on the test set, which has no influence on the selection.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def accuracy_table(runs: Sequence[Path]) -> str:
-    """Mean and deviation of the test accuracies of each job's runs."""
+    """Returns mean and standard deviation of the test accuracies of each job's runs."""
     rows = []
     for name in dict.fromkeys(run.parent.name for run in runs):
         accuracies = [_test_accuracy(run) for run in runs if run.parent.name == name]
@@ -57,20 +57,20 @@ def accuracy_table(runs: Sequence[Path]) -> str:
 
 
 def export(run: Path, name: str, models: Path) -> Path:
-    """The version's folder."""
+    """Exports a run and returns the version's folder."""
     output = train("export", str(run), "--name", name, "--models-dir", str(models))
     return Path(output.strip().splitlines()[-1])
 
 
 def publish_ensemble(runs: Sequence[Path], models: Path) -> None:
-    """Publishes all of a job's runs as one; its members are versions only for a moment."""
+    """Publishes all runs of a job as one ensemble. The members are exported only temporarily."""
     with tempfile.TemporaryDirectory() as folder:
         members = [str(export(run, ENSEMBLE_JOB, Path(folder))) for run in runs]
         train("ensemble", *members, "--name", f"{ENSEMBLE_JOB}-ensemble", "--models-dir", str(models))
 
 
 def train(*arguments: str) -> str:
-    """What a command of convoy-train prints. Raises SystemExit where it fails."""
+    """Runs a command of convoy-train and returns its output. Raises SystemExit if it fails."""
     print(f"convoy-train {' '.join(arguments)}", flush=True)
     process = subprocess.run([*TRAIN, *arguments], stdout=subprocess.PIPE, text=True)
     print(process.stdout, flush=True)

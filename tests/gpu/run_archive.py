@@ -1,4 +1,4 @@
-"""Folders of runs as one archive in parts that are small enough to carry, and back."""
+"""Packs folders of runs into an archive that is split into small parts, and unpacks them."""
 
 import io
 import tarfile
@@ -9,11 +9,11 @@ from pathlib import Path
 PART_BYTES = 15 * 2**20
 WEIGHTS = "model.keras"
 TEMPORARY_FILES = {"checkpoint.npz", ".lock", "tensorboard"}
-"""What only a run in progress, or its watcher, needs."""
+"""Files that only a run in progress or TensorBoard needs."""
 
 
 def pack(folders: Iterable[Path], without_weights: Collection[Path], out: Path) -> list[Path]:
-    """Writes the folders, each below its parent's name, into out/runs.part-*; gives the parts."""
+    """Writes the folders, each below its parent's name, into out/runs.part-*; returns the parts."""
     for old in out.glob("runs.part-*"):
         old.unlink()
     parts = []
@@ -31,10 +31,10 @@ def pack(folders: Iterable[Path], without_weights: Collection[Path], out: Path) 
 
 
 def unpack(out: Path, runs: Path) -> list[Path]:
-    """Puts the folders back below `runs`; gives those, sorted. Raises FileNotFoundError where there are no parts."""
+    """Unpacks the folders below `runs` and returns them, sorted. Raises FileNotFoundError without parts."""
     parts = sorted(out.glob("runs.part-*"))
     if not parts:
-        raise FileNotFoundError(f"{out} has no runs.part-*: give the folder that tests.gpu.train has written")
+        raise FileNotFoundError(f"{out} has no runs.part-*: name the folder that tests.gpu.train has written")
     joined_parts = io.BytesIO(b"".join(part.read_bytes() for part in parts))
     with tarfile.open(fileobj=joined_parts, mode="r:gz") as archive:
         archive.extractall(runs, filter="data")

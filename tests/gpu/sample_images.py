@@ -1,4 +1,5 @@
-"""Real images in a zip for each model, which `python -m tests.gpu.sample_images FOLDER` packs; noise without them."""
+"""Real images in one zip file per model, packed by `python -m tests.gpu.sample_images FOLDER`, or noise without
+them."""
 
 import argparse
 import io
@@ -16,24 +17,24 @@ from service.model_store.manifest import Manifest
 COUNT = 2000
 MAX_PIXELS = 25_000_000
 PHOTO = (500, 375)
-"""Pixels wide and high: what an ImageNet photo mostly is."""
+"""Width and height in pixels, which most photos of ImageNet have."""
 PHOTOS = 64
 
 
 def load_images(folder: Path | None, model: str, manifest: Manifest, max_count: int) -> NDArray[np.uint8] | None:
-    """At most so many images of `folder`/<model>.zip as the model's input; None where there is no such file."""
+    """Returns up to `max_count` images of `folder`/<model>.zip as model input; None if the file does not exist."""
     encoded = _read_zip(folder, model, max_count)
     return np.stack([preprocess_encoded(image, manifest) for image in encoded]) if encoded else None
 
 
 def preprocess_encoded(image: bytes, manifest: Manifest) -> NDArray[np.uint8]:
-    """One image as the model's input, by the service's own code."""
+    """Converts an image to the model's input with the service's code."""
     pixels = decode(image, manifest.input.channels, manifest.preprocessing.background, MAX_PIXELS)
     return preprocess(pixels, manifest.input, manifest.preprocessing)
 
 
 def load_photos(folder: Path | None) -> tuple[list[bytes], str]:
-    """JPEGs of 500x375, and what they are: real photos brought to that size where there are any, smooth noise else."""
+    """Returns JPEGs of 500x375 and a description: scaled real photos if there are any, else smooth noise."""
     encoded = _read_zip(folder, "imagenette-resnet18", PHOTOS)
     if encoded:
         images = [Image.open(io.BytesIO(photo)).convert("RGB").resize(PHOTO) for photo in encoded]
@@ -44,7 +45,7 @@ def load_photos(folder: Path | None) -> tuple[list[bytes], str]:
 
 
 def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
-    """Writes `count` test images of a data set, as a client would send them, into folder/<model>.zip."""
+    """Writes `count` test images of a data set, as a client sends them, into folder/<model>.zip."""
     from training.data import datasets, load_dataset
     from training.recipes import find_recipe
 
@@ -61,7 +62,7 @@ def pack(dataset: str, model: str, folder: Path, count: int) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.gpu.sample_images", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=COUNT, help="of each model (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=COUNT, help="images per model (default: %(default)s)")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     for model in ("mnist-lenet5", "cifar10-resnet20", "imagenette-resnet18"):

@@ -1,4 +1,4 @@
-"""onnxruntime by itself, as the service sets it up, with what only a check needs: profiles, bindings, CUDA graphs."""
+"""onnxruntime with the service's options, plus features that only the check needs: profiles, bindings, CUDA graphs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +27,9 @@ def open_session(
     cuda_graph: bool = False,
     forbid_cpu_fallback: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """The graph where the plan says, or `on_cpu`. With `forbid_cpu_fallback` a node that CUDA cannot run is an error.
+    """Opens a graph on the plan's provider, or `on_cpu`. `forbid_cpu_fallback` rejects nodes that CUDA cannot run.
 
-    Raises CannotMeasure where the provider cannot be used, which onnxruntime itself would keep to itself.
+    Raises CannotMeasure if the provider cannot be used, which onnxruntime does not report.
     """
     options = session_options(usable_cores())
     if profile is not None:
@@ -45,19 +45,19 @@ def open_session(
         providers = [(placement.preferred_provider, options_for_cuda), *([] if forbid_cpu_fallback else [CPU_PROVIDER])]
     source = graph if isinstance(graph, bytes) else str(graph)
     session = onnxruntime.InferenceSession(source, options, providers=providers, enable_fallback=0)
-    if not on_cpu and session.get_providers()[0] != plan.provider_name:  # it falls back without a word
+    if not on_cpu and session.get_providers()[0] != plan.provider_name:  # onnxruntime falls back silently
         problem = provider_error(plan.provider_name, unusable_reason(plan.provider_name))
         raise CannotMeasure(f"{problem.message} {problem.hint}")
     return session
 
 
 def run_plain(session: onnxruntime.InferenceSession, images: Images) -> Callable[[], Any]:
-    """A run as the service makes it: from an array to an array."""
+    """Returns a run like the service's: from array to array."""
     return lambda: session.run([PROBABILITIES], {IMAGE: images})[0]
 
 
 def run_bound(plan: Plan, session: onnxruntime.InferenceSession, images: Images, classes: int) -> Callable[[], Any]:
-    """A run on tensors that stay on the device; images are copied in and probabilities out every time, as is honest."""
+    """Returns a run on device tensors, including the copies of images to the device and of probabilities from it."""
     device = plan.provider
     device_input = onnxruntime.OrtValue.ortvalue_from_numpy(images, device, 0)
     device_output = onnxruntime.OrtValue.ortvalue_from_shape_and_type((len(images), classes), np.float32, device, 0)

@@ -1,7 +1,7 @@
-"""`python -m tests.gpu.train OUT`: trains the jobs of the table on this machine's GPU, with JAX, within a time budget.
+"""Trains the jobs of the table on this machine's GPU with JAX, within a time budget: `python -m tests.gpu.train OUT`.
 
-After every run OUT holds all that is known until then, so that a run cut short costs only itself: the runs' folders as
-one archive in parts, and summary.md. `python -m tests.gpu.publish` makes models of them elsewhere, with TensorFlow.
+After every run, OUT contains all results so far, so that an aborted run costs only itself: summary.md, and the runs'
+folders as an archive in parts. `python -m tests.gpu.publish` creates models from them on a machine with TensorFlow.
 """
 
 import argparse
@@ -26,12 +26,12 @@ ROOT = Path(__file__).parents[2]
 TRAIN = (sys.executable, "-c", "from training.cli import main; main()", "run")
 BUDGET_S = 540.0
 MIN_RUN_S = 20.0
-"""Of what is left of the budget: with less no run is begun."""
+"""Minimum remaining seconds of the budget for starting a run."""
 HEAD = ("job", "seed", "test accuracy", "validation", "epochs", "minutes", "images/s", "waiting for data", "device")
 
 
 class RunResult(NamedTuple):
-    """A run that has ended; its folder, or why there is no result."""
+    """A run that has ended: its folder, or the reason why there is no result."""
 
     job: TrainingJob
     seed: int
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def train(job: TrainingJob, seed: int, runs: Path, end_s: float, changes: Sequence[str] = ()) -> RunResult:
-    """One run, ended by force when the time is up."""
+    """Trains one run, which is killed when the time is up."""
     remaining_s = end_s - time.monotonic()
     if remaining_s < MIN_RUN_S:
         return RunResult(job, seed, None, "no time was left")
@@ -81,7 +81,7 @@ def train(job: TrainingJob, seed: int, runs: Path, end_s: float, changes: Sequen
 
 
 def without_weights(results: Sequence[RunResult]) -> list[Path]:
-    """The folders of which only the figures are kept."""
+    """Returns the folders of which only the figures are kept."""
     without = []
     for job in {result.job.name: result.job for result in results}.values():
         folders = [result.folder for result in results if result.job == job and result.folder]
@@ -91,7 +91,7 @@ def without_weights(results: Sequence[RunResult]) -> list[Path]:
 
 
 def validation_accuracy(folder: Path) -> float:
-    """Of a finished run; 0 where it validated nothing."""
+    """Returns the validation accuracy of a finished run; 0 without validation."""
     metrics = json.loads((folder / "metrics.json").read_text())
     return float(metrics.get("validation", {}).get("accuracy", 0.0))
 
@@ -125,9 +125,15 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("out", type=Path, help="folder for the results")
     add("--only", nargs="+", choices=[job.name for job in JOBS], help="default: all, in this order")
-    add("--seeds", type=int, nargs="+", help="in place of each job's own")
+    add("--seeds", type=int, nargs="+", help="default: each job's own")
     add("--budget-s", type=float, default=BUDGET_S, help="seconds for all of it (default: %(default)s)")
-    add("--set", nargs="+", default=(), metavar="KEY=VALUE", help="for all runs, to try it out: limit=512 epochs=1")
+    add(
+        "--set",
+        nargs="+",
+        default=(),
+        metavar="KEY=VALUE",
+        help="settings for all runs, for trials: limit=512 epochs=1",
+    )
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What is trained on a GPU, in order of value: recipes of the zoo, with what their run there changes."""
+"""The training jobs for a GPU, the most valuable first: recipes with changed settings."""
 
 from typing import Literal, NamedTuple
 
@@ -6,10 +6,10 @@ Weights = Literal["all", "best", "none"]
 
 
 class TrainingJob(NamedTuple):
-    """One recipe, trained once for each seed.
+    """A recipe that is trained once per seed.
 
-    `weights` says of which runs they are kept: of all, of the one that is best on the validation images, or of none,
-    where only the figures are wanted. `images` is a folder in the data folder, for recipes of images of one's own.
+    `weights` selects the runs whose weights are kept: all, the one with the best validation accuracy, or none. `images`
+    is a folder below the data folder, for recipes for own images.
     """
 
     name: str
@@ -21,7 +21,7 @@ class TrainingJob(NamedTuple):
 
 
 BUDGET = ("epochs=20", "batch_size=128", "precision=bfloat16")
-"""Of the networks of the past, each the same: so many looks at the same images, by the recipe of their names."""
+"""The same settings for all older architectures, so that they train equally long on the same images."""
 
 JOBS = (
     TrainingJob("cifar10-fast", "cifar10-fast", (1, 2, 3), "best"),

@@ -1,7 +1,7 @@
-"""Graphs without their weights: small enough for the repository, filled with random numbers where they are run.
+"""Graphs without weights, which are small enough for the repository and are filled with random numbers before use.
 
-Every large tensor keeps its shape, mean and deviation, so a filled graph computes what an untrained network would.
-`python -m tests.gpu.weightless_graphs` writes tests/gpu/graphs.
+Every large tensor keeps its shape, mean and standard deviation, so that a filled graph computes like an untrained
+network. `python -m tests.gpu.weightless_graphs` writes tests/gpu/graphs.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation per channel."""
 MIN_STRIPPED_VALUES = 1024
-"""Values; smaller tensors (shapes, biases) are kept as they are."""
+"""Minimum number of values; smaller tensors (shapes, biases) are kept."""
 SEED = 18
 
 
 def strip_weights(model: onnx.ModelProto) -> None:
-    """Takes the values out of all large float tensors, in place."""
+    """Removes the values of all large float tensors, in place."""
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < MIN_STRIPPED_VALUES:
             continue
@@ -33,7 +33,7 @@ def strip_weights(model: onnx.ModelProto) -> None:
 
 
 def fill_weights(model: onnx.ModelProto) -> None:
-    """Gives a stripped model values, in place: the same ones everywhere, drawn by each tensor's name."""
+    """Fills a stripped model with values, in place. They are seeded by each tensor's name and always the same."""
     for tensor in model.graph.initializer:
         if not tensor.doc_string:
             continue

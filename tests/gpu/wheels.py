@@ -1,7 +1,7 @@
-"""`python -m tests.gpu.wheels FOLDER`: what serving on a GPU needs, in parts, for a machine without internet.
+"""Downloads packages for serving on a GPU to a machine without internet: `python -m tests.gpu.wheels FOLDER`.
 
-Carry the parts over, in as many goes as it takes, into one folder there with install.sh and parts.sha256, and run
-`sh install.sh TARGET`; then `PYTHONPATH=TARGET python -m tests.gpu` from the checkout.
+Copy the parts, install.sh and parts.sha256 into one folder there and run `sh install.sh TARGET`. Then run
+`PYTHONPATH=TARGET python -m tests.gpu` in the checkout.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements/serve-gpu.txt"
-# pip takes the very tags that it is told, and no older ones.
+# pip accepts only the tags that it is given, and no older ones.
 PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_26", "manylinux_2_24", "manylinux_2_17")
 PLATFORMS += ("manylinux2014", "manylinux2010", "manylinux1", "linux")
 MIB = 2**20
 INSTALL = """\
 #!/bin/sh
-# Joins the parts that lie beside this file and installs their wheels, without a network: sh install.sh TARGET
+# Joins the parts beside this file and installs their wheels without a network: sh install.sh TARGET
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 (cd "$here" && sha256sum --check --quiet parts.sha256)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def pinned(requirements_text: str, python: str) -> list[Requirement]:
-    """The lines `name==version` of a compiled list that hold for Linux and this Python, without their hashes."""
+    """Returns the requirements `name==version` of a compiled list for Linux and this Python, without hashes."""
     environment = {"python_full_version": f"{python}.0", "python_version": python, "sys_platform": "linux"}
     lines = (line.removesuffix("\\").strip() for line in requirements_text.splitlines() if line[:1].isalnum())
     requirements = [Requirement(line) for line in lines]
@@ -65,7 +65,7 @@ def pinned(requirements_text: str, python: str) -> list[Requirement]:
 
 
 def split(wheels: Iterable[Path], folder: Path, max_bytes: int) -> list[Path]:
-    """Writes parts of at most so many bytes, their checksums and install.sh into the folder; gives the parts."""
+    """Writes parts of at most `max_bytes`, their checksums and install.sh into the folder; returns the parts."""
     for old in folder.glob("part-*"):
         old.unlink()
     parts = []
@@ -88,7 +88,8 @@ def _checksum_lines(parts: Sequence[Path]) -> Iterator[str]:
 
 
 def select_wheels(wheels: Path, without: Sequence[str]) -> list[Path]:
-    """The wheels in a folder but those of packages that the machine has: what `--also` needs may be among them."""
+    """Returns the wheels in a folder, without packages that the machine has, which dependencies of `--also` may
+    include."""
     return [wheel for wheel in sorted(wheels.glob("*.whl")) if not _matches_any(wheel.name.partition("-")[0], without)]
 
 
@@ -103,7 +104,7 @@ def _download(to: Path, python: str, requirements: Sequence[str], options: Seque
 
 
 def _build(to: Path) -> None:
-    """Convoy's own wheel: the service reads its version there."""
+    """Builds Convoy's wheel, from which the service reads its version."""
     _pip("wheel", "--no-deps", "--wheel-dir", str(to), str(ROOT))
 
 
@@ -117,10 +118,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.gpu.wheels", description=__doc__)
     add = parser.add_argument
     add("folder", type=Path)
-    add("--part-mib", type=int, default=55, help="of a part at most (default: %(default)s)")
-    add("--python", default="3.12", help="of the machine (default: %(default)s)")
-    add("--without", nargs="+", default=(), help="what the machine has already, such as 'nvidia-*' numpy")
-    add("--also", nargs="+", default=(), help="further packages, with what they need, such as litserve")
+    add("--part-mib", type=int, default=55, help="maximum size of a part (default: %(default)s)")
+    add("--python", default="3.12", help="Python version of the machine (default: %(default)s)")
+    add("--without", nargs="+", default=(), help="packages that the machine already has, such as 'nvidia-*' numpy")
+    add("--also", nargs="+", default=(), help="further packages with their dependencies, such as litserve")
     return parser.parse_args()
 
 

@@ -1,2 +1,3 @@
-"""Load tests with locust, every answer checked: `python -m tests.load --help`.
+"""Load tests with locust that check every response: `python -m tests.load --help`.
+
 The package is copied into the image of docker-compose.yml, so it imports only itself, `tests.bench` and `service`."""

@@ -1,6 +1,6 @@
 """Starts a service and loads it with locust: `python -m tests.load`, or `make load`.
 
-Ends with 1 when a request failed, an answer was wrong or a bound was passed, and with 2 when nothing could be measured.
+Exits with 1 if a request failed, a response was wrong or a limit was exceeded, and with 2 if nothing could be measured.
 """
 
 import argparse
@@ -50,23 +50,23 @@ def _load(url: str, profile: LoadProfile, args: argparse.Namespace) -> int:
     for problem in problems:
         print(f"FAILED: {problem}")
     if not problems:
-        print(f"PASSED: no request failed, every answer was right, every p99 is within {args.p99_ms:g} ms.")
+        print(f"PASSED: no request failed, every response was correct, and every p99 is within {args.p99_ms:g} ms.")
     return int(bool(problems))
 
 
 def _at_constant_rate(url: str, profile: LoadProfile, args: argparse.Namespace) -> LoadProfile:
-    """The same orders at a constant rate: that part of the peak, which is searched first."""
-    print("looking for the peak:", flush=True)
+    """Measures the peak, and returns the profile with a constant rate that is a fraction of it."""
+    print("measuring the peak:", flush=True)
     search = replace(profile, seconds=PEAK_SEARCH_S)
     peak = run_locust(url, search, args.out / "peak", args.classes, shaped=False).rows[-1].requests_per_s
     requests_per_s_of_user = args.of_peak * peak / profile.users
-    rate = f"{requests_per_s_of_user:.2f} requests/s of each user"
+    rate = f"{requests_per_s_of_user:.2f} requests/s per user"
     print(f"peak {peak:.0f} requests/s; now {args.of_peak:.0%} of it, {rate}")
     return replace(profile, requests_per_s_of_user=requests_per_s_of_user)
 
 
 def _show_page(url: str, profile: LoadProfile, args: argparse.Namespace) -> int:
-    print(f"locust's page: {WEB_PAGE} (end with Ctrl-C)", flush=True)
+    print(f"locust's page: {WEB_PAGE} (stop with Ctrl-C)", flush=True)
     options = [f"--users={profile.users}", "--web-host=127.0.0.1", f"--web-port={WEB_PAGE.rpartition(':')[2]}"]
     return subprocess.run(
         **locust_command(url, profile, [*options, "--class-picker", *args.classes], shaped=args.shape)
@@ -77,15 +77,19 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.load", description=__doc__)
     add = parser.add_argument
     add("classes", nargs="*", help="user classes of tests/load/locustfile.py; default: all")
-    add("--users", type=int, default=32, help="users at the same time (default: %(default)s)")
-    add("--seconds", type=int, default=30, help="how long (default: %(default)s)")
-    add("--p99-ms", type=float, default=500.0, help="bound on p99 of every kind of request (default: %(default)s)")
-    add("--p99-over-p50", type=float, help="bound on p99 / p50 of all requests together")
-    add("--of-peak", type=float, help="search the peak first, then keep a constant rate of so much of it, as 0.7")
+    add("--users", type=int, default=32, help="concurrent users (default: %(default)s)")
+    add("--seconds", type=int, default=30, help="duration (default: %(default)s)")
+    add("--p99-ms", type=float, default=500.0, help="limit for the p99 of every kind of request (default: %(default)s)")
+    add("--p99-over-p50", type=float, help="limit for p99 / p50 of all requests together")
+    add(
+        "--of-peak",
+        type=float,
+        help="measure the peak, then load at a constant rate that is this fraction of it, such as 0.7",
+    )
     add("--shape", action="store_true", help="ramp, plateau, spike, plateau instead of a constant number of users")
-    add("--ui", action="store_true", help="locust's web page instead of a bounded run")
+    add("--ui", action="store_true", help="show locust's web page instead of a run with limits")
     add("--models", type=Path, default=Settings().models, help="folder of models (default: %(default)s)")
-    add("--model", default="mnist-lenet5", help="the model, which must know digits (default: %(default)s)")
+    add("--model", default="mnist-lenet5", help="a model for digits (default: %(default)s)")
     add("--out", type=Path, default=Path("runs/load"), help="folder of reports and logs (default: %(default)s)")
     return parser.parse_args()
 

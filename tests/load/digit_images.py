@@ -1,7 +1,7 @@
-"""Digits as PNG with labels known beforehand: real ones where CONVOY_DATA tells of MNIST, drawn ones otherwise.
+"""Digits as PNG with known labels: MNIST's test set if CONVOY_DATA is set, otherwise digits drawn in code.
 
-Beforehand: the model that will serve has classified them in this process, without a server, and those that it gets
-wrong are left out. From then on a wrong label is the service's fault.
+The served model first classifies them in this process, without a server, and digits that it gets wrong are left out. A
+wrong label is therefore always a fault of the service.
 """
 
 import base64
@@ -20,23 +20,23 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
 from tests.load.draw_digits import draw_digit
 
-MIN_KNOWN_FRACTION = 0.9  # of the digits; a model that knows fewer is not one for digits
+MIN_KNOWN_FRACTION = 0.9  # of the digits; a model with a lower accuracy was not trained on digits
 
 
 class Digit(NamedTuple):
-    """One image and what it shows."""
+    """An image and its label."""
 
     png: bytes
     label: str
 
 
 def source() -> str:
-    """Where `digits` come from, for reports."""
+    """Returns the source of `digits`, for reports."""
     return "real digits (MNIST's test set)" if os.environ.get("CONVOY_DATA") else "digits drawn in code"
 
 
 def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """Pixels, uint8 (count, 28, 28, 1), and labels: MNIST's test digits from the first one on, or drawn ones."""
+    """Returns pixels, uint8 (count, 28, 28, 1), and labels: MNIST's first test digits, or drawn digits."""
     data_folder = os.environ.get("CONVOY_DATA")
     if not data_folder:
         kinds = [number % 10 for number in range(count)]
@@ -48,22 +48,22 @@ def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def as_png(pixels: NDArray[np.uint8]) -> bytes:
-    """One image, uint8 (height, width, 1 or 3), as PNG."""
+    """Encodes an image, uint8 (height, width, 1 or 3), as PNG."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()
 
 
 def known_digits(count: int, models: Path, model: str) -> list[Digit]:
-    """Those of `count` digits that the model gets right. Raises CannotMeasure when they are too few."""
+    """Returns those of `count` digits that the model classifies correctly. Raises CannotMeasure if they are too few."""
     pixels, labels = digits(count)
     candidates = [Digit(as_png(p), label) for p, label in zip(pixels, labels, strict=True)]
     predicted = LocalModel(models, model).predict_labels([digit.png for digit in candidates])
     known = [digit for digit, label in zip(candidates, predicted, strict=True) if digit.label == label]
     if len(known) < MIN_KNOWN_FRACTION * count:
         raise CannotMeasure(
-            f"{model} in {models} knows {len(known)} of {count} {source()}, so that wrong answers could not be told "
-            "from right ones. Name a model trained on digits with --model and --models."
+            f"{model} in {models} classifies only {len(known)} of {count} {source()} correctly. Name a model trained "
+            "on digits with --model and --models."
         )
     return known
 

@@ -1,7 +1,7 @@
-"""Digits drawn in code as MNIST's are: white strokes on black, 20 pixels high, centred by their mass in 28 x 28.
+"""Draws digits like MNIST's: white strokes on black, 20 pixels high, centered by mass in 28x28 pixels.
 
-They stand in where there is no real data set. Every digit is a few pen strokes, and every drawing of it a hand of its
-own: slant, width, tilt and thickness follow from the seed.
+They replace the real data set if it is missing. A digit consists of a few pen strokes. Slant, width, tilt and thickness
+vary by the seed.
 """
 
 import math
@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw
 
 SIDE_PX = 28
 INK_PX = 20
-OVERSAMPLING = 8  # strokes are drawn so many times larger, then scaled down smoothly
+OVERSAMPLING = 8  # strokes are drawn larger by this factor, then scaled down smoothly
 
 Point = tuple[float, float]
 Stroke = list[Point]
 
 
 def arc(x: float, y: float, across: float, down: float, start_deg: float, end_deg: float) -> Stroke:
-    """Part of an ellipse around (x, y) with those radii; 0 degrees is to the right, 90 down."""
+    """Returns a part of an ellipse around (x, y) with these radii; 0 degrees is right, 90 is down."""
     angles = np.radians(np.linspace(start_deg, end_deg, 24))
     return [(x + across * math.cos(a), y + down * math.sin(a)) for a in angles]
 
 
-# In a box of 1 x 1, x to the right and y down.
+# Coordinates are in a box of 1x1, with x to the right and y down.
 STROKES: dict[int, list[Stroke]] = {
     0: [arc(0.5, 0.5, 0.34, 0.5, -90, 270)],
     1: [[(0.5, 0.0), (0.5, 1.0)]],
@@ -40,7 +40,7 @@ STROKES: dict[int, list[Stroke]] = {
 
 
 def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
-    """One drawing of `digit`, uint8 (28, 28, 1); the same seed gives the same hand."""
+    """Draws `digit`, uint8 (28, 28, 1); the same seed gives the same handwriting."""
     random = np.random.default_rng([digit, seed])
     transform = _handwriting_transform(random)
     strokes = [(np.array(stroke) - 0.5) @ transform.T for stroke in STROKES[digit]]
@@ -48,7 +48,7 @@ def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
 
 
 def _handwriting_transform(random: np.random.Generator) -> NDArray[np.float64]:
-    """Slant, width and tilt as one matrix."""
+    """Returns slant, width and tilt as one matrix."""
     tilt = math.radians(random.uniform(-6, 6))
     turn = np.array([[math.cos(tilt), -math.sin(tilt)], [math.sin(tilt), math.cos(tilt)]])
     slant = np.array([[random.uniform(0.75, 1.0), random.uniform(-0.3, 0.05)], [0.0, 1.0]])
@@ -56,7 +56,7 @@ def _handwriting_transform(random: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _ink(strokes: list[NDArray[np.float64]], thickness_px: float) -> Image.Image:
-    """The strokes, in proportion, as large as the box of ink allows: mode L, 20 pixels at the longer side."""
+    """Draws the strokes in proportion, with 20 pixels on the longer side, in mode L."""
     points = np.concatenate(strokes)
     low, size = points.min(0), np.ptp(points, 0)
     drawable_px = (INK_PX - thickness_px) * OVERSAMPLING
@@ -74,7 +74,7 @@ def _ink(strokes: list[NDArray[np.float64]], thickness_px: float) -> Image.Image
 
 
 def _centered_on_canvas(ink: Image.Image) -> NDArray[np.uint8]:
-    """The ink on a black square, its centre of mass in the middle, as far as it stays inside."""
+    """Places the ink on a black square with its center of mass in the middle, unless it would reach outside."""
     pixels = np.asarray(ink)
     canvas = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     mass = pixels.astype(float)

@@ -10,24 +10,24 @@ PREFIX = "CONVOY_LOAD_"
 
 @dataclass(frozen=True)
 class LoadProfile:
-    """One run of locust."""
+    """The settings of one run of locust."""
 
     model: str
     digits: Path
-    """File of `images.save`."""
+    """File written by `save_digits`."""
     figures: Path
-    """File that the exact figures are written to at the end."""
+    """File for the exact figures at the end of the run."""
     users: int
     seconds: int
     requests_per_s_of_user: float = 0.0
-    """Each user's pace; 0: the next request follows the answer at once."""
+    """Rate of each user; 0: the next request follows the response immediately."""
 
     def to_environment(self) -> dict[str, str]:
         return {PREFIX + name.upper(): str(value) for name, value in vars(self).items()}
 
     @classmethod
     def from_environment(cls) -> "LoadProfile":
-        """Ends the process with a sentence when locust was started by hand."""
+        """Reads the profile. Exits with an explanation if locust was started directly."""
         try:
             return cls(
                 model=os.environ[PREFIX + "MODEL"],
@@ -42,7 +42,7 @@ class LoadProfile:
 
 
 class Phase(NamedTuple):
-    """Ends at `until` (a part of the whole time) with `users` (times the usual number)."""
+    """A phase that ends at `until`, a fraction of the total time, with `users` times the usual number of users."""
 
     name: str
     until: float
@@ -50,12 +50,12 @@ class Phase(NamedTuple):
 
 
 RAMP = Phase("ramp", 0.25, 1.0)
-SPAWN_FACTOR = 5.0  # times the usual users may come or go within a second: a spike is up at once
+SPAWN_FACTOR = 5.0  # times the usual users may start or stop per second, so that a spike is immediate
 PHASES = (RAMP, Phase("plateau", 0.55, 1.0), Phase("spike", 0.70, 3.0), Phase("plateau", 1.0, 1.0))
 
 
 def users_at(elapsed_s: float, total_s: int, users: int) -> tuple[int, float] | None:
-    """How many users there should be, and how many may start a second; None when the time is over."""
+    """Returns the number of users and the users that may start per second; None after the end."""
     fraction = elapsed_s / total_s
     for phase in PHASES:
         if fraction < phase.until:

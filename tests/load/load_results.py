@@ -1,4 +1,4 @@
-"""What locust measured, held against the bounds."""
+"""Compares locust's results with the limits."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ ALL = "all requests"
 
 
 class Row(NamedTuple):
-    """The requests of one name; ALL for all together."""
+    """The figures of all requests of one name, or of all requests (ALL)."""
 
     name: str
     requests: int
@@ -20,19 +20,19 @@ class Row(NamedTuple):
 
 
 class LocustResults(NamedTuple):
-    """One run of locust: a row for each name, ALL last, and what went wrong, as sentences."""
+    """The results of locust: one row per name, ALL last, and the problems as sentences."""
 
     rows: list[Row]
     errors: list[str]
 
 
 class Bounds(NamedTuple):
-    """What a load must keep."""
+    """The limits that a load must meet."""
 
     p99_ms: float
-    """For every row."""
+    """Limit for every row."""
     p99_over_p50: float | None = None
-    """For all requests together; None: not asked."""
+    """Limit for all requests together; None: no limit."""
 
 
 def read_results(figures: Path) -> LocustResults:
@@ -41,12 +41,12 @@ def read_results(figures: Path) -> LocustResults:
 
 
 def problems(results: LocustResults, bounds: Bounds) -> list[str]:
-    """Every bound that was not kept, as a sentence; empty when the load is passed."""
+    """Returns every violated limit as a sentence; empty if the load passed."""
     *rows, total = results.rows
     if not total.requests:
         return ["No request was made."]
     problems = [
-        f"{row.failures} of {row.requests} requests '{row.name}' failed or had a wrong answer."
+        f"{row.failures} of {row.requests} requests '{row.name}' failed or had a wrong response."
         for row in rows
         if row.failures
     ]
@@ -64,7 +64,7 @@ def problems(results: LocustResults, bounds: Bounds) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows for people."""
+    """Formats the rows as a table."""
     lines = [f"{'':26}{'requests':>10}{'failed':>8}{'per s':>9}{'p50 ms':>9}{'p99 ms':>9}"]
     lines += [
         f"{r.name:26}{r.requests:10}{r.failures:8}{r.requests_per_s:9.1f}{r.p50_ms:9.0f}{r.p99_ms:9.0f}" for r in rows

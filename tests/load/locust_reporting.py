@@ -1,6 +1,6 @@
-"""Inside the locust process: a line every two seconds, and at the end the exact figures.
+"""Reports from the locust process: a line every two seconds, and the exact figures at the end.
 
-locust's own CSV files lack what happened after their last timed write, up to some seconds.
+locust's own CSV files lack the last seconds, after their last timed write.
 """
 
 import json
@@ -20,7 +20,7 @@ REPORT_INTERVAL_S = 2.0
 @events.test_start.add_listener
 def start(environment: Any, **_: Any) -> None:
     if environment.web_ui is None:
-        # Its tables come twice, in full width; the runner prints one.
+        # locust prints its wide tables twice; the runner prints one table.
         logging.getLogger("locust.stats_logger").setLevel(logging.ERROR)
         gevent.spawn(_report, environment, time.monotonic())
 

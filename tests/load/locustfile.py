@@ -1,7 +1,7 @@
-"""Users of the service, for locust: single images, batches, mixed traffic, and bad input among good.
+"""Users for locust: single images, batches, mixed traffic, and invalid among valid requests. Every response is checked.
 
-Every answer is checked. `python -m tests.load` starts a service, prepares the digits and runs this file; what it needs
-stands in tests/load/load_profile.py.
+`python -m tests.load` starts a service, prepares the digits and runs this file. Its settings are defined in
+tests/load/load_profile.py.
 """
 
 import random
@@ -19,7 +19,7 @@ TRAFFIC = Traffic(PROFILE.model, read_digits(PROFILE.digits))
 
 
 class CheckedUser(FastHttpUser):
-    """Sends asks and checks what comes back."""
+    """Sends requests and checks the responses."""
 
     abstract = True
     wait_time = constant_throughput(PROFILE.requests_per_s_of_user) if PROFILE.requests_per_s_of_user else constant(0)
@@ -35,7 +35,9 @@ class CheckedUser(FastHttpUser):
         ) as reply:
             report_outcome(
                 reply,
-                f"no answer: {reply.error}" if not reply.status_code else request.check_answer(*status_and_body(reply)),
+                f"no response: {reply.error}"
+                if not reply.status_code
+                else request.check_answer(*status_and_body(reply)),
             )
 
     def get_checked(self, path: str, name: str) -> None:
@@ -48,7 +50,7 @@ def status_and_body(reply: Any) -> tuple[int, bytes]:
 
 
 def report_outcome(reply: Any, problem: str | None) -> None:
-    # locust itself would count an expected 4xx as a failure, and a wrong label as a success.
+    # locust would count an expected 4xx as a failure, and a wrong label as a success.
     if problem:
         reply.failure(problem)
     else:
@@ -56,7 +58,7 @@ def report_outcome(reply: Any, problem: str | None) -> None:
 
 
 class SingleImages(CheckedUser):
-    """One image after another."""
+    """Sends one image after another."""
 
     weight = 4
 
@@ -66,7 +68,7 @@ class SingleImages(CheckedUser):
 
 
 class ImageBatches(CheckedUser):
-    """Many images a request, as form and as JSON."""
+    """Sends many images per request, as form and as JSON."""
 
     weight = 1
 
@@ -76,7 +78,7 @@ class ImageBatches(CheckedUser):
 
 
 class MixedTraffic(CheckedUser):
-    """What a service sees on a usual day."""
+    """Sends typical traffic: mostly single images, some batches and GET requests."""
 
     weight = 4
 
@@ -102,7 +104,7 @@ class MixedTraffic(CheckedUser):
 
 
 class BadAmongGood(CheckedUser):
-    """Mistakes of all kinds, each refused with its own code, and good images between them that nobody disturbs."""
+    """Sends invalid requests of all kinds, which must get their error codes, and valid images in between."""
 
     weight = 1
 

@@ -1,4 +1,4 @@
-"""The shape for locust. A file of its own, since locust follows any shape that it finds in a file that it loads."""
+"""The load shape for locust, in a separate file, because locust uses any shape that a loaded file contains."""
 
 from locust import LoadTestShape
 
@@ -8,7 +8,7 @@ PROFILE = LoadProfile.from_environment()
 
 
 class RampSpikePlateau(LoadTestShape):
-    """Users come gradually, stay, come in a rush of three times as many, and stay again."""
+    """Ramps up users, holds, spikes to three times the number, and holds again."""
 
     def tick(self) -> tuple[int, float] | None:
         return users_at(self.get_run_time(), PROFILE.seconds, PROFILE.users)

@@ -1,6 +1,6 @@
-"""Locust's web page for a service that runs already: `python -m tests.load.remote URL`. docker-compose.yml starts it.
+"""Shows locust's web page for a running service: `python -m tests.load.remote URL`. docker-compose.yml starts it.
 
-The right answers come from the model itself, which must lie in --models here as it does there.
+The expected predictions come from the model, so --models must contain the same models as the service's folder.
 """
 
 import argparse
@@ -36,10 +36,10 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.load.remote", description=__doc__)
     add = parser.add_argument
     add("url", help="the service, such as http://127.0.0.1:8000")
-    add("--users", type=int, default=8, help="that the page offers at first (default: %(default)s)")
-    add("--web-port", type=int, default=8089, help="of locust's page (default: %(default)s)")
+    add("--users", type=int, default=8, help="initial number of users on the page (default: %(default)s)")
+    add("--web-port", type=int, default=8089, help="port of locust's page (default: %(default)s)")
     add("--models", type=Path, default=Path(Settings().models), help="folder of models (default: %(default)s)")
-    add("--model", default="mnist-lenet5", help="the model, which must know digits (default: %(default)s)")
+    add("--model", default="mnist-lenet5", help="a model for digits (default: %(default)s)")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Runs locust in a process of its own: it patches half the standard library, which nothing else should see."""
+"""Runs locust in its own process, because it patches the standard library."""
 
 import os
 import subprocess
@@ -16,9 +16,9 @@ FOLDER = Path(__file__).parent
 
 
 def run_locust(url: str, profile: LoadProfile, prefix: Path, classes: Sequence[str], *, shaped: bool) -> LocustResults:
-    """Loads `url` by the profile, printing progress; the reports are `prefix`.html, `prefix`_stats.csv and others.
+    """Loads `url` according to the profile and prints progress. Reports are `prefix`.html, `prefix`_stats.csv and more.
 
-    Raises CannotMeasure when locust itself fails.
+    Raises CannotMeasure if locust fails.
     """
     profile.figures.unlink(missing_ok=True)
     log = Path(f"{prefix}.log")
@@ -31,12 +31,12 @@ def run_locust(url: str, profile: LoadProfile, prefix: Path, classes: Sequence[s
     process = subprocess.run(**locust_command(url, profile, [*options, *classes], shaped=shaped))
     if process.returncode or not profile.figures.exists():
         why = last_lines(log, 1) if log.exists() else "see above"
-        raise CannotMeasure(f"locust ended with {process.returncode} and no figures: {why}")
+        raise CannotMeasure(f"locust exited with {process.returncode} and without figures: {why}")
     return read_results(profile.figures)
 
 
 def locust_command(url: str, profile: LoadProfile, options: Sequence[str], *, shaped: bool) -> dict[str, Any]:
-    """The arguments of `subprocess.run` for that locust."""
+    """Returns the arguments of `subprocess.run` for locust."""
     files = [FOLDER / "locustfile.py", *([FOLDER / "ramp_shape.py"] if shaped else [])]
     command = [sys.executable, "-m", "locust", "-f", ",".join(map(str, files)), f"--host={url}", *options]
     return {"args": command, "env": os.environ | profile.to_environment()}

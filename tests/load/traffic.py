@@ -1,4 +1,4 @@
-"""What the users of the load tests send, and what must come back. Knows neither locust nor HTTP clients."""
+"""The requests of the load tests and their expected responses. Knows neither locust nor HTTP clients."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ TIFF = b"II*\0" + bytes(64)
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A POST, and the outcome of each of its images: the best label, or the error's code."""
+    """A POST request with the expected outcome of each image: the best label or an error code."""
 
     name: str
     path: str
@@ -32,13 +32,13 @@ class CheckedRequest:
     status: int = 200
 
     def check_answer(self, status: int, body: bytes) -> str | None:
-        """What is wrong with this answer; None when nothing is."""
+        """Returns a description of what is wrong with the response, or None."""
         if status != self.status:
             return f"status {status} instead of {self.status}: {body[:200]!r}"
         try:
             outcome_codes = tuple(outcomes(json.loads(body)))
         except (ValueError, LookupError, TypeError, AttributeError):
-            return f"an answer that cannot be read: {body[:200]!r}"
+            return f"a response that cannot be parsed: {body[:200]!r}"
         return (
             None
             if outcome_codes == self.expected
@@ -47,7 +47,7 @@ class CheckedRequest:
 
 
 def outcomes(answer: dict[str, Any]) -> list[str]:
-    """The best label or the error's code of each image that an answer is about."""
+    """Returns the best label or the error code of each image in a response."""
     return [_outcome(entry) for entry in answer.get("results", [answer])]
 
 
@@ -56,7 +56,7 @@ def _outcome(entry: dict[str, Any]) -> str:
 
 
 class Traffic:
-    """All requests that the users draw from, encoded once."""
+    """All requests of the users, encoded once."""
 
     def __init__(self, model: str, digits: Sequence[Digit]) -> None:
         single_path = f"/api/v1/models/{model}/classify"
@@ -110,7 +110,7 @@ def _partly_bad(path: str, digit: Digit) -> CheckedRequest:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that announces that many pixels."""
+    """Returns a PNG of a few bytes whose header states this size."""
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -123,7 +123,7 @@ def huge_png(width: int, height: int) -> bytes:
 
 
 def multipart_form(field: str, images: Sequence[bytes]) -> bytes:
-    """The body of a form (content type FORM) that holds each image as a file of `field`."""
+    """Encodes a form (content type FORM) with each image as a file of `field`."""
     parts = []
     for number, image in enumerate(images):
         head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{number}.png"\r\n'
@@ -132,5 +132,5 @@ def multipart_form(field: str, images: Sequence[bytes]) -> bytes:
 
 
 def json_batch(images: Sequence[bytes]) -> bytes:
-    """The JSON body that holds each image in base64."""
+    """Encodes a JSON body with each image in base64."""
     return json.dumps({"images": [{"data": base64.b64encode(image).decode()} for image in images]}).encode()

@@ -1,2 +1,4 @@
-"""Reliability measured over time, under faults and malformed input: `python -m tests.reliability --help`.
-Speed is measured by `tests.bench`."""
+"""Reliability measured over time, under faults and malformed input:
+
+`python -m tests.reliability --help`. `tests.bench` measures speed.
+"""

@@ -1,7 +1,7 @@
-"""What Convoy keeps to under faults, time and strangers' input, measured: python -m tests.reliability COMMAND --help.
+"""Measures reliability under faults, over time and with malformed input: python -m tests.reliability COMMAND --help.
 
-Each command writes its figures into its section of tests/reliability/README.md, and ends with 1 when its promise was
-not kept.
+Each command writes its figures into its section of tests/reliability/README.md, and exits with 1 if a requirement was
+not met.
 """
 
 import argparse
@@ -25,7 +25,8 @@ COMMANDS = (
     send_early_answered.register,
     run_fuzzer.register,
 )
-"""Each adds its command, with `run` as default: a function of the parsed arguments that gives the exit code."""
+"""Each module registers its command with a default `run`: a function of the parsed arguments that returns the exit
+code."""
 
 
 def main() -> int:

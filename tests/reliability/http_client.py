@@ -1,6 +1,6 @@
-"""A small HTTP/1.1 client for one connection that counts what matters here: cut answers, and answers nobody asked for.
+"""A small HTTP/1.1 client for one connection that detects truncated and unrequested responses.
 
-It knows only what Convoy sends: answers with a Content-Length.
+It supports only responses with a Content-Length, which are all that Convoy sends.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Reply(NamedTuple):
-    """One answer; header names in lower case."""
+    """One response; header names are in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -19,25 +19,28 @@ class Reply(NamedTuple):
 
 
 class ConnectionCut(Exception):
-    """The connection ended before the answer was whole. `port` is the client's, `received` what came of the answer."""
+    """The connection ended before the response was complete.
+
+    `port` is the client's, `received` the partial response.
+    """
 
     def __init__(self, port: int, received: bytes) -> None:
-        super().__init__(f"connection of port {port} cut after {len(received)} bytes of an answer")
+        super().__init__(f"connection of port {port} cut after {len(received)} bytes of a response")
         self.port = port
         self.received = received
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection with at most one request under way."""
+    """A keep-alive connection with at most one request in progress."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._future: asyncio.Future[Reply] | None = None
-        self._head: tuple[int, dict[bytes, bytes], int] | None = None  # status, headers, where the answer ends
+        self._head: tuple[int, dict[bytes, bytes], int] | None = None  # status, headers, end of the response
         self._transport: asyncio.Transport
         self.closed = False
         self.unrequested = b""
-        """Bytes that came without a request: an answer given twice."""
+        """Bytes that arrived without a request, such as a duplicate response."""
         self.port = 0
         """The client's."""
 
@@ -48,7 +51,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def send(self, request: bytes) -> Reply:
-        """Raises Cut."""
+        """Sends a request and returns its response. Raises ConnectionCut."""
         if self.closed:
             raise ConnectionCut(self.port, b"")
         self._future = asyncio.get_running_loop().create_future()
@@ -98,7 +101,7 @@ class Connection(asyncio.Protocol):
 def request(
     method: str, path: str, body: bytes = b"", content_type: str = "", headers: dict[str, str] | None = None
 ) -> bytes:
-    """A request as bytes."""
+    """Encodes a request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: convoy", f"Content-Length: {len(body)}"]
     lines += [f"Content-Type: {content_type}"] * bool(content_type)
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]

@@ -1,4 +1,4 @@
-"""Whether a series of samples grows: the slope of a straight line through it, with its confidence interval."""
+"""Determines whether a series of samples grows: the slope of a fitted line with its confidence interval."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -25,9 +25,9 @@ class Trend(NamedTuple):
 
 
 def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
-    """Least squares through the means of BLOCKS equal parts of the series.
+    """Fits a line by least squares to the means of BLOCKS equal parts of the series.
 
-    Samples that follow each other are alike, so that an interval from all of them would be far too narrow.
+    Consecutive samples are correlated, so that an interval computed from all samples would be far too narrow.
     """
     if len(values) < BLOCKS:
         raise ValueError(f"a trend needs {BLOCKS} samples, not {len(values)}")

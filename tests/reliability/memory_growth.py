@@ -1,4 +1,4 @@
-"""Memory over many requests of mixed batch sizes, as fast as the service answers them."""
+"""Measures memory over many requests of mixed batch sizes in a closed loop."""
 
 import argparse
 import asyncio
@@ -22,14 +22,14 @@ WORKERS = 2
 MODEL = "mnist-lenet5"
 SIZES = range(1, 65)
 CONNECTIONS = 32
-QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # so that nothing is refused, however the workers share them
+QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # no request is rejected, however the workers share them
 STEPS = 10
-MAX_GROWTH = 0.02  # of what a worker holds, from the middle to the end: more than the allocator's own unrest
+MAX_GROWTH = 0.02  # of a worker's memory, from the middle to the end: more than the allocator's fluctuation
 
 
 @dataclass
 class MemoryResults:
-    """Resident bytes of each worker, in the order of their numbers, after so many requests."""
+    """Resident bytes of each worker, in the order of their numbers, after each part of the requests."""
 
     resident_bytes: list[tuple[int, list[int]]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -37,19 +37,19 @@ class MemoryResults:
     seconds: float = 0.0
 
     def growth(self) -> list[float]:
-        """Of each worker, from the middle of the requests to their end, as a part of what it held."""
+        """Returns each worker's relative growth from the middle to the end of the requests."""
         middle, end = self.resident_bytes[len(self.resident_bytes) // 2][1], self.resident_bytes[-1][1]
         return [last / first - 1 for first, last in zip(middle, end, strict=True)]
 
     def problems(self) -> list[str]:
-        """Every promise that was not kept, as a sentence."""
-        problems = [f"{len(self.wrong)} answers were wrong, as {problem}." for problem in self.wrong[:1]]
+        """Returns every violated requirement as a sentence."""
+        problems = [f"{len(self.wrong)} responses were wrong, such as {problem}." for problem in self.wrong[:1]]
         problems += [f"A worker grew by {part:.1%} in the second half." for part in self.growth() if part > MAX_GROWTH]
         return problems
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("memory", help="requests of mixed batch sizes; does memory grow?")
+    command = commands.add_parser("memory", help="measure memory growth over requests of mixed batch sizes")
     command.set_defaults(run=run)
     command.add_argument("--requests", type=int, default=200_000, help="default: %(default)s")
     report.add_report(command)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(requests: int) -> MemoryResults:
-    """Raises CannotMeasure."""
+    """Sends the requests and measures memory. Raises CannotMeasure."""
     with tempfile.TemporaryDirectory(prefix="convoy-memory-") as name:
         models = Path(name, "models")
         shutil.copytree(Path(Settings.model_fields["models"].default, MODEL), models / MODEL)
@@ -102,13 +102,13 @@ async def _send(url: str, bodies: list[EncodedRequest], requests: int, seed: int
 
 
 def section(results: MemoryResults) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     rows = [
         [f"{requests:,}", *(f"{resident / 1e6:.1f}" for resident in workers)]
         for requests, workers in results.resident_bytes
     ]
     requests, growth = results.resident_bytes[-1][0], ", ".join(f"{part:+.2%}" for part in results.growth())
-    outcome = " ".join(results.problems()) or "Memory is flat."
+    outcome = " ".join(results.problems()) or "Memory does not grow."
     head = ["requests answered", *(f"worker {number}, MB" for number in range(WORKERS))]
     return "\n\n".join(
         [

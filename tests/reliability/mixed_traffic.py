@@ -1,4 +1,4 @@
-"""Mixed traffic with answers known beforehand: images, forms, tensors of any batch size, mistakes, and questions."""
+"""Mixed traffic with known responses: images, forms, tensors of any batch size, invalid requests, and GET requests."""
 
 import json
 import random
@@ -22,12 +22,12 @@ JSON_SIZES = (1, 2, 4)
 BINARY_SIZES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64)
 
 PERCENTAGES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, "bad": 10, "question": 5}
-"""Of a hundred requests."""
+"""Percentage of each kind of request."""
 
 
 @dataclass(frozen=True)
 class EncodedRequest:
-    """A request as bytes, and what its answer must be: a status, and outcomes or classes where there are any."""
+    """A request as bytes and its expected response: a status, and outcomes or classes if there are any."""
 
     kind: str
     request_bytes: bytes
@@ -36,13 +36,13 @@ class EncodedRequest:
     classes: tuple[int, ...] = ()
 
     def check_answer(self, reply: Reply) -> str | None:
-        """What is wrong with this answer; None when nothing is."""
+        """Returns a description of what is wrong with the response, or None."""
         if reply.status != self.status:
             return f"{self.kind}: status {reply.status} instead of {self.status}: {reply.body[:200]!r}"
         try:
             return self._difference(reply)
         except (ValueError, LookupError, TypeError, AttributeError):
-            return f"{self.kind}: an answer that cannot be read: {reply.body[:200]!r}"
+            return f"{self.kind}: a response that cannot be parsed: {reply.body[:200]!r}"
 
     def _difference(self, reply: Reply) -> str | None:
         if self.outcomes:
@@ -56,10 +56,10 @@ class EncodedRequest:
 
 
 class MixedTraffic:
-    """All requests that the load draws from, encoded once."""
+    """All requests of the load, encoded once."""
 
     def __init__(self, models: Path, model: str) -> None:
-        """Raises CannotMeasure where the model does not know digits."""
+        """Raises CannotMeasure if the model does not recognize digits."""
         self._model = model
         self._local = LocalModel(models, model, threads=1)
         self._digits = digit_images.known_digits(DIGITS, models, model)
@@ -76,12 +76,12 @@ class MixedTraffic:
         }
 
     def draw(self) -> EncodedRequest:
-        """The next request, as likely as its share; the same ones in every run."""
+        """Returns the next request, drawn with the probability of its kind; the same sequence in every run."""
         (kind,) = self._random.choices(list(PERCENTAGES), list(PERCENTAGES.values()))
         return self._random.choice(self._by_kind[kind])
 
     def binary(self, sizes: Sequence[int]) -> list[EncodedRequest]:
-        """V2 binary requests of these batch sizes, BODIES of each."""
+        """Returns V2 binary requests of these batch sizes, BODIES of each."""
         return [self._tensor("v2 binary", size) for size in sizes for _ in range(BODIES)]
 
     def _images(self) -> Iterator[EncodedRequest]:

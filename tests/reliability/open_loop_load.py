@@ -1,4 +1,4 @@
-"""Requests at a constant rate, whether or not the answers keep up: every one checked, latencies by window."""
+"""Sends requests at a constant rate, independent of responses. Checks each response; latencies are per window."""
 
 import asyncio
 import time
@@ -10,13 +10,15 @@ from tests.reliability.http_client import Connection, ConnectionCut
 from tests.reliability.mixed_traffic import EncodedRequest
 
 CONNECTIONS = 32
-REQUESTS_PER_CONNECTION = 500  # requests of one connection: opening and closing must not leak either
+REQUESTS_PER_CONNECTION = (
+    500  # requests per connection, so that opening and closing connections is tested for leaks too
+)
 MAX_PROBLEMS = 20
 
 
 @dataclass
 class LoadStatistics:
-    """What came of the load. Latencies in milliseconds, from when a request was due, of each window."""
+    """The results of the load. Latencies are in milliseconds since a request was due, per window."""
 
     window_s: float
     latencies_ms: list[list[float]] = field(default_factory=list)
@@ -68,9 +70,7 @@ class OpenLoopLoad:
             if problem := request.check_answer(reply):
                 self._statistics.add_problem(problem)
         if connection.unrequested:
-            self._statistics.add_problem(
-                f"{request.kind}: bytes that nobody asked for: {connection.unrequested[:100]!r}"
-            )
+            self._statistics.add_problem(f"{request.kind}: unrequested bytes: {connection.unrequested[:100]!r}")
         if connection.closed or uses_left == 1:
             connection.close()
             connection, uses_left = await Connection.open(self._url), REQUESTS_PER_CONNECTION + 1

@@ -1,4 +1,4 @@
-"""Resources of a process, as the kernel reports them: memory, its peak, CPU time, descriptors, threads. Linux only."""
+"""Reads the resources of a process from the kernel: memory, peak, CPU time, descriptors, threads. Linux only."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from tests.bench.processes import process_tree
 
 
 class ResourceUsage(NamedTuple):
-    """One process: resident bytes, open descriptors, threads."""
+    """Resident bytes, open descriptors and threads of a process."""
 
     resident_bytes: int
     descriptors: int
@@ -19,12 +19,12 @@ class ResourceUsage(NamedTuple):
 
 
 def workers_of(pid: int) -> list[int]:
-    """The serving processes of `convoy serve`: its workers, or itself where it has none."""
+    """Returns the serving processes of `convoy serve`: its workers, or the process itself without workers."""
     return [child for child in process_tree(pid)[1:] if _is_worker(child)] or [pid]
 
 
 def resource_usage(pid: int) -> ResourceUsage:
-    """Raises OSError for a process that has ended."""
+    """Returns the resources of a process. Raises OSError if it has ended."""
     process = Path("/proc", str(pid))
     pages = int((process / "statm").read_text().split()[1])
     threads = len(os.listdir(process / "task"))
@@ -32,7 +32,7 @@ def resource_usage(pid: int) -> ResourceUsage:
 
 
 def worker_usage(pid: int) -> dict[int, ResourceUsage]:
-    """Of every worker that lives, by process number."""
+    """Returns the resources of every running worker by process number."""
     usage = {}
     for worker in workers_of(pid):
         with contextlib.suppress(OSError):
@@ -41,7 +41,7 @@ def worker_usage(pid: int) -> dict[int, ResourceUsage]:
 
 
 def _is_worker(pid: int) -> bool:
-    """multiprocessing also starts a process that only keeps track of resources."""
+    """Returns whether a process is a worker, not multiprocessing's resource tracker."""
     try:
         return b"spawn_main" in Path("/proc", str(pid), "cmdline").read_bytes()
     except OSError:
@@ -49,7 +49,7 @@ def _is_worker(pid: int) -> bool:
 
 
 RESET_PEAK = "5"  # proc(5), /proc/pid/clear_refs
-PROCESS_CLOCK = 2  # clock_getcpuclockid(3) as Linux makes it: the inverted number of the process, and the kind
+PROCESS_CLOCK = 2  # clock_getcpuclockid(3) on Linux: the inverted process number and the kind of clock
 
 
 class ResourceMeter:
@@ -67,7 +67,7 @@ class ResourceMeter:
         self._before_s = time.clock_gettime(self._clock)
 
     def extra_bytes(self) -> float:
-        """The highest peak since `start`, above what was resident then."""
+        """Returns the peak memory since `start`, minus the resident memory at `start`."""
         return self._read("VmHWM") - self._before_bytes
 
     def cpu_s(self) -> float:

@@ -22,7 +22,7 @@ def add_report(command: argparse.ArgumentParser) -> None:
 
 
 def write(file: Path, section: str, content: str) -> None:
-    """Puts what was measured between the section's markers, under on what, when and with which command."""
+    """Writes results between the section's markers, below a table with machine, date and command."""
     environment = machine_info.describe()
     table = markdown.environment_table({name: environment[name] for name in ABOUT}, command_line())
     markdown.replace_section(file, section, f"{table}\n\n{content}")
@@ -34,7 +34,7 @@ def command_line() -> str:
 
 
 def plot_soak(results: "SoakResults", file: Path) -> None:
-    """Plots the memory of each worker above, the latency below, over the minutes."""
+    """Plots the memory of each worker (top) and the latency (bottom) over time in minutes."""
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Whether a recipe gives the same network again: on the same cores bit by bit, on fewer as nearly as can be."""
+"""Checks that a recipe is reproducible: bit by bit on the same cores, and within a tolerance on fewer cores."""
 
 import argparse
 import json
@@ -19,11 +19,11 @@ from tests.bench.report import markdown
 from tests.reliability import report
 
 TRAIN = Path(sys.executable).with_name("convoy-train")
-ACCURACY_TOLERANCE = 0.001  # of test accuracy
+ACCURACY_TOLERANCE = 0.001  # allowed difference of test accuracy
 
 
 class TrainingResult(NamedTuple):
-    """One run on so many cores: what it reached on the test set, and all its weights in one row."""
+    """One run: number of cores, test accuracy, and all weights in one array."""
 
     cores: int
     accuracy: float
@@ -32,7 +32,7 @@ class TrainingResult(NamedTuple):
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("repeat", help="does a recipe give the same network again?")
+    command = commands.add_parser("repeat", help="check that a recipe gives the same network again")
     command.set_defaults(run=run)
     command.add_argument("--recipe", default="mnist-lenet5", help="default: %(default)s")
     command.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes of the recipe")
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(recipe: str, changes: Sequence[str], cores: Sequence[int]) -> TrainingResult:
-    """One run in a process of its own, on these cores. Raises CannotMeasure."""
+    """Trains in a separate process on these cores. Raises CannotMeasure."""
     with tempfile.TemporaryDirectory(prefix="convoy-repeat-") as folder:
         settings = [part for change in changes for part in ("--set", change)]
         command = [TRAIN, "run", recipe, "--runs-dir", folder, *settings]
@@ -73,7 +73,7 @@ def _weights(network: Path) -> np.ndarray:
 
 
 def section(recipe: str, results: Sequence[TrainingResult]) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     first = results[0]
     rows = []
     for number, result in enumerate(results, 1):
@@ -83,7 +83,7 @@ def section(recipe: str, results: Sequence[TrainingResult]) -> str:
     outcome = "The same" if has_same_accuracy(*results[:2]) else "NOT the same"
     return "\n\n".join(
         [
-            f"**{outcome} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a process of its own.",
+            f"**{outcome} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a separate process.",
             markdown.table(["", "cores", "test accuracy", "weights, against the first run", "time"], rows),
         ]
     )

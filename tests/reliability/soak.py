@@ -1,4 +1,4 @@
-"""`make soak`: mixed traffic for half an hour. Memory, descriptors and threads of each worker, and latency, by time."""
+"""Implements `make soak`: measures memory, descriptors, threads and latency over half an hour of mixed traffic."""
 
 import argparse
 import asyncio
@@ -28,12 +28,12 @@ from tests.reliability.open_loop_load import LoadStatistics, OpenLoopLoad
 from tests.reliability.process_resources import ResourceUsage, worker_usage
 
 WORKERS = 2
-BUCKET_CONVOY = convoy_process.ROOT / ".venv-dev/bin/convoy"  # with the packages that read a bucket
+BUCKET_CONVOY = convoy_process.ROOT / ".venv-dev/bin/convoy"  # has the packages for reading a bucket
 MODEL = "mnist-lenet5"
-WARM_UP = 0.2  # of the time: caches fill, the allocator finds its size
-NEGLIGIBLE_PER_HOUR = 1e6  # bytes: a worker that grew so would take four days for what it began with
-P99_DRIFT = 1.5  # on a machine with other work the p99 of one window differs from the next by more
-HEALING_TIMEOUT_S = 120.0  # several pauses before the bucket is asked again
+WARM_UP = 0.2  # share of the time in which caches fill and the allocator reaches its size
+NEGLIGIBLE_PER_HOUR = 1e6  # bytes: at this rate a worker would need four days to double its initial memory
+P99_DRIFT = 1.5  # allowed ratio between thirds; single windows differ by more on a machine with other work
+HEALING_TIMEOUT_S = 120.0  # several retry intervals of the bucket
 BUCKET_ERRORS = r'^convoy_bucket_errors_total\{reason="(\w+)"\} (\S+)$'
 
 
@@ -46,7 +46,7 @@ class Content(NamedTuple):
 
 @dataclass
 class SoakResults:
-    """One run. `samples` are (seconds since the start, what each worker holds)."""
+    """The results of a run. `samples` are (seconds since the start, resources of each worker)."""
 
     statistics: LoadStatistics
     samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
@@ -63,28 +63,28 @@ class SoakResults:
     """What answered in the end, when nothing failed any longer."""
 
     def warm(self) -> list[tuple[float, dict[int, ResourceUsage]]]:
-        """The samples after the warm-up."""
+        """Returns the samples after the warm-up."""
         return [sample for sample in self.samples if sample[0] >= WARM_UP * self.samples[-1][0]]
 
     def workers(self) -> list[int]:
         return sorted({pid for _, usage in self.samples for pid in usage})
 
     def memory(self, worker: int) -> Trend:
-        """Bytes an hour."""
+        """Returns the trend of a worker's memory in bytes per hour."""
         samples = [(at_s, usage[worker].resident_bytes) for at_s, usage in self.warm() if worker in usage]
         return trend([at_s for at_s, _ in samples], [resident for _, resident in samples])
 
     def thirds(self, value: Callable[[dict[int, ResourceUsage]], int]) -> tuple[int, int]:
-        """Of all workers together in the first and in the last third: what was held half of the time or more.
+        """Returns the medians of a value, summed over all workers, in the first and in the last third.
 
-        For a moment there are more, while one version takes the place of another.
+        Medians ignore short peaks, which occur while one version replaces another.
         """
         values = [value(usage) for _, usage in self.warm()]
         third = max(1, len(values) // 3)
         return median_low(values[:third]), median_low(values[-third:])
 
     def p99_ms(self) -> list[float]:
-        """Of each window after the warm-up."""
+        """Returns the p99 of each window after the warm-up."""
         windows = [sorted(window) for window in self.statistics.latencies_ms if window]
         return [window[int(0.99 * (len(window) - 1))] for window in windows[int(WARM_UP * len(windows)) :]]
 
@@ -94,10 +94,10 @@ class SoakResults:
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("soak", help="mixed traffic at a constant rate; does anything grow?")
+    command = commands.add_parser("soak", help="check that nothing grows under mixed traffic at a constant rate")
     command.set_defaults(run=run)
     command.add_argument("--minutes", type=float, default=30.0, help="default: %(default)s")
-    command.add_argument("--rate", type=float, default=500.0, help="requests a second (default: %(default)s)")
+    command.add_argument("--rate", type=float, default=500.0, help="requests per second (default: %(default)s)")
     command.add_argument(
         "--publish-every", type=float, default=30.0, metavar="S", help="seconds (default: %(default)s)"
     )
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def soak(seconds: float, requests_per_s: float, publish_every_s: float) -> SoakResults:
-    """Raises CannotMeasure."""
+    """Runs the load and the sampling. Raises CannotMeasure."""
     shipped = Path(Settings.model_fields["models"].default)
     with tempfile.TemporaryDirectory(prefix="convoy-soak-") as name:
         traffic = MixedTraffic(shipped, MODEL)
@@ -165,7 +165,7 @@ async def _sample(results: SoakResults, pid: int) -> None:
 
 
 def _shipped_version() -> Path:
-    """The folder of the newest version that ships: traffic expects its answers."""
+    """Returns the folder of the newest shipped version, whose predictions the traffic expects."""
     repository = Repository(Path(Settings.model_fields["models"].default))
     return repository.root / MODEL / str(max(repository.versions(MODEL)))
 
@@ -195,8 +195,8 @@ def _bucket_errors(url: str) -> Counter[str]:
 
 
 def problems_of(results: SoakResults) -> list[str]:
-    """Every promise that was not kept, as a sentence."""
-    problems = [f"{results.statistics.wrong} answers were wrong: {'; '.join(results.statistics.problems)}"] * bool(
+    """Returns every violated requirement as a sentence."""
+    problems = [f"{results.statistics.wrong} responses were wrong: {'; '.join(results.statistics.problems)}"] * bool(
         results.statistics.wrong
     )
     if results.answering != results.newest:
@@ -208,7 +208,7 @@ def problems_of(results: SoakResults) -> list[str]:
     for worker in results.workers():
         slope = results.memory(worker)
         if slope.low > 0 and slope.high > NEGLIGIBLE_PER_HOUR:
-            problems.append(f"Memory of worker {worker} grows by {_mb(slope.low)} to {_mb(slope.high)} MB an hour.")
+            problems.append(f"Memory of worker {worker} grows by {_mb(slope.low)} to {_mb(slope.high)} MB per hour.")
     for name, value in TOTALS.items():
         first, last = results.thirds(value)
         if last > first:
@@ -226,13 +226,13 @@ TOTALS: dict[str, Callable[[dict[int, ResourceUsage]], int]] = {
 
 
 def section(results: SoakResults, problems: list[str], image: str) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     rows = []
     for number, worker in enumerate(results.workers()):
         usage = [usage[worker].resident_bytes for _, usage in results.warm() if worker in usage]
         slope = results.memory(worker)
         first, last = _ends(usage)
-        change = f"{_mb(slope.per_hour)} ± {_mb(slope.noise_per_hour)} MB an hour"
+        change = f"{_mb(slope.per_hour)} ± {_mb(slope.noise_per_hour)} MB per hour"
         rows.append([f"resident memory of worker {number}", f"{_mb(first)} MB", f"{_mb(last)} MB", change])
     for name, value in TOTALS.items():
         first, last = results.thirds(value)
@@ -242,7 +242,7 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
         rows.append(
             [f"{name}, median of windows", f"{first_ms:.1f} ms", f"{last_ms:.1f} ms", f"{last_ms / first_ms:.2f} times"]
         )
-    outcome = " ".join(problems) or "Nothing grew, every answer was right."
+    outcome = " ".join(problems) or "Nothing grew, and every response was correct."
     total, minutes = sum(results.statistics.by_kind.values()), results.samples[-1][0] / 60
     kinds = ", ".join(f"{share} % {kind}" for kind, share in PERCENTAGES.items())
     return "\n\n".join(
@@ -251,8 +251,8 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
             f"{results.rounds.total()} versions published, each while something failed ({_listed(results.rounds)}); "
             f"the bucket failed {results.failed_requests} requests, and the service counted "
             f"{_listed(results.bucket_errors)}. "
-            f"{_disk_note(results)}The first {WARM_UP:.0%} of the time is warm-up and counts for "
-            "nothing below but the plot.",
+            f"{_disk_note(results)}The first {WARM_UP:.0%} of the time is warm-up, which "
+            "appears only in the plot.",
             markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",
         ]
@@ -268,7 +268,7 @@ def _disk_note(results: SoakResults) -> str:
 
 
 def _ends(windows: Sequence[float]) -> tuple[float, float]:
-    """Medians of the first and the last third."""
+    """Returns the medians of the first and the last third."""
     third = max(1, len(windows) // 3)
     return median(windows[:third]), median(windows[-third:])
 

@@ -1,4 +1,5 @@
-"""The commands of tests.reliability in short: the promises hold for some seconds, and the tools can tell."""
+"""Short runs of the commands of tests.reliability: the requirements hold for some seconds, and violations are
+detected."""
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_a_service_with_many_models_starts_from_a_bucket_and_a_folder_and_stops_
     starts = many_versions.measure(20)
     assert [start.models_from for start in starts] == ["a folder", "a bucket, empty cache", "a bucket, cached"]
     assert many_versions.problems_of(starts) == []
-    assert many_versions.section(starts, [], 20).startswith("**Every SIGTERM ended with 0")
+    assert many_versions.section(starts, [], 20).startswith("**After every SIGTERM the service exited with 0")
 
 
 def test_memory_is_read_after_every_part() -> None:

@@ -1,4 +1,4 @@
-"""Faults, each put into a real service at work: the right code, one clear log line, others unharmed, and recovery."""
+"""Faults in a running service: correct status code, one log line, no effect on other requests, and recovery."""
 
 import os
 import resource
@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`linear` is sound; each other one goes wrong on a white pixel in its own way."""
+    """Returns models: `linear` is valid; each of the others fails on a white pixel in a different way."""
     root = tmp_path_factory.mktemp("faults") / "models"
     write_version(root, "linear", 1)
     write_version(root, "raises", 1, graph=brittle_graph(SHAPE, 4))
@@ -42,14 +42,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(models: Path) -> Iterator[RunningService]:
-    """The tests at the end of this module leave it hanging: they come last."""
+    """Runs a service. The tests at the end of this module leave it hanging, so they must run last."""
     settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2, "body_timeout_s": 2}
     with RunningService(models, **settings) as running:
         yield running
 
 
 def classify(service: RunningService, model: str, body: bytes = b"") -> httpx.Response:
-    """On a connection of its own, so that any worker may answer."""
+    """Sends an image on a new connection, so that any worker may answer."""
     return httpx.post(f"{service.url}/api/v1/models/{model}/classify", content=body or image_bytes(), timeout=30)
 
 
@@ -58,7 +58,7 @@ def count(service: RunningService, event: str, **fields: object) -> int:
 
 
 def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
-    """When each worker logged it, by number."""
+    """Returns the times at which each worker logged the event, by worker number."""
     times: dict[int, list[datetime]] = {}
     for line in list(service.lines):
         if line["event"] == event:
@@ -88,7 +88,7 @@ def test_models_that_vanish_are_told_and_stay_loaded(service: RunningService, mo
     moved = models.rename(models.with_name("elsewhere"))
     try:
         assert "is gone; what is loaded stays" in service.wait_for("models cannot be read")["reason"]
-        time.sleep(0.5)  # some looks at the folder later
+        time.sleep(0.5)  # several scans of the folder later
         assert classify(service, "linear").status_code == 200
         assert service.client.get("/health/ready").status_code == 200
     finally:
@@ -103,9 +103,9 @@ def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: R
     for number in range(100):
         with open_socket(service) as client:
             client.sendall(head + bytes(number))
-            if number % 2:  # a reset in place of an orderly end
+            if number % 2:  # a reset instead of a regular close
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the question itself
+    service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the request for the metrics itself
     service.wait_until(lambda: resource_usage(service.process.pid).descriptors <= before + 1)
     service.wait_until(lambda: count(service, "request", status=499) == 100)
     assert service.metric("convoy_queue_images", model="linear") == 0
@@ -121,7 +121,7 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         resident_bytes = resource_usage(service.process.pid).resident_bytes
         requests = (head.encode() + body) * 100_000
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # and no TimeoutError of our own
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):  # not a TimeoutError of the test
             client.sendall(requests)
         started_s = time.monotonic()
         assert classify(service, "linear").status_code == 200
@@ -134,7 +134,7 @@ def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: Runnin
 def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_place(
     service: RunningService, models: Path
 ) -> None:
-    for _ in range(3):  # a model known to be quick, which the event loop's own thread runs
+    for _ in range(3):  # the model is known to be fast, so the event loop's thread runs it
         assert classify(service, "hangs").status_code == 200
     started_s = time.monotonic()
     assert classify(service, "hangs", WHITE).json()["error"]["code"] == "deadline_exceeded"
@@ -143,7 +143,7 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     ready = service.client.get("/health/ready")
     assert ready.status_code == 503
     assert f"at one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
-    assert classify(service, "hangs").status_code == 504  # it waits behind the other, and is answered in its time
+    assert classify(service, "hangs").status_code == 504  # it is queued behind the other request and times out
     assert classify(service, "linear").status_code == 200
     write_version(models, "hangs", 2)
     service.wait_ready()
@@ -161,7 +161,7 @@ def open_socket(service: RunningService) -> Iterator[socket.socket]:
 
 @contextmanager
 def resource_limit(pids: list[int], resource_id: int, limit: int) -> Iterator[None]:
-    """The processes may have no more than `limit` of that while the context lasts."""
+    """Limits a resource of the processes within the context."""
     before = {pid: resource.prlimit(pid, resource_id) for pid in pids}
     for pid, (_, hard) in before.items():
         resource.prlimit(pid, resource_id, (limit, hard))
@@ -175,7 +175,7 @@ def resource_limit(pids: list[int], resource_id: int, limit: int) -> Iterator[No
 
 @pytest.fixture
 def two_workers(tmp_path: Path) -> Iterator[RunningService]:
-    """Two workers."""
+    """Runs a service with two workers."""
     write_version(tmp_path / "models", "linear", 1)
     state = tmp_path / "state.json"
     with RunningService(tmp_path / "models", workers=2, repository_changes="true", state=state) as running:
@@ -249,7 +249,7 @@ def test_missing_memory_is_an_error_of_its_own_request(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wall clock goes an hour on, then two back, at every look."""
+    """The wall clock jumps by an hour, alternately forward and backward, at every read."""
     (tmp_path / "sitecustomize.py").write_text(
         "import itertools, time\n"
         "true, jumps = time.time, itertools.cycle([3600, -3600])\n"
@@ -262,7 +262,7 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
     settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2}
     with RunningService(tmp_path / "models", **settings) as service:
         with httpx.Client(base_url=service.url, timeout=30) as client:
-            for _ in range(50):  # on one connection: keeping it alive is timed too
+            for _ in range(50):  # on one connection, because the keep-alive timeout is tested too
                 assert client.post("/api/v1/models/linear/classify", content=image_bytes()).status_code == 200
         started_s = time.monotonic()
         late = classify(service, "hangs", WHITE)

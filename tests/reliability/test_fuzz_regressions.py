@@ -1,4 +1,4 @@
-"""What fuzzing starts from, and what it once found, ends in a sound answer or one of our own errors."""
+"""Valid inputs of the fuzzer and earlier findings give a valid result or a ConvoyError."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Bad input by the hundred: never a 5xx, always an error in the protocol's shape, little memory and time."""
+"""Hundreds of malformed requests: no 5xx, errors in the protocol's format, little memory and time."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -13,7 +13,7 @@ from tests.reliability.malformed_requests.response_rules import violated_rule
 from tests.support.service_process import RunningService
 
 pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/clear_refs").exists(), reason="no /proc/PID/clear_refs: the peak of memory cannot be read"
+    not Path("/proc/self/clear_refs").exists(), reason="no /proc/PID/clear_refs: peak memory cannot be read"
 )
 COUNT, SEED = 300, 1
 KINDS = {"jpeg", "png", "webp", "bmp", "gif", "polyglot", "wrong type", "V1 JSON", "V2 JSON", "V2 binary", "HTTP"}

@@ -1,4 +1,4 @@
-"""Targets for worker processes that end in their own ways. Imports nothing, so that the processes start quickly."""
+"""Targets for worker processes that exit in different ways. Imports nothing, so that the processes start quickly."""
 
 import os
 import signal
@@ -12,14 +12,17 @@ def die_at_once(sock: socket, worker_id: int) -> None:
 
 
 def only_the_first_stays(sock: socket, worker_id: int) -> None:
-    """Worker 0 runs until SIGTERM, which ends it; all others die at once."""
+    """Worker 0 runs until SIGTERM; all other workers exit immediately."""
     if worker_id == 0:
         signal.pause()
     os._exit(EXIT_CODE)
 
 
 def end_with_lost_requests(sock: socket, worker_id: int) -> None:
-    """On SIGTERM, ends with code 1, as a worker that lost requests. Greets a client when it is ready for SIGTERM."""
+    """Exits with code 1 on SIGTERM, like a worker that lost requests.
+
+    Writes to a client when it is ready for SIGTERM.
+    """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     sock.setblocking(True)
     client, _ = sock.accept()

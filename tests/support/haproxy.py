@@ -1,4 +1,4 @@
-"""A real HAProxy on a free port in front of services that come and go."""
+"""Runs HAProxy on a free port in front of a changing set of services."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-# Debian installs it into a folder that is not in every PATH.
+# Debian installs it into a folder that is not on every PATH.
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 START_TIMEOUT_S = 20.0
@@ -36,7 +36,7 @@ backend pods
 
 
 class Balancer:
-    """A running HAProxy, with a slot for each service that will ever be."""
+    """A running HAProxy with one slot per service."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = port
@@ -45,7 +45,7 @@ class Balancer:
         self._used_slots = 0
 
     def add(self, url: str) -> str:
-        """Sends new connections to that service, too; returns the name of its slot."""
+        """Adds a service for new connections; returns the name of its slot."""
         self._used_slots += 1
         slot = f"pods/pod{self._used_slots}"
         self._send_commands(
@@ -54,7 +54,7 @@ class Balancer:
         return slot
 
     def leave(self, slot: str) -> None:
-        """Sends no new connections to the slot; those that are there stay."""
+        """Stops new connections to the slot; existing ones stay open."""
         self._send_commands(f"set server {slot} state drain")
 
     def _send_commands(self, commands: str) -> None:

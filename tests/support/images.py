@@ -1,4 +1,4 @@
-"""Encoded images for tests, drawn from random pixels, and folders of such images with one colour per class."""
+"""Encoded images of random pixels for tests, and folders of images with one color per class."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ def random_pixels(height: int, width: int, channels: int = 1, seed: int = 0) -> 
 
 
 def encode(pixels: NDArray[np.uint8], image_format: str = "PNG", **options: object) -> bytes:
-    """Pixels (h, w, 1 or 3) as a file of that format."""
+    """Encodes pixels (h, w, 1 or 3) as a file of this format."""
     file = io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     image.save(file, image_format, **options)
@@ -28,7 +28,7 @@ def image_bytes(height: int = 8, width: int = 8, channels: int = 1, seed: int = 
 
 
 def write_image_folder(folder: Path, *classes: str, count: int = 6, seed: int = 0) -> Path:
-    """`folder/<class>/` with `count` images each, in turn of every format that the service reads."""
+    """Writes `count` images into each `folder/<class>/`, cycling through the formats that the service reads."""
     random = np.random.default_rng(seed)
     for name in classes:
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The manifests of k8s/ as `kubectl kustomize` renders them; tests that ask for them are skipped without kubectl."""
+"""The manifests of k8s/, rendered by `kubectl kustomize`. Tests that use them are skipped without kubectl."""
 
 import functools
 import os
@@ -26,7 +26,7 @@ Manifest = dict[str, Any]
 
 @functools.cache
 def render(folder: Path, *components: str) -> tuple[Manifest, ...]:
-    """All objects of a kustomization, with these components added."""
+    """Returns all objects of a kustomization with these components added."""
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     if not components:
@@ -48,7 +48,7 @@ def _kustomize(folder: Path) -> tuple[Manifest, ...]:
 
 
 def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
-    """Every overlay, every component beside others or alone, and every job: what it is called, and its objects."""
+    """Yields name and objects of every overlay, of components alone and combined, and of every job."""
     for overlay in OVERLAYS:
         yield overlay, render(K8S / "overlays" / overlay)
     for components in COMBINATIONS:
@@ -58,7 +58,7 @@ def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
 
 
 def service_manifests() -> list[tuple[Manifest, ...]]:
-    """Every rendered installation of the service."""
+    """Returns all rendered installations of the service."""
     return [
         *(render(K8S / "overlays" / overlay) for overlay in OVERLAYS),
         *(render(K8S / "overlays/cpu", *components) for components in COMBINATIONS),
@@ -66,13 +66,13 @@ def service_manifests() -> list[tuple[Manifest, ...]]:
 
 
 def of_kind(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
-    """The only object of that kind."""
+    """Returns the only object of this kind."""
     (match,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return match
 
 
 def pod_of(manifest: Manifest) -> Manifest | None:
-    """The pod's spec in a workload; None for what starts no pods."""
+    """Returns the pod's spec of a workload; None for other objects."""
     spec = manifest.get("spec", {})
     if manifest["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]
@@ -82,14 +82,14 @@ def pod_of(manifest: Manifest) -> Manifest | None:
 
 
 def container_of(manifests: tuple[Manifest, ...]) -> Manifest:
-    """The only container of the only workload."""
+    """Returns the only container of the only workload."""
     (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
     (container,) = pod["containers"]
     return container
 
 
 def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
-    """What the container of the one workload finds in its environment."""
+    """Returns the environment variables of the only workload's container."""
     maps = {manifest["metadata"]["name"]: manifest["data"] for manifest in manifests if manifest["kind"] == "ConfigMap"}
     container = container_of(manifests)
     variables: dict[str, str] = {}
@@ -99,7 +99,7 @@ def environment(manifests: tuple[Manifest, ...]) -> dict[str, str]:
 
 
 def settings_of(manifests: tuple[Manifest, ...], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings of the service in the one workload."""
+    """Returns the settings of the service in the only workload."""
     for name, value in environment(manifests).items():
         monkeypatch.setenv(name, value)
     return Settings()

@@ -1,4 +1,4 @@
-"""Small but real version folders: a linear classifier as ONNX with labels and manifest, also one that reads digits."""
+"""Small version folders: linear classifiers as ONNX with labels and manifest, one of them for digits."""
 
 import functools
 from pathlib import Path
@@ -29,7 +29,7 @@ LOGIT_SCALE = 10.0
 def linear_graph(
     weights: NDArray[np.float32], shape: tuple[int, int, int], activation: Activation = "softmax"
 ) -> onnx.ModelProto:
-    """softmax(flatten(image / 255) @ weights), or sigmoid: uint8 `image` (batch, *shape) to float32 `probabilities`."""
+    """Returns softmax(flatten(image / 255) @ weights), or sigmoid: uint8 `image` (batch, *shape) to `probabilities`."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"]),
@@ -54,9 +54,9 @@ def write_version(
     graph: onnx.ModelProto | None = None,
     activation: Activation = "softmax",
 ) -> Path:
-    """Writes root/model/version, a linear classifier whose weights follow from the seed, or the given graph.
+    """Writes root/model/version with a linear classifier, whose weights are drawn by `seed`, or with the given graph.
 
-    Returns the folder.
+    Returns the version's folder.
     """
     folder = root / model / str(version)
     folder.mkdir(parents=True)
@@ -79,7 +79,7 @@ def write_version(
 
 
 def write_digit_model(root: Path, model: str = "mnist-lenet5", labels: str = "0123456789") -> Path:
-    """Writes root/model/1, whose class i is the digit i, called `labels[i]`. Returns the folder."""
+    """Writes root/model/1, whose class i is the digit i with the label `labels[i]`. Returns the folder."""
     folder = write_version(root, model, 1, (SIDE_PX, SIDE_PX, 1), 10)
     graph, names = folder / "model.onnx", folder / "labels.txt"
     graph.write_bytes(linear_graph(_digit_weights(), (SIDE_PX, SIDE_PX, 1)).SerializeToString())
@@ -93,7 +93,7 @@ def write_digit_model(root: Path, model: str = "mnist-lenet5", labels: str = "01
 
 @functools.cache
 def _digit_weights() -> NDArray[np.float32]:
-    """Ridge regression from pixels to one-hot digits, (784, 10)."""
+    """Fits a ridge regression from pixels to one-hot digits, (784, 10)."""
     pixels = np.stack([draw_digit(digit, seed).ravel() for seed in range(DIGIT_SEEDS) for digit in range(10)]) / 255
     one_hot = np.tile(np.eye(10), (DIGIT_SEEDS, 1))
     weights = np.linalg.solve(pixels.T @ pixels + np.eye(pixels.shape[1]), pixels.T @ one_hot)

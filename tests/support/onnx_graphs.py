@@ -8,7 +8,8 @@ Shape = tuple[int, int, int]
 
 
 def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
-    """Answers uniformly, after `rounds` products of two 256 x 256 matrices (about a millisecond each) a batch."""
+    """Returns uniform probabilities after `rounds` products of 256x256 matrices per batch, about one millisecond
+    each."""
     body = _loop_body(
         [
             helper.make_node("MatMul", ["state", "state"], ["squared"]),
@@ -19,7 +20,9 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
     )
     nodes = [
         helper.make_node("ReduceMean", ["float"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Add", ["matrix", "mean"], ["start"]),  # depends on the input: nothing can be precomputed
+        helper.make_node(
+            "Add", ["matrix", "mean"], ["start"]
+        ),  # depends on the input, so that nothing can be precomputed
         helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["value"], keepdims=0),
         helper.make_node("Mul", ["value", "nought"], ["zero"]),
@@ -36,7 +39,7 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
 
 
 def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Answers uniformly, but fails at run time on a batch in which any pixel is 255 (a look-up past the end)."""
+    """Returns uniform probabilities, but fails on a batch with a pixel of 255 (an index out of range)."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Cast", ["brightest"], ["place"], to=TensorProto.INT64),
@@ -47,7 +50,7 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def out_of_memory_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Answers uniformly, but a batch in which any pixel is 255 needs 2**50 bytes more than there are."""
+    """Returns uniform probabilities, but allocates 2**50 bytes for a batch with a pixel of 255."""
     nodes = [
         *_is_white_flag("once"),
         helper.make_node("Mul", ["once", "many"], ["more"]),
@@ -67,7 +70,8 @@ def out_of_memory_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: float = 255.0) -> onnx.ModelProto:
-    """Answers uniformly, but never on a batch whose brightest pixel compares so with `level` (some 2**40 rounds)."""
+    """Returns uniform probabilities, but loops 2**40 times if the batch's brightest pixel compares true with
+    `level`."""
     body = _loop_body([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
     nodes = [
         *_is_white_flag("once", operator),
@@ -87,7 +91,7 @@ def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: fl
 
 
 def nan_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelProto:
-    """Answers uniformly, but with not-a-number for an image whose brightest pixel is `level` (0 / 0)."""
+    """Returns uniform probabilities, but NaN (0 / 0) for an image whose brightest pixel is `level`."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Sub", ["white", "brightest"], ["gap"]),
@@ -103,7 +107,7 @@ def nan_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelPro
 
 
 def missing_class_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Answers uniformly, but leaves the last class out for a batch in which any pixel is 255."""
+    """Returns uniform probabilities, but without the last class for a batch with a pixel of 255."""
     nodes = [
         *_is_white_flag("missing"),
         helper.make_node("Sub", ["classes", "missing"], ["end"]),
@@ -119,7 +123,7 @@ def missing_class_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def _is_white_flag(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
-    """`name`, int64, is 1 for a batch whose brightest pixel compares so with `white`, and 0 for any other."""
+    """Computes `name`, int64: 1 if the batch's brightest pixel compares true with `white`, else 0."""
     return [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
         helper.make_node(operator, ["brightest", "white"], ["is_white"]),
@@ -128,7 +132,7 @@ def _is_white_flag(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
 
 
 def _uniform_probabilities() -> list[onnx.NodeProto]:
-    """Every class as probable as every other; the answer waits for `zero`."""
+    """Computes uniform probabilities that depend on `zero`."""
     return [
         helper.make_node("Flatten", ["float"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["even"]),
@@ -138,7 +142,7 @@ def _uniform_probabilities() -> list[onnx.NodeProto]:
 
 
 def _loop_body(nodes: list[onnx.NodeProto], initial: list[onnx.TensorProto], shape: list[int]) -> onnx.GraphProto:
-    """The body of a Loop whose `nodes` make `next` out of `state`, both of this shape."""
+    """Returns the body of a Loop whose `nodes` compute `next` from `state`, both of this shape."""
     value = helper.make_tensor_value_info
     return helper.make_graph(
         [helper.make_node("Identity", ["go"], ["go_on"]), *nodes],
@@ -184,7 +188,7 @@ def third_party_graph(
     opset: int = 17,
     gain: float = 4.0,
 ) -> onnx.ModelProto:
-    """A convolution, a pooling and a dense layer with weights of chance; `data` in, `out` out.
+    """Returns a convolution, a pooling and a dense layer with random weights, from `data` to `out`.
 
     `output_kind` is softmax, logits, or maps: logits of shape (batch, classes, 1, 1).
     """

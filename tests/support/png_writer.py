@@ -1,4 +1,4 @@
-"""PNG files of every kind, written by the letter of the standard: no decoder is tested against its own encoder."""
+"""Writes PNG files of every kind according to the standard, so that no decoder is tested against its own encoder."""
 
 import struct
 import zlib
@@ -22,7 +22,10 @@ def encode_png(
     interlaced: bool = False,
     extra: bytes = b"",
 ) -> bytes:
-    """`samples` (h, w, samples a pixel) are below 2**depth, palette (entries, 3); `extra` chunks precede the pixels."""
+    """Encodes `samples` (h, w, samples per pixel) below 2**depth; palette (entries, 3).
+
+    `extra` chunks precede the pixels.
+    """
     height, width = samples.shape[:2]
     if interlaced:
         passes = [samples[y::down, x::right] for x, y, right, down in ADAM7]
@@ -44,12 +47,12 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def transparent_value(*samples: int) -> bytes:
-    """The content of tRNS for grey (one sample) and RGB (three)."""
+    """Returns the content of tRNS for gray (one sample) and RGB (three)."""
     return struct.pack(f">{len(samples)}H", *samples)
 
 
 def _scan_lines(samples: NDArray[np.integer], depth: int) -> bytes:
-    """Unfiltered scan lines; samples of less than a byte are packed, the leftmost into the highest bits."""
+    """Returns unfiltered scan lines. Samples smaller than a byte are packed, the leftmost into the highest bits."""
     rows = samples.reshape(len(samples), -1)
     if depth >= 8:
         packed = rows.astype(f">u{depth // 8}").view(np.uint8)

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, as a user starts it, on a free port."""
+"""Runs a service in its own process on a free port."""
 
 import json
 import os
@@ -21,7 +21,7 @@ CONVOY = Path(sys.executable).with_name("convoy")
 
 
 class RunningService:
-    """`convoy serve` with the given settings; a context that stops it and keeps its exit code and log lines."""
+    """Runs `convoy serve` with the given settings as a context, and keeps its exit code and log lines."""
 
     def __init__(self, models: Path, *, wait_ready: bool = True, **settings: Any) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ class RunningService:
         self.exit_code()
 
     def wait_for(self, event: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
-        """The next log line of that event. Raises TimeoutError with the log so far."""
+        """Waits for the next log line of this event and returns it. Raises TimeoutError with the log so far."""
         deadline_s = time.monotonic() + timeout_s
         while (remaining_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -65,7 +65,7 @@ class RunningService:
         raise TimeoutError(f"no log line '{event}'; the log: {self.lines}")
 
     def wait_for_line(self, **fields: Any) -> dict[str, Any]:
-        """The log line that has all these fields, past or soon. Raises TimeoutError."""
+        """Returns a past or future log line with all these fields. Raises TimeoutError."""
         matches: list[dict[str, Any]] = []
         self.wait_until(lambda: matches.extend(x for x in list(self.lines) if fields.items() <= x.items()) or matches)
         return matches[0]
@@ -74,18 +74,18 @@ class RunningService:
         self.wait_until(lambda: self.client.get("/health/ready").status_code == 200)
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
-        """Asks `condition` until it says yes; a connection that breaks says no. Raises TimeoutError."""
+        """Polls `condition` until it is true; a connection error counts as false. Raises TimeoutError."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not _holds(condition):
             if time.monotonic() > deadline_s:
-                raise TimeoutError("it did not happen")
+                raise TimeoutError("the condition did not become true")
             time.sleep(0.01)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
     def exit_code(self) -> int:
-        """Waits for the end; a service that does not come to one is killed, and that is an error."""
+        """Waits for the exit and returns its code. Kills a service that does not exit, which is an error."""
         try:
             return self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -97,7 +97,7 @@ class RunningService:
             self.process.stderr.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the samples of that name and those labels, 0 where there is none yet."""
+        """Returns the sum of the samples with this name and these labels; 0 if there are none."""
         from prometheus_client.parser import text_string_to_metric_families
 
         families = text_string_to_metric_families(self.client.get("/metrics").text)
@@ -127,7 +127,7 @@ def _holds(condition: Callable[[], Any]) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether that process runs. A zombie does not: who reaps the orphans of a container is not ours to say."""
+    """Returns whether the process is running. A zombie is not, because the container may not reap orphans."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,7 +1,8 @@
-"""How many replicas a load needs: measures one on one core, simulates many, and says how far the two are apart.
+"""Estimates the number of replicas for a load: measures one replica on one core and simulates many.
 
-`python -m tests.bench.capacity` writes the outcome into docs/capacity.md. One replica is bound to one core, the load
-generator to another. The simulation is calibrated by two loads and checked against others of the same round.
+`python -m tests.bench.capacity` writes the result to docs/capacity.md, with the error of the simulation. The replica is
+bound to one core and the load generator to another. The simulation is calibrated with two loads and checked against
+other loads of the same round.
 """
 
 import contextlib
@@ -39,21 +40,21 @@ CALIBRATION_CONNECTIONS = 32
 VALIDATION_CONNECTIONS = (4, 128)
 """Connections."""
 VALIDATION_RATES = (0.3, 0.6)
-"""Of the measured peak, at a constant rate."""
+"""Rates of the constant-rate loads, as fractions of the measured peak."""
 RATE_CONNECTIONS = 32
 LOADS = (1_000, 10_000, 100_000)
-"""Requests a second that the table answers for."""
+"""Requests per second of the rows of the table."""
 TARGET_UTILIZATION = 0.6
-"""Of the processors, as the HorizontalPodAutoscaler of k8s/base has it."""
+"""Processor utilization that the HorizontalPodAutoscaler in k8s/base aims for."""
 POD_START_S = 10
-"""From the autoscaler's decision to the first request: scheduling, the container, and what Convoy takes itself."""
+"""Seconds from the autoscaler's decision to the first request: scheduling, container start, and start of Convoy."""
 SIMULATED_S = 10.0
 GROWTH = 3
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, and how long."""
+    """The options of a measurement."""
 
     models: Path
     model: str
@@ -64,7 +65,7 @@ class Plan:
 
 @dataclass
 class CapacityResults:
-    """Figures of all rounds: each replica as calibrated, and each check as (measured, simulated)."""
+    """Results of all rounds: the calibrated replicas, and each check as (measured, simulated)."""
 
     environment: dict[str, str]
     replicas: list[Replica] = field(default_factory=list)
@@ -77,7 +78,7 @@ class CapacityResults:
 
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """This thread and what it starts run on that core alone."""
+    """Binds this thread and the processes it starts to one core within the context."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -87,7 +88,7 @@ def on_core(core: int) -> Iterator[None]:
 
 
 def measure(plan: Plan) -> CapacityResults:
-    """Raises CannotMeasure."""
+    """Measures all rounds. Raises CannotMeasure."""
     require_tool("wrk")
     require_tool("h2load")
     service_core, load_core = _two_cores()
@@ -117,7 +118,7 @@ def measure(plan: Plan) -> CapacityResults:
 def _two_cores() -> tuple[int, int]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise CannotMeasure("A replica and the load generator need a core each; this machine has one.")
+        raise CannotMeasure("The replica and the load generator need one core each, but this machine has only one.")
     return cores[0], cores[1]
 
 
@@ -153,8 +154,11 @@ def _round(
 def _calibrate(
     plan: Plan, service: convoy_process.Service, url: str, body: Body, batch_s: dict[int, float]
 ) -> tuple[Replica, LoadResult]:
-    """A replica with what a request costs it: of a full one, its processor time less that of the model's runs; of a
-    lonely one, the latency that is neither."""
+    """Returns a replica with its costs per request, and the peak load.
+
+    Under full load, the cost of a request outside the model is the processor time minus that of the model's runs. The
+    latency of a single connection that neither explains is the network's.
+    """
     single = wrk(url, body, 1, plan.seconds)
     used_s, runs, images = processes.cpu_s(service.pid), *_batches(service.url)
     full = wrk(url, body, CALIBRATION_CONNECTIONS, plan.seconds)
@@ -165,17 +169,19 @@ def _calibrate(
         )
     )
     if full.failed or single.failed or not images:
-        raise CannotMeasure("A request failed while the simulation was calibrated; see the service's log.")
+        raise CannotMeasure("A request failed during the calibration: see the service's log.")
     model_s = Replica(0.0, batch_s).run_s(round(images / runs)) * runs
     if used_s <= model_s:
-        raise CannotMeasure("The model alone took more time than the whole service: this machine is busy. Wait for it.")
+        raise CannotMeasure(
+            "The model alone took more time than the whole service, so this machine is busy with other work. Try later."
+        )
     request_s = (used_s - model_s) / images
     network_s = max(0.0, single.p50_ms / 1000 - request_s - batch_s[1])
     return Replica(request_s, batch_s, network_s, max_batch_size=max(batch_s)), full
 
 
 def _batches(url: str) -> tuple[float, float]:
-    """Runs of all models so far, and the images in them."""
+    """Returns the number of batches of all models so far, and the images in them."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
     totals: dict[str, float] = defaultdict(float)
@@ -208,7 +214,7 @@ def _environment(plan: Plan, model: LocalModel, samples: Samples) -> dict[str, s
 
 
 def section(results: CapacityResults, command: str) -> str:
-    """The section of the README."""
+    """Returns the results as a Markdown section."""
     replica = sorted(results.replicas, key=Replica.peak_per_s)[len(results.replicas) // 2]
     per_core = median(results.peaks_per_s)
     return "\n\n".join(

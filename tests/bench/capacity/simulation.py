@@ -1,7 +1,7 @@
-"""One replica, event by event, and an autoscaler, second by second. Knows figures only, not where they come from.
+"""Simulates one replica event by event, and an autoscaler second by second. Measures nothing.
 
-A replica has some cores, an event loop that spends `request_s` on each request, and a model that runs batches of
-what is queued, as the batcher forms them. The two share the cores; each uses one core at most.
+A replica has a number of cores, an event loop that spends `request_s` on each request, and a model that runs batches of
+queued requests, formed as by the batcher. Event loop and model share the cores; each uses at most one core.
 """
 
 import math
@@ -15,23 +15,23 @@ from typing import NamedTuple
 
 NEVER = math.inf
 SYNC_S = 15
-"""How often a HorizontalPodAutoscaler looks."""
+"""Interval in which a HorizontalPodAutoscaler checks the utilization."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """What one replica costs. `batch_s` are seconds of a run by its number of images, linear in between."""
+    """The costs of one replica. `batch_s` maps the images of a batch to seconds per run, interpolated linearly."""
 
     request_s: float
     batch_s: dict[int, float]
     network_s: float = 0.0
-    """Of each request's latency, spent on no core of ours: the network, waking up."""
+    """Part of each request's latency that uses no core of the replica: network and wake-ups."""
     cores: float = 1.0
     max_batch_size: int = 32
     max_queue_images: int = 1024
 
     def run_s(self, images: int) -> float:
-        """Seconds of a run of so many images."""
+        """Returns the seconds of a run with this number of images."""
         sizes = sorted(self.batch_s)
         at = min(max(1, bisect_left(sizes, images)), len(sizes) - 1)
         if len(sizes) == 1 or images <= sizes[0]:
@@ -41,21 +41,22 @@ class Replica:
         return self.batch_s[below] + fraction * (self.batch_s[above] - self.batch_s[below])
 
     def work_s(self, images: int) -> float:
-        """Core seconds of one request that rides in a full batch of so many."""
+        """Returns the core seconds of one request in a full batch of this number of images."""
         return self.request_s + self.run_s(images) / images
 
     def peak_per_s(self) -> float:
-        """Requests a second when every core is busy and every batch is full; none of the two uses over one core."""
+        """Requests per second if every core is busy and every batch is full; event loop and model use at most one core
+        each."""
         run_s = self.run_s(self.max_batch_size) / self.max_batch_size
         return min(self.cores / (self.request_s + run_s), 1 / max(self.request_s, run_s))
 
 
 class SimulationResult(NamedTuple):
-    """What one replica made of a load."""
+    """The result of one replica under a load."""
 
     answered_per_s: float
     utilization: float
-    """Of its cores."""
+    """Utilization of the replica's cores, 0 to 1."""
     p50_ms: float
     p99_ms: float
     refused: float
@@ -65,27 +66,27 @@ class SimulationResult(NamedTuple):
 
 @dataclass
 class _ReplicaState:
-    """A replica at work; times in seconds, work in core seconds."""
+    """The state of a simulated replica; times in seconds, work in core seconds."""
 
     replica: Replica
     now_s: float = 0.0
     unread: deque[float] = field(default_factory=deque)
-    """When those arrived that the event loop has yet to read; the first one is being read."""
+    """Arrival times of the requests that the event loop has not read completely; the first one is being read."""
     unread_left_s: float = 0.0
     reads_left: int = 0
-    """How many of them the loop reads before it turns: only then a batch forms."""
+    """Number of these requests that the event loop reads in this iteration. A batch forms only after an iteration."""
     queue: deque[float] = field(default_factory=deque)
     batch: list[float] = field(default_factory=list)
     batch_left_s: float = 0.0
     run_finished: bool = False
-    """The run is over, and the loop has yet to hear of it: it does when it turns."""
+    """Whether the model's run has ended; the event loop handles it after the current iteration."""
     busy_s: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
     batches: int = 0
     refused: int = 0
 
     def advance(self, until_s: float) -> int:
-        """Works until then, or until the loop or the model is done with something; how many requests it answered."""
+        """Advances to `until_s` or to the next event of loop or model; returns the number of requests answered."""
         running = bool(self.batch) and not self.run_finished
         busy = bool(self.unread) + running
         speed = min(1.0, self.replica.cores / busy) if busy else 1.0
@@ -103,7 +104,7 @@ class _ReplicaState:
         return self._read_one() if end_s == request_s else 0
 
     def arrive(self) -> bool:
-        """One request; whether there was room for it."""
+        """Adds a request; returns whether the queue had room for it."""
         if len(self.unread) + len(self.queue) >= self.replica.max_queue_images:
             self.refused += 1
             return False
@@ -119,7 +120,7 @@ class _ReplicaState:
         return self._finish_loop_iteration() if self.reads_left == 0 else 0
 
     def _finish_loop_iteration(self) -> int:
-        """The loop hands out the answers of a run that is over, and starts the next one."""
+        """Sends the responses of a finished run and starts the next run; returns the number of responses."""
         self.reads_left = len(self.unread)
         answered = len(self.batch) if self.run_finished else 0
         if self.run_finished:
@@ -149,7 +150,7 @@ class _ReplicaState:
 
 
 def simulate_open_loop(replica: Replica, requests_per_s: float, seconds: float, seed: int = 0) -> SimulationResult:
-    """Requests that come by chance (Poisson), whatever becomes of the ones before."""
+    """Simulates requests with random (Poisson) arrivals, independent of earlier responses."""
     rng, state = random.Random(seed), _ReplicaState(replica)
     next_s = rng.expovariate(requests_per_s)
     while state.now_s < seconds:
@@ -161,7 +162,7 @@ def simulate_open_loop(replica: Replica, requests_per_s: float, seconds: float, 
 
 
 def simulate_closed_loop(replica: Replica, connections: int, seconds: float) -> SimulationResult:
-    """Connections that each send their next request when they have their answer."""
+    """Simulates connections that each send their next request after the response to the last one."""
     state = _ReplicaState(replica)
     due_s = [0.0] * connections
     while state.now_s < seconds:
@@ -174,14 +175,14 @@ def simulate_closed_loop(replica: Replica, connections: int, seconds: float) -> 
 
 
 class AutoscalerResult(NamedTuple):
-    """How a group of replicas came through a change of load."""
+    """The result of an autoscaled group of replicas after a change of load."""
 
     replicas: int
-    """In the end."""
+    """Number of replicas at the end."""
     settled_s: float
-    """From the change until all requests are answered as they come; infinite where that never is."""
+    """Seconds from the change until all requests are answered without delay; infinite if that never happens."""
     refused: float
-    """Of all requests until then, of 1."""
+    """Share of the requests until then that were rejected, 0 to 1."""
 
 
 def simulate_autoscaler(
@@ -197,13 +198,13 @@ def simulate_autoscaler(
     min_increase: int = 4,
     queue: int = 1024,
 ) -> AutoscalerResult:
-    """A HorizontalPodAutoscaler on processor use, from a change of load at second 0 on.
+    """Simulates a HorizontalPodAutoscaler on processor utilization after a change of load at second 0.
 
-    It sees the processors' use of 15 seconds ago, never more than there were, and adds `doubling` of the replicas there
-    are, or `min_increase`, every 15 seconds; a new replica works `start_s` later. Each lets `queue` requests wait and
-    refuses the rest.
+    Every 15 seconds it reads the utilization of 15 seconds ago, which cannot exceed the capacity of that moment. It
+    adds at most `doubling` times the current replicas, or `min_increase` if that is more. A new replica works after
+    `start_s`. Each replica queues up to `queue` requests and rejects the rest.
     """
-    ready: Sequence[int] = [0] * replicas  # the second from which each works
+    ready: Sequence[int] = [0] * replicas  # the second from which each replica works
     backlog = refused = total_requests = 0.0
     utilization_by_second: list[float] = []
     settled_s = NEVER

@@ -1,2 +1,3 @@
-"""Load generators of the benchmarks: wrk as closed loop, h2load at a constant rate and above capacity.
-What is requested (bodies, paths) is defined in `tests.bench`."""
+"""Load generators of the benchmarks: wrk as a closed loop, h2load at a constant rate, and clients that retry.
+
+The requests (bodies, paths) are defined in `tests.bench`."""

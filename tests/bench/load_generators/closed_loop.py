@@ -1,4 +1,4 @@
-"""Closed-loop load: each wrk connection sends its next request after the answer to its last, for peak throughput."""
+"""Closed-loop load with wrk: each connection sends its next request after the last response, for peak throughput."""
 
 import json
 import os
@@ -16,7 +16,7 @@ TIMEOUT_S = 30
 
 
 class LoadResult(NamedTuple):
-    """One load. With a failed or missing request it is void: it says nothing about speed."""
+    """The result of one load. With a failed or missing request it is void, because its speed means nothing."""
 
     requests_per_s: float
     p50_ms: float
@@ -24,18 +24,18 @@ class LoadResult(NamedTuple):
     requests: int
     failed: int
     missing: int = 0
-    """Of a constant rate: due, and not answered by the end."""
+    """At a constant rate: requests that were due but not answered by the end."""
 
 
 def require_tool(tool: str) -> None:
-    """Raises CannotMeasure, saying what to install, when the tool is missing."""
+    """Raises CannotMeasure with the package to install if the tool is missing."""
     if shutil.which(tool) is None:
         package = PACKAGES[tool]
         raise CannotMeasure(f"{tool} is missing. Install it: on Debian or Ubuntu `apt-get install {package}`.")
 
 
 def wrk(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
-    """As many requests as get answered, each connection sending its next one when it has its answer."""
+    """Loads a server with wrk: each connection sends its next request as soon as it has its response."""
     require_tool("wrk")
     command = [
         "wrk",
@@ -57,7 +57,7 @@ def wrk(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
 
 
 def parse_wrk(output: str) -> LoadResult:
-    """The line that post.lua writes, the last one of wrk's output."""
+    """Parses the line that post.lua writes, the last one of wrk's output."""
     summary = json.loads(output.strip().splitlines()[-1])
     return LoadResult(
         requests_per_s=summary["answers"] / summary["seconds"],

@@ -1,4 +1,4 @@
-"""Open-loop load: h2load sends requests at a constant rate, whether or not the answers keep up."""
+"""Open-loop load: h2load sends requests at a constant rate, whether or not the responses keep up."""
 
 import subprocess
 import tempfile
@@ -12,18 +12,18 @@ from tests.bench.load_generators.closed_loop import TIMEOUT_S, LoadResult, requi
 from tests.bench.request_bodies import Body
 
 MIN_RATE_FRACTION = 0.97
-PROCESSES = 4  # of h2load, each with a body of its own
+PROCESSES = 4  # of h2load, each with its own body
 TIMER_S = 0.002
-MIN_REQUESTS = 5  # of each connection, at a constant rate
-WARM_UP = 0.2  # of a run at a constant rate; its answers do not count
+MIN_REQUESTS = 5  # per connection, at a constant rate
+WARM_UP = 0.2  # share of a run whose responses do not count
 
 
 def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> LoadResult:
-    """That many requests a second, whatever the answers do; a late one has waited since it was due.
+    """Sends requests at a constant rate, independent of responses. Latency counts from the moment a request was due.
 
-    An h2load posts one body, so a few of them take turns; one for each connection would cost five times the processor
-    time. Requests that were due and not answered are missing: the rate was too high for this server, or something else
-    used the machine.
+    h2load posts one body, so a few processes take turns; one per connection would need five times the processor time.
+    Requests that were due but not answered count as missing: the rate was too high for this server, or other work used
+    the machine.
     """
     require_tool("h2load")
     interval_s = connections / requests_per_s
@@ -50,7 +50,7 @@ def constant_rate(url: str, body: Body, requests_per_s: float, connections: int,
 
 
 class Answer(NamedTuple):
-    """One answer at a constant rate, from the first request on. `latency_s` runs from when the request was due."""
+    """One response at a constant rate. `latency_s` counts from the moment the request was due."""
 
     due_s: float
     latency_s: float
@@ -58,10 +58,11 @@ class Answer(NamedTuple):
 
 
 def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
-    """Answers from one h2load's log: lines of start (microseconds), status, and duration (microseconds).
+    """Reads the responses from a log of h2load: lines with start (microseconds), status and duration (microseconds).
 
-    Every `interval_s` each of its connections has a request due, and can only send it when it has its last answer. The
-    n-th request sent is taken for the n-th due. One that is late by more than h2load's timer is, has waited since then.
+    Each connection has a request due every `interval_s`, but can send it only after its last response. The n-th request
+    sent is matched with the n-th due. The latency of a request that is later than h2load's timer resolution counts from
+    when it was due.
     """
     lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
     answers = []

@@ -1,6 +1,6 @@
 """Closed-loop HTTP/1.1 clients that wait for `Retry-After`, as well-behaved clients of an overloaded service do.
 
-Runs in a process of its own, so that the Python of the bench does not slow it down. Knows no Convoy.
+They run in their own process, so that other Python code of the benchmark does not slow them down. Knows no Convoy.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ LOST = -1
 """Status of a request that was sent on an open connection and never answered."""
 REJECTED = (429, 503)
 MIN_PAUSE_S = 0.1
-"""Pause of a rejected client whose answer has no `Retry-After`, as those of a proxy."""
+"""Pause of a rejected client whose response has no `Retry-After`, such as a proxy's."""
 ANSWER_TIMEOUT_S = 60.0
 
 
 class Load(NamedTuple):
-    """Clients that post the same kind of body; each sends its next request after the answer to its last."""
+    """Clients that post the same kind of body; each sends its next request after its last response."""
 
     url: str
     body: Body
@@ -35,11 +35,11 @@ class Load(NamedTuple):
     begin_s: float = 0.0
     """Seconds after the start of the run at which these clients start."""
     requests_per_s: float | None = None
-    """All clients together send at this rate, if answers allow it, in place of as fast as they can."""
+    """Rate of all clients together, if responses are fast enough. None: as fast as possible."""
 
 
 class RequestRecord(NamedTuple):
-    """One request: when it was sent, in seconds since the start of the run, and what became of it."""
+    """One request: when it was sent, in seconds since the start of the run, and its result."""
 
     start_s: float
     latency_s: float
@@ -60,7 +60,7 @@ def run(*loads: Load) -> list[list[RequestRecord]]:
 
 
 def start(loads: Sequence[Load]) -> "Future[Run]":
-    """Starts all loads at once in another process, which takes about a second to get ready."""
+    """Starts all loads at once in another process, which needs about a second to start."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     future = pool.submit(_run, list(loads))
     pool.shutdown(wait=False)
@@ -77,7 +77,7 @@ async def _run_all(loads: list[Load]) -> Run:
 
 
 async def _run_load(load: Load, epoch_s: float) -> list[RequestRecord]:
-    """Starts the clients, stops those that wait at the end, and lets those that were sent a request finish it."""
+    """Starts the clients. At the end, stops those that wait and lets the others finish their request."""
     records: list[RequestRecord] = []
     requests = _requests(load)
     end_s = epoch_s + load.begin_s + load.seconds
@@ -91,7 +91,7 @@ async def _run_load(load: Load, epoch_s: float) -> list[RequestRecord]:
 
 
 def _requests(load: Load) -> Iterator[bytes]:
-    """The requests in turn, as bytes."""
+    """Yields the requests in turn, as bytes."""
     target = urlsplit(load.url)
     bodies = [load.body.file(number).read_bytes() for number in range(load.body.count)]
     headers = "".join(f"{name}: {value}\r\n" for name, value in load.body.headers().items())
@@ -104,7 +104,7 @@ def _requests(load: Load) -> Iterator[bytes]:
 
 
 class _Client:
-    """One connection, opened anew when the server closes it."""
+    """A client with one connection, which is reopened when the server closes it."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Client:
         while await self._wait_for_turn():
             try:
                 pause_s = await self._request()
-            except OSError:  # nothing listens: the service has stopped
+            except OSError:  # connection refused: the service has stopped
                 break
             self._next_s = max(self._next_s + self._interval_s, time.monotonic() + pause_s)
         if self._connection is not None:
@@ -156,16 +156,16 @@ class _Client:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends one request at a time and parses its answer."""
+    """Sends one request at a time and parses its response."""
 
     transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
         self._answer: asyncio.Future[tuple[int, bool, float]] | None = None
 
     async def send(self, request: bytes) -> tuple[int, bool, float]:
-        """Returns status, whether the answer is JSON, and the seconds of `Retry-After`."""
+        """Returns the status, whether the response is JSON, and the seconds of `Retry-After`."""
         self._parser = httptools.HttpResponseParser(self)
         self._is_json, self._retry_after_s = False, 0.0
         self._answer = asyncio.get_running_loop().create_future()

@@ -1,1 +1,1 @@
-"""`make bench-overload`: more requests than a service can answer, a stop under full load, and very large bodies."""
+"""Implements `make bench-overload`: excess load, a stop under full load, and very large bodies."""

@@ -1,6 +1,6 @@
-"""One, two, four and eight times as many closed-loop clients as a service can answer within its timeout.
+"""Loads a service with one, two, four and eight times the closed-loop clients that it can answer within its timeout.
 
-Capacity is measured right before, by the same clients, so that work that shares the machine hits both alike.
+Capacity is measured immediately before, with the same clients, so that other work on the machine affects both equally.
 """
 
 from collections import defaultdict
@@ -20,14 +20,14 @@ MAX_CLIENTS = 2000
 CAPACITY_CLIENTS = 16
 CAPACITY_TIMEOUT_S = 30.0
 MAX_FREE_REJECTIONS_PER_S = 300
-"""Above this rate, rejections cost so much that capacity is measured beside as many answers with 404."""
+"""Above this rate of rejections, which use processor time, capacity is measured with as many 404 responses."""
 NOT_FOUND_CLIENTS = 64
 WARM_UP_TIMEOUTS = 2
 MIN_TIMEOUTS = 6
 
 
 class Outcome(NamedTuple):
-    """What became of the requests that were answered in a window. Latencies are measured at the client."""
+    """Results of the requests that were answered within a window of time. Latencies are measured at the client."""
 
     good_per_s: float
     """Answers with 200."""
@@ -36,38 +36,38 @@ class Outcome(NamedTuple):
     late_per_s: float
     """Answers with 504."""
     failed: int
-    """Answers with any other status, and none at all."""
+    """Responses with any other status, and requests without a response."""
     accepted_p99_ms: float
     rejected_p95_ms: float
 
 
 class Step(NamedTuple):
-    """One factor in one round."""
+    """The result of one factor in one round."""
 
     clients: int
     capacity_per_s: float
     outcome: Outcome
     recovered_per_s: float
-    """Good answers to 16 clients from one timeout after the load has dropped."""
+    """Good responses/s to 16 clients, measured from one timeout after the end of the excess load."""
 
 
 @dataclass
 class ExcessResults:
-    """Everything of one run."""
+    """The results of one run."""
 
     steps: dict[tuple[str, int], list[Step]] = field(default_factory=lambda: defaultdict(list))
-    """By scenario and factor, one per round."""
+    """Steps by scenario and factor, one per round."""
 
     def good_ratio(self, scenario: str, factor: int) -> float:
-        """Good answers over the capacity right before: the median, because other work on the machine passes."""
+        """Returns the median of good responses over the capacity measured before."""
         return median(step.outcome.good_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
 
     def recovered_ratio(self, scenario: str, factor: int) -> float:
-        """Good answers after the load has dropped over the capacity right before: the median."""
+        """Returns the median of good responses after the excess load over the capacity measured before."""
         return median(step.recovered_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
 
     def voids(self) -> list[str]:
-        """Requests that were neither answered, rejected nor late."""
+        """Returns the steps with requests that were neither answered, rejected nor late."""
         return [
             f"{scenario} at {factor}x: {failed} failed"
             for (scenario, factor), steps in self.steps.items()
@@ -78,7 +78,7 @@ class ExcessResults:
 def measure(
     scenarios: Sequence[Scenario], workers: int, rounds: int, seconds: float, work: Path, progress: Progress
 ) -> ExcessResults:
-    """Offers every factor of every scenario, for at least `seconds` each. Raises CannotMeasure."""
+    """Measures every factor of every scenario for at least `seconds` each. Raises CannotMeasure."""
     results = ExcessResults()
     for number in range(rounds):
         progress(f"round {number + 1} of {rounds}")
@@ -124,7 +124,7 @@ def _step(scenario: Scenario, patient_url: str, service_url: str, factor: int, s
 
 
 def capacity(scenario: Scenario, url: str, seconds: float, not_found_per_s: float = 0.0) -> float:
-    """Good answers/s of 16 closed-loop clients, beside that many answers with 404 to the same bodies."""
+    """Returns the good responses/s of 16 closed-loop clients, while others get `not_found_per_s` 404 responses."""
     loads = [Load(url + scenario.workload.path, scenario.body, CAPACITY_CLIENTS, seconds)]
     if not_found_per_s:
         absent = url + scenario.absent_path
@@ -134,17 +134,17 @@ def capacity(scenario: Scenario, url: str, seconds: float, not_found_per_s: floa
 
 
 def client_count(capacity_per_s: float, timeout_s: float, factor: int) -> int:
-    """Closed-loop clients whose requests take `factor` timeouts to answer."""
+    """Returns the number of closed-loop clients whose requests need `factor` timeouts to be answered."""
     return min(MAX_CLIENTS, max(1, round(factor * capacity_per_s * timeout_s)))
 
 
 def service_settings(workers: int, timeout_s: float) -> dict[str, str]:
-    """The settings of a service as shipped, apart from its workers and its timeout."""
+    """Returns the default settings except for workers and timeout."""
     return {"CONVOY_WORKERS": str(workers), "CONVOY_REQUEST_TIMEOUT_MS": str(round(timeout_s * 1000))}
 
 
 def summarize(records: Sequence[RequestRecord], begin_s: float, end_s: float) -> Outcome:
-    """Counts what was answered between these moments. Failures count whenever they happened."""
+    """Counts the responses between these times. Failures count at any time."""
     answered = [one for one in records if begin_s <= one.start_s + one.latency_s < end_s]
     statuses = [one.status for one in answered]
     seconds = end_s - begin_s

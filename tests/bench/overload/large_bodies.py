@@ -1,4 +1,4 @@
-"""Latency of small requests while another client posts bodies of 16 MB one after the other, and its memory."""
+"""Measures the latency of small requests and the memory while another client posts bodies of 16 MB."""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from tests.load.digit_images import as_png
 BODY_BYTES = 15_500_000
 FORM_IMAGES = 4
 JSON_INDENT = 16
-"""Spaces before each number, as indented JSON has them."""
+"""Spaces before each number, as in indented JSON."""
 SMALL_CLIENTS = 1
 
 
 class Interference(NamedTuple):
-    """One kind of body: what one small client saw beside it."""
+    """The latency of small requests during one kind of large body."""
 
     kind: str
     large_per_s: float
@@ -37,11 +37,11 @@ class Interference(NamedTuple):
     p50_ms: float
     p99_ms: float
     growth_bytes: int
-    """Most resident memory that the service has had so far, less what it held before this load."""
+    """Peak resident memory of the service so far, minus its memory before this load."""
 
 
 def measure(models: Path, workers: int, seconds: float, work: Path, progress: Progress) -> list[Interference]:
-    """Posts digits to LeNet-5 beside each kind of large body, and beside none. Raises CannotMeasure."""
+    """Posts digits to LeNet-5 with each kind of large body, and without. Raises CannotMeasure."""
     model = LocalModel(models, FAST_MODEL, 1)
     sizes = Sizes.of(model.shape)
     folder = work / "small"
@@ -79,11 +79,11 @@ def _measure(kind: str, loads: Sequence[Load], pid: int, seconds: float) -> Inte
 
 
 def _large_bodies(work: Path) -> dict[str, Body]:
-    """A form and a JSON batch of noisy digits in large PNGs, and one tensor as indented JSON."""
+    """Returns a form and a JSON batch of noisy digits in large PNGs, and a tensor as indented JSON."""
     generator = np.random.default_rng(0)
     side = int((BODY_BYTES / FORM_IMAGES) ** 0.5)
     noise = [as_png(generator.integers(0, 256, (side, side, 1), np.uint8)) for _ in range(FORM_IMAGES)]
-    fewer = noise[: FORM_IMAGES * 3 // 4]  # base64 makes four characters of three bytes
+    fewer = noise[: FORM_IMAGES * 3 // 4]  # base64 encodes three bytes as four characters
     contents = {
         "form": (traffic.FORM, traffic.multipart_form("files", noise)),
         "JSON batch": (JSON, traffic.json_batch(fewer)),

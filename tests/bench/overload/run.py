@@ -1,4 +1,4 @@
-"""All parts of `make bench-overload` in one run."""
+"""Runs all parts of `make bench-overload`."""
 
 import tempfile
 from dataclasses import dataclass, field
@@ -16,12 +16,12 @@ PARTS = ("excess", "stop", "bodies")
 
 
 class Plan(NamedTuple):
-    """What to measure, and how long."""
+    """The options of a run."""
 
     models: Path
     images: Path | None
     workers: int
-    """Of the parts `excess` and `bodies`; `stop` has its own numbers."""
+    """Duration of each load in the parts `excess` and `bodies`; `stop` has its own."""
     rounds: int
     seconds: float
     parts: tuple[str, ...] = PARTS
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 @dataclass
 class OverloadResults:
-    """Everything of one run."""
+    """The results of one run."""
 
     environment: dict[str, str]
     excess: ExcessResults = field(default_factory=ExcessResults)
@@ -37,13 +37,13 @@ class OverloadResults:
     interferences: list[Interference] = field(default_factory=list)
 
     def voids(self) -> list[str]:
-        """Failed requests, and accepted ones that a stop has lost."""
+        """Returns loads with failed requests, and stops that lost accepted requests."""
         lost = [f"{one.lost} lost in a stop with a timeout of {one.timeout_s:g} s" for one in self.stops if one.lost]
         return self.excess.voids() + lost
 
 
 def measure(plan: Plan, progress: Progress) -> OverloadResults:
-    """Raises CannotMeasure."""
+    """Measures the parts of the plan. Raises CannotMeasure."""
     results = OverloadResults(_environment(plan))
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

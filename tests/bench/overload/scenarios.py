@@ -1,4 +1,4 @@
-"""The models and requests that are offered in excess: a fast network in batches and a slow one, image by image."""
+"""The models and requests for overload: a fast network with batches, and a slow network with single images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,17 +28,17 @@ class Scenario(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The model and the request, as in the report."""
+        """Model and request, as in the report."""
         return f"{self.model}, {self.workload.name}"
 
     @property
     def absent_path(self) -> str:
-        """The same path for a model that does not exist: answered with 404."""
+        """The same path for a model that does not exist; the service responds with 404."""
         return self.workload.path.replace(f"/models/{self.model}/", "/models/absent/")
 
 
 def fast_scenario(models: Path, work: Path) -> Scenario:
-    """LeNet-5, forms of 64 digits. Raises CannotMeasure when there is no such model."""
+    """Returns LeNet-5 with forms of 64 digits. Raises CannotMeasure if the model does not exist."""
     model = LocalModel(models, FAST_MODEL, 1)
     sizes = Sizes.of(model.shape)
     folder = work / FAST_MODEL
@@ -48,7 +48,7 @@ def fast_scenario(models: Path, work: Path) -> Scenario:
 
 
 def slow_scenario(images: Path | None, work: Path) -> Scenario:
-    """ResNet-50, one photograph per request. Raises CannotMeasure when there are no photographs."""
+    """Returns ResNet-50 with one photograph per request. Raises CannotMeasure without photographs."""
     models = work / "models"
     samples = resnet50.write_float32(models, images)
     sizes = Sizes.of(resnet50.SHAPE)

@@ -1,4 +1,4 @@
-"""SIGTERM under full load: every request that the service has accepted must be answered."""
+"""Sends SIGTERM under full load: the service must answer every request that it has accepted."""
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ backend convoy
 
 
 class Stop(NamedTuple):
-    """One stop, and what became of the requests that were answered after the signal."""
+    """One stop, with the results of the requests that ended after the signal."""
 
     timeout_s: float
     workers: int
@@ -51,7 +51,7 @@ class Stop(NamedTuple):
 
 
 def measure(scenario: Scenario, work: Path, progress: Progress) -> list[Stop]:
-    """Stops a service of each kind once. Raises CannotMeasure."""
+    """Stops a service of each configuration once. Raises CannotMeasure."""
     require_tool("haproxy")
     with convoy_process.run_convoy(
         scenario.models, work / "capacity.log", service_settings(1, CAPACITY_TIMEOUT_S)
@@ -87,7 +87,7 @@ def _stop(
 
 
 def count(records: Sequence[RequestRecord]) -> tuple[int, int, int]:
-    """Requests that were answered, rejected and lost."""
+    """Returns the numbers of answered, rejected and lost requests."""
     answered = sum(one.status == 200 for one in records)
     rejected = sum(one.status in REJECTED for one in records)
     return answered, rejected, len(records) - answered - rejected
@@ -102,7 +102,7 @@ def _exit_code(process: subprocess.Popen[bytes], timeout_s: float) -> int | None
 
 @contextlib.contextmanager
 def _haproxy(service_url: str, work: Path) -> Iterator[str]:
-    """The address of an HAProxy with default settings in front of the service."""
+    """Runs HAProxy with default settings in front of the service; yields its address."""
     (front,) = free_ports()
     config = work / "haproxy.cfg"
     config.write_text(HAPROXY_CONFIG.format(front=front, back=service_url.rpartition(":")[2]))

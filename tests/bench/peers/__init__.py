@@ -1,2 +1,3 @@
-"""Other servers around the same ONNX file, each in a virtual environment of its own.
-What is measured on them is defined in `tests.bench.compare_peers`."""
+"""Other servers for the same ONNX file, each in its own virtual environment.
+
+`tests.bench.compare_peers` measures them."""

@@ -1,4 +1,4 @@
-"""A virtual environment for each peer, in the user's cache folder: about 1.7 GB in all, and a minute or two."""
+"""Creates a virtual environment per peer in the user's cache folder: about 1.7 GB in total, in one to two minutes."""
 
 import os
 import re
@@ -19,18 +19,18 @@ PACKAGES = {
     "ray": "ray[serve]",
 }
 COMMON = ("onnxruntime", "pillow")
-NEEDED_BYTES = 3 * 10**9  # the environments, and pip's working space
+NEEDED_BYTES = 3 * 10**9  # the environments and pip's temporary files
 
 
 class Python(NamedTuple):
-    """What an environment was made with: the version, as 3.11.7, and the folder with its bin and lib."""
+    """The Python of an environment: the version, such as 3.11.7, and the folder with bin and lib."""
 
     version: str
     prefix: Path
 
     @property
     def minor(self) -> str:
-        """As in 3.11."""
+        """Major and minor version, such as 3.11."""
         return self.version.rpartition(".")[0]
 
 
@@ -40,9 +40,9 @@ def home() -> Path:
 
 
 def set_up(names: Sequence[str], python: str = sys.executable) -> None:
-    """Makes the environments that are not there yet, with that Python.
+    """Creates missing environments with `python`.
 
-    Raises CannotMeasure for an unknown peer, a full disk, or one that cannot be installed.
+    Raises CannotMeasure for an unknown peer, a full disk, and a failed installation.
     """
     for name in names:
         if name not in PACKAGES:
@@ -63,25 +63,25 @@ def site_packages(name: str) -> Path:
 
 
 def python_of(name: str) -> Python:
-    """What the environment's pyvenv.cfg says. Source: PEP 405, and Python's own venv for the version."""
+    """Reads the environment's pyvenv.cfg. Source: PEP 405, and Python's venv for the version."""
     lines = (home() / name / "pyvenv.cfg").read_text().splitlines()
     values = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     return Python(values["version"], Path(values["home"]).parent)
 
 
 def version(name: str) -> str:
-    """The installed version of the peer's package, as its metadata folder says."""
+    """Returns the installed version of the peer's package, from its metadata folder."""
     project = re.sub(r"[-_.]+", "_", PACKAGES[name].partition("[")[0])
     metadata = next(site_packages(name).glob(f"{project}-*.dist-info"))
     return metadata.name.removesuffix(".dist-info").rpartition("-")[2]
 
 
 def _install(name: str, python: str) -> None:
-    # A half-made environment of an interrupted run is made anew: the marker comes last.
+    # The marker is written last, so that an incomplete environment of an interrupted run is created again.
     try:
         subprocess.run([python, "-m", "venv", "--clear", home() / name], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise CannotMeasure(f"{python} cannot make an environment: {error}.") from error
+        raise CannotMeasure(f"{python} cannot create an environment: {error}.") from error
     pip = [executable(name, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, PACKAGES[name], *COMMON]).returncode:
         raise CannotMeasure(

@@ -1,6 +1,7 @@
-"""How each peer is started on the model, and what it is asked. Fairness lives here: equal instances, no delay.
+"""Defines how each peer is started and which requests it gets, under equal conditions.
 
-Every peer gets the same graph, as many instances as Convoy has workers, one thread a run, and batches of MAX_BATCH.
+Every peer gets the same graph, as many instances as Convoy has workers, one thread per run, batches of up to MAX_BATCH,
+and no batching delay.
 """
 
 import json
@@ -22,26 +23,26 @@ INFER = f"/v2/models/{MODEL}/infer"
 
 
 class PeerConfig(NamedTuple):
-    """What a peer is to serve, and where."""
+    """The configuration of a peer: model, ports, instances and folder."""
 
     graph: Path
     shape: tuple[int, int, int]
     instances: int
     ports: Sequence[int]
-    """Three free ones; HTTP is on the first."""
+    """Three free ports; HTTP uses the first."""
     folder: Path
     """An empty folder for its configuration."""
 
 
 class Start(NamedTuple):
-    """A command, and what its environment has beside the usual."""
+    """A command and its additional environment variables."""
 
     command: list[str | Path]
     environment: dict[str, str]
 
 
 class Peer(NamedTuple):
-    """A server beside Convoy. `loads` are those of Convoy's names that it can answer, by its own path and body."""
+    """A server to compare with Convoy. `loads` are the loads that it supports, under Convoy's names."""
 
     name: str
     title: str
@@ -50,7 +51,7 @@ class Peer(NamedTuple):
 
 
 def environment(config: PeerConfig) -> dict[str, str]:
-    """What the applications of all peers read."""
+    """Returns the environment variables that the applications of all peers read."""
     return {
         "PEER_MODEL": str(config.graph.resolve()),
         "PEER_MAX_BATCH": str(MAX_BATCH),
@@ -62,7 +63,8 @@ def environment(config: PeerConfig) -> dict[str, str]:
 
 
 def triton(config: PeerConfig) -> Start:
-    """NVIDIA's server out of the nvidia-pytriton wheel. Its onnxruntime backend is not there, so: Python backend."""
+    """NVIDIA's server from the nvidia-pytriton wheel, with the Python backend, because the wheel lacks
+    onnxruntime's."""
     site = site_packages("triton")
     server = site / "pytriton/tritonserver"
     python = python_of("triton")
@@ -76,7 +78,7 @@ def triton(config: PeerConfig) -> Start:
         shutil.copy(file, backend)
     shutil.copy(APPS / "triton_model.py", model / "model.py")
     (model.parent / "config.pbtxt").write_text(_triton_config(config))
-    cuda = next(site.rglob("libcudart*"))  # linked against, though nothing runs on a GPU
+    cuda = next(site.rglob("libcudart*"))  # the server is linked to it even without a GPU
     libraries = f"{cuda.parent}:{python.prefix / 'lib'}"
     http, grpc, metrics = config.ports
     command = [
@@ -89,11 +91,11 @@ def triton(config: PeerConfig) -> Start:
 
 
 def mlserver(config: PeerConfig) -> Start:
-    """In its own process: its parallel workers do not start under the uvloop that it installs."""
+    """MLServer in a single process, because its parallel workers do not start with the uvloop that it installs."""
     http, grpc, metrics = config.ports
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     model = {"name": MODEL, "implementation": "mlserver_runtime.Runtime", "max_batch_size": MAX_BATCH}
-    # A batch of MLServer's is not formed at all when its time is 0.
+    # MLServer does not form batches if the time is 0.
     (config.folder / "model-settings.json").write_text(json.dumps(model | {"max_batch_time": 0.002}))
     (config.folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0, "debug": False}))
     return Start([executable("mlserver", "mlserver"), "start", config.folder], {})

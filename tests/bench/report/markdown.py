@@ -12,17 +12,17 @@ from tests.bench.machine_info import cpu_model
 
 
 def replace_section(report: Path, section: str, content: str) -> None:
-    """Puts `content` between the section's markers. Raises CannotMeasure when the report does not have them."""
+    """Writes `content` between the section's markers. Raises CannotMeasure if the report does not have them."""
     text = report.read_text() if report.exists() else ""
     begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if not pattern.search(text):
-        raise CannotMeasure(f"{report} has no lines {begin} and {end} for the results to go between.")
+        raise CannotMeasure(f"{report} has no lines {begin} and {end}, between which the results belong.")
     report.write_text(pattern.sub(lambda _: f"{begin}\n\n{content.strip()}\n\n{end}", text))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, figures to the right."""
+    """Returns a Markdown table with a left-aligned first column and right-aligned figures."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -32,7 +32,7 @@ def environment_table(environment: dict[str, str], command: str) -> str:
 
 
 class Transcript:
-    """Lines in the order of telling, and how busy the machine was before."""
+    """Collects lines of output in order, and the load average before the start."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -43,7 +43,7 @@ class Transcript:
         self._lines.append(line)
 
     def write(self, file: Path, section: str, command: str) -> None:
-        """Puts all of it between the section's markers. Raises CannotMeasure where the file has none."""
+        """Writes everything between the section's markers. Raises CannotMeasure if the file does not have them."""
         head = (
             f"`{command}`, {datetime.now(UTC).date().isoformat()}, {cpu_model()}, {usable_cores()} cores, "
             f"load average before the start {self._load:.1f}:"

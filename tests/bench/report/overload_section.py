@@ -1,4 +1,4 @@
-"""The section of the report about more requests than a service can answer."""
+"""The section of the report about overload."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -21,7 +21,7 @@ def overload(
     interferences: Sequence[Interference],
     command: str,
 ) -> str:
-    """Returns the tables of those parts that were measured, as Markdown."""
+    """Returns the tables of the measured parts as Markdown."""
     parts = [environment_table(environment, command)]
     if excess.steps:
         parts += ["### Excess", _excess(excess)]

@@ -1,4 +1,4 @@
-"""The plots of the report, as SVG that differs only where the figures do."""
+"""The plots of the report as SVG. The same figures give the same file."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
 def throughput(results: ThroughputResults, file: Path) -> None:
-    """p99 over images/s: a line for each load, a point for each number of connections."""
+    """Plots p99 latency over images/s, with one line per load and one point per number of connections."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes: Axes = figure.subplots()
@@ -46,7 +46,10 @@ def throughput(results: ThroughputResults, file: Path) -> None:
 
 
 def peers(results: PeerResults, file: Path) -> None:
-    """A panel for each load, a bar for each server, Convoy's first; a load that Convoy cannot answer is left out."""
+    """Plots one panel per load with one bar per server, Convoy first.
+
+    Loads that Convoy does not support are left out.
+    """
     loads = list(dict.fromkeys(load for load, server in results.closed_loop if server == CONVOY))
     bars = [sum(name == load for name, _ in results.closed_loop) for load in loads]
     with matplotlib.rc_context(SETTINGS):

@@ -1,4 +1,4 @@
-"""The sections of tests/bench/README.md, as Markdown. Every figure comes from what was measured."""
+"""The sections of tests/bench/README.md as Markdown. All figures come from measurements."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -16,7 +16,7 @@ PHOTOGRAPHS_COLUMNS = ["model", "images/s", "images/s without a service", "part 
 
 
 def throughput(results: ThroughputResults, command: str, plot: str) -> str:
-    """The section about Convoy alone."""
+    """Returns the section about Convoy alone."""
     parts = [
         environment_table(results.environment, command),
         _unsupported(results),
@@ -37,7 +37,7 @@ def throughput(results: ThroughputResults, command: str, plot: str) -> str:
 
 
 def peers(results: PeerResults, command: str, plot: str) -> str:
-    """The section about Convoy and its peers."""
+    """Returns the section about Convoy and its peers."""
     parts = [
         environment_table(results.environment, command),
         f"![images per second of each server, by load]({plot})",
@@ -52,7 +52,7 @@ def peers(results: PeerResults, command: str, plot: str) -> str:
 
 
 def photographs(results: PhotographResults, command: str) -> str:
-    """The section about photographs through a large network."""
+    """Returns the section about photographs and a large network."""
     rows = []
     for model, rounds in results.served.items():
         per_s = [median(rounds.requests_per_s for rounds in rounds), median(results.loop_per_s[model])]
@@ -67,7 +67,7 @@ def _medians(rounds: Sequence[object], *names: str) -> list[str]:
 
 
 def cells(rounds: Sequence[LoadResult], images: int) -> list[str]:
-    """Requests/s, images/s, p50 and p99; a load with a failed request has no figures."""
+    """Returns requests/s, images/s, p50 and p99; a load with a failed request has no figures."""
     median_round = median_result(list(rounds))
     if is_void(list(rounds)):
         return [f"void: {void_reason(list(rounds))}", "", "", ""]
@@ -85,7 +85,7 @@ def _servers(results: PeerResults) -> str:
 
 
 def _sorted(results: PeerResults) -> list[tuple[tuple[str, str], list[LoadResult]]]:
-    """By load in the order of measuring, within it the fastest first."""
+    """Sorts by load in the order of measurement, and within a load by speed, the fastest first."""
     order = list(dict.fromkeys(load for load, _ in results.closed_loop))
     return sorted(
         results.closed_loop.items(), key=lambda item: (order.index(item[0][0]), -median_result(item[1]).requests_per_s)
@@ -162,7 +162,7 @@ def _microbenchmark(results: ThroughputResults) -> str:
 
 
 def _service_overhead(results: ThroughputResults) -> str:
-    """What the service adds for one client who waits for each answer."""
+    """Describes the latency that the service adds for one client that waits for each response."""
     decode_us, compute_us = (
         median(results.decode_us),
         1e6 / max(median(results.microbenchmark[t, 1]) for t, size in results.microbenchmark if size == 1),

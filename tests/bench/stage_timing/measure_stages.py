@@ -1,6 +1,7 @@
-"""Processor time of a request by stage: one worker with one thread a run, once as it ships and once with clocks in it.
+"""Measures the processor time of a request by stage, on one worker with one thread per run.
 
-As it ships gives the whole (the kernel's account of the process); the clocks give the stages. HTTP is what is left.
+The total comes from the unmodified service, as accounted by the kernel. The stages come from a service with timers. The
+remainder is HTTP.
 """
 
 import json
@@ -18,19 +19,19 @@ from tests.bench.request_bodies import Bodies
 from tests.bench.stage_timing.timers import HTTP, PATH, STAGES
 from tests.bench.workloads import Workload, supported_workloads
 
-CONNECTIONS, BATCH_CONNECTIONS = 32, 4  # what is out when a load ends has cost time, and is no answer: keep it small
+CONNECTIONS, BATCH_CONNECTIONS = 32, 4  # few, because requests in flight at the end use time but are not counted
 WARM_UP_S = 1.0
 IDLE_S, IDLE_TIMEOUT_S = 0.2, 10.0
 ONE_THREAD = {"CONVOY_THREADS": "1"}
 
 StageTimes = dict[str, float]
-"""Microseconds of processor time of one request, by stage; all of STAGES."""
+"""Microseconds of processor time per request, for each of STAGES."""
 
 
 def measure(
     models: Path, loads: Sequence[Workload], bodies: Bodies, seconds: float, folder: Path
 ) -> dict[str, StageTimes]:
-    """By name of the load; those of which a request failed, or none was answered in time, are not there."""
+    """Returns stage times by load, without loads in which a request failed or none was answered in time."""
     settings = bench_settings(workers=1) | ONE_THREAD
     with run_convoy(models, folder / "plain.log", settings, (CONVOY, "serve")) as service:
         total_us = _measure_workloads(service, loads, bodies, seconds, lambda: {HTTP: cpu_s(service.pid) * 1e6})
@@ -43,7 +44,7 @@ def measure(
 
 
 def with_remainder(total_us: float, stages_us: StageTimes) -> StageTimes:
-    """The stages as clocked, and as HTTP all of the whole that is none of them."""
+    """Returns the timed stages, and the remainder of the total as HTTP."""
     inner = {stage: stages_us[stage] for stage in STAGES if stage != HTTP}
     return {HTTP: total_us - sum(inner.values())} | inner
 
@@ -51,7 +52,7 @@ def with_remainder(total_us: float, stages_us: StageTimes) -> StageTimes:
 def _measure_workloads(
     service: Service, loads: Sequence[Workload], bodies: Bodies, seconds: float, read: Callable[[], StageTimes]
 ) -> dict[str, StageTimes]:
-    """What `read` gained over a load, divided by its requests, by name of the load."""
+    """Returns the increase of `read` over each load, divided by the number of requests, by load."""
     supported_workloads(service.url, loads, bodies)
     per_request = {}
     for load in loads:
@@ -68,7 +69,7 @@ def _measure_workloads(
 
 
 def _wait_until_idle(pid: int) -> None:
-    """Until the requests that the warm-up has left behind cost nothing any more."""
+    """Waits until the remaining requests of the warm-up use no more processor time."""
     used_s, end_s = -1.0, time.monotonic() + IDLE_TIMEOUT_S
     while (now_s := cpu_s(pid)) > used_s + 0.1 * IDLE_S and time.monotonic() < end_s:
         used_s = now_s
@@ -81,5 +82,5 @@ def _read_timers(url: str) -> StageTimes:
             return {stage: ns / 1000 for stage, ns in json.load(reply).items()}
     except urllib.error.HTTPError as error:
         raise CannotMeasure(
-            "The clocks are not inside the service's process; see tests/bench/stage_timing/timed_service.py."
+            "The timers are not installed in the service's process; see tests/bench/stage_timing/timed_service.py."
         ) from error

@@ -1,4 +1,4 @@
-"""`convoy serve` with the timers of stage_timing/timers.py installed, and one more path that returns their readings."""
+"""Runs `convoy serve` with the timers of stage_timing/timers.py and an additional path that returns their readings."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ CALLS = 20_000
 
 
 class TimingMiddleware:
-    """The outermost layer: what the server does in `receive` and `send` is HTTP, whoever calls it."""
+    """The outermost middleware: the server's work in `receive` and `send` counts as HTTP, whichever stage calls it."""
 
     def __init__(self, app: Any, timers: StageTimers) -> None:
         self._app = app
@@ -29,13 +29,13 @@ class TimingMiddleware:
             await self._app(scope, timed(receive, HTTP, self._timers), timed(send, HTTP, self._timers))
 
     def _times_ns(self) -> dict[str, float]:
-        """Nanoseconds of each stage until now, without what its clock itself has cost it."""
+        """Returns the nanoseconds of each stage so far, without the overhead of its timers."""
         used_ns, intervals = self._timers.totals_ns(), self._timers.intervals()
         return {stage: used_ns[stage] - intervals[stage] * self._overhead_ns for stage in STAGES}
 
 
 def timer_overhead_ns() -> float:
-    """What the clock shows for a function that does nothing: the mean of many calls."""
+    """Returns the mean time that a timer shows for an empty function."""
     timers = StageTimers()
     no_op = timed(lambda: None, HTTP, timers)
     for _ in range(CALLS):

@@ -1,8 +1,8 @@
-"""Processor time by stage, inside a running service: every function of a stage's modules starts and stops its clock.
+"""Measures processor time by stage in a running service: every function of a stage's modules runs its stage's timer.
 
-The clock is the thread's own processor time, so waiting costs nothing, and the time of a stage that is entered within
-another one counts for the inner one alone. A coroutine's clock runs only while it runs. Modules that are not in the
-table (routing, middleware, uvicorn, the event loop) are the remainder, which the report calls HTTP.
+The clock is the thread's processor time, so waiting does not count. If a stage calls another one, the time counts only
+for the inner stage. The timer of a coroutine runs only while the coroutine runs. Modules that are not in the table
+(routing, middleware, uvicorn, the event loop) are the remainder, which the report calls HTTP.
 """
 
 import functools
@@ -16,10 +16,10 @@ from typing import Any
 
 HTTP = "HTTP"
 BODY, DECODE, QUEUE, COMPUTE, ENCODE = "body", "decode", "queue", "compute", "encode"
-PATH = "/bench/clocks"  # where a clocked service tells its times
+PATH = "/bench/clocks"  # where a service with timers returns its times
 STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 
-# A module, all of whose functions belong to the stage, or module:function with all that it calls.
+# A module, whose functions all belong to the stage, or module:function, including everything that it calls.
 STAGE_FUNCTIONS: dict[str, tuple[str, ...]] = {
     BODY: (
         "service.api.http.body",
@@ -64,7 +64,7 @@ class StageTimers:
         self._threads: list[_Thread] = []
 
     def enter(self, stage: str | None) -> str | None:
-        """The calling thread works in `stage` from now on, None being the remainder; returns where it worked before."""
+        """Switches the calling thread to `stage` (None: the remainder); returns its previous stage."""
         thread = self._thread()
         previous = thread.stage
         if previous != stage:
@@ -72,7 +72,7 @@ class StageTimers:
         return previous
 
     def totals_ns(self) -> dict[str, int]:
-        """What each stage has used until now; a stage that is being worked in counts up to its last change."""
+        """Returns the time of each stage so far; the current stage of a thread counts up to its last switch."""
         return {stage: sum(t.used_ns.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
 
     def intervals(self) -> dict[str, int]:
@@ -88,7 +88,7 @@ class StageTimers:
 
 
 class _Thread:
-    """One thread's stage and times. Outside of all stages nothing is counted: that is the remainder."""
+    """The current stage and the times of one thread. Time outside of all stages is not counted."""
 
     __slots__ = ("intervals", "since_ns", "stage", "used_ns")
 
@@ -106,7 +106,7 @@ class _Thread:
 
 
 def timed(function: Callable[..., Any], stage: str, timers: StageTimers) -> Callable[..., Any]:
-    """The function with its stage's clock running while it runs; of a coroutine function, each of its steps."""
+    """Wraps a function so that its stage's timer runs during each call, or during each step of a coroutine."""
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -127,7 +127,7 @@ def timed(function: Callable[..., Any], stage: str, timers: StageTimers) -> Call
 
 
 class _TimedCoroutine:
-    """Awaits a coroutine; the clock runs from one suspension to the next."""
+    """Awaits a coroutine; the timer runs from one suspension to the next."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], stage: str, timers: StageTimers) -> None:
         self._coroutine, self._stage, self._timers = coroutine, stage, timers
@@ -145,14 +145,14 @@ class _TimedCoroutine:
             try:
                 value = yield awaited
                 resume = functools.partial(self._coroutine.send, value)
-            except BaseException as error:  # a cancellation goes on into the coroutine
+            except BaseException as error:  # a cancellation is passed on to the coroutine
                 resume = functools.partial(self._coroutine.throw, error)
 
 
 def install(timers: StageTimers) -> list[str]:
-    """Replaces the functions of all stages, wherever `service` refers to them. Returns the names of those it timed.
+    """Replaces the functions of all stages wherever `service` refers to them; returns the names of the timed functions.
 
-    The modules must have been imported, and no object of theirs made. Raises LookupError for a name that is gone.
+    The modules must have been imported, but none of their classes instantiated. Raises LookupError for a missing name.
     """
     names = []
     for stage, targets in STAGE_FUNCTIONS.items():
@@ -160,7 +160,7 @@ def install(timers: StageTimers) -> list[str]:
             functions = _functions(target)
             if not functions:
                 raise LookupError(
-                    f"{target} is gone; tests/bench/stage_timing/timers.py must say where its stage lives now."
+                    f"{target} does not exist; update STAGE_FUNCTIONS in tests/bench/stage_timing/timers.py."
                 )
             for owner, function in functions:
                 replace(owner, function, timed(function, stage, timers))
@@ -169,7 +169,7 @@ def install(timers: StageTimers) -> list[str]:
 
 
 def _functions(target: str) -> list[tuple[Any, FunctionType]]:
-    """Owner and function of everything that belongs to one place of the table."""
+    """Returns owner and function for everything that an entry of the table names."""
     module_name, _, function_name = target.partition(":")
     module = sys.modules.get(module_name)
     if module is None:
@@ -192,7 +192,7 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def replace(owner: Any, function: FunctionType, replacement: Callable[..., Any]) -> None:
-    """Puts `replacement` where the class `owner`, or any module of the service, refers to the function."""
+    """Replaces the function in the class `owner` and in every module of the service that refers to it."""
     if inspect.isclass(owner):
         setattr(owner, function.__name__, replacement)
         return

@@ -1,4 +1,4 @@
-"""On what, with what and when: the first rows of the table."""
+"""Describes machine, software and date in the first rows of the table."""
 
 import os
 import platform
@@ -34,11 +34,11 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def _provider(plan: Plan) -> Row:
-    """Whether it can be used at all, on the smallest graph."""
+    """Checks whether the provider can be used, with a minimal graph."""
     graph = linear_graph(np.ones((4, 2), np.float32), (2, 2, 1)).SerializeToString()
     try:
         sessions.run_plain(sessions.open_session(plan, graph), sessions.random_images((2, 2, 1), 1))()
-    except Exception as error:  # whatever it is, nothing else can be measured then
+    except Exception as error:  # any error: without the provider nothing can be measured
         hint = getattr(error, "hint", "")
         return Row(PROVIDER, f"failed: {error} {hint}".strip(), plan.provider_name, False)
     return Row(PROVIDER, plan.provider_name, plan.provider_name, True)

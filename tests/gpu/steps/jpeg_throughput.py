@@ -1,4 +1,4 @@
-"""Single JPEGs of 500x375 from many clients: is decoding or the GPU the limit, and how near does the service come."""
+"""Measures single JPEGs of 500x375 from many clients, relative to the slower of decoding and the GPU."""
 
 import multiprocessing
 import time
@@ -41,7 +41,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def measure_decoding(photos: list[bytes], manifest: Manifest, processes: int, seconds: float) -> float:
-    """Images a second that so many processes make the model's input of, all at once."""
+    """Returns the images per second that a number of processes convert to model input in parallel."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, spawn) as pool:
         rates = [pool.submit(_decode, photos, manifest, seconds) for _ in range(processes)]
@@ -58,7 +58,7 @@ def _decode(photos: list[bytes], manifest: Manifest, seconds: float) -> float:
 
 
 def _raw(plan: Plan) -> float:
-    """The faster of the two graphs at the service's largest batch."""
+    """Returns the speed of the faster graph at the service's largest batch."""
     batch = min(BATCH, plan.sizes.batches[-1])
     graphs = [model_zoo.graph(plan, plan.sizes.network, precision) for precision in ("float32", "float16")]
     images = sessions.random_images(model_zoo.manifest(plan, plan.sizes.network).input.shape, batch)
@@ -67,7 +67,7 @@ def _raw(plan: Plan) -> float:
 
 
 def _best_of_workers(plan: Plan, body: Body, add: Add) -> float:
-    """Images/s with the best number of workers; a row for each number."""
+    """Returns images/s with the best number of workers, and adds a row per number."""
     best, best_count = 0.0, 0
     for count in (count for count in plan.sizes.workers if count <= usable_cores()):
         name = f"{count} worker{'s' * (count > 1)}"
@@ -100,9 +100,9 @@ def _load(plan: Plan, body: Body, workers: int) -> tuple[LoadResult, str]:
 
 
 def stage_fractions(increase: Mapping[str, float]) -> str:
-    """Mean batch, and what part of a request's time each stage took.
+    """Describes the mean batch size and the share of each stage in a request's time.
 
-    A request waits for the whole run of its batch, so the seconds of a run count once for each of its images.
+    A request waits for the whole run of its batch, so the seconds of a run count once per image.
     """
     batch = increase["convoy_batch_images_sum"] / max(1.0, increase["convoy_batch_images_count"])
     whole_s = max(1e-9, increase["convoy_request_seconds_sum"])

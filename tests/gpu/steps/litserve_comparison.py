@@ -1,4 +1,4 @@
-"""LitServe beside Convoy, where it is installed: the same graph, one instance each, images of the input's size."""
+"""Compares Convoy with LitServe, if it is installed: the same graph, one instance each, images of the input's size."""
 
 import base64
 import io
@@ -38,7 +38,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def _png(plan: Plan, number: int) -> bytes:
-    """Smooth, so that decoding costs what it does for a photo."""
+    """Returns a smooth image, for which decoding costs as much as for a photo."""
     small = sessions.random_images((16, 16, 3), IMAGES)[number]
     expects = model_zoo.manifest(plan, plan.sizes.network).input
     file = io.BytesIO()
@@ -67,7 +67,7 @@ def _litserve(plan: Plan, body: Body) -> float:
         end_s = time.monotonic() + START_TIMEOUT_S
         while not _is_ready(url, body):
             if process.poll() is not None or time.monotonic() > end_s:
-                raise CannotMeasure(f"LitServe did not get ready; its log ends: {last_lines(log)}")
+                raise CannotMeasure(f"LitServe did not become ready; its log ends with: {last_lines(log)}")
             time.sleep(0.2)
         return _rate(plan, url, body)
 

@@ -1,4 +1,4 @@
-"""Memory: flat over many requests, within its limit, and what happens when it is all used up."""
+"""Checks GPU memory: growth over many requests, the memory limit, and behavior when memory is exhausted."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def measure(plan: Plan, add: Add) -> None:
     for part in parts:
         try:
             part(plan, add)
-        except Exception as error:  # a part that fails must not take the others with it
+        except Exception as error:  # a failed part must not stop the others
             add(Row(part.__name__.strip("_").replace("_", " "), f"failed: {error}", "measured", False))
 
 
@@ -50,7 +50,7 @@ def _memory_growth(plan: Plan, add: Add) -> None:
     growth = used_bytes[-1] - used_bytes[0]
     add(Row("requests of 1 to 32 images", f"{requests:,}, {failed} failed", "0 failed", failed == 0))
     if requests < plan.sizes.requests:
-        add(Row("requests wanted", f"{requests:,}: the time was up", f"{plan.sizes.requests:,}", False))
+        add(Row("required requests", f"{requests:,}: out of time", f"{plan.sizes.requests:,}", False))
     measured = (
         f"{used_bytes[0] / MIB:,.0f} MiB after the first {window_s:g} s, {used_bytes[-1] / MIB:,.0f} MiB at the end"
     )
@@ -70,7 +70,7 @@ def _used_bytes(plan: Plan, service: Service) -> int:
 
 
 def _out_of_memory_over_http(plan: Plan, add: Add) -> None:
-    """A graph that asks for 2**50 bytes where a pixel is white: its batch alone is answered with 503."""
+    """Sends batches to a graph that allocates 2**50 bytes for a white pixel: only these batches get 503."""
     good, bad = (
         binary_bodies(plan.work / folder, [np.full((1, *model_zoo.OUT_OF_MEMORY_SHAPE), value, np.uint8)])
         for folder, value in (("good", 7), ("bad", 255))
@@ -82,7 +82,7 @@ def _out_of_memory_over_http(plan: Plan, add: Add) -> None:
     required = [200, 503, 200, 503, 200]
     add(
         Row(
-            "good and too large batches in turns",
+            "normal and too large batches in turn",
             ", ".join(map(str, statuses)),
             ", ".join(map(str, required)),
             statuses == required,
@@ -91,7 +91,7 @@ def _out_of_memory_over_http(plan: Plan, add: Add) -> None:
 
 
 def _memory_limit(plan: Plan, add: Add) -> None:
-    """Against a service with the smallest model, which has the same context and libraries on the GPU."""
+    """Compares memory with a service for the smallest model, which has the same context and libraries on the GPU."""
     with run_service(plan, model_zoo.folder_with_only(plan, "mnist-lenet5"), gpu_memory_limit_bytes=LIMIT):
         context = nvidia.used_bytes()
     with run_service(
@@ -113,7 +113,7 @@ def _memory_limit(plan: Plan, add: Add) -> None:
 
 
 def _out_of_memory(plan: Plan, add: Add) -> None:
-    """A batch past a small limit, and then one that fits, in one session."""
+    """Runs a batch that exceeds a small limit, and then one that fits, in one session."""
     manifest, graph = model_zoo.manifest(plan, plan.sizes.network), model_zoo.graph(plan, plan.sizes.network, "float32")
     session = Session(graph, manifest.input, manifest.classes, 1, plan.placement(1, SMALL_LIMIT))
     measured = [_outcome(session, manifest, size) for size in (1, TOO_LARGE_BATCH, 1)]
@@ -127,6 +127,6 @@ def _outcome(session: Session, manifest: Manifest, size: int) -> str:
         session.run(sessions.random_images(manifest.input.shape, size))
     except OutOfMemory:
         return "OutOfMemory"
-    except Exception as error:  # what else it may be is the finding
+    except Exception as error:  # any other error is the result
         return f"{type(error).__name__}: {str(error)[:200]}"
     return "answered"

@@ -1,4 +1,5 @@
-"""The models of a check: those that ship and two large networks with random weights, each in float32 and float16."""
+"""Creates the models of a check: the shipped models and two large networks with random weights, in float32 and
+float16."""
 
 import shutil
 from pathlib import Path
@@ -32,7 +33,7 @@ FLOAT32, FLOAT16 = "model.onnx", "model.fp16.onnx"
 
 
 def measure(plan: Plan, add: Add) -> None:
-    """Writes plan.models."""
+    """Writes the models to plan.models."""
     for name in _shipped():
         _copy_shipped(name, plan.models / name / "1")
         add(Row(name, "as it ships, and its float32 graph as float16"))
@@ -45,7 +46,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def networks(plan: Plan) -> list[str]:
-    """All that are whole, in the order in which they were made."""
+    """Returns the complete models in the order of creation."""
     return [
         name for name in (*_shipped(), *plan.sizes.random_weights) if (plan.models / name / "1/manifest.json").exists()
     ]
@@ -60,7 +61,7 @@ def manifest(plan: Plan, name: str) -> Manifest:
 
 
 def folder_with_only(plan: Plan, name: str) -> Path:
-    """A folder of models that has this one only."""
+    """Returns a models folder with only this model."""
     folder = plan.work / f"only-{name}"
     if not folder.exists():
         folder.mkdir()

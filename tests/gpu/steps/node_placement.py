@@ -1,4 +1,4 @@
-"""Where every node runs: read from onnxruntime's own profile, and refused by it where one would fall back."""
+"""Checks that all nodes run on the provider, from onnxruntime's profile and with CPU fallback forbidden."""
 
 import json
 from collections import Counter
@@ -21,9 +21,9 @@ def _row(plan: Plan, name: str, precision: str) -> Row:
     try:
         nodes = _profile_nodes(plan, name, precision)
         measured = ", ".join(f"{count} on {provider}" for provider, count in nodes.most_common())
-        if plan.provider == "cuda":  # onnxruntime's own word, beside what was seen
+        if plan.provider == "cuda":  # onnxruntime's own check, in addition to the profile
             sessions.open_session(plan, model_zoo.graph(plan, name, precision), forbid_cpu_fallback=True)
-    except Exception as error:  # onnxruntime's own classes share no public base
+    except Exception as error:  # onnxruntime's exceptions have no common public base class
         return Row(row_name, f"failed: {str(error)[:300]}", required, False)
     return Row(row_name, measured, required, set(nodes) == {plan.provider_name})
 
@@ -36,7 +36,7 @@ def _profile_nodes(plan: Plan, name: str, precision: str) -> Counter[str]:
 
 
 def providers_of(profile: Path) -> Counter[str]:
-    """How many different nodes each provider ran; copies between devices count as nodes."""
+    """Returns the number of different nodes that each provider ran; copies between devices count as nodes."""
     events = json.loads(profile.read_text())
     nodes = {
         (event["name"], provider)

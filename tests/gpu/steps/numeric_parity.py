@@ -1,4 +1,4 @@
-"""Whether the provider answers what the processor answers: float32 by its logits, float16 by its choice of class."""
+"""Compares the provider's results with the CPU's: logits for float32, the most probable class for float16."""
 
 from pathlib import Path
 
@@ -41,18 +41,21 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def add_logits_output(graph: Path) -> bytes:
-    """The graph with what goes into its softmax as an output of its own. Raises ValueError where it ends in none."""
+    """Returns the graph with the input of its last softmax as an additional output.
+
+    Raises ValueError without softmax.
+    """
     model = onnx.load(graph)
     ends = [node for node in model.graph.node if node.op_type == "Softmax"]
     if not ends:
-        raise ValueError(f"{graph} ends in no softmax")
+        raise ValueError(f"{graph} does not end in a softmax")
     model.graph.node.append(helper.make_node("Identity", [ends[-1].input[0]], [LOGITS]))
     model.graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, None))
     return model.SerializeToString()  # type: ignore[no-any-return]
 
 
 def relative_difference(exact: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
-    """The largest difference of a logit, over the largest logit of its image."""
+    """Returns the largest difference of a logit, relative to the largest logit of its image."""
     return float((np.abs(actual - exact).max(1) / np.abs(exact).max(1)).max())
 
 

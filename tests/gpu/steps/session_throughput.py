@@ -1,4 +1,4 @@
-"""ResNet-50 under onnxruntime alone: by batch and precision, plain, with bound tensors, and as a CUDA graph."""
+"""Measures ResNet-50 with onnxruntime alone by batch and precision: plain, with bound tensors, and as a CUDA graph."""
 
 import time
 from collections import defaultdict
@@ -32,7 +32,7 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def images_per_s(runs: dict[str, Callable[[], Any]], batch: int, rounds: int, round_s: float) -> dict[str, float]:
-    """Medians over rounds in which each way has its turn, so that a slow moment hits all alike."""
+    """Returns medians over rounds in which all methods take turns, so that a slow period affects all equally."""
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
@@ -44,7 +44,7 @@ def images_per_s(runs: dict[str, Callable[[], Any]], batch: int, rounds: int, ro
 
 
 def _runs(plan: Plan, precision: str, batch: int, add: Add) -> dict[str, Callable[[], Any]]:
-    """Each way that works here; of one that does not a row says why."""
+    """Returns the methods that work here, and adds a row with the reason for each that does not."""
     graph = model_zoo.graph(plan, plan.sizes.network, precision)
     manifest = model_zoo.manifest(plan, plan.sizes.network)
     images = sessions.random_images(manifest.input.shape, batch)
@@ -60,7 +60,7 @@ def _runs(plan: Plan, precision: str, batch: int, add: Add) -> dict[str, Callabl
         try:
             run = prepare_run()
             run()
-        except Exception as error:  # a way that fails here must not take the others with it
+        except Exception as error:  # a failed method must not stop the others
             add(Row(f"{plan.sizes.network}, {precision}, batch {batch}, {method}", f"failed: {str(error)[:200]}"))
         else:
             runs[method] = run
@@ -68,7 +68,7 @@ def _runs(plan: Plan, precision: str, batch: int, add: Add) -> dict[str, Callabl
 
 
 def _seconds(run: Callable[[], Any], min_s: float) -> float:
-    """The median of one call's time, over so long and at least three calls."""
+    """Returns the median duration of a call, over at least `min_s` and at least three calls."""
     durations_s: list[float] = []
     while sum(durations_s) < min_s or len(durations_s) < 3:
         started_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""V2 binary tensors of ResNet-50 at saturating load, beside onnxruntime alone on batches of the same size."""
+"""Measures V2 binary tensors for ResNet-50 at full load, compared with onnxruntime alone at the same batch size."""
 
 from tests.bench.errors import CannotMeasure
 from tests.gpu import sessions
@@ -18,7 +18,7 @@ def measure(plan: Plan, add: Add) -> None:
         for size in plan.sizes.tensors:
             try:
                 add(_row(plan, precision, size))
-            except Exception as error:  # one that fails must not take the others with it
+            except Exception as error:  # a failed measurement must not stop the others
                 add(Row(f"V2 binary x{size}, {precision}", f"failed: {error}", f"{MIN_FRACTION_OF_RAW} of raw", False))
 
 
@@ -30,7 +30,7 @@ def _row(plan: Plan, precision: str, size: int) -> Row:
     session = sessions.open_session(plan, model_zoo.graph(plan, plan.sizes.network, precision))
     runs = {session_throughput.PLAIN: sessions.run_plain(session, batches[0])}
     raw_s = session_throughput.images_per_s(runs, size, plan.sizes.rounds, plan.sizes.round_s)[session_throughput.PLAIN]
-    del session, runs  # its memory and its cores are the service's now
+    del session, runs  # frees memory and cores for the service
     body = binary_bodies(plan.work, batches)
     with run_service(
         plan, model_zoo.folder_with_only(plan, plan.sizes.network), precision=precision, max_batch_size=size

@@ -1,6 +1,6 @@
-"""An S3 bucket behind a proxy that fails in one way after the other while versions come and go.
+"""An S3 bucket behind a proxy that injects one kind of fault after another, while versions are uploaded and removed.
 
-Knows no service: it is given by its URL and the environment that reads it.
+Knows no service. A service gets the bucket's URL and the environment variables for reading it.
 """
 
 import http.client
@@ -23,7 +23,7 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Err
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Forwards to the bucket; while `fault` is one of FAULTS, requests whose path has `failing_path` fail that way."""
+    """Forwards requests to the bucket. If `fault` is one of FAULTS, requests with `failing_path` in their path fail."""
 
     daemon_threads = True
 
@@ -35,13 +35,13 @@ class FaultyProxy(ThreadingHTTPServer):
         self.injected: Counter[str] = Counter()
 
     def inject(self, fault: str, failing_path: str) -> None:
-        """Ends the current fault and begins another; an empty one lets everything pass."""
+        """Replaces the current fault; an empty `fault` forwards everything."""
         self.is_over.set()
         self.is_over = threading.Event()
         self.fault, self.failing_path = fault, failing_path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that give up close their connections: that is expected."""
+        """Ignores errors of clients that give up and close their connection."""
 
 
 class _Forward(BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ class _Forward(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """No lines: the report counts."""
+        """Logs nothing, because the report contains the counts."""
 
     def _forward(self, fault: str) -> None:
         connection = http.client.HTTPConnection(*self.server.target, timeout=30)
@@ -102,8 +102,11 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 class FailingBucket:
-    """The bucket. Uploads and removals never fail; what reads it through `environment` meets the faults, and through
-    `direct_environment` none."""
+    """The bucket.
+
+    Readers that use `environment` meet the faults, those that use `direct_environment` do not. Uploads and removals
+    never fail.
+    """
 
     def __init__(self, proxy: FaultyProxy, endpoint: str) -> None:
         self.proxy = proxy
@@ -139,7 +142,7 @@ class FailingBucket:
 
 @contextmanager
 def failing_bucket() -> Iterator[FailingBucket]:
-    """The bucket and its proxy, both in threads of this process."""
+    """Runs the bucket and its proxy in threads of this process."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

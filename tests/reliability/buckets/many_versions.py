@@ -1,4 +1,4 @@
-"""`python -m tests.reliability many`: how long a service with hundreds of models takes to start and to stop."""
+"""Implements `python -m tests.reliability many`: the time to start and stop a service with hundreds of models."""
 
 import argparse
 import signal
@@ -19,7 +19,7 @@ MAX_STOP_S = 2.0
 
 
 class Start(NamedTuple):
-    """One start of the service until it is ready, the processor time until then, and its end after SIGTERM."""
+    """One start of the service: time and processor time until it is ready, and its exit after SIGTERM."""
 
     models_from: str
     ready_s: float
@@ -29,9 +29,11 @@ class Start(NamedTuple):
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("many", help="time to start and to stop with hundreds of models")
+    command = commands.add_parser("many", help="measure the time to start and stop with hundreds of models")
     command.set_defaults(run=run)
-    command.add_argument("--versions", type=int, default=900, help="models with one version (default: %(default)s)")
+    command.add_argument(
+        "--versions", type=int, default=900, help="number of models with one version each (default: %(default)s)"
+    )
     report.add_report(command)
 
 
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(version_count: int) -> list[Start]:
-    """Raises CannotMeasure."""
+    """Measures all starts. Raises CannotMeasure."""
     with tempfile.TemporaryDirectory(prefix="convoy-many-") as name, failing_bucket() as bucket:
         folder = Path(name, "models")
         for number in range(version_count):
@@ -64,16 +66,17 @@ def _start(models_from: str, models: str, log: Path, settings: dict[str, str]) -
 
 
 def problems_of(starts: list[Start]) -> list[str]:
-    """Every promise that was not kept, as a sentence."""
+    """Returns every violated requirement as a sentence."""
     return [
-        f"With models from {start.models_from}, SIGTERM took {start.stop_s:.1f} s and ended with {start.exit_code}."
+        f"With models from {start.models_from}, SIGTERM took {start.stop_s:.1f} s and the exit code was "
+        f"{start.exit_code}."
         for start in starts
         if start.stop_s > MAX_STOP_S or start.exit_code
     ]
 
 
 def section(starts: list[Start], problems: list[str], version_count: int) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     rows = [
         [
             start.models_from,
@@ -84,6 +87,6 @@ def section(starts: list[Start], problems: list[str], version_count: int) -> str
         ]
         for start in starts
     ]
-    outcome = " ".join(problems) or f"Every SIGTERM ended with 0 within {MAX_STOP_S:g} s."
+    outcome = " ".join(problems) or f"After every SIGTERM the service exited with 0 within {MAX_STOP_S:g} s."
     table = markdown.table(["models from", "ready after", "CPU time until then", "SIGTERM", "exit code"], rows)
     return f"**{outcome}** {version_count} models with one version each, of four classes; one worker.\n\n{table}"

@@ -1,6 +1,6 @@
 """One target under atheris: `python -m tests.reliability.fuzz.harness TARGET CORPUS [libFuzzer's options]`.
 
-Guided by the coverage of Python's bytecode, of service and Pillow; their C code is run, not looked into.
+The coverage of the Python bytecode of `service` and Pillow guides the fuzzer. C code is not instrumented.
 """
 
 import sys

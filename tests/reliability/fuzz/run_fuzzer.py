@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of the decode wrapper and of the protocols' parsers with atheris, bounded in time.
+"""Fuzzes image decoding and the protocols' parsers with atheris, guided by coverage, for a limited time.
 
-What atheris finds is kept as a file in tests/reliability/regressions/, named after its target; a test runs them all.
+A finding is kept as a file in tests/reliability/regressions/, named after its target. A test runs all of them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ MAX_BYTES = 8192
 
 
 class FuzzResult(NamedTuple):
-    """What libFuzzer said of one target."""
+    """The figures of libFuzzer for one target."""
 
     target: str
     runs: int
@@ -46,7 +46,7 @@ def register(commands: argparse._SubParsersAction) -> None:  # type: ignore[type
 
 def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("atheris") is None:
-        raise CannotMeasure(f"atheris is not there. Install it: {sys.executable} -m pip install atheris")
+        raise CannotMeasure(f"atheris is not installed. Install it: {sys.executable} -m pip install atheris")
     seconds = max(1, round(args.minutes * 60 / len(args.targets)))
     results = [fuzz(target, seconds) for target in args.targets]
     write(args.report, "fuzz", _content(results))
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def fuzz(target: str, seconds: int) -> FuzzResult:
-    """Runs one target for that long in a process of its own, from the sound inputs and what was found before."""
+    """Runs one target for `seconds` in its own process, starting from valid inputs and earlier findings."""
     known = {file.name for file in regressions(target)}
     with tempfile.TemporaryDirectory() as folder:
         _write_corpus(Path(folder), target)
@@ -63,12 +63,12 @@ def fuzz(target: str, seconds: int) -> FuzzResult:
     print(process.stderr[-1500:], flush=True)
     new = [file for file in regressions(target) if file.name not in known]
     if process.returncode and not new:
-        raise CannotMeasure(f"The fuzzer of '{target}' ended with {process.returncode}; its last words are above.")
+        raise CannotMeasure(f"The fuzzer of '{target}' exited with {process.returncode}; see its output above.")
     return FuzzResult(target, *_figures(process.stderr), findings=len(new))
 
 
 def regressions(target: str) -> list[Path]:
-    """The kept inputs of a target, which once were findings."""
+    """Returns the kept findings of a target."""
     return sorted(REGRESSIONS.glob(f"{target}-*"))
 
 
@@ -89,7 +89,7 @@ def _options(target: str, seconds: int) -> Iterator[str]:
 
 
 def _figures(printed: str) -> tuple[int, int, int, int, int]:
-    """Runs, seconds, covered edges, kept inputs and peak memory, from what libFuzzer printed."""
+    """Parses libFuzzer's output: runs, seconds, covered edges, kept inputs and peak memory."""
     runs = int(_last(r"number_of_executed_units:\s*(\d+)", printed))
     peak_mb = int(_last(r"peak_rss_mb:\s*(\d+)", printed))
     seconds = int(_last(r"Done \d+ runs in (\d+) second", printed))

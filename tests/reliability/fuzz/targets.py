@@ -1,4 +1,7 @@
-"""What is fuzzed, and what must hold whatever the bytes are. Knows no fuzzer: kept findings run through here too."""
+"""The functions to fuzz, with checks that must hold for any bytes.
+
+Knows no fuzzer; a test runs kept findings here too.
+"""
 
 import math
 import struct
@@ -24,13 +27,14 @@ INPUT = Input(height=valid_inputs.SHAPE[0], width=valid_inputs.SHAPE[1], channel
 CLASSES = 4
 LENGTH = struct.Struct("<I")
 WHOLE_BODY = 2**32 - 1
-"""As the length of the JSON: the request has no Inference-Header-Content-Length."""
+"""Value of the JSON length that stands for a request without Inference-Header-Content-Length."""
 
 T = TypeVar("T")
 
 
 def fuzz_decode(data: bytes) -> None:
-    """An image: pixels within the limit, the same for one channel as for three, or one of our own errors."""
+    """Decodes an image: the result must be within the pixel limit and have the requested channels, or be a
+    ConvoyError."""
     shapes = {channels: _call_or_error(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
     for channels, pixels in shapes.items():
         if pixels is not None:
@@ -41,7 +45,7 @@ def fuzz_decode(data: bytes) -> None:
 
 
 def fuzz_infer(data: bytes) -> None:
-    """A V2 request behind four bytes, the length of its JSON: a request that fits the model, or one of our errors."""
+    """Parses a V2 request after four bytes with the JSON length: the result must fit the model or be a ConvoyError."""
     if len(data) < LENGTH.size:
         return
     length = LENGTH.unpack_from(data)[0]
@@ -56,7 +60,7 @@ def fuzz_infer(data: bytes) -> None:
 
 
 def fuzz_predict(data: bytes) -> None:
-    """A V1 request: one that fits the model, or one of our errors."""
+    """Parses a V1 request: the result must fit the model or be a ConvoyError."""
     request = _call_or_error(lambda: v1_parser.parse(data, INPUT, MAX_IMAGES))
     if request is not None:
         count = _check_images(request.tensor, request.images)
@@ -68,7 +72,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"decode": fuzz_decode, "infer": f
 
 
 def corpus(target: str) -> list[bytes]:
-    """Sound inputs to start from."""
+    """Returns valid inputs to start from."""
     if target == "decode":
         return list(valid_inputs.images().values())
     if target == "predict":
@@ -92,7 +96,8 @@ def _check_images(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
 
 
 def _call_or_error(call: Callable[[], T]) -> T | None:
-    """What it gives; None for one of our own errors that clients cause, which must be fit to be told."""
+    """Returns the result, or None for a ConvoyError that a client can cause, whose message must be valid for a
+    response."""
     try:
         return call()
     except ConvoyError as error:

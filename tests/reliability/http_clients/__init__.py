@@ -1,1 +1,1 @@
-"""What real HTTP clients make of Convoy's answers, directly and behind proxies."""
+"""Checks that common HTTP clients receive Convoy's responses, directly and through proxies."""

@@ -1,6 +1,6 @@
-"""Real HTTP clients, each of which posts a file several times and reports the status of every answer.
+"""Common HTTP clients, each of which posts a file several times and reports the status of every response.
 
-Python's run in this process, the others are programs; a client whose program is not installed cannot be used.
+Python's clients run in this process. The others are programs, which must be installed.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 60
 START_TIMEOUT_S = 120  # a Java program is compiled first
 Outcomes = list[str]
-"""Of each request, the status of its answer, or "lost" and why."""
+"""For each request, the status of its response, or "lost" with a reason."""
 Client = Callable[[str, Path, dict[str, str], int], Outcomes]
-"""Posts the file to the URL, with these headers, so many times."""
+"""Posts the file to the URL with these headers, several times."""
 
 
 def post_with_urllib(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
@@ -106,7 +106,7 @@ def post_with_curl(url: str, body: Path, headers: dict[str, str], times: int, *o
 
 
 def post_with_curl_http2(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    """Asks for HTTP/2 with the header Upgrade."""
+    """Posts with the header Upgrade, which requests HTTP/2."""
     return post_with_curl(url, body, headers, times, "--http2")
 
 
@@ -131,11 +131,11 @@ CLIENTS: dict[str, Client] = {
 }
 NEEDED_PROGRAMS = {"node": "node", "curl": "curl", "curl --http2": "curl", "java": "javac"}
 FIXED_HEADERS = ("node", "java")
-"""Clients that let nobody set the header Connection."""
+"""Clients that do not allow the header Connection to be set."""
 
 
 def missing_program(client: str) -> str | None:
-    """The program that this client needs and that is not installed, if any."""
+    """Returns the program that this client needs if it is not installed, else None."""
     program = NEEDED_PROGRAMS.get(client)
     return program if program is not None and shutil.which(program) is None else None
 

@@ -1,4 +1,4 @@
-"""nginx and HAProxy in front of a service, as people set them up, each on a free port of this machine."""
+"""Runs nginx and HAProxy in common configurations in front of a service, each on a free port of this machine."""
 
 import contextlib
 import shutil
@@ -94,13 +94,13 @@ def run_haproxy(address: str, folder: Path, check: str = "") -> Iterator[tuple[s
 
 
 def missing_proxy(name: str) -> str | None:
-    """The program that this proxy needs and that is not installed, if any."""
+    """Returns the program that this proxy needs if it is not installed, else None."""
     program = name.partition(",")[0]
     return program if program_path(program) is None else None
 
 
 def program_path(program: str) -> str | None:
-    """Where the program is; Debian keeps servers where only root's PATH looks."""
+    """Returns the path of a program, including the folders of servers that are only on root's PATH in Debian."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
 
 
@@ -130,4 +130,4 @@ def _wait_until_listening(process: subprocess.Popen[str], port: int) -> None:
             socket.create_connection(("127.0.0.1", port), 1).close()
             return
         time.sleep(0.02)
-    raise TimeoutError(f"{process.args} does not listen")
+    raise TimeoutError(f"{process.args} did not open its port")

@@ -1,4 +1,4 @@
-"""Sends bodies that are answered before they are read, with every client and through every proxy."""
+"""Sends bodies that the service answers before reading them, with every client and through every proxy."""
 
 import argparse
 import contextlib
@@ -35,8 +35,7 @@ CLOSE = {"Connection": "close"}
 
 
 class Situation(NamedTuple):
-    """A request that is answered before its body is read: with `status`, on `path`, by a service that needs a key or
-    does not."""
+    """A request on `path` that the service answers with `status` before it has read the body."""
 
     status: str
     path: str
@@ -55,7 +54,7 @@ SITUATIONS = (
 
 @dataclass
 class ClientResults:
-    """What one client received: the number of right answers and of requests by situation, and all that went wrong."""
+    """The results of one client: the numbers of correct responses and of requests by situation, and all problems."""
 
     answered: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)
@@ -63,7 +62,7 @@ class ClientResults:
 
 
 class Plan(NamedTuple):
-    """What is sent: the names of the clients, routes and statuses, how often each body, and how often the largest."""
+    """The clients, routes and statuses to test, and how often each body and the largest body is sent."""
 
     clients: Sequence[str]
     routes: Sequence[str]
@@ -73,10 +72,12 @@ class Plan(NamedTuple):
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("clients", help="answers before the body was read, with real clients and proxies")
+    command = commands.add_parser("clients", help="responses before the body was read, with common clients and proxies")
     command.set_defaults(run=run)
-    command.add_argument("--times", type=int, default=50, help="of each body (default: %(default)s)")
-    command.add_argument("--large-times", type=int, default=3, help="of each body of 200 MB (default: %(default)s)")
+    command.add_argument("--times", type=int, default=50, help="requests per body (default: %(default)s)")
+    command.add_argument(
+        "--large-times", type=int, default=3, help="requests per body of 200 MB (default: %(default)s)"
+    )
     command.add_argument("--client", action="append", choices=CLIENTS, help="only these; may be repeated")
     command.add_argument("--route", action="append", choices=ROUTES, help="only these; may be repeated")
     statuses = [situation.status for situation in SITUATIONS]
@@ -85,7 +86,7 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 when every answer arrived. Raises CannotMeasure."""
+    """Returns 0 if every response arrived. Raises CannotMeasure."""
     statuses = args.status or [situation.status for situation in SITUATIONS]
     plan = Plan(args.client or list(CLIENTS), args.route or list(ROUTES), statuses, args.times, args.large_times)
     for missing in [*map(missing_program, plan.clients), *map(missing_proxy, set(plan.routes) - {"direct"})]:
@@ -147,7 +148,7 @@ def _services(folder: Path) -> Iterator[dict[bool, str]]:
         RunningService(models, max_queue_images=1, max_batch_size=1, **options) as service,
         RunningService(models, keys="client inference a-key-that-no-request-has", **options) as secured,
     ):
-        for _ in range(4):  # one runs, one waits, and the others have found no room
+        for _ in range(4):  # one runs, one is queued, and the others were rejected
             threading.Thread(target=_hang, args=(service.url,), daemon=True).start()
         service.wait_until(lambda: service.client.post("/api/v1/models/hung/classify").status_code == 429)
         yield {False: urlsplit(service.url).netloc, True: urlsplit(secured.url).netloc}
@@ -180,7 +181,7 @@ def _body(folder: Path, size: int) -> Path:
 
 
 def describe(results: dict[str, ClientResults], plan: Plan) -> str:
-    """The table of client and situation, and below it all that went wrong."""
+    """Returns the table by client and situation, followed by all problems."""
     rows = [
         [name, *(f"{client.answered[status]:,} of {client.sent[status]:,}" for status in plan.statuses)]
         for name, client in results.items()

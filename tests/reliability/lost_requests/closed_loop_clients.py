@@ -1,4 +1,4 @@
-"""Clients that keep their connections busy, each with its next request as soon as it has its answer."""
+"""Closed-loop clients: each sends its next request as soon as it has its response."""
 
 import asyncio
 import itertools
@@ -12,12 +12,12 @@ from tests.reliability.http_client import Connection, ConnectionCut, Reply, requ
 from tests.reliability.lost_requests.request_log import RequestLog, SentRequest
 
 TENSOR_FRACTION = 0.15  # of the requests; the others are one image each
-REQUESTS_PER_CONNECTION = 100  # requests of one connection, so that a new worker gets its part of them
-MAX_RETRY_AFTER_S = 1.0  # of what Retry-After asks for: the load shall go on
+REQUESTS_PER_CONNECTION = 100  # requests per connection, so that a new worker gets its share of connections
+MAX_RETRY_AFTER_S = 1.0  # upper bound of the wait for Retry-After, so that the load continues
 
 
 class LastAnswer(NamedTuple):
-    """A client's last answer: to which request, by which version, and over which port of the client's."""
+    """A client's last response: its request, the version that answered, and the client's port."""
 
     number: int
     version: int
@@ -25,7 +25,7 @@ class LastAnswer(NamedTuple):
 
 
 class ClosedLoopClients:
-    """Sends until `requests` are sent, of images that follow from the seed."""
+    """Sends a number of requests with images that are drawn by a seed."""
 
     def __init__(self, url: str, request_log: RequestLog, max_batch: int) -> None:
         self._url = url
@@ -36,10 +36,10 @@ class ClosedLoopClients:
         self._unsent = 0
         self._last_answers: dict[int, LastAnswer] = {}  # by client
         self.required_version: int | None = None
-        """The version that must answer what is sent from now on; None: any."""
+        """The version that must answer requests sent from now on; None: any."""
 
     async def send(self, requests: int, connections: int) -> None:
-        """Returns when everything is answered."""
+        """Sends the requests and returns when all are answered."""
         self._unsent = requests
         self._last_answers = dict.fromkeys(range(connections), LastAnswer(0, 0, 0))
         async with asyncio.TaskGroup() as tasks:
@@ -47,15 +47,17 @@ class ClosedLoopClients:
                 tasks.create_task(self._client(number))
 
     def all_answered_by(self, version: int, ports: Iterable[set[int]]) -> bool:
-        """Whether every client was answered by that version, with a request sent after the last `mark`, and some client
-        by each of the workers, whose clients' ports are given."""
+        """Returns whether `version` has answered every client since the last `mark`, and every worker some client.
+
+        `ports` are the clients' ports of each worker's connections.
+        """
         if not all(one.number > self._mark and one.version == version for one in self._last_answers.values()):
             return False
         ports_answering = {one.port for one in self._last_answers.values()}
         return all(ports_answering & worker_ports for worker_ports in ports)
 
     def mark(self) -> None:
-        """What was sent until now counts no more for `all_answered_by`."""
+        """Makes `all_answered_by` ignore the requests sent so far."""
         self._mark = self._request_log.sent
 
     _mark = 0

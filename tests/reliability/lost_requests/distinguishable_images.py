@@ -1,4 +1,4 @@
-"""Images of which no two get the same answer, so that one that went to somebody else is seen."""
+"""Images with different predictions, so that a response to the wrong client is detected."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +11,12 @@ from tests.bench.local_model import LocalModel
 from tests.load.digit_images import as_png
 from tests.load.draw_digits import draw_digit
 
-MIN_DIFFERENCE = (
-    0.01  # in the probability of some class; what batches of other sizes change is a ten-thousandth of that
-)
+MIN_DIFFERENCE = 0.01  # minimum difference of some class's probability; other batch sizes change 1/10,000 of that
 
 
 class DistinguishableImages(NamedTuple):
-    """Encoded images, the same as tensors, (n, height, width, 1), and probabilities by version 1, (n, classes)."""
+    """Encoded images, the same images as tensors, (n, height, width, 1), and version 1's probabilities, (n,
+    classes)."""
 
     pngs: list[bytes]
     tensors: NDArray[np.uint8]
@@ -25,7 +24,8 @@ class DistinguishableImages(NamedTuple):
 
     @classmethod
     def of(cls, models: Path, model: str, count: int) -> "DistinguishableImages":
-        """Two digits drawn over each other: the model is of two minds, each time in another way."""
+        """Draws pairs of digits over each other, for which the model's probabilities are ambiguous and all
+        different."""
         local = LocalModel(models, model, threads=1)
         pixels: list[NDArray[np.uint8]] = []
         answers = np.empty((0, len(local.labels)), np.float32)

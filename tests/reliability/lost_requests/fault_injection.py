@@ -1,4 +1,4 @@
-"""What happens to a service under load: workers restarted and killed, versions published, rolled back and deleted."""
+"""Injects events into a service under load: workers restart or are killed, versions are published and withdrawn."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ from tests.reliability.process_resources import workers_of
 
 RECOVERY_TIMEOUT_S = 60.0
 POLL_INTERVAL_S = 0.02
-PAUSE_S = 0.5  # of undisturbed work after each event
+PAUSE_S = 0.5  # time without events after each event
 
 
 class FaultInjector:
-    """Each event waits until the service is whole again: all workers there, one version answering."""
+    """Triggers events. Each event waits until all workers are running and a single version answers."""
 
     def __init__(
         self,
@@ -40,11 +40,11 @@ class FaultInjector:
         self._request_log = request_log
         self._clients = clients
         self._workers = workers
-        self._versions = [1]  # those that may answer, the newest last
+        self._versions = [1]  # versions that may answer, the newest last
         self.events: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """One event after the other until cancelled."""
+        """Triggers one event after another until cancelled."""
         events: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("version published", self.publish),
             ("worker killed", self.kill),
@@ -72,7 +72,7 @@ class FaultInjector:
         await self._wait_until_consistent()
 
     async def delete(self) -> None:
-        """The newest one, so that the one before answers again."""
+        """Deletes the newest version, so that the previous one answers again."""
         self._clients.required_version = None
         await asyncio.to_thread(delete, self._models, self._request_log.model, self._versions.pop())
         await self._wait_until_consistent()
@@ -99,7 +99,7 @@ class FaultInjector:
         await asyncio.gather(self.publish(), self.kill())
 
     async def _end_worker(self, number: signal.Signals) -> None:
-        """Ends the longest-serving worker, and waits for another in its place."""
+        """Ends the oldest worker and waits for its replacement."""
         before = self._serving()
         if number == signal.SIGKILL:
             await self._suspend(before[0])
@@ -109,19 +109,19 @@ class FaultInjector:
         await self._until_ready()
 
     async def _suspend(self, worker: int) -> None:
-        """Halts a worker, so that its connections are known to the last."""
+        """Stops a worker's execution, so that its list of connections is final."""
         os.kill(worker, signal.SIGSTOP)
         await self._until(lambda: Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T")
 
     def _ports(self) -> list[set[int]]:
-        """The clients' ports of each worker's connections."""
+        """Returns the clients' ports of each worker's connections."""
         return [client_ports(pid, self._port) for pid in self._serving()]
 
     def _serving(self) -> list[int]:
         return [pid for pid in workers_of(self._service.pid) if pid != self._service.pid]
 
     async def _wait_until_consistent(self) -> None:
-        """Until every client was answered by the version that now has to, and some of them by each worker.
+        """Waits until the current version has answered every client, and every worker some client.
 
         From then on no other version may answer.
         """
@@ -144,7 +144,7 @@ class FaultInjector:
     def _check_deadline(self, deadline_s: float) -> None:
         if time.monotonic() > deadline_s:
             raise CannotMeasure(
-                f"The service was not whole again {RECOVERY_TIMEOUT_S:g} s after an event: {self.events}."
+                f"The service had not recovered {RECOVERY_TIMEOUT_S:g} s after an event: {self.events}."
             )
 
     async def _command(self, *arguments: str) -> None:
@@ -155,7 +155,7 @@ class FaultInjector:
 
 
 def client_ports(pid: int, port: int) -> set[int]:
-    """The clients' ports of all connections that a process has to its port `port`, as the kernel tells."""
+    """Returns the clients' ports of all connections of a process to its port `port`, from the kernel."""
     inodes = set(_sockets(pid))
     ports = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -171,9 +171,9 @@ def client_ports(pid: int, port: int) -> set[int]:
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    """The numbers of a process' sockets; none of one that has ended."""
+    """Yields the inode numbers of a process's sockets; nothing for a process that has ended."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):  # closed meanwhile
+            with contextlib.suppress(OSError):  # closed in the meantime
                 if (name := os.readlink(entry.path)).startswith("socket:["):
                     yield name.removeprefix("socket:[").removesuffix("]")

@@ -1,4 +1,4 @@
-"""Nothing lost: requests with known answers while workers end and versions change, each one accounted for."""
+"""Checks that no request is lost while workers end and versions change; every request is accounted for."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ MAX_BATCH = 64
 
 @dataclass
 class LostRequestResults:
-    """One run, and how long it took."""
+    """The results of a run and its duration."""
 
     request_log: RequestLog
     fault_injector: FaultInjector
@@ -35,7 +35,7 @@ class LostRequestResults:
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("lost", help="is any request lost while workers end and versions change?")
+    command = commands.add_parser("lost", help="check that no request is lost while workers end and versions change")
     command.set_defaults(run=run)
     command.add_argument("--requests", type=int, default=100_000, help="default: %(default)s")
     command.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="default: 32 64 128 256")
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(requests: int, connections: Sequence[int], min_events: int = 0) -> LostRequestResults:
-    """So many requests, an equal part at each number of connections; more where too little has happened by then.
+    """Sends `requests`, an equal part with each number of connections, and more until `min_events` have happened.
 
     Raises CannotMeasure.
     """
@@ -84,9 +84,9 @@ async def _all(
 
 
 def problems_of(results: LostRequestResults) -> list[str]:
-    """Every promise that was not kept, as a sentence."""
+    """Returns every violated requirement as a sentence."""
     request_log = results.request_log
-    problems = [f"{request_log.wrong} answers were wrong or missing: {'; '.join(request_log.problems)}."] * bool(
+    problems = [f"{request_log.wrong} responses were wrong or missing: {'; '.join(request_log.problems)}."] * bool(
         request_log.wrong
     )
     problems += [f"{request_log.missing()} requests are not accounted for."] * bool(request_log.missing())
@@ -94,26 +94,26 @@ def problems_of(results: LostRequestResults) -> list[str]:
 
 
 def section(results: LostRequestResults) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     request_log = results.request_log
-    outcome = " ".join(problems_of(results)) or "Nothing was lost, nothing answered twice or wrongly."
+    outcome = " ".join(problems_of(results)) or "No request was lost, answered twice or answered incorrectly."
     rows = [
         ["sent", f"{request_log.sent:,}"],
-        ["answered once and rightly", f"{request_log.right.total():,}"],
+        ["answered once and correctly", f"{request_log.right.total():,}"],
         *(
-            [f"refused with {status} and Retry-After", f"{count:,}"]
+            [f"rejected with {status} and Retry-After", f"{count:,}"]
             for status, count in sorted(request_log.refused.items())
         ),
-        ["cut, on a connection to a worker that was killed at that moment", f"{request_log.cut:,}"],
-        ["wrong, answered twice, or cut for no reason", f"{request_log.wrong:,}"],
+        ["cut, on a connection to a worker that was being killed", f"{request_log.cut:,}"],
+        ["answered incorrectly or twice, or cut without a known reason", f"{request_log.wrong:,}"],
         ["not accounted for", f"{request_log.missing():,}"],
     ]
     events = ", ".join(f"{count} x {name}" for name, count in results.fault_injector.events.items())
     each = ", ".join(map(str, results.connections))
     return "\n\n".join(
         [
-            f"**{outcome}** {len(request_log.images.pngs)} different images, {each} connections one after the other, "
-            f"{results.seconds:.0f} s. Meanwhile: {events}. {len(request_log.right)} versions answered.",
+            f"**{outcome}** {len(request_log.images.pngs)} different images, with {each} connections in turn, "
+            f"{results.seconds:.0f} s. Events: {events}. {len(request_log.right)} versions answered.",
             markdown.table(["requests", "count"], rows),
         ]
     )

@@ -1,4 +1,4 @@
-"""Versions of a shipped model that answer differently, each in a way known beforehand."""
+"""Versions of a shipped model with permuted classes, so that each version's predictions are different and known."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from service.settings import Settings
 
 
 def permute_classes(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
-    """What `version` answers where version 1 gives these, (n, classes): every class is another one."""
+    """Returns the probabilities of `version`, given those of version 1, (n, classes)."""
     return np.roll(probabilities, version - 1, axis=-1)
 
 
@@ -27,7 +27,7 @@ def copy_shipped(model: str, models: Path) -> None:
 
 
 def publish(models: Path, model: str, version: int) -> None:
-    """Makes `version` out of version 1, whose graph it holds with the classes turned, and lets it appear at once."""
+    """Creates `version` from version 1 with permuted classes, and publishes it atomically."""
     folder = models / model
     hidden_folder = folder / f".{version}.part"
     hidden_folder.mkdir()
@@ -44,7 +44,7 @@ def publish(models: Path, model: str, version: int) -> None:
 
 
 def delete(models: Path, model: str, version: int) -> None:
-    """Hides a version in one step, then removes it."""
+    """Hides a version atomically, then removes it."""
     folder = models / model / str(version)
     hidden_folder = folder.rename(folder.with_name(f".{version}.gone"))
     shutil.rmtree(hidden_folder)

@@ -1,4 +1,4 @@
-"""All bad input, drawn from a seed: the same seed and images give the same bytes in the same order."""
+"""Generates malformed input from a seed: the same seed and images give the same bytes in the same order."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.reliability.malformed_requests.request_cases import Case
 
 Images = dict[str, bytes]
 REAL_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-REAL_SIDE_PX = 256  # of real images that are encoded anew; large ones are sent as they are
+REAL_SIDE_PX = 256  # of real images that are encoded again; large ones are sent unchanged
 
 IMAGE_GENERATORS: dict[Callable[[Generator, Images], Case], int] = {
     malformed_images.mutated_image: 55,
@@ -43,7 +43,7 @@ REQUEST_GENERATORS: dict[Callable[[Generator], Case], int] = {
 
 
 def random_cases(count: int, seed: int, valid: Images) -> Iterator[Case]:
-    """`count` cases, spoilt from sound images and bodies."""
+    """Yields `count` cases derived from valid images and bodies."""
     generators = IMAGE_GENERATORS | REQUEST_GENERATORS
     probabilities = np.array([*generators.values()]) / sum(generators.values())
     order = np.random.default_rng(seed).choice(len(generators), count, p=probabilities)
@@ -54,14 +54,14 @@ def random_cases(count: int, seed: int, valid: Images) -> Iterator[Case]:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """What was thought out to cost much, each once; some hundreds, up to 100 MB."""
+    """Yields some hundreds of cases of up to 100 MB that were designed to be expensive, each once."""
     yield from malformed_http.crafted_cases()
     yield from malformed_bodies.crafted_cases()
     yield from malformed_images.crafted_cases()
 
 
 def valid_images(data: Path | None) -> Images:
-    """Drawn ones; where there is real data, photographs of it too, as they are and in every other format."""
+    """Returns generated images and, with real data, photographs in their own and in every other format."""
     images = valid_inputs.images()
     for number, file in enumerate(sorted((data / "photos").glob("*.JPEG")) if data else ()):
         images[f"jpeg real {number}"] = file.read_bytes()

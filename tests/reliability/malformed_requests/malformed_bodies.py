@@ -1,4 +1,4 @@
-"""JSON, tensors and forms that are wrong, deep, huge or ambiguous, in every protocol."""
+"""JSON, tensors and forms that are invalid, deeply nested, huge or ambiguous, for every protocol."""
 
 import base64
 import gzip
@@ -55,7 +55,7 @@ INVALID_VALUES += [
     "\r\nx: y",
     "é" * 200,
 ]
-"""Values that may stand where another belongs."""
+"""Values that replace another value."""
 
 
 def mutated_v2_json(random: Generator) -> Case:
@@ -78,7 +78,7 @@ def mutated_v1_json(random: Generator) -> Case:
 
 
 def wrong_sizes(random: Generator) -> Case:
-    """The binary extension with sizes that do not fit: of the JSON, of the tensor, of its elements."""
+    """Returns a binary V2 request with a wrong size of the JSON, of the tensor or of its elements."""
     body, length = mutations.pick(random, valid_inputs.v2_binary())
     lengths = [
         0,
@@ -110,7 +110,7 @@ def wrong_sizes(random: Generator) -> Case:
 
 
 def invalid_v2_values(random: Generator) -> Case:
-    """A sound request in which one value is another: a wrong name, datatype, shape, number, NaN, id, parameter."""
+    """Returns a valid request with one wrong value: name, datatype, shape, number, NaN, id or parameter."""
     request: dict[str, Any] = {"id": "a", "inputs": [valid_inputs.tensor()], "parameters": {}, "outputs": []}
     tensor = request["inputs"][0]
     holder, name = mutations.pick(
@@ -148,7 +148,7 @@ def invalid_v1_values(random: Generator) -> Case:
 
 
 def invalid_batch_values(random: Generator) -> Case:
-    """Convoy's own batch, whose images and ids may be anything."""
+    """Returns a request to Convoy's batch endpoint with arbitrary values for images and ids."""
     valid_image = {"data": base64.b64encode(encode(random_pixels(*valid_inputs.SHAPE))).decode(), "id": "a"}
     image = valid_image | {mutations.pick(random, ["data", "id", "more"]): mutations.pick(random, INVALID_VALUES)}
     request = mutations.pick(
@@ -166,7 +166,7 @@ def invalid_batch_values(random: Generator) -> Case:
 
 
 def invalid_form(random: Generator) -> Case:
-    """Multipart forms with parts, names and marks that are wrong or missing."""
+    """Returns a multipart form with wrong or missing parts, names and boundaries."""
     boundary = b"--x"
     names = ["file", "files", "", 'fi"le', "a" * 5000, "file\r\nx: y", "\0", "file; filename=../../etc/passwd", "é"]
     names += [r"\ud800", "+2AA-", "xn--a"]
@@ -194,7 +194,7 @@ def invalid_form(random: Generator) -> Case:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """Bodies made to cost as much as one can."""
+    """Yields bodies that are designed to be as expensive as possible."""
     yield from _nested_json()
     yield from _huge_json()
     yield from _huge_forms()
@@ -291,11 +291,11 @@ def _compressed() -> Iterator[Case]:
 
 
 def _long_content_length(size: int) -> bytes:
-    """A request that announces so many bytes, and brings some of them."""
+    """Returns a request whose Content-Length is `size`, with only a part of the body."""
     head = f"POST /v2/models/small/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
     return head.encode() + bytes(1_000_000)
 
 
 def _to_json(value: object) -> bytes:
-    """JSON as Python writes it, with NaN and Infinity, and lone surrogates as escapes."""
+    """Encodes JSON as Python does, with NaN and Infinity, and lone surrogates as escapes."""
     return json.dumps(value).encode()

@@ -1,4 +1,4 @@
-"""What is hardly HTTP: wrong lengths, nonsense for chunks, injected headers, overlong names, bodies without end."""
+"""Invalid HTTP: wrong lengths, invalid chunks, injected headers, overlong names, endless bodies."""
 
 from collections.abc import Iterator
 
@@ -60,12 +60,12 @@ CHUNKS += [
 
 
 def mutated_request(random: Generator) -> Case:
-    """A sound request, head and all, spoilt in one way."""
+    """Returns a valid request, including its headers, with one mutation."""
     mutation = mutations.pick(random, list(mutations.MUTATIONS))
     path = mutations.pick(random, PATHS)
     body = IMAGE if "classify" in path else mutations.pick(random, valid_inputs.v2_json())
     request_bytes = http_post(path, body, "application/json")
-    if random.random() < 0.7:  # only the head, where the body would hide it
+    if random.random() < 0.7:  # mutate only the headers; a mutation of the body would be more likely
         head, end, rest = request_bytes.partition(b"\r\n\r\n")
         request_bytes = mutations.MUTATIONS[mutation](random, head) + end + rest
     else:
@@ -74,7 +74,7 @@ def mutated_request(random: Generator) -> Case:
 
 
 def invalid_content_length(random: Generator) -> Case:
-    """A Content-Length that is none, or two that differ, or one that is too short or too long."""
+    """Returns a request with an invalid Content-Length, two different ones, or one that is too small or too large."""
     header_lines = [f"content-length: {mutations.pick(random, CONTENT_LENGTHS)}"]
     if random.random() < 0.3:
         header_lines = [
@@ -106,7 +106,7 @@ def invalid_chunks(random: Generator) -> Case:
 
 
 def header_injection(random: Generator) -> Case:
-    """Headers that would be others, and that come back in answers or logs."""
+    """Returns a request whose headers try to inject others or appear in responses or logs."""
     names = ["x-request-id", "x-request-timeout-ms", "priority", "content-type", "accept-encoding", "traceparent"]
     names += [
         "inference-header-content-length",
@@ -130,7 +130,7 @@ def header_injection(random: Generator) -> Case:
 
 
 def invalid_paths(random: Generator) -> Case:
-    """Names of models and versions that lead elsewhere, queries that are none, methods that there are not."""
+    """Returns a request with path traversal in names of models or versions, invalid queries or unknown methods."""
     names = [
         "../../etc/passwd",
         "..%2f..%2fetc",
@@ -165,7 +165,7 @@ def invalid_paths(random: Generator) -> Case:
 
 
 def invalid_queries(random: Generator) -> Case:
-    """A sound image for a model that is there, and parameters that are wrong, overlong or many."""
+    """Returns a request with a valid image for an existing model and wrong, overlong or many parameters."""
     names = ["top_k", "version", "class", "method", "model", ""]
     values = ["", "-1", "0", "00000000009", "9" * 400, "9" * 5000, "1.5", "nan", "a" * 300, "+"]
     values += ["%00", "%ff", "%ed%a0%80"]
@@ -177,7 +177,7 @@ def invalid_queries(random: Generator) -> Case:
 
 
 def not_http(random: Generator) -> Case:
-    """No HTTP at all: other protocols, or noise."""
+    """Returns bytes of another protocol, or noise."""
     starts = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -196,7 +196,7 @@ def not_http(random: Generator) -> Case:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """What takes long or much, each once."""
+    """Yields requests that take much time or memory, each once."""
     for path in PATHS[:3]:
         shape = TEXT_ERROR if path.startswith("/v") else CONVOY_ERROR
         declared = _head("POST", path, "content-length: 100000000")
@@ -218,7 +218,7 @@ def crafted_cases() -> Iterator[Case]:
 
 
 def _maybe_unanswered(kind: str, request_bytes: bytes) -> Case:
-    """It may be half a request, which nobody answers."""
+    """Returns a case that may have no response, because the request may be incomplete."""
     return Case(kind, request_bytes, ANY_ERROR, may_be_silent=True)
 
 

@@ -1,4 +1,4 @@
-"""Images that are damaged, hostile or merely odd."""
+"""Images that are damaged, malicious or unusual."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ from tests.support.images import random_pixels
 from tests.support.png_writer import END, GRAY, RGB, chunk, encode_png, header
 
 BODY_BYTES = 16 * 1024 * 1024
-LIMIT_SIDE = 5000  # squared, the most pixels that the service admits unless told otherwise
+LIMIT_SIDE = 5000  # squared, this is the service's default limit of pixels
 SIDE = 65_500
 TEXTS = (b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"PK\3\4", b"\0" * 4096)
 OTHER_FORMATS = (
@@ -42,7 +42,7 @@ OTHER_FORMATS = (
 
 
 def mutated_image(random: Generator, valid: dict[str, bytes]) -> Case:
-    """A sound image, spoilt in one way, sent in one of the ways in."""
+    """Returns a valid image with one mutation, sent in one of the supported ways."""
     name = mutations.pick(random, list(valid))
     mutation = mutations.pick(random, list(mutations.MUTATIONS))
     data = mutations.MUTATIONS[mutation](random, valid[name])
@@ -51,7 +51,7 @@ def mutated_image(random: Generator, valid: dict[str, bytes]) -> Case:
 
 
 def polyglot(random: Generator, valid: dict[str, bytes]) -> Case:
-    """Two files in one, of formats or of what is no image at all."""
+    """Returns two files in one, of different image formats or of an image and another file."""
     files = [*valid.values(), *TEXTS, *OTHER_FORMATS]
     first, second = (files[random.integers(len(files))] for _ in range(2))
     joined = first + second if random.random() < 0.5 else mutations.splice(random, first + b"\0", [second + b"\0"])
@@ -59,14 +59,14 @@ def polyglot(random: Generator, valid: dict[str, bytes]) -> Case:
 
 
 def format_prefix_only(random: Generator, valid: dict[str, bytes]) -> Case:
-    """The first bytes of a format, and then nothing of it."""
+    """Returns the magic bytes of a format, followed by other data."""
     heads = [data[:12] for data in valid.values()] + list(OTHER_FORMATS) + list(TEXTS)
     head = heads[random.integers(len(heads))]
     return body_image("wrong type", head[: random.integers(1, 13)] + random.bytes(random.integers(3000)))
 
 
 def invalid_png_header(random: Generator, valid: dict[str, bytes]) -> Case:
-    """A header that says anything, the right checksum behind it."""
+    """Returns a PNG with random header values and the correct checksum."""
     side = (0, 1, 2, 8, 65535, 2**31 - 1, 2**31, 2**32 - 1)
     width, height = int(mutations.pick(random, side)), int(mutations.pick(random, side))
     depth, color = int(random.integers(18)), int(random.integers(8))
@@ -77,7 +77,7 @@ def invalid_png_header(random: Generator, valid: dict[str, bytes]) -> Case:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """Images made to cost as much as one can, each once or a few times; some are sound, and merely large."""
+    """Yields images designed to be as expensive as possible, each once or a few times; some are valid but large."""
     yield from _false_dimensions()
     yield from _one_pixel_wide()
     yield from _animations()
@@ -132,7 +132,7 @@ def _animations() -> Iterator[Case]:
 
 
 def _many_small_pieces() -> Iterator[Case]:
-    """Bodies full of the smallest pieces that a format knows, alone and in many images of one request."""
+    """Yields images with as many of the smallest chunks of a format as possible, alone and many per request."""
     pixels = encode_png(random_pixels(8, 8, 3), 8, RGB)
     start, rest = pixels[:33], pixels[33 : -len(END)]
     jpeg, gif = valid_inputs.images()["jpeg"], valid_inputs.images()["gif"]
@@ -157,7 +157,7 @@ def _many_small_pieces() -> Iterator[Case]:
 
 @cache
 def images_at_pixel_limit() -> dict[str, bytes]:
-    """Sound images of as many pixels as are admitted, of every kind."""
+    """Returns valid images of every kind with the maximum number of pixels."""
     y, x = np.mgrid[0:LIMIT_SIDE, 0:LIMIT_SIDE]
     photo = Image.fromarray(np.stack([x // 20 % 256, y // 20 % 256, (x + y) // 40 % 256], -1).astype(np.uint8))
     alpha = photo.copy()

@@ -1,4 +1,4 @@
-"""Ways to spoil bytes that were sound: flipped, cut, doubled, overwritten, joined. Drawn from a seeded generator."""
+"""Mutations of valid bytes: flip, truncate, repeat, overwrite, splice. Drawn from a seeded generator."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def pick(random: Generator, choices: Sequence[Any]) -> Any:
 
 
 def flip_bits(random: Generator, data: bytes) -> bytes:
-    """Some bits are the other way round."""
+    """Flips some bits."""
     mutated = bytearray(data)
     for _ in range(random.integers(1, MAX_FLIPS)):
         mutated[random.integers(len(mutated))] ^= 1 << random.integers(8)
@@ -26,7 +26,7 @@ def truncate(random: Generator, data: bytes) -> bytes:
 
 
 def overwrite_number(random: Generator, data: bytes) -> bytes:
-    """A number of one to four bytes is one at the edge of what numbers can be, in either byte order."""
+    """Overwrites one to four bytes with a boundary value of an integer, in either byte order."""
     width = int(random.choice((1, 2, 4)))
     at = int(random.integers(max(1, len(data) - width)))
     value = int(random.choice(BOUNDARY_VALUES)) & (256**width - 1)
@@ -34,20 +34,20 @@ def overwrite_number(random: Generator, data: bytes) -> bytes:
 
 
 def repeat_piece(random: Generator, data: bytes) -> bytes:
-    """A piece of it comes several times."""
+    """Repeats a piece several times."""
     start = int(random.integers(len(data)))
     piece = data[start : start + int(random.integers(1, 200))]
     return data[:start] + piece * int(random.integers(2, 40)) + data[start:]
 
 
 def remove_piece(random: Generator, data: bytes) -> bytes:
-    """A piece of it is missing."""
+    """Removes a piece."""
     start = int(random.integers(len(data)))
     return data[:start] + data[start + int(random.integers(1, 200)) :]
 
 
 def splice(random: Generator, data: bytes, others: Sequence[bytes]) -> bytes:
-    """The start of one and the end of another."""
+    """Joins the start of one input and the end of another."""
     other = others[random.integers(len(others))]
     return truncate(random, data) + other[random.integers(len(other)) :]
 

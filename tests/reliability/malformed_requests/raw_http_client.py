@@ -1,4 +1,4 @@
-"""A client that sends anything at all, and reads whatever comes back. Knows no rules."""
+"""A client that sends arbitrary bytes and reads the response. It checks nothing."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """Header names are in lower case; of several of one name the last counts."""
+    """A response. Header names are in lower case; of several headers with one name the last counts."""
 
     status: int
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 
 class RawHttpClient:
-    """Keeps its connection while the other side does."""
+    """Sends requests over one connection, which is reopened after the server closes it."""
 
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
@@ -35,11 +35,11 @@ class RawHttpClient:
     def send(
         self, request_bytes: bytes, *, timeout_s: float, is_head: bool = False, is_last: bool = False
     ) -> Answer | None:
-        """The first answer to what is sent. None where the connection ends without one, or none has come for
-        `timeout_s` after the last byte that was sent.
+        """Sends bytes and returns the first response, or None if the connection ends or times out without one.
 
-        It reads while it sends: who is refused need not send the rest. A connection that is not known to be at rest
-        afterwards is not used again, nor after the `is_last` request. `is_head` answers have no body (HEAD).
+        The timeout starts after the last byte was sent. The client reads while it sends, so that it can stop after an
+        early response. The connection is closed after an `is_last` request, and whenever it may contain unread data.
+        Responses to `is_head` requests have no body.
         """
         sock = self._connected()
         received, reusable = b"", False
@@ -59,7 +59,7 @@ class RawHttpClient:
 
     def _connected(self) -> socket.socket:
         if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
-            self.close()  # something came unasked: its end, or what was left of the last answer
+            self.close()  # unrequested data: the end of the connection, or the rest of the last response
         if self._socket is None:
             self._socket = socket.create_connection(self._address)
             self._socket.setblocking(False)
@@ -86,12 +86,12 @@ class RawHttpClient:
 def _send(sock: socket.socket, data: memoryview) -> int:
     try:
         return sock.send(data[:CHUNK_BYTES])
-    except BrokenPipeError:  # an answer may still be there to be read
+    except BrokenPipeError:  # a response may still be readable
         return len(data)
 
 
 def _parse(received: bytes, is_head: bool) -> tuple[Answer | None, bytes]:
-    """The first whole answer, and what is behind it."""
+    """Parses the first complete response; returns it and the remaining bytes."""
     received = INTERIM.sub(b"", received)
     head, end, rest = received.partition(HEAD_END)
     if not end:

@@ -1,4 +1,4 @@
-"""What may be answered to bad input, whatever it is."""
+"""The rules that every response to malformed input must follow."""
 
 import json
 
@@ -39,26 +39,26 @@ EXPECTED_HEADERS |= {"cross-origin-opener-policy", "cross-origin-resource-policy
 
 
 def violated_rule(case: Case, answer: Answer | None, extra_bytes: float, cpu_s: float) -> str:
-    """The rule that was broken, in words; empty where none was."""
+    """Returns a description of the violated rule; empty if there is none."""
     if extra_bytes > MAX_EXTRA_BYTES:
-        return f"it took {extra_bytes / 1e6:.0f} MB"
+        return f"it used {extra_bytes / 1e6:.0f} MB"
     if cpu_s > MAX_CPU_S:
-        return f"it took {cpu_s:.1f} s of processor time"
+        return f"it used {cpu_s:.1f} s of processor time"
     if answer is None:
-        return "" if case.may_be_silent else "there was no answer"
+        return "" if case.may_be_silent else "there was no response"
     if unexpected := sorted(answer.headers.keys() - EXPECTED_HEADERS):
-        return f"the answer has headers {unexpected}"
+        return f"the response has unexpected headers {unexpected}"
     if (
         answer.status >= 500
         and answer.status != SERVICE_UNAVAILABLE
         and not (answer.status == GATEWAY_TIMEOUT and _has_own_deadline(case))
     ):
-        return f"the answer was {answer.status}: {answer.body[:200]!r}"
+        return f"the response was {answer.status}: {answer.body[:200]!r}"
     return "" if answer.status < 400 or case.is_head else _violated_error_format(case, answer)
 
 
 def _has_own_deadline(case: Case) -> bool:
-    """Whether the request has a deadline of its own, which may be a microsecond."""
+    """Returns whether the request sets its own timeout, which can be as short as a microsecond."""
     return b"timeout" in case.request_bytes.lower()
 
 

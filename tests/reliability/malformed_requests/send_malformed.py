@@ -1,4 +1,4 @@
-"""Sends bad input to a real service and watches what it answers and what that costs."""
+"""Sends malformed input to a real service, and measures responses, memory and processor time."""
 
 import argparse
 import os
@@ -33,14 +33,14 @@ SILENT_TIMEOUT_S = 0.1
 SERVICE_TIMEOUTS = {
     "header_timeout_s": 3,
     "body_timeout_s": 3,
-}  # shorter than usual: who sends half a request is waited for
+}  # shorter than by default, because incomplete requests are waited for
 PROBE_EVERY = 500
 SHOWN_BYTES = 200
 
 
 @dataclass
 class KindResults:
-    """What came of all cases of one kind. `outcomes` counts statuses, and `none` where no answer came."""
+    """The results of all cases of one kind. `outcomes` counts statuses, and `none` for missing responses."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     extra_bytes: float = 0.0
@@ -49,7 +49,7 @@ class KindResults:
 
 @dataclass
 class MalformedResults:
-    """What came of all: by kind, what was broken, and the resident bytes before the first and after the last."""
+    """All results by kind, the violations, and the resident bytes before the first and after the last case."""
 
     kinds: dict[str, KindResults] = field(default_factory=lambda: defaultdict(KindResults))
     violations: list[str] = field(default_factory=list)
@@ -62,16 +62,18 @@ class MalformedResults:
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("bad-input", help="bad images and bodies, sent to a real service")
+    command = commands.add_parser("bad-input", help="send malformed images and bodies to a real service")
     command.set_defaults(run=run)
-    command.add_argument("--count", type=int, default=20_000, help="drawn cases, besides the crafted (default: 20000)")
+    command.add_argument(
+        "--count", type=int, default=20_000, help="random cases, in addition to the crafted ones (default: 20000)"
+    )
     command.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     add_report(command)
 
 
 def run(args: argparse.Namespace) -> int:
     if not Path("/proc/self/clear_refs").exists():
-        raise CannotMeasure("There is no /proc/PID/clear_refs here, which tells peak memory: run it on Linux.")
+        raise CannotMeasure("Peak memory needs /proc/PID/clear_refs, which does not exist here: run it on Linux.")
     data = os.environ.get("CONVOY_DATA")
     valid = generate_cases.valid_images(Path(data) if data else None)
     with run_service() as service:
@@ -95,7 +97,7 @@ def run_service() -> Iterator[RunningService]:
 
 
 def send(service: RunningService, cases: Iterable[Case], results: MalformedResults | None = None) -> MalformedResults:
-    """Each case alone, one after the other; every now and then, and at the end, a sound request must be answered."""
+    """Sends the cases one at a time. From time to time, and at the end, a valid request must be answered."""
     results = results or MalformedResults()
     meter, address = ResourceMeter(service.process.pid), urlsplit(service.url)
     client = RawHttpClient(str(address.hostname), int(address.port or 0))
@@ -103,7 +105,7 @@ def send(service: RunningService, cases: Iterable[Case], results: MalformedResul
     for number, case in enumerate(cases):
         _send_one(client, meter, case, results)
         if service.process.poll() is not None:
-            raise CannotMeasure(f"The service ended at case {number}, {case.kind}: {case.request_bytes[:300]!r}")
+            raise CannotMeasure(f"The service exited at case {number}, {case.kind}: {case.request_bytes[:300]!r}")
         if number % PROBE_EVERY == 0:
             check_answers(service)
     client.close()
@@ -114,7 +116,7 @@ def send(service: RunningService, cases: Iterable[Case], results: MalformedResul
 
 
 def check_answers(service: RunningService) -> None:
-    """An image and a tensor are answered with what NumPy makes of them. Raises CannotMeasure."""
+    """Checks the predictions for an image and a tensor against NumPy. Raises CannotMeasure."""
     pixels = random_pixels(*valid_inputs.SHAPE, seed=3)
     inputs = [valid_inputs.tensor() | {"data": pixels.ravel().tolist()}]
     image = service.client.post("/api/v1/models/small/classify?top_k=4", content=encode(pixels)).json()
@@ -125,11 +127,11 @@ def check_answers(service: RunningService) -> None:
         tensor.get("outputs", [{}])[0].get("data", []),
     ):
         if not np.allclose(probabilities, _expected(pixels), atol=1e-5):
-            raise CannotMeasure(f"The service answers wrongly: {image} and {tensor}")
+            raise CannotMeasure(f"The service returns wrong predictions: {image} and {tensor}")
 
 
 def _expected(pixels: np.ndarray) -> np.ndarray:
-    """As write_version draws its weights."""
+    """Returns the probabilities with the weights that write_version draws."""
     weights = np.random.default_rng(0).normal(size=(pixels.size, CLASSES)).astype(np.float32)
     logits = pixels.ravel() @ (weights / 255)
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -156,10 +158,10 @@ def _content(results: MalformedResults, real: bool) -> str:
     paragraphs = [
         f"{results.count:,} requests in {results.seconds:,.0f} s, images "
         + ("drawn in code and real photographs." if real else "drawn in code."),
-        f"Answers: {_format_counts(outcomes)}. Rules broken: {len(results.violations)}.",
-        f"Worst of one request: {max(kind.extra_bytes for kind in results.kinds.values()) / 1e6:.0f} MB above before, "
-        f"{max(kind.cpu_s for kind in results.kinds.values()):.2f} s of a core. Resident before the first "
-        f"{before:.0f} MB, after the last {after:.0f} MB. Sound requests between and after them were answered rightly.",
+        f"Answers: {_format_counts(outcomes)}. Violated rules: {len(results.violations)}.",
+        f"Maximum per request: {max(kind.extra_bytes for kind in results.kinds.values()) / 1e6:.0f} MB of memory, "
+        f"{max(kind.cpu_s for kind in results.kinds.values()):.2f} s of a core. Resident memory before the "
+        f"first {before:.0f} MB, after the last {after:.0f} MB. Valid requests in between and at the end were correct.",
     ]
     rows = [
         [
@@ -171,7 +173,7 @@ def _content(results: MalformedResults, real: bool) -> str:
         ]
         for name, kind in sorted(results.kinds.items())
     ]
-    head = ["kind", "sent", "answers, by status", "worst MB above before", "worst s of a core"]
+    head = ["kind", "sent", "responses by status", "max. MB of memory", "max. s of a core"]
     return "\n\n".join([*paragraphs, table(head, rows), *(f"- {rule}" for rule in results.violations)])
 
 

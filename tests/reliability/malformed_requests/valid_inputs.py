@@ -1,4 +1,4 @@
-"""Sound images of every kind that the service reads, and sound bodies, to be spoilt by others. All drawn in code."""
+"""Valid images of every kind that the service reads, and valid bodies, as input of mutations. All drawn in code."""
 
 import io
 import json
@@ -12,18 +12,18 @@ from tests.support.images import encode, random_pixels
 from tests.support.png_writer import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 
 SHAPE = (8, 8, 1)
-"""Of the model's input that the bodies are made for."""
+"""Shape of the model's input for which the bodies are made."""
 
 
 def draw_photo(height: int = 48, width: int = 64) -> Image.Image:
-    """Colours that run into each other, and some noise: what lossy formats are made for."""
+    """Draws color gradients with some noise, which lossy formats are designed for."""
     y, x = np.mgrid[0:height, 0:width]
     ramps = np.stack([x * 255 // width, 255 - y * 255 // height, (x + y) % 256], -1)
     return Image.fromarray(((ramps + random_pixels(height, width, 3) // 8) % 256).astype(np.uint8))
 
 
 def images() -> dict[str, bytes]:
-    """Small files by kind; the first word of each name is the format."""
+    """Returns small files by kind; the first word of each name is the format."""
     return _pngs() | _jpegs() | _others()
 
 
@@ -75,7 +75,7 @@ def _others() -> dict[str, bytes]:
 
 
 def exif_orientation(orientation: int) -> bytes:
-    """EXIF that says how the image is to be turned."""
+    """Returns EXIF data with an orientation."""
     return b"Exif\0\0II*\0" + struct.pack("<LHHHLHHL", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
@@ -86,7 +86,7 @@ def _encode(image: Image.Image, image_format: str, **options: object) -> bytes:
 
 
 def tensor() -> dict[str, object]:
-    """The input of a V2 request with one image."""
+    """Returns the input of a V2 request with one image."""
     return {
         "name": "image",
         "datatype": "UINT8",
@@ -96,7 +96,7 @@ def tensor() -> dict[str, object]:
 
 
 def v2_json() -> list[bytes]:
-    """Sound V2 requests in JSON alone."""
+    """Returns valid V2 requests in JSON only."""
     image = b64encode(encode(random_pixels(*SHAPE))).decode()
     images = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [image, image]}
     outputs = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
@@ -106,7 +106,7 @@ def v2_json() -> list[bytes]:
 
 
 def v2_binary() -> list[tuple[bytes, int]]:
-    """Sound V2 requests with a binary tail, each with the length of its JSON."""
+    """Returns valid V2 requests with binary data, each with the length of its JSON."""
     pixels = random_pixels(*SHAPE).tobytes()
     image = encode(random_pixels(*SHAPE))
     elements = (struct.pack("<I", len(image)) + image) * 2
@@ -117,7 +117,7 @@ def v2_binary() -> list[tuple[bytes, int]]:
 
 
 def v1_json() -> list[bytes]:
-    """Sound V1 requests."""
+    """Returns valid V1 requests."""
     image = {"b64": b64encode(encode(random_pixels(*SHAPE))).decode()}
     pixels = random_pixels(*SHAPE).tolist()
     requests = ({"instances": [pixels, pixels]}, {"inputs": [image]}, {"instances": [{"image": pixels}]})

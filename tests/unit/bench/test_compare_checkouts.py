@@ -65,5 +65,5 @@ def test_what_never_answered_has_no_ratios(drifting: CheckoutResults) -> None:
 
 def test_one_round_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare_checkouts, "require_tool", lambda tool: None)
-    with pytest.raises(CannotMeasure, match="needs --rounds 2 or more"):
+    with pytest.raises(CannotMeasure, match="need at least --rounds 2"):
         compare_checkouts.measure(plan(rounds=1), print)

@@ -110,7 +110,7 @@ def test_a_full_disk_is_told_before_anything_is_installed(cache: Path, monkeypat
 
 
 def test_a_python_that_is_none_is_a_sentence(cache: Path) -> None:
-    with pytest.raises(CannotMeasure, match=r"python9\.99 cannot make an environment"):
+    with pytest.raises(CannotMeasure, match=r"python9\.99 cannot create an environment"):
         environments.set_up(["litserve"], "python9.99")
 
 

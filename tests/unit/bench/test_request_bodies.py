@@ -40,7 +40,7 @@ def test_samples_of_another_model_are_photographs(tmp_path: Path, monkeypatch: p
     model = LocalModel(tmp_path, "other")
     with pytest.raises(CannotMeasure, match="--images"):
         load_samples(model, 5, None)
-    with pytest.raises(CannotMeasure, match="There is no image in"):
+    with pytest.raises(CannotMeasure, match="contains no images"):
         load_samples(model, 5, tmp_path)
 
 

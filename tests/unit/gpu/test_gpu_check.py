@@ -158,7 +158,7 @@ def test_a_graph_without_softmax_has_no_logits(tmp_path: Path) -> None:
     out = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["out"])], "none", [value], [out])
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match="ends in no softmax"):
+    with pytest.raises(ValueError, match="does not end in a softmax"):
         add_logits_output(tmp_path / "model.onnx")
 
 

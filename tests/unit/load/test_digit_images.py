@@ -23,7 +23,7 @@ def test_digits_that_the_model_knows(tmp_path: Path) -> None:
 
 def test_a_model_that_takes_two_digits_for_each_other_leaves_those_out(tmp_path: Path) -> None:
     write_digit_model(tmp_path, labels="1023456789")
-    with pytest.raises(CannotMeasure, match=r"knows \d+ of 100 digits drawn in code"):
+    with pytest.raises(CannotMeasure, match=r"classifies only \d+ of 100 digits drawn in code"):
         digit_images.known_digits(100, tmp_path, "mnist-lenet5")
 
 
@@ -34,7 +34,7 @@ def test_an_untrained_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(CannotMeasure, match=r"There is no .*mnist-lenet5"):
+    with pytest.raises(CannotMeasure, match=r"mnist-lenet5 does not exist"):
         digit_images.known_digits(10, tmp_path, "mnist-lenet5")
 
 

@@ -24,7 +24,7 @@ def test_a_good_load_passes() -> None:
 def test_one_failure_among_thousands_fails() -> None:
     bad = GOOD._replace(name="many", requests=10_000, failures=1)
     (problem,) = load_results.problems(_measured(GOOD, bad), Bounds(p99_ms=100))
-    assert problem == "1 of 10000 requests 'many' failed or had a wrong answer."
+    assert problem == "1 of 10000 requests 'many' failed or had a wrong response."
 
 
 def test_the_bound_holds_for_every_kind_of_request() -> None:

@@ -38,8 +38,8 @@ def test_a_right_answer_is_no_problem() -> None:
         (ONE, 200, _prediction("1"), "1 instead of 7"),
         (ONE, 429, {"error": {"code": "overloaded"}}, "status 429 instead of 200"),
         (ONE, 200, {"error": {"code": "bad_image"}}, "bad_image instead of 7"),
-        (ONE, 200, {"predictions": []}, "cannot be read"),
-        (ONE, 200, [], "cannot be read"),
+        (ONE, 200, {"predictions": []}, "cannot be parsed"),
+        (ONE, 200, [], "cannot be parsed"),
         (TWO, 200, {"results": [_prediction("7")]}, "7 instead of 7, bad_image"),
         (TWO, 200, {"results": [_prediction("7"), _prediction("7")]}, "7, 7 instead of 7, bad_image"),
     ],
@@ -49,4 +49,4 @@ def test_a_wrong_answer_is_noticed(checked_request: CheckedRequest, status: int,
 
 
 def test_an_answer_that_is_no_json_is_noticed() -> None:
-    assert "cannot be read" in (ONE.check_answer(200, b"<html>") or "")
+    assert "cannot be parsed" in (ONE.check_answer(200, b"<html>") or "")

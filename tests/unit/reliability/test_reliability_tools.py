@@ -65,14 +65,14 @@ def test_right_answers_of_every_version_are_right() -> None:
 @pytest.mark.parametrize(
     ("answer", "required_version", "problem"),
     [
-        (reply(PROBABILITIES[1]), None, "a wrong answer by version 1"),
-        (reply(PROBABILITIES[0], version=2), None, "a wrong answer by version 2"),
+        (reply(PROBABILITIES[1]), None, "wrong predictions of version 1"),
+        (reply(PROBABILITIES[0], version=2), None, "wrong predictions of version 2"),
         (reply(PROBABILITIES[0], version=3), None, "version 3 answered"),
         (reply(PROBABILITIES[0]), 2, "version 1 answered instead of 2"),
         (reply(PROBABILITIES[0], x_request_id="b"), None, "has the id b'b'"),
         (reply(PROBABILITIES[0], status=429), None, "429 without Retry-After"),
         (reply(PROBABILITIES[0], status=500), None, "status 500"),
-        (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be read"),
+        (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be parsed"),
     ],
 )
 def test_what_is_wrong_is_told(answer: Reply, required_version: int | None, problem: str) -> None:

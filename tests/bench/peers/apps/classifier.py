@@ -1,6 +1,6 @@
-"""The model as every peer's application holds it: one graph, one thread a run, decoding with Pillow.
+"""The model in every peer's application: one graph, one thread per run, decoding with Pillow.
 
-Runs inside the peers' own environments, which have neither Convoy nor this project's packages.
+Runs in the peers' environments, which contain neither Convoy nor its dependencies.
 """
 
 import io
@@ -28,7 +28,7 @@ def open_session() -> onnxruntime.InferenceSession:
 
 
 class Net:
-    """uint8 (n, height, width, channels) in, probabilities (n, classes) out."""
+    """Maps uint8 (n, height, width, channels) to probabilities (n, classes)."""
 
     def __init__(self) -> None:
         self._session = open_session()

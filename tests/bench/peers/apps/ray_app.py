@@ -1,4 +1,4 @@
-"""Ray Serve: the image as the body, `@serve.batch` without a delay. A cluster of its own, on ports of its own."""
+"""Ray Serve: the image as the body, `@serve.batch` without a delay, in a separate cluster on separate ports."""
 
 import signal
 import sys
@@ -30,7 +30,7 @@ class Classifier:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an orderly end takes the cluster along
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a regular exit also stops the cluster
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": PORT})
     serve.run(Classifier.bind())

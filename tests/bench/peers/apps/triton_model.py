@@ -1,9 +1,9 @@
-"""Triton's Python backend: the tensors of all requests that its batcher hands over, in one run."""
+"""Triton's Python backend: runs the tensors of all requests of a batch at once."""
 
 import os
 import sys
 
-# The backend's own interpreter knows neither the peer's environment nor this folder.
+# The backend's interpreter has neither the peer's environment nor this folder on its path.
 sys.path[:0] = [os.environ["PEER_SITE"], os.environ["PEER_APPS"]]
 
 import numpy as np  # noqa: E402
