@@ -1,4 +1,4 @@
-# Two environments: .venv serves (no TensorFlow in it), .venv-dev trains, tests and checks.
+# Two environments: .venv for serving, without TensorFlow, and .venv-dev for training, tests and checks.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 SERVE = .venv/.installed
@@ -15,16 +15,16 @@ train-env: $(DEV)  ## create .venv-dev, with TensorFlow and Keras, for training 
 serve: $(SERVE)  ## start the service on 127.0.0.1:8000 (settings: CONVOY_*)
 	exec .venv/bin/convoy serve
 
-test: $(DEV) $(SERVE)  ## the test suite
+test: $(DEV) $(SERVE)  ## run the fast tests
 	.venv-dev/bin/pytest -m "not slow and not long" -n auto --dist loadfile
 
-test-lowest:  ## the unit tests of the service with the lowest versions that pyproject.toml allows
+test-lowest:  ## run the service's unit tests with the lowest versions that pyproject.toml allows
 	requirements/lowest.sh service
 
-test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or push load
+test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or create load
 	.venv-dev/bin/pytest -m slow
 
-test-long: $(DEV) $(SERVE)  ## a shipped recipe in full, and the largest conversion: before a release
+test-long: $(DEV) $(SERVE)  ## train a shipped recipe completely and convert the largest network; before a release
 	.venv-dev/bin/pytest -m long
 
 lint: $(DEV)
@@ -47,16 +47,16 @@ site: .venv-docs/.installed  ## build the documentation as a searchable site in 
 	git ls-files -z '*.md' '*.png' '*.svg' | xargs -0 cp --parents --target-directory .site/pages
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
 
-requirements:  ## resolve the pinned, hashed lists again (needs uv)
+requirements:  ## resolve the pinned, hashed lists of requirements again (needs uv)
 	requirements/compile.sh
 
-requirements-check:  ## check that they resolve on every supported Python (needs uv)
+requirements-check:  ## check that the requirements resolve on every supported Python (needs uv)
 	requirements/check.sh
 
 pin-base:  ## write the digests of the base images into the Dockerfiles: before a release (needs skopeo)
 	requirements/pin_base.sh
 
-audit:  ## compare the dependencies of the service with known vulnerabilities (needs pip-audit, and the internet)
+audit:  ## check the service's dependencies for known vulnerabilities (needs pip-audit and the internet)
 	pip-audit --require-hashes --disable-pip --requirement requirements/serve.txt
 
 include bench.mk image.mk

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Whether pyproject.toml resolves, to the pinned versions, on every Python that Convoy supports. Writes nothing.
+# Checks that pyproject.toml resolves to the pinned versions on every Python that Convoy supports. Writes nothing.
 set -eu
 cd "$(dirname "$0")/.."
 for python in 3.11 3.12 3.13; do

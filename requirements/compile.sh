@@ -1,5 +1,5 @@
 #!/bin/sh
-# Resolves pyproject.toml into pinned, hashed lists; the others are held to the versions of serve.txt.
+# Resolves pyproject.toml into pinned, hashed lists. All lists use the versions of serve.txt.
 set -eu
 cd "$(dirname "$0")/.."
 resolve() {
@@ -13,14 +13,14 @@ compile --extra cpu --output-file requirements/serve.txt
 compile --extra cpu --extra bucket --constraint requirements/serve.txt --output-file requirements/serve-bucket.txt
 compile --extra cpu --extra otlp --constraint requirements/serve.txt --output-file requirements/serve-otlp.txt
 compile --extra cpu --extra train --extra dev --constraint requirements/serve.txt --output-file requirements/dev.txt
-# Of the images: what else they install, held to what is tested with.
+# Further lists for the images, with the tested versions.
 compile --extra gpu --constraint requirements/serve.txt --output-file requirements/serve-gpu.txt
 compile --extra cpu --extra train --extra jax --constraint requirements/dev.txt --output-file requirements/train.txt
 compile --extra cpu --constraint requirements/dev.txt --output-file requirements/load.txt requirements/load.in
 resolve --constraint requirements/dev.txt --output-file requirements/tensorboard.txt requirements/tensorboard.in
-# What changes the code to test the tests.
+# For mutation testing.
 resolve --constraint requirements/dev.txt --output-file requirements/mutation.txt requirements/mutation.in
-# What builds the documentation.
+# For building the documentation.
 resolve --constraint requirements/dev.txt --output-file requirements/docs.txt requirements/docs.in
-# What builds Convoy itself, for the images and into both environments.
+# For building Convoy itself, in the images and in both environments.
 resolve --constraint requirements/dev.txt --output-file requirements/build.txt requirements/build.in

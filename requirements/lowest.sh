@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the unit tests of `service` (default) or `training` with the lowest versions that pyproject.toml allows, in a
-# temporary environment. uv resolves them; where uv is not installed, pip installs it into an environment of its own.
+# temporary environment. uv resolves them. If uv is not installed, pip installs it into a temporary environment.
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-service}" in
@@ -26,9 +26,9 @@ if [ -z "$uv" ]; then
     uv="$folder/uv/bin/uv"
 fi
 pinned=$(for tool in $tools; do grep -oE "^$tool==[^ ;]+" requirements/dev.txt; done)
-export UV_SYSTEM_CERTS=true  # as pip, which trusts the certificates of the system
+export UV_SYSTEM_CERTS=true  # like pip, trust the certificates of the system
 "$uv" venv --quiet --python "$python" "$folder/venv"
-# shellcheck disable=SC2086  # the tools, and the tests, are several words
+# shellcheck disable=SC2086  # tools and tests are several words
 "$uv" pip install --quiet --python "$folder/venv" --resolution lowest-direct --editable ".[$extras]" $pinned
 "$uv" pip freeze --quiet --python "$folder/venv" --exclude-editable
 # shellcheck disable=SC2086
