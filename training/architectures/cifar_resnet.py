@@ -55,9 +55,7 @@ def _block(
 ) -> keras.KerasTensor:
     shortcut = x
     if stride > 1 or x.shape[-1] != filters:
-        shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(
-            x
-        )  # a window of one pixel selects every second pixel
+        shortcut = layers.MaxPooling2D(1, stride, name=f"{name}_subsample")(x)  # selects every second pixel
         shortcut = PadChannels(filters, name=f"{name}_pad_channels")(shortcut)
     x = relu(conv_norm(x, filters, 3, stride, f"{name}_1"), f"{name}_1")
     x = conv_norm(x, filters, 3, 1, f"{name}_2", last_gamma)

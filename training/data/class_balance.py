@@ -36,9 +36,8 @@ def balanced_order(indices: Indices, labels: NDArray[np.int64], random: Generato
     A large class contributes a random part of its images. The images of a small class repeat, each equally often (plus
     or minus one). `labels` are the classes of `indices`.
     """
-    present = random.permutation(
-        np.unique(labels)
-    )  # the first classes get one more image if the number is not divisible
+    # The first classes get one more image if the number is not divisible.
+    present = random.permutation(np.unique(labels))
     counts = len(indices) // len(present) + (np.arange(len(present)) < len(indices) % len(present))
     parts = [_draw(indices[labels == number], count, random) for number, count in zip(present, counts, strict=True)]
     return random.permutation(np.concatenate(parts))

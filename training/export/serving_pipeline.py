@@ -57,7 +57,7 @@ class ServingPipeline:
         try:
             return self._session.run(images)
         except ModelFailed as error:
-            raise TrainingError(f"The graph gives no answers that could be used: {error.full_message}") from error
+            raise TrainingError(f"The graph's outputs cannot be used: {error.full_message}") from error
 
     def score(self, split: Split, flip: bool = False) -> Scores:
         """Scores the graph on a whole split; every image is read as an encoded file."""

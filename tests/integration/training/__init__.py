@@ -1,2 +1,1 @@
-"""Training, export and import of whole models.
-What needs no training run is tested in `tests/unit/training`."""
+"""Training, export and import of whole models. Tests without a training run are in `tests/unit/training`."""

@@ -22,7 +22,7 @@ MODEL_INPUT = Input(height=SIDE, width=SIDE, channels=3)
 
 
 def photos(data_dir: Path, split: str, count: int) -> tuple[list[Path], np.ndarray]:
-    """Files of both classes in turn, and 1 for those of the second."""
+    """Returns files of both classes alternately, and labels: 1 for the second class."""
     folders = [data_dir / "imagenette2-160" / split / synset for synset in SYNSETS.values()]
     files = [sorted(folder.iterdir())[:count] for folder in folders]
     return [file for pair in zip(*files, strict=True) for file in pair], np.tile([0, 1], count)

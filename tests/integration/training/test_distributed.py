@@ -1,4 +1,4 @@
-"""Two real processes train one network on loopback: the losses of one process, stopped and resumed or not."""
+"""Two processes train one network with the same losses as one process, also if they are stopped and resumed."""
 
 import importlib.util
 import os
@@ -45,7 +45,7 @@ PROCESSES: list[Process] = []
 def batchnorm_network(
     input_shape: tuple[int, int, int] = (24, 24, 1), classes: int = 2, normalization: Normalization = UNIT_RANGE
 ) -> keras.Model:
-    """A network with batch normalization that compiles in a second; none of the zoo is as small."""
+    """Returns a network with batch normalization that compiles in a second, smaller than all in the zoo."""
     image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, 4, 3, 2, "only"), "only")
     return keras.Model(image, logits_layer(keras.layers.Flatten()(x), classes))
@@ -83,7 +83,7 @@ def start_two(*lines: list[str]) -> list[Process]:
 
 
 def wait_for_exit(process: Process) -> tuple[int, str]:
-    """The exit code and the last line of the errors."""
+    """Returns the exit code and the last line of standard error."""
     try:
         _, errors = process.communicate(timeout=EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ def losses(run: Run) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run of one process, which the others are held to."""
+    """Returns the run of one process, the reference for the others."""
     runs_dir = tmp_path_factory.mktemp("alone")
     assert wait_for_exit(start(command(runs_dir)))[0] == 0
     return only_run(runs_dir)
@@ -111,7 +111,7 @@ def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def two_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run of two, both killed after the first epoch, then resumed by two."""
+    """Returns the run of two processes, which were both killed after the first epoch and resumed."""
     runs_dir = tmp_path_factory.mktemp("shared")
     two = start_two(*[command(runs_dir)] * 2)
     for line in iter(two[0].stdout.readline, ""):
@@ -126,7 +126,7 @@ def two_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_two_processes_come_to_the_losses_of_one(single_process_run: Run, two_process_run: Run) -> None:
-    """Batch normalisation included: its statistics are those of the whole batch, not of each process's half."""
+    """Batch normalization uses the statistics of the whole batch, not of each process's half."""
     np.testing.assert_allclose(losses(two_process_run), losses(single_process_run), rtol=1e-5)
     assert two_process_run.info()["distributed"] == {"processes": 2, "devices": 2, "device": "cpu"}
     assert two_process_run.metrics()["test"]["accuracy"] == single_process_run.metrics()["test"]["accuracy"]
@@ -171,7 +171,7 @@ def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path)
     second.kill()
     code, last = wait_for_exit(first)
     assert wait_for_exit(second)[0] == -signal.SIGKILL
-    assert code == PeerLost.exit_code == 5, "so that a Job knows it from a mistake"
+    assert code == PeerLost.exit_code == 5, "a Job must be able to distinguish it from an invalid command"
     assert last.startswith("Error: ")
-    assert "Process 1 of 2 has gone" in last or "Another process was lost" in last
+    assert "Process 1 of 2 was lost" in last or "Another process was lost" in last
     assert last.endswith("with --resume, in all processes.")

@@ -1,4 +1,4 @@
-"""Several versions as one graph: the mean of their answers, measured, and refused where members differ."""
+"""Ensembles: one graph computes the mean of several versions, is measured, and is rejected if members differ."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def run(*words: object) -> tuple[int, str]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three versions of `net` of chance for the images of X's and O's; the third's graph is of another opset."""
+    """Returns three random versions of `net` for X/O images; the third graph has another opset."""
     monkeypatch.chdir(tmp_path)
     for number in (1, 2, 3):
         folder = write_version(tmp_path / "models", "net", number, SHAPE, 2, seed=number)
@@ -49,7 +49,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_pets_versions(root: Path, provenance: dict[str, object] | None = None) -> None:
-    """Two versions of `pets`, of chance, that say they were trained on a folder with the classes of COLOURS."""
+    """Writes two random versions of `pets` whose manifests name a folder with the classes in COLOURS."""
     for number in (1, 2):
         folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLORS))

@@ -1,4 +1,4 @@
-"""Networks of every kind a user may have are published as what they are, or nothing is published at all."""
+"""Networks of many kinds are published unchanged, or nothing is published."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ CLASSES = 3
 
 
 def discard_log(line: str) -> None:
-    """The user who does not look."""
+    """Discards a log line."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's few images, of many sizes and kinds."""
+    """Returns a folder of a few images with different sizes and formats."""
     folder = tmp_path_factory.mktemp("photos")
     for index in range(12):
         kind = ("PNG", "JPEG", "WEBP")[index % 3]
@@ -60,7 +60,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def network(activation: str | None = "softmax", *extra: layers.Layer, shape: tuple = COLORS) -> keras.Model:
-    """A small convolutional classifier whose answers to different images differ."""
+    """Returns a small convolutional classifier with different outputs for different images."""
     keras.utils.set_random_seed(5)
     return keras.Sequential(
         [
@@ -87,7 +87,7 @@ def publish(path: Path, models: Path, dataset: str | None = None, **choices: obj
 
 
 def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
-    """What a user of the service gets."""
+    """Returns the probabilities that the service returns."""
     manifest = version.manifest
     path = version.graph_path(manifest.variants[0])
     session = Session(path, manifest.input, manifest.classes, usable_cores())
@@ -143,7 +143,7 @@ def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, 
     before = {path.name: path.read_bytes() for path in version.path.iterdir()}
     assert "features.onnx" not in before
     source = open_source(run.folder, None)
-    other = keras.models.clone_model(source.model)  # weights of chance
+    other = keras.models.clone_model(source.model)  # random weights
     with pytest.raises(TrainingError, match="is not the network"):
         add_feature_maps(version.path, replace(source, model=other), discard_log)
     assert {path.name: path.read_bytes() for path in version.path.iterdir()} == before
@@ -194,7 +194,7 @@ def test_a_users_network_measured_on_a_data_set(tmp_path: Path) -> None:
 
 @keras.saving.register_keras_serializable(package="tests")
 class RetraceDependent(layers.Layer):
-    """Computes something else each time it is traced, so that no export can be what was tried before."""
+    """Computes something different in each trace, so that the exported graph differs from the network."""
 
     traces = 0
 
@@ -205,7 +205,7 @@ class RetraceDependent(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tests")
 class AlwaysNoisy(layers.Layer):
-    """Adds noise even when nothing is trained."""
+    """Adds noise in inference too."""
 
     def call(self, x):
         return x + keras.random.normal(keras.ops.shape(x))
@@ -259,7 +259,7 @@ def gates_and_skips() -> keras.Model:
 
 
 def padding_before_pooling() -> keras.Model:
-    """Without a ReLU between, onnxruntime's Pad_Fusion once gave other results."""
+    """Returns a padding before a pooling without ReLU, for which onnxruntime's Pad_Fusion gave wrong results."""
     image = keras.Input(COLORS)
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.Conv2D(8, 3)(image)))
     return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))

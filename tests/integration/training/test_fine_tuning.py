@@ -1,4 +1,4 @@
-"""Fine-tuning: two phases, frozen and not, resumable at every epoch; and a small application from file to service."""
+"""Fine-tuning has a frozen and an unfrozen phase and can be resumed at every epoch; its result can be served."""
 
 import shutil
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ SETTINGS = {
 def tiny(
     include_top: bool, weights: str | None, pooling: str, input_tensor: object, input_shape: object
 ) -> keras.Model:
-    """An application for tests: a convolution, its normalisation and global pooling."""
+    """Returns an application for tests: a convolution, batch normalization and global pooling."""
     x = layers.Conv2D(4, 3, strides=4, name="conv")(input_tensor)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.BatchNormalization(name="norm")(x)))
     return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
@@ -46,7 +46,7 @@ def tiny(
 
 @pytest.fixture(scope="module")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The tiny application in Keras' table and ours, and a file of its weights."""
+    """Registers the tiny application in Keras' and Convoy's tables; yields a file with its weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "Tiny", tiny, raising=False)
         patch.setitem(APPLICATIONS, "Tiny", TF)
@@ -58,7 +58,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of images by chance."""
+    """Returns a folder with two classes of random images."""
     root = tmp_path_factory.mktemp("images")
     for index in range(40):
         kind = root / ("even", "odd")[index % 2]
@@ -119,7 +119,7 @@ def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
 def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
     uninterrupted_run: tuple[Run, list], tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, stop_after: str
 ) -> None:
-    """Going on needs no weights from anywhere, the first checkpoint holds them."""
+    """Resuming needs no pretrained weights, because the first checkpoint contains them."""
 
     def stop(line: str) -> None:
         if line.startswith(stop_after):
@@ -193,7 +193,7 @@ def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path)
 
 @pytest.fixture
 def photos(data_dir: Path, tmp_path: Path) -> Path:
-    """A few photos of three kinds from Imagenette, in ImageNet's layout."""
+    """Returns a few photos of three classes of Imagenette, in ImageNet's layout."""
     for split, count in (("train", 16), ("val", 6)):
         for kind in sorted((data_dir / "imagenette2-160" / split).iterdir())[:3]:
             (tmp_path / "photos" / split / kind.name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Averaging over the mirror image: in the graph of a version, and in `evaluate`, with the same figures."""
+"""Averaging over the mirror image gives the same figures in a version's graph and in `evaluate --flip`."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def photos(tmp_path: Path) -> Path:
 
 def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("red\ngreen\nblue\n")
-    keras_network = network(None, keras.layers.Conv2D(4, (1, 3), use_bias=False))  # what it sees has a left and a right
+    # The convolution is not symmetric, so that mirroring changes the result.
+    keras_network = network(None, keras.layers.Conv2D(4, (1, 3), use_bias=False))
     path = save_model(keras_network, tmp_path)
     choices = {"labels": tmp_path / "labels.txt", "images": photos, "scale": 1 / 255, "outputs": "logits"}
     plain, flipped = (publish(path, tmp_path / "models", flip=flip, **choices) for flip in (False, True))
@@ -49,7 +50,7 @@ def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tm
     [variant] = manifest.variants
     assert (manifest.flip_averaged, plain.manifest.flip_averaged) == (True, False)
     assert variant.parity.images == 1000
-    assert variant.parity.graph_error is not None, "judged by the network in float64"
+    assert variant.parity.graph_error is not None, "the reference is the network in float64"
     assert manifest.parameters == plain.manifest.parameters
     graphs = [onnx.load(version.graph_path(version.manifest.variants[0])) for version in (plain, flipped)]
     assert len({sum(node.op_type == "Conv" for node in graph.graph.node) for graph in graphs}) == 1
@@ -61,7 +62,8 @@ def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tm
 
 
 def test_evaluate_measures_runs_and_versions_on_both_orientations(tmp_path: Path) -> None:
-    """The figures of a version with the mean in its graph, and of `evaluate --flip` for its run and a plain version."""
+    """A version with the mean in its graph has the same figures as `evaluate --flip` of its run and of a plain
+    version."""
     run = trainer.train(with_settings(find_recipe("xo"), {"epochs": "1"}), tmp_path / "runs", discard_log)
     plain, flipped = (publish(run.folder, tmp_path / "models", flip=flip, features=False) for flip in (False, True))
     lines = {

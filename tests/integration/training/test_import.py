@@ -1,4 +1,4 @@
-"""Networks made elsewhere become versions that answer as their files do; wrong guesses and odd files are told."""
+"""Imported networks compute the same as their files; wrong preprocessing and unsupported files are rejected."""
 
 from pathlib import Path
 
@@ -29,14 +29,14 @@ def run(*words: object) -> tuple[int, str]:
 
 @pytest.fixture
 def working_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder with labels in it, where the commands are given."""
+    """Returns the working folder of the commands, with a file of labels."""
     monkeypatch.chdir(tmp_path)
     Path("labels.txt").write_text("".join(f"thing {index}\n" for index in range(CLASSES)))
     return tmp_path
 
 
 def import_version(model: onnx.ModelProto, *words: object) -> VersionFolder:
-    """The graph, published with these flags as net/1."""
+    """Imports the graph with these flags as net/1."""
     onnx.save(model, "net.onnx")
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *words)
     assert code == 0, output
@@ -49,7 +49,7 @@ def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def run_directly(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
-    """What the file gives, one image after the other, as rows."""
+    """Runs the file on one image at a time; returns the outputs as rows."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = [session.run(None, {"data": image[np.newaxis]})[0].reshape(-1) for image in pixels]
     return np.stack(rows).astype(np.float64)
@@ -87,7 +87,7 @@ def test_scaling_order_and_softmax_are_added(working_dir: Path, layout: str, bat
     assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()
     np.testing.assert_allclose(answers(version, images), expected, atol=1e-5)
     operators = [node.op_type for node in onnx.load(version.path / "model.onnx").graph.node]
-    assert "Gather" not in operators  # the first kernel was turned round instead
+    assert "Gather" not in operators  # the first kernel's channels were reversed instead
     assert "Mul" not in operators
 
 
@@ -149,7 +149,7 @@ def integer_input() -> onnx.ModelProto:
 
 
 def wrong_dynamic_batch() -> onnx.ModelProto:
-    """Says any batch, and works with one image only."""
+    """Returns a graph that states a dynamic batch but works with one image only."""
     model = third_party_graph(batch=1)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     return model
@@ -205,11 +205,11 @@ def test_what_is_no_onnx_file(working_dir: Path, content: bytes) -> None:
 
 
 def reference_top_5(file: Path, photo: Path) -> list[int]:
-    """The five most probable classes by Pillow and onnxruntime alone."""
+    """Returns the five most probable classes, computed with Pillow and onnxruntime alone."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     image = Image.open(photo).convert("RGB")
     scale = 146 / min(image.size)
-    # As torchvision, whose rule is the default of files with channels first.
+    # Like torchvision, whose rule is the default for files with channels first.
     image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = round((image.width - 128) / 2), round((image.height - 128) / 2)
     pixels = np.asarray(image.crop((left, top, left + 128, top + 128)), np.float32)
@@ -224,7 +224,7 @@ def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, 
     code, output = run(*words, *CORRECT_FLAGS)
     assert code == 0, output
     assert output.startswith("accuracy 45.0%, among the first 5 75.0%, over 40 images of known class\n")
-    assert output.count("_") >= 5  # the most confident answers, with their files
+    assert output.count("_") >= 5  # the most confident predictions, with their files
     version = Repository(Path("models")).open("mobilenet", 1)
     preprocessing = version.manifest.preprocessing
     prepared = np.stack(

@@ -1,4 +1,4 @@
-"""ONNX files as popular exporters write them are imported exactly, or refused with what to do."""
+"""ONNX files of common exporters are imported exactly, or rejected with advice."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ LABELED = [*IMPORT, "--labels", "labels.txt"]
 
 
 def with_last(model: onnx.ModelProto, *nodes: onnx.NodeProto, output_type: int, **constants: object) -> onnx.ModelProto:
-    """The model with nodes from `out` to `last` behind it, whose output is `last`."""
+    """Appends nodes from `out` to `last` to a model; `last` becomes its output."""
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("last", output_type, None))
@@ -42,7 +42,7 @@ def expected_rows(model: onnx.ModelProto) -> np.ndarray:
 
 
 def with_allowzero() -> onnx.ModelProto:
-    """As torch.onnx.export writes it by default: a batch of 1, in reshapes where 0 would be the size 0."""
+    """Returns a graph like torch.onnx.export's default: batch 1, and reshapes with allowzero."""
     model = third_party_graph(batch=1)
     [reshape] = [node for node in model.graph.node if node.op_type == "Reshape"]
     reshape.attribute.append(helper.make_attribute("allowzero", 1))
@@ -50,7 +50,7 @@ def with_allowzero() -> onnx.ModelProto:
 
 
 def with_class_token() -> onnx.ModelProto:
-    """A vision transformer's beginning at batch 1: a constant token is put before those of the image."""
+    """Returns the start of a vision transformer at batch 1: a constant token is prepended to the image's tokens."""
     random = np.random.default_rng(0)
     weights = {
         "kernel": 0.1 * random.normal(size=(8, 3, 4, 4)),
@@ -185,7 +185,7 @@ def test_sigmoids_and_a_single_sigmoid() -> None:
 
 
 def with_zip_map() -> onnx.ModelProto:
-    """As Custom Vision and ML.NET end their graphs: the best label, and a dictionary of scores."""
+    """Returns a graph that ends as in Custom Vision and ML.NET: the best label, and a dictionary of scores."""
     names = [f"kind {index}" for index in range(CLASSES)]
     model = third_party_graph()
     model.graph.node.extend(
@@ -206,7 +206,7 @@ def with_zip_map() -> onnx.ModelProto:
 
 
 def with_names() -> onnx.ModelProto:
-    """As ultralytics exports classifiers."""
+    """Returns a graph as exported by ultralytics."""
     model = third_party_graph(side="s")
     metadata = {"names": "{0: 'cat', 1: 'dog', 2: 'fox', 3: 'owl', 4: 'elk'}", "imgsz": "[12, 12]", "task": "classify"}
     helper.set_model_props(model, metadata)
@@ -214,7 +214,7 @@ def with_names() -> onnx.ModelProto:
 
 
 def beside_config() -> onnx.ModelProto:
-    """As Hugging Face's optimum writes: config.json beside the file."""
+    """Returns a graph as exported by Hugging Face's optimum, with config.json beside the file."""
     labels = {str(index): name for index, name in enumerate(["cat", "dog", "fox", "owl", "elk"])}
     Path("config.json").write_text(json.dumps({"id2label": labels}))
     Path("preprocessor_config.json").write_text(json.dumps({"size": {"height": 12, "width": 12}}))
@@ -310,7 +310,7 @@ def test_numbers_with_spaces_between_them_want_commas() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_no_damaged_file_ends_in_a_traceback(seed: int) -> None:
-    """`run` lets every exception through that is not an exit."""
+    """`run` passes on every exception except exits."""
     random = np.random.default_rng(seed)
     content = bytearray(with_class_token().SerializeToString())
     for at in random.integers(0, 900, 8):

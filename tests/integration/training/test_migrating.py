@@ -1,4 +1,4 @@
-"""The commands of docs/migrating/ convert the models of other servers, laid out as those pages show."""
+"""The commands in docs/migrating/ convert models of other servers, in the documented folder layouts."""
 
 import json
 import re
@@ -20,12 +20,12 @@ from training.cli import main
 PROGRAM = ".venv-dev/bin/convoy-train "
 LABELS = [f"breed {index}" for index in range(CLASSES)]
 BENTOML_FOLDER = "bentoml/models/pets/z6hawshnbgwpiax4"
-GAIN = 0.3  # weights so small that the answers to noise differ
+GAIN = 0.3  # small weights, so that the outputs for noise images differ
 SAVED_MODEL = ROOT / "tests/data/keras2/tutorial_saved_model"
 
 
 def conversion(page: str) -> list[str]:
-    """The arguments of the only `convoy-train` command of a page."""
+    """Returns the arguments of a page's only `convoy-train` command."""
     text = (ROOT / "docs/migrating" / page).read_text()
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     (command,) = [block for block in blocks if block.startswith(PROGRAM)]
@@ -34,7 +34,7 @@ def conversion(page: str) -> list[str]:
 
 
 def convert(page: str) -> VersionFolder:
-    """Runs the command in the current folder and opens the version that the page promises."""
+    """Runs the command in the current folder and opens the documented version."""
     result = CliRunner().invoke(main, conversion(page))
     assert result.exit_code == 0, result.output
     assert "`models/pets/1`" in (ROOT / "docs/migrating" / page).read_text()

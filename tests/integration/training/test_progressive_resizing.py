@@ -1,4 +1,4 @@
-"""Runs whose images grow: one optimiser and one average of the weights, and stopping loses nothing."""
+"""Runs with growing images keep one optimizer and one weight average, and can be resumed."""
 
 import os
 import subprocess
@@ -66,14 +66,14 @@ def test_a_run_stopped_before_or_at_the_switch_ends_as_if_it_had_not(
 
 
 def test_validation_images_have_the_last_size_from_the_first_epoch(tmp_path: Path) -> None:
-    """With the images of training there would be other figures than the kept network's, which has the last size."""
+    """Validation at the training size would give other figures than the saved network, which has the last size."""
     recipe = with_settings(RECIPE, {"keep": "best", "patience": "1", "learning_rate": "1e-12"})
     lines: list[str] = []
     run = trainer.train(recipe, tmp_path, lines.append)
     first, *_ = history = run.history()
     assert run.metrics()["weights_of_epoch"] == first["epoch"] == 1
     assert run.metrics()["validation"]["loss"] == pytest.approx(first["val_loss"], rel=1e-4)
-    assert len(history) == 2, "no further epoch at another size after patience is used up"
+    assert len(history) == 2, "no further epoch at another size after the patience is exhausted"
     assert "stopped early: no better validation accuracy for 1 epochs" in lines
 
 

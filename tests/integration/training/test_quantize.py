@@ -1,4 +1,4 @@
-"""Graphs of less precision: accepted by their accuracy, chosen by their speed, published whole or not at all."""
+"""Reduced-precision graphs are accepted by accuracy, chosen by speed, and published completely or not at all."""
 
 from pathlib import Path
 
@@ -30,15 +30,15 @@ from training.onnx_import.wrap import ModelInterface, wrap_graph
 
 SHAPE = (24, 24, 1)
 CORNER = 0
-"""A pixel that is black in all but few of the X's and O's."""
+"""A pixel that is black in nearly all X/O images."""
 
 
 def discard_log(line: str) -> None:
-    """The user who does not look."""
+    """Discards a log line."""
 
 
 def least_squares_weights(outlier: float = 0) -> np.ndarray:
-    """Weights (576, 2) that tell X from O by least squares, those of the corner's pixel changed."""
+    """Returns weights (576, 2) that classify X and O by least squares, with `outlier` for the corner's pixel."""
     train = xo.load(None).train
     pixels = train.read_images(np.arange(2000)).reshape(2000, -1) / 255
     signs = np.where(train.labels[:2000] == 0, 1.0, -1.0)
@@ -48,7 +48,7 @@ def least_squares_weights(outlier: float = 0) -> np.ndarray:
 
 
 def write_xo_version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
-    """xo/1 with these weights, trained and measured on that data set."""
+    """Writes xo/1 with these weights; its manifest names the data set and the accuracy."""
     folder = write_version(root, "xo", 1, SHAPE, 2, graph=linear_graph(weights, SHAPE))
     (folder / "labels.txt").write_text("X\nO\n")
     (folder / "card.md").write_text("# xo, version 1\n\nA card.\n\n## Limits\n\nMany.\n")
@@ -63,7 +63,7 @@ def write_xo_version(root: Path, weights: np.ndarray, dataset: str = "xo", test_
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """xo/2: float32, int8 and float16."""
+    """Returns xo/2 with float32, int8 and float16."""
     folder = write_xo_version(tmp_path_factory.mktemp("models"), least_squares_weights())
     quantized = quantize.quantize(
         folder, QuantizeOptions(("int8", "float16"), allow_slower=True, latency_duration_s=0.05), discard_log
@@ -88,7 +88,7 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
         assert 0 < variant.parity.max_abs_difference < 0.1
         assert variant.parity.same_class > 0.98
     assert set(int8.speed.us_per_image) == set(int8.speed.float32_us_per_image) == set(LATENCY_BATCH_SIZES)
-    assert float16.speed is None  # there is no GPU where the tests run
+    assert float16.speed is None  # the tests run without a GPU
     assert float16.automatic
 
 
@@ -100,7 +100,7 @@ def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
         ("float16", True),
     ]
     assert all("answers 8 samples" in finding.text for finding in findings)
-    assert open_manifest(published.with_name("1")).samples is None  # what was published stays as it was
+    assert open_manifest(published.with_name("1")).samples is None  # the published version does not change
 
 
 def test_the_card_tells_of_the_graphs(published: Path) -> None:
@@ -154,8 +154,8 @@ def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> 
     log_lines: list[str] = []
     quantized = quantize.quantize(folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05), log_lines.append)
     assert all(variant.test_accuracy > 0.75 for variant in open_manifest(quantized).variants)
-    assert not any("chance" in line for line in log_lines)
-    assert "by chance" not in (quantized / "card.md").read_text()
+    assert not any("random choice" in line for line in log_lines)
+    assert "random choice" not in (quantized / "card.md").read_text()
 
 
 def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
 
 
 class RecordedImages:
-    """Which images of X's and O's each step reads, by their pixels: "train", "evaluate", "accept", "calibrate"."""
+    """Records the X/O images that each step reads, by their pixels: "train", "evaluate", "accept", "calibrate"."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.images: dict[str, set[bytes]] = {}

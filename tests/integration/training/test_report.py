@@ -1,4 +1,4 @@
-"""The page about a run holds what happened in it, and holds all of it itself."""
+"""The report about a run contains all results and loads nothing from elsewhere."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from training.runs.run_folder import Run, start_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run so short that it makes mistakes, with a class of a nasty name."""
+    """Returns a run that is short enough to make mistakes, with a class name that contains HTML."""
     recipe = with_settings(find_recipe("xo"), {"epochs": "1", "limit": "300", "learning_rate": "0.003"})
     run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None)
     write_json(run.folder / "run.json", run.info() | {"labels": ["X", MARKUP]})
@@ -62,7 +62,7 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     assert f"{wrong} of 300 are wrong" in page.text
     assert re.search(r"called .* \(\d+\.\d%\)", page.text)
     assert "3 kernels of 3x3 pixels" in page.text
-    assert "CONV3-3" in page.text  # a row of the layers
+    assert "CONV3-3" in page.text  # a row of the layer table
     assert "758" in page.text  # their parameters
 
 

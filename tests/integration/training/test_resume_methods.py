@@ -1,4 +1,4 @@
-"""Each method of training with chance or state of its own: a run that was stopped ends as if it had not been."""
+"""A stopped and resumed run equals an uninterrupted one, for every method with random numbers or own state."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Retraining publishes what is no worse, keeps what is better, resumes after a kill; and `run --auto-resume`."""
+"""Retraining publishes a network that is not worse, keeps a better version, and resumes after a kill."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 XO = find_recipe("xo")
 RECORDED_INFO = {"dataset": {"data_note": None, "origin": {}}}
-"""What a run records of a data set that is no folder, as far as going on needs it."""
+"""The recorded origin of a data set that is not a folder, as needed for resuming."""
 
 
 def convoy_train(folder: Path, *words: str) -> Result:
@@ -44,7 +44,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     forgiven = convoy_train(tmp_path, *command, "1", "--max-drop", "1")
     assert forgiven.exit_code == 0, forgiven.output
     published = {int(path.name): path for path in (tmp_path / "models/toy").iterdir()}
-    assert sorted(published) == [1, 2], "nothing half-made of the refused one is left"
+    assert sorted(published) == [1, 2], "nothing of the rejected version is left"
     accuracies = [read_manifest(published[number]).variants[0].test_accuracy for number in (1, 2)]
     assert accuracies[0] is not None
     assert accuracies[1] is not None
@@ -62,7 +62,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 class RecordedImages:
-    """The paths of a folder's images by what they were for: in each training run, and in each decision."""
+    """Records the paths of a folder's images by their use in each training run and each decision."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs: list[dict[str, set[str]]] = []
@@ -86,7 +86,7 @@ class RecordedImages:
 def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither_network_has_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new seed drew another test set, of which 77 % were training images of the published version."""
+    """A new seed used to draw another test set; 77 % of it were training images of the published version."""
     recorded = RecordedImages(monkeypatch)
     photos = write_image_folder(tmp_path / "photos", *COLORS, count=40)
     command = ("retrain", "mlp", "--name", "colours", "--models-dir", str(tmp_path / "models"), "--epochs", "2")
@@ -112,7 +112,7 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither
     (photos / min(second["test"])).unlink()
     refused = convoy_train(tmp_path, *command, "9")
     assert refused.exit_code == 2
-    assert f"1 of the {len(second['test'])} test images of colours/2 are gone" in refused.output
+    assert f"1 of the {len(second['test'])} test images of colours/2 are missing" in refused.output
     assert len(recorded.runs) == 2, "before anything is trained"
 
 
@@ -120,7 +120,7 @@ def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> N
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     assert convoy_train(tmp_path, *command).exit_code == 0
     (run,) = (tmp_path / "runs/xo").glob("[0-9]*")
-    (run / "metrics.json").unlink()  # as if it had been killed before it was done
+    (run / "metrics.json").unlink()  # as if the run had been killed before its end
     again = convoy_train(tmp_path, *command)
     assert again.exit_code == 0, again.output
     assert list((tmp_path / "runs/xo").glob("[0-9]*")) == [run]
@@ -150,7 +150,7 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
 
 
 def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
-    """An interrupted LeNet is never published as what another recipe, or the same for other epochs, has made."""
+    """An interrupted run is never published as the result of another recipe, or of other epochs."""
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     others = [find_recipe("mnist-lenet5"), with_settings(XO, {"epochs": "2"}), with_settings(XO, {"seed": "7"})]
     killed = [start_run(tmp_path / "runs", recipe, RECORDED_INFO, "toy-retrained") for recipe in others]
@@ -162,7 +162,7 @@ def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
 
 
 class KilledOnce:
-    """An export that a lost node ends the first time."""
+    """An export that is killed the first time."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -188,4 +188,4 @@ def test_a_retraining_killed_while_it_exports_is_published_and_not_trained_again
     assert read_json(run.outcome_path) == {"published": "toy/1"}
 
     anew = convoy_train(tmp_path, *command, "--max-drop", "1")
-    assert "epoch 1/1" in anew.output, "what has been published is trained anew"
+    assert "epoch 1/1" in anew.output, "a published run is not reused"

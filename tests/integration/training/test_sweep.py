@@ -1,4 +1,4 @@
-"""A sweep of real runs: one of them by its number, the rest by the same command again, and all read together."""
+"""A sweep of real runs: one run by its index, the rest by repeating the command, and a comparison of all."""
 
 from pathlib import Path
 

@@ -16,11 +16,11 @@ from training.recipes.settings import with_settings
 
 
 def ignore(line: str) -> None:
-    """The user who does not look."""
+    """Discards a log line."""
 
 
 def train_and_publish(settings: dict[str, str], data_dir: Path, folder: Path) -> float:
-    """The accuracy of the published graph over all 10,000 test digits, through the service's own path."""
+    """Returns the published graph's accuracy on all 10,000 test digits, through the service's pipeline."""
     recipe = with_settings(find_recipe("mnist-lenet5"), settings)
     run = trainer.train(recipe, folder / "runs", ignore, DataOptions(data_dir))
     source = open_source(run.folder, None, DataOptions(data_dir))

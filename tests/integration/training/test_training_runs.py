@@ -1,4 +1,4 @@
-"""Whole runs on generated images: what they leave behind, that the seed decides all, that stopping loses nothing."""
+"""Complete runs on generated images: files, reproducibility by the seed, and resuming."""
 
 import resource
 import signal
@@ -27,7 +27,7 @@ from training.runs import run_folder
 from training.runs.run_folder import Run
 
 EPOCHS = 4
-# Dropout, moving images, momentum, a changing rate and the best epoch: all that a resumed run could get wrong.
+# Dropout, augmentation, momentum, a changing rate and the best epoch could all go wrong in a resumed run.
 RECIPE: Recipe = with_settings(
     find_recipe("xo"),
     {
@@ -52,12 +52,12 @@ OPTIONS = [
 
 
 def ignore(line: str) -> None:
-    """The user who does not look."""
+    """Discards a log line."""
 
 
 @pytest.fixture(scope="module")
 def uninterrupted_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The run that nothing interrupted."""
+    """Returns an uninterrupted run."""
     return trainer.train(RECIPE, tmp_path_factory.mktemp("runs"), ignore, DataOptions(note="drawn by the project"))
 
 
@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_resumed(uninterrupted_run: Run) -> None:
 def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the first look at the run and its lock lie minutes, in which the images are loaded."""
+    """Loading the images takes minutes between the first check of the run and its lock."""
     run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"data_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
     load = trainer.load_dataset.for_resuming
@@ -178,7 +178,7 @@ def test_without_validation_images_the_last_weights_are_kept(tmp_path: Path) -> 
 
 @contextmanager
 def limit_file_size(limit_bytes: int) -> Iterator[None]:
-    """What a full disk does to a file that is being written: it ends after so many bytes."""
+    """Limits the size of files within the context, which has the effect of a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:
@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_loses_no_finished_epoch(uninterrupted_run: Run, tm
             full.__enter__()
 
     try:
-        with pytest.raises(TrainingError, match=r"checkpoint\.npz could not be written: .*make room.*--resume"):
+        with pytest.raises(TrainingError, match=r"checkpoint\.npz could not be written: .*Free some space.*--resume"):
             trainer.train(RECIPE, tmp_path, fill)
     finally:
         full.__exit__(None, None, None)
@@ -218,7 +218,7 @@ def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(uninterrupted_
 
 
 def test_a_run_ends_early_and_says_so(tmp_path: Path) -> None:
-    """At a rate of next to nothing no epoch is better than the first."""
+    """With a learning rate near zero, no epoch is better than the first."""
     settings = {"learning_rate": "1e-12", "schedule": "plateau", "plateau_epochs": "1", "patience": "2", "epochs": "9"}
     lines: list[str] = []
     recipe = with_settings(RECIPE, settings | {"warm_up_epochs": "0", "limit": "200"})
@@ -240,7 +240,7 @@ def start(runs_dir: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def restore_sigint() -> None:
-    """What a terminal's shell starts does; what a script starts in the background is told to ignore it."""
+    """Enables SIGINT, which background processes of a script ignore, as in a terminal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -256,7 +256,7 @@ def lines_until(process: subprocess.Popen[str], start_of_line: str) -> Iterator[
 def test_a_stopped_process_is_resumed_to_the_same_weights(
     uninterrupted_run: Run, tmp_path: Path, kill: signal.Signals
 ) -> None:
-    """The whole run and the resumed one also differ in process, and so in every seed that is not the recipe's."""
+    """The uninterrupted and the resumed run use different processes, and so differ in all seeds except the recipe's."""
     process = start(tmp_path, *OPTIONS)
     lines = list(lines_until(process, "epoch 2/4"))
     process.send_signal(kill)

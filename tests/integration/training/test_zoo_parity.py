@@ -1,7 +1,7 @@
-"""Every network of the table computes the same as its exported graph: logits, under onnxruntime, batches of 1 and 5.
+"""Every network of the zoo has the same logits as its exported graph, in batches of 1 and 5.
 
-Fresh weights hardly tell images apart, and a graph that ignored its input would pass. So the weights are rescaled
-first, until the logits of different images differ as much as those of a trained network.
+With random initial weights, the logits hardly depend on the image, and a graph that ignores its input would pass. The
+weights are therefore rescaled until the logits vary as much as those of a trained network.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ MAX_RELATIVE_ERROR = 1e-4
 CLASSES = 7
 COLORS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-# Sizes at which every layer still has something to do, and options that shrink only what is large and plain.
+# Sizes at which every layer still has an effect, and options that shrink only large dense layers.
 SMALL = {
     "mlp": ((28, 28), {}),
     "xo": ((13, 14), {"filters": (4,)}),
@@ -80,7 +80,7 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     expected = np.asarray(network(images.astype("float32"), training=False))
-    assert expected.std(axis=0).min() > 0.5, "the logits do not tell the images apart"
+    assert expected.std(axis=0).min() > 0.5, "the logits do not depend on the images"
     for batch in (1, 5):
         (logits,) = session.run([PROBABILITIES], {IMAGE: images[:batch]})
         error = np.abs(logits - expected[:batch]).max() / np.abs(expected[:batch]).max()
@@ -89,20 +89,20 @@ def check(name: str, input_shape: tuple[int, int, int], folder: Path, **options)
 
 
 def check_costs(network: keras.Model, path: Path) -> None:
-    """A graph is described as the network it came from, but for what its conversion has folded away."""
+    """Checks that a graph has the same costs as its network, except for layers that the conversion folds."""
     network_costs, onnx_costs = list(layer_costs(network)), graph_costs(path).rows
     assert outputs(onnx_costs) == outputs(network_costs)
     assert sum(row.multiply_adds for row in onnx_costs) == sum(row.multiply_adds for row in network_costs)
 
 
 def outputs(rows: Iterable[LayerCosts]) -> Counter:
-    """Layers with their output shapes; a mean over the image may keep its two sides of 1."""
+    """Counts layers with their output shapes; a mean over the image may keep two dimensions of 1."""
     shapes = ((row.layer, tuple(side for side in row.output if side > 1)) for row in rows)
     return Counter((layer, shape) for layer, shape in shapes if layer != "BN")
 
 
 def random_images(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """As different from each other as photos are: coarse patches of colour under fine noise, uint8."""
+    """Returns uint8 images that differ as much as photos: coarse patches of color with fine noise."""
     random = np.random.default_rng(7)
     height, width, channels = shape
     coarse = random.integers(0, 226, (count, 4, 4, channels))
@@ -111,7 +111,7 @@ def random_images(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
-    """Gives every layer values of ordinary size, every class a deviation of 1 over the images, and a mean of 0."""
+    """Rescales weights so that layer outputs have normal sizes, and logits a mean of 0 and a deviation of 1."""
     random = np.random.default_rng(3)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in network.layers:
@@ -122,12 +122,12 @@ def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
                 layer.bias.assign(random.normal(0, 0.1, layer.bias.shape))
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
     for layer in norms:
-        # Branches small beside their shortcuts, as training leaves them: else 152 layers amplify float32's rounding
-        # errors to 1e-3 of the logits, within TensorFlow (against float64) as much as between the two.
+        # Branches are small relative to their shortcuts, as in trained networks. Otherwise 152 layers amplify float32's
+        # rounding errors to 1e-3 of the logits, even between float32 and float64 in TensorFlow.
         is_branch = "shortcut" not in layer.name and any(layer.output is t for add in sums for t in add.input)
         layer.gamma.assign(random.uniform(0.5, 1.5, layer.gamma.shape) * (0.2 if is_branch else 1))
         layer.beta.assign(random.normal(0, 0.2, layer.beta.shape))
-        layer.momentum = 0.0  # one pass in training mode then measures means and variances
+        layer.momentum = 0.0  # one pass in training mode then sets means and variances
     if norms:
         network(images.astype("float32"), training=True)
     logits = np.asarray(network(images.astype("float32"), training=False), "float64")

@@ -1,4 +1,4 @@
-"""The X/O lesson runs from the command line, to the accuracy that it promises."""
+"""The X/O lesson runs from the command line and reaches the documented accuracy."""
 
 import json
 from pathlib import Path

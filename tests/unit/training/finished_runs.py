@@ -1,4 +1,4 @@
-"""Finished runs for tests, with figures of their own choosing and no training."""
+"""Creates finished runs with given figures, without training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small graphs made by hand, and what they answer: for the tests of surgery on graphs."""
+"""Small handmade graphs and their outputs, for tests of graph edits."""
 
 import numpy as np
 import onnx
@@ -32,7 +32,7 @@ def model(
 def convolution(
     scale: np.ndarray, offset: np.ndarray | None, pads: int, bias: bool = True, pad_node: float | None = None
 ) -> onnx.ModelProto:
-    """Cast, scale, maybe offset, to channels first, maybe a Pad node, convolution."""
+    """Returns Cast, scale, optional offset, transpose to channels-first, optional Pad node, and a convolution."""
     channels = 3
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -67,7 +67,7 @@ def operators(graph: onnx.ModelProto) -> list[str]:
 
 
 def padding_and_pooling(negative: bool, value: list[np.ndarray]) -> onnx.ModelProto:
-    """Images turned negative (or not), padded, and the largest of each window taken."""
+    """Returns a graph that optionally negates images, pads them and applies max pooling."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["float"], ["first"], perm=[0, 3, 1, 2]),

@@ -1,4 +1,4 @@
-"""Files are whole or not there, and an error says which file and why."""
+"""Files are written completely or not at all, and errors name the file and the cause."""
 
 import errno
 from pathlib import Path

@@ -290,9 +290,8 @@ def evaluation_dataset(
     if unknown := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not have: {', '.join(unknown)}.")
     files, note = _evaluation_files(listing, test_split)
-    is_same_order = (
-        tuple(labels) == listing.labels
-    )  # names alone do not suffice: some of ImageNet's classes have the same name
+    # Names alone do not suffice, because some of ImageNet's classes have the same name.
+    is_same_order = tuple(labels) == listing.labels
     class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(
         listing.folder, LabeledFiles(files.paths, class_numbers[files.classes]), input_spec, ImageCache(0)

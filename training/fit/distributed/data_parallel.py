@@ -46,7 +46,7 @@ def process_info_from(environ: Mapping[str, str]) -> ProcessInfo | None:
     if missing := [name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if name not in present]:
         names = " and ".join(PROCESS_ID if name == JOB_INDEX else name for name in missing)
         raise TrainingError(
-            f"{', '.join(sorted(present))} is set without {names}: --distributed needs all three variables, or none."
+            f"{', '.join(sorted(present))} without {names}: --distributed needs all three variables, or none."
         )
     host, colon, port = environ[COORDINATOR].rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16:

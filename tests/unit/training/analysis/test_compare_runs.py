@@ -1,4 +1,4 @@
-"""Runs side by side: their figures, what was different, one image, and a warning where they cannot be compared."""
+"""The comparison of runs: results, differences, a plot, and a warning if runs cannot be compared."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The arithmetic of layers: the lectures' cases, what does not fit and why, and the totals of a network."""
+"""The arithmetic of layers: cases from lectures, sizes that do not fit, and the totals of a network."""
 
 import json
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_the_case_that_does_not_fit_says_why_and_what_would() -> None:
     with pytest.raises(TrainingError) as refused:
         output_size(case["W"], case["F"], case["S"], case["P"])
     assert str(refused.value) == (
-        "A window of 3 with stride 3 and padding 0 does not fit 7 pixels: (7 - 3 + 2*0) / 3 + 1 = 2.33 is not whole. "
-        "What fits: stride 1 or 2, padding 1, rule floor or ceil."
+        "A window of 3 with stride 3 and padding 0 does not fit 7 pixels: (7 - 3 + 2*0) / 3 + 1 = 2.33 is not a whole "
+        "number. These fit: stride 1 or 2, padding 1, rule floor or ceil."
     )
     assert output_size(7, 3, 1) == 5
     assert output_size(7, 3, 2) == 3

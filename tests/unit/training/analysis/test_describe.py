@@ -1,4 +1,4 @@
-"""describe: VGG-16's table as lectures show it, totals of known networks, side by side, JSON, and clear refusals."""
+"""`describe`: VGG-16's table from lectures, totals of known networks, comparisons, JSON, and errors."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_the_stride_in_the_3x3_costs_more() -> None:
     from training.architectures import build_without_weights
 
     rows = layer_costs(build_without_weights("resnet50", stride_in_3x3=True))
-    assert sum(row.multiply_adds for row in rows) == 4_089_184_256  # v1.5's well-known 4.1 billion
+    assert sum(row.multiply_adds for row in rows) == 4_089_184_256  # the 4.1 billion that are usually stated for v1.5
 
 
 def test_googlenets_multiply_adds_are_the_papers_within_its_rounding() -> None:

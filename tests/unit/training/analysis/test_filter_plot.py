@@ -1,4 +1,4 @@
-"""Kernels of the first layer as images: found, scaled each by itself, and laid out in a grid."""
+"""Kernels of the first layer as an image: each is scaled separately and placed in a grid."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The page of a report: whatever stands in a label or a name is text, and nothing is loaded from elsewhere."""
+"""The page of a report: labels and names are escaped, and nothing is loaded from elsewhere."""
 
 from html.parser import HTMLParser
 

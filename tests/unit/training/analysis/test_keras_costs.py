@@ -1,4 +1,4 @@
-"""Rows of networks from elsewhere: what MobileNet's paper prints is what the rows add up to."""
+"""Costs of Keras networks: the rows of MobileNet add up to the figures in its paper."""
 
 from training.analysis.describe import as_table, describe_network
 from training.architectures.keras_applications import build

@@ -1,4 +1,4 @@
-"""Rows of ONNX graphs: layers, layouts, quantised weights, and files that are no classifier."""
+"""Costs of ONNX graphs: layers, layouts, quantized weights, and files that are not classifiers."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def node(kind: str, inputs: str, output: str, **attributes) -> onnx.NodeProto:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """8x6 colour images, a convolution, a pooling with partial windows, a residual sum and a dense layer."""
+    """Returns a graph for 8x6 color images: convolution, pooling with partial windows, residual sum, dense layer."""
     nodes = [
         node("Cast", "image", "float", to=TensorProto.FLOAT),
         node("Transpose", "float", "first", perm=[0, 3, 1, 2]),

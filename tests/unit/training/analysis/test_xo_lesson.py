@@ -1,4 +1,4 @@
-"""The X/O lesson as an image: the printed digits behind it, other kernels, and a file that is a PNG."""
+"""The X/O lesson: the numbers of the slides, other kernels, and a PNG file."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The papers' figures, and what the tests of all networks count."""
+"""Golden figures of the papers, and counters for the tests of all networks."""
 
 import json
 from collections.abc import Callable

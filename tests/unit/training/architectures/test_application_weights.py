@@ -1,4 +1,4 @@
-"""A file of weights that does not fit an application is named with the cause and what to do."""
+"""The error for a weights file that does not fit an application states the cause and advice."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The table of networks: every name builds, in any size, saves and loads, and refuses images that are too small."""
+"""Every network of the table builds in any size, can be saved and loaded, and rejects images that are too small."""
 
 import inspect
 import re
@@ -53,7 +53,7 @@ def test_no_values_are_made_without_weights() -> None:
     assert model.count_params() == 143_667_240
     assert all(weight._value is None for weight in model.weights)
     with keras.StatelessScope():
-        pass  # Keras would fill all that the thread has put off when such a scope ends
+        pass  # at the end of such a scope, Keras creates all values that the thread has deferred
     assert all(weight._value is None for weight in model.weights)
 
 

@@ -1,4 +1,4 @@
-"""Stochastic depth: whole blocks are left out while training, the deeper the more often, and never afterwards."""
+"""Stochastic depth: training drops whole blocks, deeper ones more often; evaluation drops none."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from training.architectures.layers import drop_path, linear_drop_rates
 
 
 def test_the_rates_rise_in_a_straight_line_to_the_last_block() -> None:
-    """Huang et al. 2016: p_l = 1 - l / L (1 - p_L) is the chance that block l of L is kept."""
+    """Huang et al. 2016: p_l = 1 - l / L (1 - p_L) is the probability that block l of L is kept."""
     assert linear_drop_rates(0.5, 4) == [0.125, 0.25, 0.375, 0.5]
     for rate in (-0.1, 1.0):
         with pytest.raises(ValueError, match="drop_path is"):
@@ -39,7 +39,7 @@ def test_whole_images_are_left_out_and_the_others_are_scaled() -> None:
 
 
 def test_an_image_whose_blocks_are_all_left_out_passes_through_the_shortcuts_alone() -> None:
-    """At a rate of nearly 1 in the last block, it gives its shortcut, as its ReLU lets it through."""
+    """With a rate near 1, the last block outputs its shortcut after the ReLU."""
     keras.utils.set_random_seed(1)
     model = ARCHITECTURES["cifar-resnet20"](input_shape=(8, 8, 3), classes=2, width=0.25, drop_path=0.999)
     inner = keras.Model(model.input, [model.get_layer(f"conv4_{block}_relu").output for block in (2, 3)])

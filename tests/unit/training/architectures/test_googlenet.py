@@ -1,4 +1,4 @@
-"""GoogLeNet: blocks and weights of the paper's table, and auxiliary classifiers that only training has."""
+"""GoogLeNet: blocks and weights of the paper's table, and auxiliary classifiers for training only."""
 
 import keras
 import numpy as np
@@ -42,7 +42,8 @@ def test_stem_and_head(golden, shapes) -> None:
 
 
 def test_a_twelfth_of_alexnets_parameters(trainable) -> None:
-    """The paper claims 12 times fewer, of AlexNet's 60 million: with one tower's 62 million and biases it is 8.9."""
+    """The paper states 12 times fewer parameters than AlexNet's 60 million; with 62 million and biases it is 8.9
+    times."""
     ratio = trainable(build_without_weights("alexnet")) / trainable(build_without_weights("googlenet"))
     assert 8.5 < ratio < 12
 

@@ -1,4 +1,4 @@
-"""Networks that others have trained: their pixels, their weights and what of them learns, or a sentence that helps."""
+"""Pretrained networks of Keras: preprocessing, weights, trainable layers, and errors with advice."""
 
 import sys
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def preprocessing_of(name: str) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def base_of(name: str) -> keras.Model:
-    """The application as Keras makes it, with weights by chance, and measured on noise so that images differ."""
+    """Returns the application as built by Keras with random weights, and batch statistics measured on noise."""
     base = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=SHAPE, pooling="avg")
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -34,7 +34,7 @@ def base_of(name: str) -> keras.Model:
 
 
 def legacy_weights_file(base: keras.Model, folder: Path) -> Path:
-    """A file as Keras' cache holds them: the layout of `load_weights` before Keras 3, by layer."""
+    """Writes a weights file like those in Keras' cache, in the layout by layer of before Keras 3."""
     path = folder / "weights_no_top.h5"
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, base)
@@ -51,7 +51,7 @@ def test_pixels_become_what_the_application_expects(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "VGG16"])
 def test_a_file_of_weights_gives_the_application_for_rgb_pixels(name: str, tmp_path: Path) -> None:
-    """VGG16 has learnt BGR, MobileNetV3 scales its pixels itself."""
+    """VGG16 was trained on BGR, and MobileNetV3 scales its pixels itself."""
     base = base_of(name)
     network = build(f"keras:{name}", SHAPE, classes=5, weights=legacy_weights_file(base, tmp_path))
     assert network.output_shape == (None, 5)
@@ -105,7 +105,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
         build(SMALL, SHAPE, 5, tmp_path / "none.h5")
     (tmp_path / "mine.keras").write_text("")
-    with pytest.raises(TrainingError, match=r"mine\.keras is no \.h5 file"):
+    with pytest.raises(TrainingError, match=r"mine\.keras is not an \.h5 file"):
         build(SMALL, SHAPE, 5, tmp_path / "mine.keras")
 
 

@@ -1,4 +1,4 @@
-"""Named kernels do what their names say, and refuse layers that they do not fit."""
+"""Named kernels have the effect that their names state, and reject layers that they do not fit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Shared layers: local response normalisation is the paper's formula, padding lies on all sides."""
+"""Shared layers: local response normalization follows the paper's formula, and padding is symmetric."""
 
 import keras
 import numpy as np
@@ -53,7 +53,7 @@ def test_pixels_are_normalised_per_channel() -> None:
 
 
 def test_pixels_are_normalised_in_float32_whatever_the_network_computes_in() -> None:
-    """bfloat16 has 8 bits for a pixel, which then moves by up to 1.8 of its 255 levels."""
+    """bfloat16 would change a pixel by up to 1.8 of 255 levels."""
     with keras_setup.dtype_policy("bfloat16"):
         image, x = normalized_input((1, 256, 1), Normalization((0.4822,), (0.2435,)))
         model = keras.Model(image, x)

@@ -1,4 +1,4 @@
-"""ResNet-9 is Page's network: his parameters, his order of pooling and blocks, his small logits."""
+"""ResNet-9 equals Page's network: parameters, order of pooling and blocks, scaled logits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The X/O toy to the printed digits: features, feature maps, ReLU and pooled maps of one 9x9 X."""
+"""The X/O network reproduces the printed digits of one 9x9 X: features, feature maps, ReLU and pooled maps."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from training.architectures.xo import FEATURES
 
 
 def truncated(maps: np.ndarray) -> np.ndarray:
-    """Two decimals, cut off as the slides do; the sixth decimal is rounded first, 0.9999999 is a 1."""
+    """Truncates to two decimals, as the slides do, after rounding to six, so that 0.9999999 becomes 1."""
     return np.trunc(np.round(np.asarray(maps, "float64") * 100, 4)) / 100
 
 

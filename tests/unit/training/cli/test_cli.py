@@ -39,7 +39,7 @@ def test_list_shows_every_recipe() -> None:
     ("words", "message"),
     [
         (["run", "mnist-lenet"], "did you mean 'mnist-lenet5'?"),
-        (["run", "xo", "--set", "epochs"], "--set epochs lacks its value"),
+        (["run", "xo", "--set", "epochs"], "--set epochs has no value"),
         (["run", "xo", "--set", "epoch=3"], "did you mean 'epochs'?"),
         (["run", "xo", "--epochs", "0"], "epochs is 0; it must be at least 1"),
         (["run", "xo", "--resume", "latest", "--epochs", "3"], "A resumed run keeps its recipe"),
@@ -48,7 +48,7 @@ def test_list_shows_every_recipe() -> None:
         (["run", "xo", "--set", "architecture.size=3"], "xo has no option 'size'"),
         (["run", "xo", "--set", "architecture=vgg"], "no network named 'vgg'"),
         (["run", "xo", "--set", "mean=0,0,0", "--set", "std=1,1,1"], "have 3 values; xo has 1 channels"),
-        (["run", "xo", "--set", "validation=4000"], "leave nothing of xo's 4,000 training images"),
+        (["run", "xo", "--set", "validation=4000"], "leave none of xo's 4,000 training images"),
         (["run", "xo", "--set", "architecture.filters=wide"], "xo cannot be built for xo"),
         (["run", "xo", "--set", "dataset=imagenet"], "no data set called 'imagenet'"),
         (["export", "none.keras", "--name", "n"], "does not exist"),

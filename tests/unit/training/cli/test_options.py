@@ -1,4 +1,4 @@
-"""Option types: typed values arrive as they were meant."""
+"""Option types parse values, or reject them with advice."""
 
 import pytest
 from click.testing import CliRunner

@@ -1,4 +1,4 @@
-"""Augmentation: what comes out is really a moved or mirrored image, and chance alone decides which."""
+"""Augmentation returns correctly shifted, mirrored and erased images, drawn from the random generator alone."""
 
 import numpy as np
 import pytest

@@ -19,7 +19,7 @@ CLASSES = 3
 
 
 def split(count: int) -> ArraySplit:
-    """Image number i shows the value i, so that it can be told which one came."""
+    """Returns a split whose image i has the value i, so that images can be identified."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 4, 4, 1)).copy()
     return ArraySplit(images, np.arange(count, dtype=np.int64) % CLASSES)
 
@@ -46,7 +46,7 @@ def test_an_epoch_shows_every_image_once_and_the_next_in_another_order() -> None
 
 @pytest.mark.parametrize(("images", "sizes"), [(17, [8, 8]), (23, [8, 8]), (5, [5])])
 def test_no_last_batch_is_smaller_than_the_others(images: int, sizes: list[int]) -> None:
-    """Batch normalization would take the statistics of one image for those of all."""
+    """Batch normalization would otherwise use the statistics of a single image."""
     batches = TrainingBatches(split(images), np.arange(images), CLASSES, recipe())
     assert [len(batches[index][0]) for index in range(len(batches))] == sizes
     assert batches.images_per_epoch == sum(sizes)
@@ -63,7 +63,7 @@ def test_images_that_fill_no_batch_are_others_each_epoch() -> None:
 
 
 def test_labels_are_smoothed_for_training_only() -> None:
-    """As Keras' `label_smoothing` does it: y (1 - s) + s / classes."""
+    """The formula is that of Keras' `label_smoothing`: y (1 - s) + s / classes."""
     labels = TrainingBatches(split(8), np.arange(8), CLASSES, recipe(label_smoothing=0.3))[0][1]
     assert {round(float(value), 6) for value in labels.ravel()} == {0.8, 0.1}
     assert EvaluationBatches(split(8), np.arange(8), CLASSES, 8)[0][1].max() == 1.0
@@ -103,7 +103,7 @@ def noise_images(count: int = 16, side: int = 8) -> ArraySplit:
 
 
 def test_images_grow_with_the_epochs() -> None:
-    """Until the last epochs they are the same images in the same order, scaled down by Pillow."""
+    """Before the last epochs, batches have the same images in the same order, scaled down by Pillow."""
     progressive = recipe(progressive_side_px=(6, 6, 8), epochs=3)
     batches = TrainingBatches(noise_images(), np.arange(16), CLASSES, progressive)
     plain = TrainingBatches(noise_images(), np.arange(16), CLASSES, recipe(epochs=3))
@@ -130,7 +130,7 @@ def test_random_parts_are_cut_at_the_smaller_size() -> None:
 
 
 class RecordingBatches(TrainingBatches):
-    """Writes down which epoch each batch that Keras asked for was drawn in."""
+    """Records the epoch of each batch that Keras requested."""
 
     def __init__(self, *args, **options) -> None:
         super().__init__(*args, **options)
@@ -142,7 +142,7 @@ class RecordingBatches(TrainingBatches):
 
 
 def test_keras_draws_every_batch_of_the_right_epoch() -> None:
-    """Keras prefetches, and could ask for batches before it says that the next epoch has begun."""
+    """Keras prefetches, and could request batches before it signals the next epoch."""
     batches = RecordingBatches(split(50), np.arange(50), CLASSES, recipe())
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(CLASSES)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
@@ -156,7 +156,7 @@ def test_keras_draws_every_batch_of_the_right_epoch() -> None:
 
 
 class FailingSplit(ArraySplit):
-    """A disk that was unplugged."""
+    """A split whose reads fail."""
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
         if 17 in indices:

@@ -13,7 +13,7 @@ LABELS = np.repeat(np.arange(3), (12, 6, 2))
 
 
 def batches(**fields: object) -> TrainingBatches:
-    """Twenty images, each of the value of its index, in batches of ten."""
+    """Returns batches of ten from twenty images, whose value is their index."""
     recipe = Recipe(
         name="any", dataset="any", architecture="lenet5", batch_size=10, validation=0, class_weight="auto", **fields
     )
@@ -53,7 +53,7 @@ def test_the_loss_of_mixed_images_is_the_mixture_of_the_weighted_losses() -> Non
 
 
 def test_keras_trains_with_the_weights() -> None:
-    """One step of a single weight matrix: the gradient is that of the weighted mean."""
+    """In one step with a single weight matrix, the gradient is that of the weighted mean."""
     one = batches()
     one.epoch = 3
     images, labels, weights = one[0]
@@ -75,7 +75,7 @@ def test_an_epoch_has_equally_many_images_of_each_class() -> None:
     small, repeats = np.unique(order[drawn == 2], return_counts=True)
     assert len(small) == 2
     assert max(repeats) - min(repeats) <= 1
-    assert len(set(order[drawn == 0])) == (drawn == 0).sum(), "no image of a large class comes twice"
+    assert len(set(order[drawn == 0])) == (drawn == 0).sum(), "no image of a large class repeats"
     assert (np.diff(drawn) < 0).any(), "not one class after the other"
 
 

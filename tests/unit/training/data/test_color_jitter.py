@@ -1,4 +1,4 @@
-"""Light and colour: each strength does what its name says and stays within its bounds, and chance alone decides."""
+"""Color jitter: each strength changes the named property within its bounds, drawn from the random generator."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Images made on the device are those that the host makes, to the bit, and so is a run that learns from them."""
+"""Augmentation on the device gives the same images and the same run as on the host, bit by bit."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_without_jax_it_says_what_to_set() -> None:
 
 
 class TwoDevices(DistributedContext):
-    """Several devices, as far as anybody asks."""
+    """A context that reports several devices."""
 
     def describe(self) -> dict[str, int]:
         return {"devices": 2}

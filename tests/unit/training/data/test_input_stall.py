@@ -1,4 +1,4 @@
-"""The share of time spent waiting: only what a step had to wait counts, and a slow input shows."""
+"""The input stall counts only the time that a step waits for its batch, and a slow input is visible in it."""
 
 import time
 
@@ -15,16 +15,16 @@ RECIPE = Recipe(name="any", dataset="any", architecture="lenet5", batch_size=4)
 
 
 STEPS_S = ((10.0, 12.0), (12.0, 14.0))
-"""When the two steps of an epoch begin and end."""
+"""Start and end times of the two steps of an epoch."""
 
 
 @pytest.mark.parametrize(
     ("first", "second", "share"),
     [
-        (BatchTiming(9.0, 10.0), BatchTiming(10.0, 11.0), 0.0),  # both were there when their steps began
+        (BatchTiming(9.0, 10.0), BatchTiming(10.0, 11.0), 0.0),  # both were ready before their steps began
         (BatchTiming(9.0, 11.0), BatchTiming(10.0, 11.5), 0.25),
         (BatchTiming(9.0, 11.0), BatchTiming(10.0, 13.0), 0.5),
-        (BatchTiming(11.5, 12.0), BatchTiming(12.0, 12.0), 0.125),  # the step compiled, then asked
+        (BatchTiming(11.5, 12.0), BatchTiming(12.0, 12.0), 0.125),  # the step compiled before it requested its batch
     ],
 )
 def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second: BatchTiming, share: float) -> None:
@@ -40,7 +40,7 @@ def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second
 
 
 class SlowSplit(ArraySplit):
-    """A disk from which each batch takes 200 ms."""
+    """A split in which reading a batch takes 200 ms."""
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
         time.sleep(0.2)
@@ -53,4 +53,4 @@ def test_a_slow_disk_is_waited_for() -> None:
     model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
     model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
     history = model.fit(batches, epochs=2, shuffle=False, verbose=0, callbacks=[DataStallCallback(batches.timings)])
-    assert history.history[STALL_COLUMN][1] > 0.1  # the first has the time of compiling in it
+    assert history.history[STALL_COLUMN][1] > 0.1  # the first epoch includes compilation

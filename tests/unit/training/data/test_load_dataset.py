@@ -1,4 +1,4 @@
-"""The images that a recipe or a run asks for, in their form; damaged ones are listed, or left out and recorded."""
+"""Images of a recipe or run are loaded in the form of its network; damaged ones are listed, or skipped and recorded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
 
 def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=1)
-    with pytest.raises(TrainingError, match="No image is left for the test: a class needs two or more, of which"):
+    with pytest.raises(TrainingError, match="No image is left for the test: a class needs at least two images, one"):
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
 
 
@@ -101,7 +101,7 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
     again = load_dataset.for_resuming(run, DataOptions())
     assert (again.origin, again.note) == (dataset.origin, "from my phone")
     (tmp_path / "photos").rename(tmp_path / "moved")
-    with pytest.raises(TrainingError, match="photos is no folder"):
+    with pytest.raises(TrainingError, match="photos is not a folder"):
         load_dataset.for_resuming(run, DataOptions())
     assert len(load_dataset.for_resuming(run, DataOptions(folder=tmp_path / "moved")).train) == len(dataset.train)
     (tmp_path / "moved" / "red" / "001.png").unlink()
@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
-    """Also where they were drawn in another way, as by an earlier release."""
+    """Also if they were drawn in another way by an earlier release."""
     photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     first_dataset = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
     test_files = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]
@@ -138,7 +138,7 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
 
 
 def test_another_seed_moves_no_image_of_the_same_split_seed(tmp_path: Path) -> None:
-    """A new seed drew another test set: most of it were training images of the version that it was compared with."""
+    """A new seed used to draw another test set, mostly from training images of the published version."""
     write_image_folder(tmp_path, "red", "blue", count=40)
     other_seed = replace(RECIPE, seed=9, split_seed=RECIPE.seed)
     first, again = (load_dataset.for_training(recipe, DataOptions(folder=tmp_path)) for recipe in (RECIPE, other_seed))
@@ -151,7 +151,7 @@ def test_another_seed_moves_no_image_of_the_same_split_seed(tmp_path: Path) -> N
 
 
 def test_a_run_of_an_early_release_keeps_its_division(tmp_path: Path) -> None:
-    """It drew validation images by their position, and goes on to do so."""
+    """Such a run drew validation images by position, and must continue to do so."""
     write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     dataset, run = start_recorded_run(tmp_path / "photos", tmp_path / "runs")
     assert dataset.origin["split_by_path"]

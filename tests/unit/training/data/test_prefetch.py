@@ -1,4 +1,4 @@
-"""Items are made ahead by threads, come in order whatever each takes, and a new start leaves none of the old."""
+"""Items are made ahead in threads and returned in order; `clear` discards all of them."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""RandAugment: each change by its definition, drawn evenly, as strong as the recipe says."""
+"""RandAugment: each transformation follows its definition, all are equally likely, with the recipe's strength."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def recipe(**fields: object) -> Recipe:
 
 
 def changed(name: str, pixels: np.ndarray, magnitude: int, sign: int = 1) -> np.ndarray:
-    """One change as at a magnitude of torchvision, 0 to 30."""
+    """Applies one transformation with a magnitude of torchvision, 0 to 30."""
     return np.asarray(CHANGES[name](Image.fromarray(pixels), sign * magnitude / 30, FILL)).astype(int)
 
 

@@ -1,4 +1,4 @@
-"""What several processes make of every batch fits together to what one process would have made."""
+"""The shards of all processes join to the batch of a single process."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ ALL_AUGMENTATIONS = {
 
 
 class RecordingSplit(ArraySplit):
-    """Knows which images were asked for."""
+    """Records the images that were read."""
 
     def read_images(self, indices: np.ndarray) -> np.ndarray:
         vars(self).setdefault("read_indices", []).extend(indices)

@@ -27,7 +27,7 @@ def test_mixed_images_and_labels_have_the_same_shares() -> None:
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 5.0])
 def test_a_pasted_box_has_the_share_of_the_area_that_its_label_has(alpha: float) -> None:
-    """Every image is of one value, so that the pixels of the other image can be counted."""
+    """Every image has a single value, so that pixels of the other image can be counted."""
     count = 64
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 24, 32, 3)).copy()
     labels = np.eye(count, dtype=np.float32)
@@ -40,13 +40,14 @@ def test_a_pasted_box_has_the_share_of_the_area_that_its_label_has(alpha: float)
         np.testing.assert_allclose(row, shares, atol=1e-6)
         assert set(values) - {own} == set(np.flatnonzero(row)) - {own}
         pasted = np.argwhere(image != own)
-        if len(pasted):  # a box, and nothing but a box
+        if len(pasted):  # the pasted pixels form a rectangle
             (top, left), (bottom, right) = pasted.min(axis=0), pasted.max(axis=0)
             assert len(pasted) == (bottom - top + 1) * (right - left + 1)
 
 
 def test_boxes_are_as_large_as_the_paper_draws_them() -> None:
-    """With alpha 1 the kept share is uniform: half of the image on average, were no box cut off at an edge."""
+    """With alpha 1 the share is uniform, so boxes would cover half of the image on average without cuts at the
+    edges."""
     images = np.zeros((4000, 16, 16, 1), np.uint8)
     labels = np.eye(2, dtype=np.float32)[np.arange(4000) % 2]
     labels_of_pairs = cutmix(images, labels, 1.0, np.random.default_rng(2))[1]

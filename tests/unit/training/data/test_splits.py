@@ -1,4 +1,4 @@
-"""Training, validation and test images do not overlap, and follow from the recipe alone."""
+"""Training, validation and test images do not overlap, and depend only on the recipe."""
 
 from dataclasses import replace
 
@@ -90,7 +90,7 @@ def test_the_split_seed_alone_divides_the_images() -> None:
 
 
 def folder_dataset(*paths: str) -> Dataset:
-    """Images that are divided by their paths."""
+    """Returns a data set that is split by paths."""
     return Dataset("folder", "Mine", tuple("abc"), split(len(paths)), split(30), split_paths=paths)
 
 
@@ -114,7 +114,7 @@ def test_a_folders_shares_are_met_on_average_without_overlap() -> None:
 
 @pytest.mark.parametrize("settings", [{"validation": 0.1, "holdout": 0.2}, {"validation": 30, "holdout": 0.2}])
 def test_images_added_to_a_folder_or_removed_from_it_move_no_other(settings: dict[str, float]) -> None:
-    """By position, one more image would shuffle all: most images held out would have been learnt before."""
+    """With a split by position, one added image would move all others into other parts."""
     paths = [f"{number:04}.jpg" for number in range(1000)]
     before = folder_dataset(*paths)
     after = folder_dataset(*(f"{number:04}-new.jpg" for number in range(300)), *paths[100:])

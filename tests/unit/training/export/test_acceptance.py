@@ -1,4 +1,4 @@
-"""What decides about a retrained network: images that neither it nor the published version has learnt."""
+"""Retrained networks are compared on images that neither they nor the published version were trained on."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,7 +24,7 @@ DATASET = Dataset("made", "Made", ("a", "b"), split(2000), split(400))
 
 
 def provenance(seed: int = RECIPE.seed, recipe: str = RECIPE.name, **division: object) -> Provenance:
-    """Provenance of a version that was trained on DATASET, its images divided in this way."""
+    """Returns the provenance of a version that was trained on DATASET with this split."""
     spec = {"validation": 300, "holdout": 250, "seed": seed} | division
     return Provenance(
         source="run mine/1",
@@ -42,7 +42,7 @@ def run_of(published: Provenance) -> Recipe:
 
 
 def select(recipe: Recipe, published: Provenance) -> DecisionImages:
-    """The images, of which the published version and the new run have learnt none."""
+    """Selects the images, and checks that neither network was trained on them."""
     images = select_images(DATASET, recipe, published)
     if images.part != "test":
         for each in (recipe, run_of(published)):
@@ -58,7 +58,7 @@ def test_the_held_out_images_decide() -> None:
 
 
 def test_images_that_the_version_has_learnt_do_not() -> None:
-    """From before there was a holdout: the images that the recipe holds out today were training images then."""
+    """In versions of early releases, the images that the recipe holds out today were training images."""
     early = provenance(holdout=0)
     images = select(RECIPE, early)
     assert images.part == "validation"
@@ -67,9 +67,9 @@ def test_images_that_the_version_has_learnt_do_not() -> None:
 
 def test_validation_images_decide_only_if_they_favour_no_network() -> None:
     early = provenance(holdout=0)
-    assert select(replace(RECIPE, keep="best"), early).part == "validation", "they chose both networks' epochs"
+    assert select(replace(RECIPE, keep="best"), early).part == "validation", "they selected both networks' epochs"
     assert select(replace(RECIPE, keep="best"), provenance(holdout=0, recipe="other")).part == "test"
-    assert select(RECIPE, provenance(holdout=0, recipe="other")).part == "validation", "they chose nothing"
+    assert select(RECIPE, provenance(holdout=0, recipe="other")).part == "validation", "they selected nothing"
 
 
 def test_a_holdout_that_the_version_used_for_validation_decides() -> None:
@@ -79,7 +79,7 @@ def test_a_holdout_that_the_version_used_for_validation_decides() -> None:
 
 
 def test_few_images_by_chance_decide_nothing() -> None:
-    """Splits of two seeds have 27 of 2,000 images in common that neither run has learnt; the test set has 400."""
+    """With two seeds, only 27 of 2,000 images are in neither training set; the test set has 400."""
     images = select(RECIPE, provenance(seed=4))
     assert (images.part, len(images.indices)) == ("test", 400)
     assert images.split is DATASET.test
@@ -96,7 +96,7 @@ def test_the_test_set_decides_where_it_is_not_known_what_the_version_has_learnt(
 
 
 class ConstantPipeline:
-    """Calls every image a member of class 0: half of them are."""
+    """Predicts class 0 for every image, which is correct for half of them."""
 
     def probabilities(self, images: Iterable[bytes]) -> np.ndarray:
         return np.tile(np.float32([0.75, 0.25]), (len(list(images)), 1))

@@ -1,4 +1,4 @@
-"""The graph of feature maps shows the right layers, exactly what they give, and stays small."""
+"""The graph of feature maps outputs the expected layers exactly, and stays small."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def names(model: keras.Model, limit_bytes: int = UNLIMITED_BYTES) -> list[str]:
 
 
 def discard_log(line: str) -> None:
-    """The user who does not look."""
+    """Discards a log line."""
 
 
 @pytest.mark.parametrize(

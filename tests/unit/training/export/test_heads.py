@@ -1,4 +1,4 @@
-"""The head of a network follows from its answers, its last layer and what the user states."""
+"""The head of a network is detected from its outputs, its last layer and the user's statements."""
 
 import numpy as np
 import pytest
@@ -47,8 +47,8 @@ def test_the_head_of_a_network(
         (LOGITS, OutputOptions("probabilities"), None, r"between 0\.5 and 1\.5, so they are not probabilities"),
         (-SUM_TO_ONE, OutputOptions("probabilities"), None, "are not probabilities: leave out --probabilities"),
         (ONE_UNIT, OutputOptions(), "linear", "ends in 'linear' and its outputs lie between 0 and 1: use --logits"),
-        (ONE_UNIT, OutputOptions(activation="softmax"), None, "gives 1 number per image"),
-        (UNIT_RANGE, OutputOptions(activation="binary"), None, "gives 2 numbers per image"),
+        (ONE_UNIT, OutputOptions(activation="softmax"), None, "outputs 1 number per image"),
+        (UNIT_RANGE, OutputOptions(activation="binary"), None, "outputs 2 numbers per image"),
     ],
 )
 def test_what_is_not_decided_or_contradicts_is_refused(

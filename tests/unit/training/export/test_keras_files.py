@@ -1,4 +1,4 @@
-"""Networks are loaded from files and folders of Keras and TensorFlow; errors say the cause in a sentence."""
+"""Networks are loaded from files and folders of Keras and TensorFlow; errors state the cause in one sentence."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_folder_of_neither_kind_says_what_was_looked_for(tmp_path: Path) -> No
 
 
 def test_a_depthwise_convolution_of_keras_2_is_read(tmp_path: Path) -> None:
-    """Keras 2, and so Teachable Machine, wrote `groups` into its configuration."""
+    """Keras 2, which Teachable Machine uses, wrote `groups` into the configuration."""
     model = network()
     model.save(tmp_path / "net.h5")
     with h5py.File(tmp_path / "net.h5", "r+") as file:

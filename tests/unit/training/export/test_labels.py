@@ -1,4 +1,4 @@
-"""The classes of a network made elsewhere: read from text or Keras' JSON, found in the names of folders and files."""
+"""Class labels are read from text or JSON, and image files are matched by the names of folders and files."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The card says what the manifest and the run say, and its commands rebuild the recipe they stand for."""
+"""The card agrees with the manifest and the run, and its commands reproduce the recipe."""
 
 import re
 import shlex
@@ -110,7 +110,7 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
     text = card(tmp_path, source=Source("run x", None, LABELS, DATASET, finished_run(tmp_path / "runs", recipe)))
     for expected_text in (
         "Training took 4 s on 2 cores of Xeon and 2 cores of EPYC: 250 images/s (median of the epochs).",
-        "Trained on 500 images; 100 others",
+        "Trained on 500 images. Of the training set, 100 others",
         "those of epoch 2 of 2, with 60.00% on the validation images. At most 600 images of each split",
         "| epochs | 2 |",
         "| architecture_options | activation=relu |",
@@ -143,7 +143,7 @@ def test_the_examples_of_the_help_are_real_commands() -> None:
     for name, command in cli.main.commands.items():
         result = CliRunner().invoke(cli.main, [name, "--help"])
         assert result.exit_code == 0
-        lines = re.sub(r"\\\n\s*", "", result.output).splitlines()  # a long example goes on in the next line
+        lines = re.sub(r"\\\n\s*", "", result.output).splitlines()  # long examples continue on the next line
         examples = [line.strip() for line in lines if line.strip().startswith("convoy-train")]
         assert examples, name
         for example in examples:

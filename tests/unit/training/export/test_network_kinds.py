@@ -1,4 +1,4 @@
-"""Small networks of every mechanism that people bring are prepared and converted, or refused with what to do."""
+"""Small networks with many kinds of layers are prepared and converted, or rejected with advice."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,7 +135,7 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path: Path) -> None:
         everything = model.predict(images, verbose=0)
         expected = everything["aux"] if isinstance(everything, dict) else everything[1]
         np.testing.assert_allclose(chosen.predict(images, verbose=0), expected, atol=1e-6)
-        with pytest.raises(TrainingError, match="has 2 outputs: say with --output which of main, aux"):
+        with pytest.raises(TrainingError, match="has 2 outputs: choose one of main, aux with --output"):
             prepare_network(model, PrepareOptions(), print)
         with pytest.raises(TrainingError, match="has no output 'both'; it has main, aux"):
             prepare_network(model, PrepareOptions(output="both"), print)
@@ -143,7 +143,7 @@ def test_one_of_several_outputs_is_chosen_by_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nondeterministic_operations() -> Iterator[None]:
-    """Other tests of this process make them deterministic, which keeps TensorFlow's compiler from being used."""
+    """Disables deterministic operations, which other tests enable and TensorFlow's compiler does not support."""
     was_deterministic = config.is_op_determinism_enabled()
     config.disable_op_determinism()
     yield
@@ -179,6 +179,6 @@ def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:
     inner = keras.Sequential([keras.Input(SHAPE), Noise(name="grain")], name="augmenting")
     model = keras.Model(image, layers.GlobalAveragePooling2D()(inner(image)))
     with pytest.raises(
-        TrainingError, match=r"cannot express layer 'grain' \(Noise\), which computes Stateless.*: replace"
+        TrainingError, match=r"cannot express layer 'grain' \(Noise\), which computes Stateless.*Replace"
     ):
         to_onnx(model)

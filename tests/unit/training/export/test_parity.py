@@ -1,4 +1,4 @@
-"""The parity check passes a true graph and stops every kind of wrong one, naming images."""
+"""The parity check accepts a correct graph, and rejects wrong graphs with the names of images."""
 
 from pathlib import Path
 
@@ -140,5 +140,5 @@ def test_a_folder_without_images_and_a_broken_image_are_named(tmp_path: Path) ->
     with pytest.raises(TrainingError, match="contains no images"):
         sample_folder(tmp_path, EXPECTS, PREPROCESSING)
     (tmp_path / "torn.png").write_bytes(image_bytes(30, 40, 3)[:200])
-    with pytest.raises(TrainingError, match=r"torn\.png is no usable image: The image is damaged or truncated"):
+    with pytest.raises(TrainingError, match=r"torn\.png is not a usable image: The image is damaged or truncated"):
         sample_folder(tmp_path, EXPECTS, PREPROCESSING)

@@ -1,4 +1,4 @@
-"""Parity against float64: confident networks pass, and graphs that compute something else are refused."""
+"""Parity against float64: confident networks pass, and graphs with other results are rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ MODEL_INPUT, CLASSES, IMAGES = Input(height=8, width=8, channels=3), 4, 40
 
 
 class FixedAnswers:
-    """A network that answers every image with a row of its own."""
+    """A network that returns a fixed row for each image."""
 
     def __init__(self, answers: np.ndarray) -> None:
         self._answers = answers
@@ -43,7 +43,7 @@ def sample() -> ParitySample:
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
-    """Convolutions, batch normalisation, padding and activations: what a wrong graph may get wrong."""
+    """Returns a network with convolutions, batch normalization, padding and activations."""
     keras.utils.set_random_seed(3)
     random = np.random.default_rng(3)
     image = keras.Input(MODEL_INPUT.shape)
@@ -59,7 +59,7 @@ def network() -> keras.Model:
 
 
 def rebuilt(network: keras.Model, change: Callable[[dict], None]) -> keras.Model:
-    """A network of other configuration with the same weights."""
+    """Returns a network with a changed configuration and the same weights."""
     config = network.get_config()
     change({layer["config"]["name"]: layer for layer in config["layers"]})
     other = keras.Model.from_config(config)

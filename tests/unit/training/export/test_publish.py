@@ -1,4 +1,4 @@
-"""A version folder appears whole, with the next number, or nothing is left."""
+"""A version folder appears complete with the next number, or nothing is left behind."""
 
 import errno
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 
 def test_of_two_exports_at_once_each_gets_a_number_of_its_own(tmp_path: Path) -> None:
-    """Also where the later one is done first, and when one fails meanwhile."""
+    """Also if the later export finishes first, or if one fails."""
 
     def fail(folder: Path, version: int) -> None:
         raise TrainingError(f"no parity of version {version}")

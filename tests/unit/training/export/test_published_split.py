@@ -1,4 +1,4 @@
-"""A new run divides its images as the published version's did, or is refused; what that one has learnt is known."""
+"""A new run splits its images as the published version's run did, or is rejected."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def provenance(photos: Path, **changes: object) -> Provenance:
-    """Provenance of a version that RECIPE was trained for on these photos, as they are now."""
+    """Returns the provenance of a version that was trained with RECIPE on the current photos."""
     origin = load_dataset.for_training(RECIPE, DataOptions(folder=photos)).origin
     split_spec = SplitSpec(
         validation=RECIPE.validation,
@@ -169,7 +169,7 @@ def test_a_number_of_images_moves_with_the_folder_and_so_is_not_known(photos: Pa
 
 
 def test_an_early_version_held_nothing_out_beside_its_validation_images() -> None:
-    """Its recipe holds images out today: those were training images of the early version."""
+    """The images that its recipe holds out today were training images of the early version."""
     recipe = RECIPES["mnist-lenet5"]
     assert recipe.holdout
     labels = np.zeros(8000, np.int64)

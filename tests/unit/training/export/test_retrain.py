@@ -1,4 +1,4 @@
-"""Retraining ends with a sentence where the new network cannot be compared with the published version."""
+"""Retraining fails with an error if the new network cannot be compared with the published version."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def dataset(labels: tuple[str, ...] = CLASSES, side: int = 8) -> Dataset:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The run that training has ended with; nothing is trained."""
+    """Returns the result of a training that is not executed."""
     finished = finished_run(tmp_path / "runs", RECIPE)
     monkeypatch.setattr(module, "resume_or_train", lambda *_, **__: finished)
     return finished
@@ -47,7 +47,7 @@ def retrained(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, data: D
 
 
 class _Options:
-    """The options of an export that does not come to pass."""
+    """The options of an export that is not executed."""
 
 
 def test_without_a_published_version_the_network_is_published(

@@ -1,4 +1,4 @@
-"""Any Keras classifier takes the one served form, or is refused with the reason."""
+"""Keras classifiers are converted to the form that is served, or rejected with the reason."""
 
 import keras
 import numpy as np
@@ -80,7 +80,7 @@ def test_the_user_may_decide() -> None:
     )
     with pytest.raises(TrainingError, match=r"lie between .* not probabilities"):
         serving(network(), options=OutputOptions("probabilities"))
-    with pytest.raises(TrainingError, match="gives 4 numbers per image, which does not fit --activation binary"):
+    with pytest.raises(TrainingError, match="outputs 4 numbers per image, which does not fit --activation binary"):
         serving(model, options=OutputOptions(activation="binary"))
 
 

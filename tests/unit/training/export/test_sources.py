@@ -1,4 +1,4 @@
-"""What can be exported is opened with its labels and data; what cannot is refused with the reason."""
+"""Sources of exports are opened with labels and data; other files are rejected with the reason."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_compiled_network_is_opened_without_its_optimiser(tmp_path: Path) -> N
 
 
 def custom_loss(labels: object, logits: object) -> float:
-    """No file can hold it, and whoever opens the file does not have it."""
+    """A loss function that is not available when the file is loaded."""
     return 0.0
 
 
@@ -54,7 +54,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
     run = start_run(tmp_path, find_recipe("xo"), {})
-    with pytest.raises(TrainingError, match=r"has not finished: go on with convoy-train run xo --resume .*xo"):
+    with pytest.raises(TrainingError, match=r"has not finished. Resume it with: convoy-train run xo --resume .*xo"):
         open_source(run.folder, None)
 
 

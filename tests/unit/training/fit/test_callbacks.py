@@ -1,4 +1,4 @@
-"""Callbacks: a diverging run stops with epoch and batch, the best epoch is kept, each epoch is one line."""
+"""Callbacks: a diverging run stops with epoch and batch, the best epoch is kept, and each epoch logs one line."""
 
 import io
 from dataclasses import replace
@@ -57,14 +57,14 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
 def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, TrainingProgress]:
     progress = TrainingProgress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    averages = AveragedWeights(lambda weights: weights)  # none are kept here
+    averages = AveragedWeights(lambda weights: weights)  # this optimizer keeps none
     callback = RecordEpoch(Run(folder), progress, 100, recipe, SCHEDULE, averages, lines.append)
     callback.set_model(network())
     return callback, progress
 
 
 def run_epoch(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
-    """One epoch in which every weight becomes the epoch's number."""
+    """Runs an epoch that sets every weight to the epoch's number."""
     callback.on_epoch_begin(epoch)
     callback.on_test_begin()
     callback.model.set_weights([np.full(w.shape, epoch) for w in callback.model.get_weights()])

@@ -1,4 +1,4 @@
-"""Best epoch, plateaus and patience, counted by hand."""
+"""Best epoch, plateaus and patience, compared with manual counts."""
 
 import math
 
@@ -17,7 +17,7 @@ def recipe(**fields: object) -> Recipe:
 
 
 def history(*accuracies: float) -> list[HistoryRow]:
-    """The loss is the opposite of the accuracy: best where that is best."""
+    """Returns a history whose loss is the negative accuracy, so that both have the same best epoch."""
     return [{"epoch": i, "val_accuracy": a, "val_loss": -a} for i, a in enumerate(accuracies, start=1)]
 
 

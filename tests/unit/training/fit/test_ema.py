@@ -1,4 +1,4 @@
-"""Averages of the weights: by the formula, validated and kept in place of the weights, and gone again afterwards."""
+"""Averages of the weights follow the formula, are validated and kept, and are removed from the network afterwards."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def never(weights: list[NDArray]) -> list[NDArray]:
 
 
 def network(optimizer: str = "sgd", ema_decay: float = DECAY) -> keras.Model:
-    """One weight that begins at 4."""
+    """Returns a network with one weight, which starts at 4."""
     recipe = Recipe(
         name="any",
         dataset="xo",
@@ -45,7 +45,7 @@ def weight(model: keras.Model) -> float:
 
 
 class Watch(keras.callbacks.Callback):
-    """The weight after every step, and the one that is validated."""
+    """Records the weight after every step, and the validated weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def fit(model: keras.Model, steps: int) -> Watch:
-    """Every step takes its input, 0.5 more than the one before, off the weight."""
+    """Trains; every step subtracts its input from the weight, and each input is 0.5 larger than the last."""
     watch = Watch()
     inputs = np.arange(1, steps + 1, dtype=np.float32)[:, None] / 2
     callbacks = [ValidateEMA(AveragedWeights(never)), watch]
@@ -72,7 +72,7 @@ def fit(model: keras.Model, steps: int) -> Watch:
 
 
 def average(values: list[float], decay: float) -> float:
-    """By hand: step t keeps min(decay, (1 + t) / (10 + t)) of the average, and the first value is the first average."""
+    """Computes the average: step t keeps min(decay, (1 + t) / (10 + t)) of it, and the first value starts it."""
     kept = values[0]
     for step, value in enumerate(values[1:], start=1):
         share = min(decay, (1 + step) / (10 + step))
@@ -102,7 +102,7 @@ def test_the_own_weights_come_back() -> None:
 
 
 def test_the_weights_are_still_their_own_after_fit() -> None:
-    """Keras would assign the averages, and a run that continues with larger images would train these."""
+    """Keras would assign the averages, and a run that continues with larger images would train them."""
     model = network()
     watch = fit(model, steps=3)
     assert weight(model) == watch.stepped[-1] != watch.validated[-1]
@@ -117,7 +117,7 @@ def test_where_none_are_kept_the_weights_are_their_own() -> None:
 
 
 def normalized(trainable: bool = True) -> keras.Model:
-    """Inputs times a weight, then batch normalization with running statistics of its own."""
+    """Returns a network that multiplies inputs by a weight and then applies batch normalization."""
     layers = [keras.layers.Dense(2, use_bias=False), keras.layers.BatchNormalization(momentum=0.9, trainable=trainable)]
     model = keras.Sequential([keras.Input((2,)), keras.Sequential(layers)])
     model.set_weights([np.diag([2.0, 3.0]), np.ones(2), np.zeros(2), np.full(2, 7.0), np.full(2, 7.0)])

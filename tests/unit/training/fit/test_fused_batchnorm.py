@@ -1,4 +1,4 @@
-"""Fused batch normalisation beside Keras' own: the same outputs, gradients and statistics, in float32 and bfloat16."""
+"""Fused batch normalization has the same outputs, gradients and statistics as Keras', in float32 and bfloat16."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def test_one_step_of_training_gives_the_same_weights() -> None:
 
 
 def population_variance(moving_variance: keras.Variable) -> np.ndarray:
-    """Keras' moving variance (half of it the one that it began with, 1) with Bessel's correction."""
+    """Applies Bessel's correction to Keras' moving variance, half of which is the initial value 1."""
     values = 8 * 4 * 4
     return 0.5 + (np.array(moving_variance) - 0.5) * values / (values - 1)
 
@@ -71,7 +71,7 @@ def test_bfloat16_computes_so_and_keeps_float32() -> None:
 
 
 def test_a_frozen_layer_in_a_network_that_learns_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the fused operation has no deterministic gradient for a layer that does not learn."""
+    """On a GPU, the fused operation has no deterministic gradient for a frozen layer."""
     model = fuse_batchnorm(network())
     kept = network()
     for layers in (model.layers, kept.layers):

@@ -1,4 +1,4 @@
-"""Learning rates: every schedule at points where its value is known, on whole runs and across epochs."""
+"""Learning rates: every schedule has the known values at selected points of complete runs."""
 
 from dataclasses import replace
 
@@ -114,7 +114,7 @@ def test_an_optimiser_of_a_later_phase_begins_where_that_begins() -> None:
 
 @pytest.mark.parametrize("steps_per_epoch", [3, 7, 49, 352, 390, 391, 704])
 def test_the_rate_falls_with_the_first_step_after_a_milestone(steps_per_epoch: int) -> None:
-    """Of 2,424 borders 134 fell one step late when the epoch was a float32: steps / steps_per_epoch."""
+    """With a float32 epoch (steps / steps_per_epoch), 134 of 2,424 milestones took effect one step late."""
     milestones = tuple(range(1, 121))
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", schedule="step", milestones=milestones)
     recipe = replace(recipe, learning_rate=1.0, decay=0.99, epochs=130)

@@ -1,4 +1,4 @@
-"""The network of a run: one set of weights for training images of any size, or a clear error."""
+"""The network of a run has the same weights for training images of any size, or an error explains why not."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ from training.recipes.base import OptionValue, Recipe
 
 
 def dataset(side: int, channels: int = 3) -> Dataset:
-    """Four images of noise, of two classes."""
+    """Returns four noise images of two classes."""
     images = np.random.default_rng(3).integers(0, 255, (4, side, side, channels), np.uint8)
     split = ArraySplit(images, np.arange(4, dtype=np.int64) % 2)
     return Dataset("noise", "Noise", ("a", "b"), split, split)

@@ -1,4 +1,4 @@
-"""Optimisers and losses against their formulas, step by step, weight decay on kernels and on nothing else."""
+"""Optimizers and losses follow their formulas step by step; weight decay applies to kernels only."""
 
 import keras
 import numpy as np
@@ -16,7 +16,7 @@ def recipe(**fields: object) -> Recipe:
 
 
 def train_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Weights before and after steps whose loss is flat, so that only weight decay moves anything."""
+    """Returns weights before and after steps with a zero gradient, in which only weight decay has an effect."""
     model = keras.Sequential(
         [keras.Input((4, 4, 2)), keras.layers.Conv2D(3, 3), keras.layers.BatchNormalization(), keras.layers.Flatten()]
     )
@@ -31,7 +31,7 @@ def train_without_gradient(recipe: Recipe, steps: int) -> tuple[list[np.ndarray]
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_decays_kernels_through_the_momentum(nesterov: bool) -> None:
-    """As the papers write it: v = m v - rate (gradient + decay w), and w moves by v (or by m v - rate ... ahead)."""
+    """The papers' formula: v = m v - rate (gradient + decay w); w changes by v, or with Nesterov by the next v."""
     steps = 4
     before, after = train_without_gradient(recipe(weight_decay=DECAY, momentum=MOMENTUM, nesterov=nesterov), steps)
     weight, velocity = 1.0, 0.0
@@ -55,7 +55,10 @@ def test_no_decay_moves_nothing() -> None:
 
 
 def assert_kernels_scaled(before: list[np.ndarray], after: list[np.ndarray], factor: float) -> None:
-    """The order of variables: convolution's kernel and bias, gamma and beta, dense layer's kernel and bias."""
+    """Checks that only kernels are scaled.
+
+    Variables are: conv kernel and bias, gamma and beta, dense kernel and bias.
+    """
     for index, (old, new) in enumerate(zip(before, after, strict=True)):
         np.testing.assert_allclose(new, old * (factor if index in (0, 4) else 1.0), rtol=1e-5)
 
@@ -70,7 +73,7 @@ def test_sgd_follows_the_gradient() -> None:
 
 
 class TwoKernels:
-    """The part of a model that an optimizer is made for: two kernels of ones."""
+    """The part of a model that an optimizer needs: two kernels of ones."""
 
     def __init__(self) -> None:
         self.trainable_variables = [keras.Variable(np.ones_like(each), name="kernel") for each in GRADIENTS]
@@ -79,7 +82,7 @@ class TwoKernels:
         return [np.array(variable) - 1 for variable in self.trainable_variables]
 
 
-GRADIENTS = [np.array([[3.0, 0.0]], np.float32), np.array([4.0], np.float32)]  # of norm 5 together
+GRADIENTS = [np.array([[3.0, 0.0]], np.float32), np.array([4.0], np.float32)]  # their global norm is 5
 
 
 def step(optimizer: keras.optimizers.Optimizer, scale: float = 1.0) -> None:
@@ -102,13 +105,13 @@ def test_long_gradients_are_scaled_to_the_norm_before_decay_is_added(clip_norm: 
     ],
 )
 def test_gradients_are_clipped_as_keras_clips_them(optimizer: str, of_keras: keras.optimizers.Optimizer) -> None:
-    """Without decay. AdamW's first step is the same for a gradient of any length, so there are two."""
+    """Without decay. AdamW's first step is the same for any norm of the gradient, so there are two steps."""
     chosen, kernels, expected = recipe(momentum=0.0, optimizer=optimizer, clip_norm=1.0), TwoKernels(), TwoKernels()
     own = make_optimizer(chosen, kernels, Schedule(chosen, 10))
     of_keras.build(expected.trainable_variables)
     for each in (own, of_keras):
         step(each)
-        step(each, scale=0.01)  # too short to be clipped
+        step(each, scale=0.01)  # too small to be clipped
     for found, wanted in zip(kernels.moved(), expected.moved(), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
@@ -123,7 +126,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def test_cross_entropy_is_plain_whatever_the_smoothing_of_the_labels() -> None:
-    """The training batches smooth their labels; the validation loss is the one that `metrics.json` has."""
+    """Training batches smooth their labels, so that the validation loss in `metrics.json` is without smoothing."""
     expected = -(LABELS * np.log(softmax(LOGITS))).sum(axis=1).mean()
     for smoothing in (0.0, 0.1):
         found = make_loss(recipe(label_smoothing=smoothing))(LABELS, LOGITS)

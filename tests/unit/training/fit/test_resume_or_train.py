@@ -1,4 +1,4 @@
-"""The last run of the same command: all of its inputs are compared."""
+"""The last run of a command is found by comparing all of its inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ FINE_TUNED = replace(OWN, architecture="keras:ResNet50", side_px=32)
 def start_new(
     runs_dir: Path, recipe: Recipe, data_options: DataOptions = load_dataset.DEFAULT_OPTIONS, **more: Any
 ) -> Run:
-    """A run as `trainer.train` leaves it when it is killed at once."""
+    """Creates a run as if `trainer.train` had been killed immediately."""
     origin = {} if data_options.folder is None else dict(load_dataset.for_training(recipe, data_options).origin)
     return start_run(runs_dir, recipe, {"dataset": {"data_note": data_options.note, "origin": origin}, **more}, NAME)
 
@@ -86,7 +86,7 @@ def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> No
 
 
 class FakeTrainer:
-    """Stands in for `train` and `resume`, and records which of them was called."""
+    """Replaces `train` and `resume`, and records which of them was called."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
         self.calls: list[str] = []

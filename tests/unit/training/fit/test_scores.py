@@ -1,4 +1,4 @@
-"""Scores, counted by hand."""
+"""Scores equal manual counts."""
 
 import keras
 import numpy as np
@@ -30,7 +30,7 @@ def test_softmax_of_large_logits() -> None:
 
 
 def test_a_network_is_scored_on_the_chosen_images_only() -> None:
-    """The network calls an image by its first pixel; of the six images the chosen three have labels 0, 1, 1."""
+    """The network classifies an image by its first pixel; the three selected of six images have labels 0, 1, 1."""
     images = np.zeros((6, 2, 2, 1), np.uint8)
     images[[1, 3, 5], 0, 0] = 1
     network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
@@ -41,7 +41,7 @@ def test_a_network_is_scored_on_the_chosen_images_only() -> None:
 
 
 def test_mirrored_scores_are_of_the_mean_of_both_probabilities() -> None:
-    """The network calls an image by its left column; an image with a bright left column alone is uncertain then."""
+    """The network classifies by the left column, so averaging makes images with one bright column uncertain."""
     images = np.zeros((3, 2, 2, 1), np.uint8)
     images[0, :, 0] = 1
     images[1] = 1

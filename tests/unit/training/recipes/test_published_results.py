@@ -1,4 +1,4 @@
-"""The published recipes say what their papers say, pairs to be compared differ in one thing, and all networks build."""
+"""Published recipes agree with their papers, pairs for comparison differ in one field, and all networks build."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Recipes: what users type becomes typed fields or a sentence that helps, and nothing is lost through JSON."""
+"""Settings of recipes are parsed into typed fields or rejected with advice, and survive JSON."""
 
 import dataclasses
 import json
@@ -57,16 +57,16 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
 @pytest.mark.parametrize(
     ("key", "text", "message"),
     [
-        ("epoch", "3", "no 'epoch': did you mean 'epochs'?"),
-        ("name", "x", "no 'name'"),
+        ("epoch", "3", "no field 'epoch': did you mean 'epochs'?"),
+        ("name", "x", "no field 'name'"),
         ("zzz", "3", "there are architecture, augment_on_device, balanced_sampling"),
         ("epochs", "many", "epochs=many: a whole number was expected"),
         ("epochs", "2.5", "a whole number was expected"),
         ("learning_rate", "fast", "a number was expected"),
         ("flip", "maybe", "true or false was expected"),
         ("loss", "mse", "one of cross_entropy, squared_error was expected"),
-        ("mean", "a,b", "numbers with commas between them was expected"),
-        ("progressive_side_px", "96.5", "whole numbers with commas between them was expected"),
+        ("mean", "a,b", "numbers separated by commas was expected"),
+        ("progressive_side_px", "96.5", "whole numbers separated by commas was expected"),
         ("limit", "all", "a whole number or none was expected"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A grid's combinations: all of them, each once, in an order that an index can rely on."""
+"""A grid yields every combination once, in a stable order."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Checkpoints: all of a training state comes back, in a network that was built afresh, or the file is refused."""
+"""Checkpoints restore the complete training state into a new network; other files are rejected."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ RECIPE = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rat
 
 
 def network(units: int = 4) -> keras.Model:
-    """Has weights, moving statistics and a random layer."""
+    """Returns a network with weights, moving statistics and a random layer."""
     model = keras.Sequential(
         [keras.Input((3,)), keras.layers.Dense(units), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
     )

@@ -1,4 +1,4 @@
-"""The plots of a run: real images, small, the same file for the same figures, and legible for many classes."""
+"""Plots of a run are small valid images, reproducible, and legible for many classes."""
 
 from pathlib import Path
 

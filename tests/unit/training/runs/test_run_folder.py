@@ -1,4 +1,4 @@
-"""Run folders: a new one each time, the interrupted one found again, and one writer at a time."""
+"""Run folders: each run has a new folder, interrupted runs are found, and only one process writes."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def test_history_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_history_takes_a_column_that_came_with_a_later_epoch(tmp_path: Path) -> None:
-    """A run that a newer version of Convoy resumes records more than its first epochs did."""
+    """A run that a newer version of Convoy resumes can record additional columns."""
     run = Run(tmp_path)
     rows = [{"epoch": 1.0, "loss": 2.5}, {"epoch": 2.0, "loss": 1.5, "input_stall": 0.25}]
     run.write_history(rows)

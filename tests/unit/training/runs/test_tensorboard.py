@@ -1,4 +1,4 @@
-"""TensorBoard's event files: TensorFlow's own reader, which checks every checksum, finds each epoch once."""
+"""TensorBoard's event files: TensorFlow's reader, which checks all checksums, reads each epoch once."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The CIFAR-10 batches: right pixels and labels, damage named, a changed copy noted, and no code of a pickle run."""
+"""CIFAR-10 files: pixels and labels, errors for damaged files, a note for changed copies, and safe unpickling."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ COUNT = 10_000
 
 
 def batch(number: int) -> dict[bytes, object]:
-    """Image i of file `number` has red `number`, green i % 200 and a blue that is its row number."""
+    """Returns a batch whose image i has red `number`, green i % 200, and the row number as blue."""
     data = np.zeros((COUNT, 3, 32, 32), np.uint8)
     data[:, 0] = number
     data[:, 1] = (np.arange(COUNT) % 200)[:, None, None]
@@ -97,7 +97,7 @@ def test_wrong_contents_are_named(copy: Path, change: dict[bytes, object], messa
 
 
 class MaliciousPickle:
-    """Unpickling this would make a folder."""
+    """An object whose unpickling would create a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = str(path)
@@ -108,7 +108,7 @@ class MaliciousPickle:
 
 def test_a_pickle_runs_no_code(copy: Path, tmp_path: Path) -> None:
     damage(copy, "data_batch_1", batch(0) | {b"extra": MaliciousPickle(tmp_path / "made")})
-    with pytest.raises(TrainingError, match=r"asks for (posix|nt)\.mkdir, which no data set needs"):
+    with pytest.raises(TrainingError, match=r"uses (posix|nt)\.mkdir, which no data set needs"):
         cifar10.load(copy)
     assert not (tmp_path / "made").exists()
 

@@ -1,4 +1,4 @@
-"""Which files a folder holds: both layouts, names in order, and a sentence for every folder that is neither."""
+"""Listings of folders: both layouts, names in order, and errors for other layouts."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from training.errors import TrainingError
 
 
 def create_files(folder: Path, *paths: str) -> Path:
-    """Empty files: nothing is opened here."""
+    """Creates empty files, because a listing opens none."""
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).touch()

@@ -1,4 +1,4 @@
-"""Images of folders come out as the service would see them, splits by seed, and a cache changes no pixel."""
+"""Images of folders are decoded as by the service, split by seed, and not changed by the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
     tall = Image.new("RGB", (40, 80), "white")
     tall.paste("black", (0, 0, 40, 40))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise: the black half comes to the right
+    exif[0x0112] = 6  # rotated clockwise: the black half is then on the right
     tall.save(tmp_path / "red" / "000.jpg", exif=exif)
     listing = list_images(tmp_path)
     [index] = [i for i, path in enumerate(listing.train.paths) if path.startswith("red")]
@@ -90,7 +90,10 @@ def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
 
 
 def test_the_smallest_parts_are_cut_from_images_large_enough_for_them(tmp_path: Path) -> None:
-    """Of images reduced to twice the input, a part of 8 % of the area was enlarged, and 3 levels off on average."""
+    """Parts of 8 % of the area, cut from images of twice the input's size, would be enlarged:
+
+    3 levels off on average.
+    """
     write_image_folder(tmp_path, "red", "blue", count=1)
     noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     large = Image.fromarray(noise).resize((900, 600), Image.Resampling.BICUBIC)
@@ -140,7 +143,7 @@ def test_every_damaged_file_is_named_with_its_reason(tmp_path: Path) -> None:
 
 
 def files_per_class(*counts: int) -> LabeledFiles:
-    """So many files of each class, in folders as a listing has them."""
+    """Returns a listing with this many files per class."""
     paths = [f"{number}/{i:04}.jpg" for number, count in enumerate(counts) for i in range(count)]
     return LabeledFiles(paths, np.repeat(np.arange(len(counts)), counts))
 
@@ -168,7 +171,7 @@ def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> Non
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_images_that_are_added_move_no_other(share: float) -> None:
-    """What a published version was trained on must not be what the next one is compared with it on."""
+    """A training image of a published version must not become an image that it is compared on."""
     files = files_per_class(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
     larger = LabeledFiles([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))
@@ -180,7 +183,7 @@ def test_images_that_are_added_move_no_other(share: float) -> None:
 
 
 def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
-    """The only test image of a small class may be relieved by a new one, and is learnt from then: that is fair."""
+    """A new image can replace the only test image of a small class, which then becomes a training image."""
     moved_to_training = 0
     for seed in range(400):
         before, after = (split_test_files(files_per_class(count), 0.2, seed) for count in (5, 9))
@@ -206,7 +209,7 @@ def test_a_digest_tells_images_from_others(tmp_path: Path) -> None:
     assert open_split(tmp_path).digest(indices) == first
     assert split.digest(indices[1:]) != first
     Image.new("RGB", (50, 50)).save(tmp_path / "red" / "zzz.png")
-    assert open_split(tmp_path).digest(indices) == first, "an image beside them"
+    assert open_split(tmp_path).digest(indices) == first, "another image does not change the digest"
     with (tmp_path / "blue" / "000.jpg").open("ab") as file:
         file.write(b"\0")
     assert open_split(tmp_path).digest(indices) != first
@@ -248,5 +251,5 @@ def test_a_network_is_measured_by_the_names_of_its_classes(tmp_path: Path) -> No
     assert evaluation_dataset(
         "folder", "Mine", twins, ("crane", "crane"), FOLDER_OPTIONS.input_spec
     ).test.labels.tolist() == [0, 1]
-    with pytest.raises(TrainingError, match="classes that the network does not know: red"):
+    with pytest.raises(TrainingError, match="classes that the network does not have: red"):
         evaluation_dataset("folder", "Mine", listing, ("blue", "green"), FOLDER_OPTIONS.input_spec)

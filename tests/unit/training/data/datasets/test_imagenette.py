@@ -1,4 +1,4 @@
-"""Imagenette is found under its usual names, with words for labels; other folders are not taken for it."""
+"""Imagenette is found under its usual names, with words as labels; other folders are rejected."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The cache keeps what has room and asks again for the rest."""
+"""The cache keeps images up to its limit and makes the others again."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The official MNIST files: read from either place, and every way to be missing or damaged named."""
+"""The official MNIST files are read from either folder; missing and damaged files are named."""
 
 import gzip
 import shutil
@@ -20,7 +20,7 @@ def idx(magic: int, shape: tuple[int, ...], values: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files laid out as the official ones; image i is a plain grey of i % 251 and shows the digit i % 10."""
+    """Returns files in the official format; image i is plain gray of i % 251 with the label i % 10."""
     folder = tmp_path_factory.mktemp("mnist")
     for prefix, count in PARTS.items():
         grays = (np.arange(count) % 251).astype(np.uint8)
@@ -33,7 +33,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(official: Path, tmp_path: Path) -> Path:
-    """The same files, to be damaged."""
+    """Returns a copy of the files, to be damaged."""
     for path in official.iterdir():
         (tmp_path / path.name).symlink_to(path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""Noise on test images: of the deviation asked for, the same for everybody, and the training images untouched."""
+"""Noise on test images has the requested deviation and is reproducible; training images do not change."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Official files come from the folder that the user names, or from Keras' download, in one form."""
+"""Official files come from the user's folder or from Keras' download, with the same result."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Generated X's and O's: the same every time, as varied as they claim, and what their labels say."""
+"""Generated X/O images are reproducible, varied, and match their labels."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_they_are_moved_scaled_turned_and_thickened() -> None:
 
 
 def test_strokes_are_as_wide_as_told() -> None:
-    """A level, unmoved circle: what it covers is its outline times its thickness."""
+    """The area of a circle that is not moved or rotated equals its outline times its stroke width."""
     across, down = np.meshgrid(np.arange(24) - 11.5, np.arange(24) - 11.5)
     distance = xo._distance_from_ellipse(across[None], down[None], np.array([[[8.0]]]), np.array([[[8.0]]]))
     assert np.abs(np.clip(2 / 2 + 0.5 - distance, 0, 1).sum() / (2 * np.pi * 8) - 2) < 0.05

@@ -1,4 +1,4 @@
-"""Surgery without which a graph is another than its network, on small graphs made by hand."""
+"""Corrections of converted graphs, tested on small handmade graphs."""
 
 import numpy as np
 import onnx
@@ -20,7 +20,7 @@ from training.export.graph.editor import Graph, bind_inputs, fix_conversion, nam
 
 @pytest.mark.parametrize("value", [[], [np.array(0, np.float32)]], ids=["zero by default", "zero"])
 def test_a_padding_before_max_pooling_is_not_taken_for_nothing(value: list[np.ndarray]) -> None:
-    """Negative values: with zeros around, the windows at the edge have 0 as their largest, and not a negative one."""
+    """With negative values and zero padding, the maximum of windows at the edge is 0 and not negative."""
     original = padding_and_pooling(negative=True, value=value)
     changed = onnx.ModelProto()
     changed.CopyFrom(original)

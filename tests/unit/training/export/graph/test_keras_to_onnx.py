@@ -1,4 +1,4 @@
-"""Frugal conversion: the same graph, with constants written a few times instead of dozens, and nothing left changed."""
+"""In-place optimization gives the same graph, writes constants only a few times, and restores tf2onnx afterwards."""
 
 import contextlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Rewrites of small graphs made by hand: the answers stay, and the nodes that were to go are gone."""
+"""Rewrites of small handmade graphs keep the outputs and remove the expected nodes."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def optimized(original: onnx.ModelProto) -> onnx.ModelProto:
 def assert_left_alone_when_others_read(
     tensor: str, original: onnx.ModelProto, rewrite: Callable[[Graph], None]
 ) -> None:
-    """Another node reads the tensor as well: the rewrite that would take it away does nothing."""
+    """Checks that a rewrite changes nothing if another node reads the tensor that it would remove."""
     original.graph.node.append(helper.make_node("ReduceMax", [tensor], ["brightest"], keepdims=0))
     original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
     before = operators(original)
@@ -147,7 +147,7 @@ def test_a_scale_per_channel_stays_before_a_dense_layer() -> None:
 
 
 def flatten_after_transpose() -> onnx.ModelProto:
-    """An image that is channels-first inside, turned to channels-last to be flattened."""
+    """Returns a channels-first image that is transposed to channels-last before it is flattened."""
     channels = 3
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -178,7 +178,8 @@ def test_a_padding_after_a_relu_may_be_merged() -> None:
 def convolution_and_pooling(
     filters: int = 6, activation: str | None = "Relu", bias: bool = True, **changed: object
 ) -> onnx.ModelProto:
-    """Images, a convolution of 3x3, maybe an activation, and a max pooling; `changed` are attributes, by operator."""
+    """Returns a 3x3 convolution, an optional activation and a max pooling; `changed` overrides attributes by
+    operator."""
     attributes = {
         "Conv": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},
         "MaxPool": {"kernel_shape": [2, 2], "strides": [2, 2]},
@@ -204,7 +205,7 @@ def convolution_and_pooling(
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [2, 1, 0, 1]], ids=str)
 def test_few_filters_take_the_pooling_into_them(activation: str | None, bias: bool, pads: list[int]) -> None:
-    """Even and odd sides: a pooling leaves the last row or column out, and so does a step of two."""
+    """For odd sides, the pooling drops the last row or column, and so does a stride of two."""
     changed = optimized(convolution_and_pooling(activation=activation, bias=bias, Conv={"pads": pads}))
     [conv] = [node for node in changed.graph.node if node.op_type == "Conv"]
     assert Graph(changed).constant(conv.input[1]).shape == (24, 3, 4, 4)

@@ -1,4 +1,4 @@
-"""Held out are the images that a version's own run held out, as far as its manifest tells; damaged ones are named."""
+"""Held-out images are those of the version's run if its manifest names them; damaged images are named."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ SEED = 3
 def write_labeled_version(
     root: Path, shape: tuple[int, int, int], labels: tuple[str, ...], **provenance: object
 ) -> VersionFolder:
-    """net/1 with these labels, that says this of where it came from."""
+    """Writes net/1 with these labels and this provenance."""
     folder = write_version(root, "net", 1, shape, len(labels), preprocessing=Preprocessing())
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
     manifest = read_manifest(folder)
@@ -46,7 +46,7 @@ def folder_version(root: Path, **provenance: object) -> VersionFolder:
 
 
 def training_dataset(version: VersionFolder, photos: Path) -> Dataset:
-    """The folder's images as a run with SHARE and SEED has them."""
+    """Returns the folder's images as loaded by a run with SHARE and SEED."""
     input_spec = InputSpec(version.manifest.input, version.manifest.preprocessing)
     return datasets.load("folder", folder=photos, folder_options=FolderOptions(input_spec, SHARE, SEED))
 
@@ -116,7 +116,7 @@ def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos:
         version = folder_version(tmp_path / str(number), division=split_spec)
         images = load_calibration_data(version, None, DataOptions(folder=photos), 100)
         assert (images.has_training_split, images.has_published_test) == (False, False)
-        if split_spec is not None:  # where images were added, those of the test are still no training images
+        if split_spec is not None:  # if images were added, test images are still not training images
             assert images.dataset.origin == training_dataset(version, photos).origin
     assert not load_calibration_data(
         folder_version(tmp_path / "c"), "folder", DataOptions(folder=photos), 1

@@ -1,4 +1,4 @@
-"""The comparison of what the processes of one run must have in common names the differences."""
+"""The comparison of processes names their differences."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Distributed training without JAX: ranks from the environment, failures that end all, differences that are named."""
+"""Distributed training without JAX: ranks from the environment, shared failures, and differences between processes."""
 
 import socket
 import subprocess
@@ -61,7 +61,7 @@ def test_an_indexed_job_without_a_coordinator_does_not_train_alone() -> None:
 
 
 def run_processes(*functions: Callable[[DistributedContext], object]) -> list[object]:
-    """What each process, a thread here, has returned or raised."""
+    """Runs each process in a thread; returns what it returned or raised."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 
@@ -96,14 +96,14 @@ def test_like_work_goes_on() -> None:
 
 
 def test_other_numbers_of_steps_end_all_with_the_difference() -> None:
-    message = "The processes must have the same work, but number of steps is 8 in process 0, 7 in process 2."
+    message = "All processes must have the same settings, but number of steps is 8 in process 0, 7 in process 2."
     assert run_processes(returns_steps(8), returns_steps(8), returns_steps(7)) == [message] * 3
 
 
 def test_a_missing_file_of_one_ends_all_and_each_says_whose() -> None:
     messages = run_processes(returns_steps(8), fails)
     assert messages == [
-        "Process 1 of 2 cannot go on: photos lacks train/: put it there.",
+        "Process 1 of 2 failed: photos lacks train/: put it there.",
         "photos lacks train/: put it there.",
     ]
 
@@ -112,7 +112,7 @@ def test_one_that_ends_before_it_has_prepared_is_not_waited_for() -> None:
     def fail_early(context: DistributedContext) -> object:
         raise TrainingError("no such thing")
 
-    assert run_processes(returns_steps(8), fail_early) == ["Process 1 of 2 has ended: no such thing", "no such thing"]
+    assert run_processes(returns_steps(8), fail_early) == ["Process 1 of 2 failed: no such thing", "no such thing"]
 
 
 def test_the_first_decides_for_all() -> None:

@@ -1,4 +1,4 @@
-"""Processes connect, exchange texts, and never wait for a lost one: threads stand in for them, over real sockets."""
+"""Processes connect, exchange texts, and do not wait for a lost process; threads with real sockets simulate them."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ def port() -> int:
 
 
 def run_processes(port: int, *functions: Callable[[ProcessGroup], object], timeout_s: float = 20.0) -> list[object]:
-    """What each process has returned or raised."""
+    """Runs each process in a thread; returns what it returned or raised."""
 
     def run(rank: int) -> object:
         try:
@@ -49,7 +49,7 @@ def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> N
 def test_the_port_is_free_again_while_they_are_connected(port: int) -> None:
     def reopen(group: ProcessGroup) -> bool:
         group.all_gather("here")
-        if group.process.rank == 0:  # as JAX's coordinator does
+        if group.process.rank == 0:  # like JAX's coordinator
             with socket.create_server(("127.0.0.1", port)):
                 group.all_gather("open")
         else:
