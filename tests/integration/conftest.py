@@ -1,4 +1,4 @@
-"""Services that many tests share: one start a session, because a start costs a second."""
+"""Services that many tests share. Each starts once per session, because a start takes a second."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ MAX_QUEUE_IMAGES = 64
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`linear` in versions 1 and 2, `brittle` that fails on a white pixel, `slow` that takes its time."""
+    """Returns models: `linear` in versions 1 and 2, `brittle`, which fails on a white pixel, and `slow`."""
     root = tmp_path_factory.mktemp("models")
     write_version(root, "linear", 1, seed=1)
     write_version(root, "linear", 2, seed=2)

@@ -20,9 +20,7 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
     )
     nodes = [
         helper.make_node("ReduceMean", ["float"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node(
-            "Add", ["matrix", "mean"], ["start"]
-        ),  # depends on the input, so that nothing can be precomputed
+        helper.make_node("Add", ["matrix", "mean"], ["start"]),  # an input, so that nothing can be precomputed
         helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["value"], keepdims=0),
         helper.make_node("Mul", ["value", "nought"], ["zero"]),

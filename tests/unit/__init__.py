@@ -1,2 +1,3 @@
-"""Tests that start no service and train no model for long; the folders mirror the packages.
-Tests against real processes belong in `tests/integration`."""
+"""Tests that start no service and train no model for long. The folders mirror the packages.
+
+Tests against real processes are in `tests/integration`."""

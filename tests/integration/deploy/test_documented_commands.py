@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/, run as they are written, give the answers that are written below them."""
+"""The commands in README.md and docs/ give the output that is shown below them."""
 
 import json
 import os
@@ -24,14 +24,14 @@ START_S = 120.0
 
 
 def answered_commands() -> list[tuple[str, str, str]]:
-    """Language, text and answer of every command and program of the pages that is followed by its answer."""
+    """Returns language, text and output of every command and program in the pages that is followed by its output."""
     blocks = dict.fromkeys(block for page in PAGES for block in BLOCK.findall(page.read_text()))
     return [(language, text.strip(), answer.strip()) for language, text, answer in blocks]
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where `make serve` listens, once it is ready."""
+    """Yields the address of `make serve` once it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -80,12 +80,12 @@ def test_a_command_gives_its_answer(address: str, language: str, text: str, answ
 
 
 def _short(text: str) -> str:
-    """With four digits of a probability: processors differ in the last ones."""
+    """Shortens probabilities to four digits, because processors differ in the last digits."""
     return re.sub(r"(0\.\d{4})\d+", r"\1", text)
 
 
 def _rounded(value: Any) -> Any:
-    """Processors differ in the last digits of a probability."""
+    """Rounds probabilities, because processors differ in the last digits."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):

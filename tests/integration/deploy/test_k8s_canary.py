@@ -1,4 +1,4 @@
-"""The canary of docs/kubernetes.md as it is written: state file, nginx configuration, a promotion under load."""
+"""The canary of docs/kubernetes.md works as documented: state file, nginx configuration, promotion under load."""
 
 import json
 import re
@@ -21,14 +21,14 @@ from tests.support.service_process import RunningService
 MODEL = "mnist-lenet5"
 REQUESTS = 400
 MIN_CANARY_ANSWERS, MAX_CANARY_ANSWERS = 12, 80
-"""Of them that go to the canary: 40 are expected; by chance it is fewer or more in one of ten million runs."""
+"""Bounds of the requests that go to the canary: 40 are expected; one in ten million runs exceeds the bounds."""
 TIMEOUT_S = 60
 PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
 
 def page_block(language: str, part: str) -> str:
-    """The only block of that language of the page that has this in it."""
+    """Returns the page's only code block in this language that contains `part`."""
     blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)
     (block,) = [block for block in blocks if part in block]
     return block
@@ -36,7 +36,7 @@ def page_block(language: str, part: str) -> str:
 
 @contextmanager
 def gateway(folder: Path, service: str) -> Iterator[str]:
-    """Starts nginx as the page configures it, with the address of the service; yields its own address."""
+    """Starts nginx with the page's configuration in front of the service; yields its address."""
     (port,) = free_ports()
     block = page_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
     upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
@@ -53,7 +53,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def versions_answering(client: httpx.Client, requests: int) -> Counter[str]:
-    """How many of so many requests each version answered."""
+    """Sends requests; returns how many each version answered."""
     pixels = [0] * 28 * 28
     body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": pixels}]}
     content = json.dumps(body)
@@ -71,7 +71,7 @@ def test_a_tenth_goes_to_the_canary_until_it_is_promoted(tmp_path: Path) -> None
         gateway(tmp_path / "nginx", service.url) as url,
         httpx.Client(base_url=url) as client,
     ):
-        assert versions_answering(service.client, 20) == {"1": 20}, "without the gateway nobody meets the canary"
+        assert versions_answering(service.client, 20) == {"1": 20}, "without the gateway no request goes to the canary"
         before = versions_answering(client, REQUESTS)
         assert set(before) == {"1", "2"}
         assert MIN_CANARY_ANSWERS < before["2"] < MAX_CANARY_ANSWERS

@@ -34,8 +34,8 @@ def pods(
 ) -> Iterator[subprocess.CompletedProcess[str]]:
     """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder.
 
-    `instead` has words of the command replaced, `more` are added to it, `overrides` stands in the environment; `only`
-    are the numbers of the pods that are run.
+    `instead` replaces words of the command, `more` appends words, and `overrides` changes the environment. `only` are
+    the indexes of the pods to run.
     """
     manifests = render(K8S / "jobs" / job)
     spec: Manifest = of_kind(manifests, "Job")["spec"]
@@ -94,6 +94,6 @@ def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_goes_on
 
 
 def names(files: list[Path]) -> list[str]:
-    """Of the images in result files."""
+    """Returns the names of the images in result files."""
     records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [Path(record["file"]).name for record in records]

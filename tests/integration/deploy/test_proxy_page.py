@@ -25,7 +25,7 @@ BODY_BYTES = 5 * MIB
 
 
 def page_block(language: str) -> str:
-    """The only block of that language of the page."""
+    """Returns the page's only code block in this language."""
     (block,) = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
     return block
 
@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 @pytest.fixture(scope="module")
 def proxy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of nginx as the page configures it, with another port and certificate."""
+    """Yields a client of nginx with the page's configuration, but another port and certificate."""
     if NGINX is None or not shutil.which("openssl"):
         pytest.skip("nginx or openssl is not installed")
     folder = tmp_path_factory.mktemp("proxy")

@@ -1,2 +1,4 @@
 """The HTTP protocols and their errors against a real service process.
-Starting, stopping and updating services is tested in `tests/integration/processes`."""
+
+`tests/integration/processes` tests starting, stopping and updating services.
+"""

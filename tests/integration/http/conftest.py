@@ -1,4 +1,4 @@
-"""A service with narrow limits, for the tests that speak HTTP over a socket of their own."""
+"""A service with low limits, for tests that send HTTP over a raw socket."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""HTTP over a bare socket: requests byte by byte, answers as they come, and when the connection ends."""
+"""HTTP over a raw socket: sends bytes, reads responses, and measures when the connection ends."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ TIMEOUT_S = 30
 
 
 class RawConnection:
-    """A bare connection."""
+    """A raw connection."""
 
     def __init__(self, service: RunningService, small_buffers: bool = False) -> None:
-        """One that is narrow takes little before it is read."""
+        """Opens the connection; `small_buffers` limits the bytes that it buffers before they are read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
         self._socket.settimeout(TIMEOUT_S)
@@ -38,12 +38,12 @@ class RawConnection:
         self._socket.sendall(data)
 
     def read_head(self) -> tuple[int, dict[str, str]]:
-        """Status and headers. Raises ConnectionError when the connection ends before."""
+        """Reads status and headers. Raises ConnectionError if the connection ends earlier."""
         head = self._until(b"\r\n\r\n")
         return int(head.split()[1]), dict(re.findall(r"^([^:\r\n]+): (.*)\r$", head.decode(), re.MULTILINE))
 
     def read_response(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body. Raises ConnectionError when the connection ends before."""
+        """Reads status, headers and body. Raises ConnectionError if the connection ends earlier."""
         status, headers = self.read_head()
         length = int(headers["content-length"])
         while len(self._buffer) < length:
@@ -52,7 +52,7 @@ class RawConnection:
         return status, headers, body
 
     def statuses(self) -> list[int]:
-        """Of all answers until the connection ends."""
+        """Reads all responses until the connection ends; returns their statuses."""
         status_codes = []
         with contextlib.suppress(ConnectionError):
             while True:
@@ -60,7 +60,7 @@ class RawConnection:
         return status_codes
 
     def ended_after_s(self) -> float:
-        """Seconds until the other side has closed; nothing must come before."""
+        """Returns the seconds until the server closes the connection. No data may arrive before."""
         started_s = time.monotonic()
         with pytest.raises(ConnectionError):
             self._until(b"never")
@@ -68,11 +68,11 @@ class RawConnection:
         return time.monotonic() - started_s
 
     def read(self, max_bytes: int) -> int:
-        """How many bytes came, up to so many; 0 at an orderly end. Raises ConnectionResetError."""
+        """Reads up to `max_bytes`; returns their number, 0 at a regular end. Raises ConnectionResetError."""
         return len(self._socket.recv(max_bytes))
 
     def read_all(self) -> int:
-        """How many bytes come until the orderly end. Raises ConnectionResetError."""
+        """Reads to a regular end; returns the number of bytes. Raises ConnectionResetError."""
         return sum(iter(lambda: self.read(65536), 0))
 
     def _until(self, delimiter: bytes) -> bytes:

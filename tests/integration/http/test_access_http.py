@@ -1,4 +1,4 @@
-"""Who may do what, over real HTTP behind an ingress: keys and their scopes, CORS, root path, proxies, page headers."""
+"""Access control over HTTP behind an ingress: keys and scopes, CORS, root path, proxies, page headers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,7 +166,7 @@ def test_pages_of_the_allowed_origins_may_call(secured: RunningService) -> None:
     ],
 )
 def test_pages_of_other_origins_change_no_models(secured: RunningService, headers: dict[str, str], status: int) -> None:
-    """A browser would send it without a question to whom the service trusts, only keep the page from the answer."""
+    """A browser would send the request without a preflight, and only hide the response from the page."""
     own_host = secured.url.partition("://")[2]
     sent_headers = {name: value.replace("HERE", own_host) for name, value in headers.items()} | bearer(REPOSITORY)
     reply = secured.client.post(LOAD, headers=sent_headers)

@@ -1,4 +1,4 @@
-"""Clients that ask at once share batches, and one that goes away hurts nobody."""
+"""Simultaneous requests share batches, and a client that disconnects does not affect others."""
 
 import socket
 import struct
@@ -23,11 +23,11 @@ def test_64_clients_at_once_share_batches(service: RunningService) -> None:
     assert codes == [200] * 64
     runs, images = after[0] - before[0], after[1] - before[1]
     assert images == 64
-    assert runs < images / 2, f"{images} images rode in {runs} batches"
+    assert runs < images / 2, f"{images} images ran in {runs} batches"
 
 
 def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
-    # A run takes half a second: time enough to notice who has left before the next batch forms.
+    # A run takes half a second, so that disconnects are noticed before the next batch forms.
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=2400))
     with RunningService(tmp_path, max_batch_size=2) as service, ThreadPoolExecutor(12) as clients:
         first = clients.submit(classify_status, service.url, "slow", 0)
@@ -36,12 +36,12 @@ def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path
             leave(service.url, "slow").close()
         others = [clients.submit(classify_status, service.url, "slow", seed) for seed in range(4)]
         assert [f.result() for f in (first, *others)] == [200] * 5
-        assert batch_counts(service, "slow")[1] == 1 + 4, "the images of clients that left were computed all the same"
+        assert batch_counts(service, "slow")[1] == 1 + 4, "images of disconnected clients were computed"
         assert service.metric("convoy_queue_images", model="slow") == 0
 
 
 def batch_counts(service: RunningService, model: str) -> tuple[float, float]:
-    """Runs of the model and images in them, so far."""
+    """Returns the number of batches of the model so far and of images in them."""
     runs = service.metric("convoy_batch_images_count", model=model)
     return runs, service.metric("convoy_batch_images_sum", model=model)
 
@@ -51,7 +51,7 @@ def classify_status(url: str, model: str, seed: int) -> int:
 
 
 def leave(url: str, model: str) -> socket.socket:
-    """Sends a complete request; closing the socket then resets the connection."""
+    """Sends a complete request. Closing the returned socket resets the connection."""
     parsed = urlparse(url)
     sock = socket.create_connection((parsed.hostname, parsed.port))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -46,8 +46,8 @@ def test_a_request_past_the_bound_is_rejected_unread_until_others_are_answered(s
         assert b'"code":"memory_full"' in body
         assert service.metric("convoy_refused_total", reason="memory_full") == 1
         slow.send(b"x")
-        assert slow.read_response()[0] == 400  # it is no image
-        other.send(BODY)  # what was announced is dropped, and the connection serves on
+        assert slow.read_response()[0] == 400  # it is not an image
+        other.send(BODY)  # the body is discarded, and the connection stays usable
         other.send(head(len(BODY)) + BODY)
         assert other.read_response()[0] == 200
     assert held_bytes(service) == 0

@@ -1,4 +1,4 @@
-"""Images over real HTTP to a real process: every way to send them, and what comes back."""
+"""Classification over HTTP: every way to send images, and the responses."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ BATCH = CLASSIFY + "/batch"
 
 
 def expected(zoo: Path, seed: int, version: int = 2) -> list[int]:
-    """Class indices of that random image, best first, straight from the graph."""
+    """Returns the class indices of a random image, the most probable first, computed directly with the graph."""
     from service.model_store.manifest import Input
 
     size = Input(height=SHAPE[0], width=SHAPE[1], channels=1)

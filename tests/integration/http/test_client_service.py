@@ -1,4 +1,4 @@
-"""The client and the real service understand each other: results, errors in their kinds, priority and deadline."""
+"""The Python client works with a real service: results, types of errors, priority and deadline."""
 
 import asyncio
 from collections.abc import Iterator
@@ -91,7 +91,8 @@ def test_the_deadline_reaches_the_service(service: RunningService, client: Clien
 
 
 def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
-    """Four requests of 32 images do not fit into a queue of 40: some are refused, and all are answered."""
+    """Four requests of 32 images do not fit into a queue of 40: some are rejected and retried until all are
+    answered."""
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=200))
     images = [image_bytes(seed=seed % 7) for seed in range(4 * 32)]
     with RunningService(tmp_path, max_queue_images=40) as service:
@@ -102,7 +103,7 @@ def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_images_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path: Path) -> None:
-    """Twice max_pixels are decoded for one request; four images of nine tenths of it are more."""
+    """A request may have twice max_pixels; four images of 0.9 times max_pixels exceed that."""
     write_version(tmp_path, "linear", 1)
     large = [image_bytes(90, 100, seed=seed) for seed in range(4)]
     with RunningService(tmp_path, max_pixels=10_000) as service, Client(service.url) as client:

@@ -1,4 +1,4 @@
-"""Real HTTP clients and proxies: what they send by default is answered."""
+"""Common HTTP clients and proxies get responses with their default settings."""
 
 from pathlib import Path
 from urllib.parse import urlsplit

@@ -1,4 +1,4 @@
-"""Idle connections by the hundred keep out neither health checks nor requests."""
+"""Hundreds of idle connections block neither health checks nor requests."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack

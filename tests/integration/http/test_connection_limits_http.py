@@ -1,4 +1,4 @@
-"""Connections that are slow, endless, crowded or no HTTP are ended with the right answer; patient ones are not."""
+"""Slow, endless and invalid requests end with the correct status; slow but valid connections stay open."""
 
 import contextlib
 import time
@@ -12,8 +12,8 @@ from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 
 BUNDLE = "/docs/swagger-ui-bundle.js"
-BUNDLE_BYTES = 1_500_000  # more than the kernel takes at once over a narrow connection
-SLOW_READER_CHECK_S = 1.0  # how often the service looks at who is slow
+BUNDLE_BYTES = 1_500_000  # more than the kernel buffers for a connection with small buffers
+SLOW_READER_CHECK_S = 1.0  # interval in which the service checks for slow readers
 
 
 def test_headers_that_come_too_slowly_end_with_408(limited: RunningService) -> None:
@@ -148,7 +148,7 @@ def test_an_answer_that_is_due_comes_before_the_end(limited: RunningService) -> 
     with RawConnection(limited) as connection:
         connection.send(post(image_bytes(), model="slow"))
         connection.send(b"nonsense\r\n\r\n")
-        assert connection.statuses() in ([200], []), "a 400 would be taken for the answer"
+        assert connection.statuses() in ([200], []), "the client would take a 400 for the response"
 
 
 def test_a_connection_is_renewed_after_its_requests(limited: RunningService) -> None:

@@ -1,4 +1,4 @@
-"""An answer that is given before the body was read reaches its client: the connection is not reset under it."""
+"""A response that is sent before the body was read reaches its client: the connection is not reset."""
 
 import contextlib
 
@@ -14,10 +14,10 @@ CLOSE = "connection: close"
 
 
 def send_all_then_read(connection: RawConnection, request: bytes) -> tuple[int, str]:
-    """As most clients do: not a byte of the answer is read before the whole body is sent."""
+    """Sends the whole body before reading the response, as most clients do."""
     connection.send(request)
     status, headers, _ = connection.read_response()
-    assert connection.read_all() == 0, "an orderly end, and no second answer"
+    assert connection.read_all() == 0, "a regular end, and no second response"
     return status, headers["connection"]
 
 

@@ -1,4 +1,4 @@
-"""Every error code, provoked over real HTTP: right status, stable code, a sentence, and what to do."""
+"""Every error code over HTTP: correct status, stable code, message and hint."""
 
 import io
 import os
@@ -30,7 +30,7 @@ Request = Callable[[httpx.Client], httpx.Response]
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that announces 50,000 x 50,000 pixels."""
+    """Returns a PNG of a few bytes whose header states 50,000x50,000 pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -47,7 +47,7 @@ def tiff() -> bytes:
 
 
 def chunks(total: int) -> Iterator[bytes]:
-    """A body of unannounced length."""
+    """Yields a body without a Content-Length."""
     for _ in range(total // 1000):
         yield bytes(1000)
 
@@ -130,7 +130,7 @@ CODES_TESTED_ELSEWHERE = {
     "expired_in_queue": "test_rejections_http.py::test_a_request_expires_while_it_waits",
     "too_many_pixels": "test_client_service.py::test_images_that_are_too_many_pixels_for_one_request_go_in_several",
 }
-"""Codes that need a service of their own, by the test that has one."""
+"""Codes that need a separate service, with the test that starts it."""
 ROW = re.compile(r"^\| (\d{3}) \| `(\w+)` \|", re.MULTILINE)
 
 
@@ -204,7 +204,7 @@ def test_a_key_that_is_not_for_this_is_told_what_it_lacks(zoo: Path) -> None:
 
 
 def test_a_change_that_cannot_be_written_down_is_not_made(zoo: Path) -> None:
-    """The state file would lie where nobody may write, not even root: on a read-only disk it is the same."""
+    """The state file's folder is not writable even for root, as on a read-only disk."""
     with RunningService(zoo, repository_changes="true", state="/sys/state.json") as service:
         reply = service.client.post("/v2/repository/models/linear/unload")
         assert reply.status_code == 500
@@ -259,9 +259,9 @@ def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) ->
     with ThreadPoolExecutor(8) as clients:
         codes = list(clients.map(classify, [WHITE if i % 2 else random_pixels(*SHAPE, seed=i) for i in range(40)]))
     assert codes[1::2] == [500] * 20
-    assert codes[0::2] == [200] * 20  # although some shared a batch with a bad one
+    assert codes[0::2] == [200] * 20  # although some shared a batch with an invalid image
     assert classify(random_pixels(*SHAPE)) == 200
-    assert [line for line in service.lines if line["event"] == "no json"] == [], "a library wrote into the log"
+    assert [line for line in service.lines if line["event"] == "no json"] == [], "a library wrote to the log"
 
 
 def test_an_image_of_a_request_on_which_the_model_fails_has_an_error_in_its_place(service: RunningService) -> None:

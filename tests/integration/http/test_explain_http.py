@@ -1,4 +1,4 @@
-"""Explanations over HTTP: the heat lies on the ink, the layers are shown, the cost is bounded, and guests make way."""
+"""Explanations over HTTP: the heatmap marks the ink, layers are shown, the cost is limited, priority is low."""
 
 import base64
 import io

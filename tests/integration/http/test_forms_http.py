@@ -1,4 +1,4 @@
-"""Forms as browsers and libraries send them: text fields are parameters, and media types have no case."""
+"""Forms as browsers and libraries send them: text fields are parameters, and media types are case-insensitive."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Large responses: rejected before the run where they pass the limit, and counted until a slow client has read them."""
+"""Large responses are rejected before the run if they exceed the limit, and count until a slow client has read them."""
 
 import base64
 import gzip
@@ -50,7 +50,7 @@ def batch(k: int, count: int = COUNT) -> tuple[str, Any]:
 def test_a_response_over_the_limit_is_rejected_before_the_model_runs(
     service: RunningService, form: Callable[..., tuple[str, Any]]
 ) -> None:
-    """A request of 1.3 KB could be answered with 66 MB, which stopped all other requests for 1.6 s."""
+    """A request of 1.3 KB could cause a response of 66 MB, which blocked all other requests for 1.6 s."""
     ran = service.metric("convoy_batch_images_count")
     path, document = form(1_000_000)
     packed = gzip.compress(json.dumps(document).encode())

@@ -1,4 +1,4 @@
-"""What an operator sees of a service under way: traces at a collector, a sampled log, counters by label."""
+"""Observability of a running service: traces at a collector, a sampled log, counters by label."""
 
 import os
 import threading
@@ -21,7 +21,7 @@ LOG_LINES_PER_S = 5
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes OTLP over HTTP, and keeps the spans."""
+    """A collector that receives OTLP over HTTP and keeps the spans."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _CollectorHandler)
@@ -115,7 +115,7 @@ def test_under_load_the_log_is_sampled_for_answers_and_errors_alike(zoo: Path) -
         assert bad
         assert good
         assert sum(line.get("skipped", 0) for line in lines) > 0
-        assert {line["model"] for line in bad} == {"linear"}, "a failed request's line tells its model too"
+        assert {line["model"] for line in bad} == {"linear"}, "the log line of a failed request includes its model"
         assert max(len(line.get("path", "")) for line in lines) <= MAX_TEXT_LENGTH
 
 
@@ -124,7 +124,7 @@ def test_predictions_memory_and_requests_in_flight_are_measured(service: Running
     label = service.client.post(CLASSIFY, content=image_bytes(seed=3)).json()["predictions"][0]["label"]
     assert service.metric("convoy_predictions_total", model="linear", label=label) >= 1
     assert service.metric("convoy_predictions_total", model="linear") >= before + 1
-    service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the one that asks
+    service.wait_until(lambda: service.metric("convoy_requests_in_flight") == 1)  # the request for the metrics itself
     assert service.metric("process_resident_memory_bytes") > 30e6
 
 

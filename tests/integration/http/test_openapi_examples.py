@@ -1,4 +1,4 @@
-"""What /docs shows is true: every example works as it stands, and every answer has the shape that is promised."""
+"""The content of /docs is correct: every example works, and every response has the documented schema."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ def openapi(service: RunningService) -> Json:
 
 
 def check_schema(reply: httpx.Response, shape: type[BaseModel]) -> None:
-    """Answered, and with not a field more or less than the schema says."""
+    """Checks that the response is successful and has exactly the fields of the schema."""
     assert reply.status_code == 200, reply.text
     shape.model_validate_json(reply.content, strict=True, extra="forbid")
 
@@ -36,7 +36,7 @@ def example_url(path: str) -> str:
 
 
 def examples(openapi: Json, name: str) -> Iterator[tuple[str, Any]]:
-    """Path and body of an example, wherever it is shown."""
+    """Yields path and body of every use of an example."""
     for path, methods in openapi["paths"].items():
         for operation in methods.values():
             content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
@@ -82,7 +82,7 @@ def test_everything_that_is_referred_to_is_there_and_nothing_else(openapi: Json)
 
 
 def texts(value: object) -> Iterator[str]:
-    """All texts in a JSON document but its keys."""
+    """Yields all strings in a JSON document except keys."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):

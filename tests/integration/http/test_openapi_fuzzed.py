@@ -1,6 +1,6 @@
-"""Schemathesis against the running service: whatever is sent, the answer is one that OpenAPI tells of.
+"""Schemathesis against a running service: every response is documented in OpenAPI.
 
-Images and tensors are valid by more than a schema can tell, so a refused one is no failure here.
+A schema cannot describe all rules for images and tensors, so a rejected one is not a failure here.
 """
 
 import json
@@ -21,7 +21,7 @@ MODEL, LABEL = "mnist-lenet5", "stable"  # the names of the examples
 FAST_PATHS = (Classify.path, Infer.path, Infer.path_with_version, Predict.path, Predict.path_with_label)
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 LIMIT_S = 300  # it takes ten seconds when nothing else runs
-# So that every operation finds its model; a label is as good as a number in every path.
+# Every operation must find its model. A label works like a number in every path.
 CONFIG = f"""
 [parameters]
 "path.model" = "{MODEL}"
@@ -31,9 +31,10 @@ CONFIG = f"""
 
 @pytest.fixture
 def labeled_service(tmp_path: Path) -> Iterator[RunningService]:
-    """A service with the names of the examples, whose repository clients may change: one for each test."""
+    """Runs a service with the models of the examples, whose repository clients may change; one per test."""
     models, state = tmp_path / "models", tmp_path / "state.json"
-    for version in (1, 2):  # of a size that no JSON has by chance: it could pass for a raw tensor
+    # The size is one that no generated JSON has by coincidence: it would be taken for a raw tensor.
+    for version in (1, 2):
         write_version(models, MODEL, version, shape=(28, 28, 1), classes=10)
     state.write_text(json.dumps({"models": {MODEL: {"versions": {"latest": 2}, "labels": {LABEL: 1}}}}))
     with RunningService(models, state=state, repository_changes="true") as running:
@@ -41,7 +42,7 @@ def labeled_service(tmp_path: Path) -> Iterator[RunningService]:
 
 
 def run_schemathesis(service: RunningService, folder: Path, *options: str) -> str:
-    """What schemathesis printed; fails with it where it found something."""
+    """Runs schemathesis and returns its output; fails with the output if it found a problem."""
     config = folder / "schemathesis.toml"
     config.write_text(CONFIG)
     command = [SCHEMATHESIS, "--config-file", config, "run", f"{service.url}/openapi.json"]

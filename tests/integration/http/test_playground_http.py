@@ -1,4 +1,4 @@
-"""The playground's files: all that the page names is there, under a root path too, and nothing of it runs inline."""
+"""The playground's files exist, also under a root path, and no script is inline."""
 
 import re
 from collections.abc import Iterator

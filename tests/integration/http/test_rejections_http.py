@@ -1,4 +1,4 @@
-"""Rejections because of the load have the same reason, in every protocol and for one image as for many."""
+"""Rejections under load have the same reason in every protocol, for one image and for many."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -40,13 +40,13 @@ REQUESTS: dict[str, Send] = {
 
 
 def code_of(reply: httpx.Response) -> str:
-    """The code of the error, in either protocol's shape."""
+    """Returns the code of an error in either protocol's format."""
     body = reply.json()
     return str(body["code"] if isinstance(body["error"], str) else body["error"]["code"])
 
 
 def check_rejections(service: RunningService, model: str, code: str, status: int, timeout_ms: int) -> None:
-    """Every request is rejected so, and counted so."""
+    """Checks that every kind of request is rejected with this code and status, and counted."""
     headers = {"x-request-timeout-ms": str(timeout_ms)}
     replies = {name: send(service.client, model, headers) for name, send in REQUESTS.items()}
     assert {name: (code_of(reply), reply.status_code) for name, reply in replies.items()} == dict.fromkeys(
@@ -58,7 +58,7 @@ def check_rejections(service: RunningService, model: str, code: str, status: int
 
 
 def test_a_request_whose_answer_would_be_late_is_rejected_at_once(tmp_path: Path) -> None:
-    """One run after the other: of 28 images, while each request has as much time as ten runs take."""
+    """Runs are sequential: 28 images are queued, but the timeout of each request allows only ten runs."""
     write_version(tmp_path, "slow", graph=slow_graph(SHAPE, 4, rounds=60))
     with RunningService(tmp_path, max_batch_size=1) as service, ThreadPoolExecutor(1) as other:
         run_ms = service.client.get("/api/v1/models/slow").json()["versions"][0]["batch_ms"]["1"]
@@ -71,7 +71,7 @@ def test_a_request_whose_answer_would_be_late_is_rejected_at_once(tmp_path: Path
 
 @contextmanager
 def hanging_model(root: Path) -> Iterator[RunningService]:
-    """A service whose model `hangs` has not returned from a run, which its expected run times do not show."""
+    """Yields a service whose model `hangs` has not returned from a run, which expected run times do not reflect."""
     write_version(root, "hangs", graph=endless_graph(SHAPE, 4))
     with RunningService(root, drain_timeout_s=2, max_queue_images=MAX_QUEUE_IMAGES) as service:
         white = encode(np.full(SHAPE, 255, np.uint8))

@@ -1,4 +1,4 @@
-"""A request whose end is ambiguous hides no second request: it is refused, and the connection ends."""
+"""A request with an ambiguous end cannot hide a second request: it is rejected, and the connection is closed."""
 
 import contextlib
 import time
@@ -48,7 +48,7 @@ AMBIGUOUS = {
     "another coding in another protocol": ([*UPGRADE, "transfer-encoding: gzip, chunked"], LAST),
     **{name: ([CHUNKED], chunks) for name, chunks in CHUNKS.items()},
 }
-"""Headers and body that one reader ends before HIDDEN and another behind it."""
+"""Headers and bodies that one parser ends before HIDDEN and another parser after it."""
 
 
 def head(*lines: str, version: str = "1.1") -> bytes:
@@ -75,7 +75,7 @@ def check_only_one_response(service: RunningService, first: bytes, rest: bytes, 
         connection.send(first + rest if in_one_write else first)
         if not in_one_write:
             time.sleep(0.02)
-            with contextlib.suppress(ConnectionError):  # it may have ended already
+            with contextlib.suppress(ConnectionError):  # the connection may already be closed
                 connection.send(rest)
         check_error(connection.read_response(), 400, "bad_http")
         assert connection.statuses() == []

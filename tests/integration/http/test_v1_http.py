@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST API and KServe V1 over real HTTP: their forms, their status, and their errors."""
+"""TensorFlow Serving's REST API and KServe V1 over HTTP: formats, status and errors."""
 
 import base64
 import gzip
@@ -27,7 +27,7 @@ ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in
 
 @pytest.fixture(scope="module")
 def labeled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Versions 1 and 2 of `linear`, of which 1 is called `stable`."""
+    """Runs a service with versions 1 and 2 of `linear`; version 1 has the label `stable`."""
     root = tmp_path_factory.mktemp("labelled")
     write_version(root / "models", "linear", 1, seed=1)
     write_version(root / "models", "linear", 2, seed=2)
@@ -38,7 +38,7 @@ def labeled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 
 def classify_probabilities(service: RunningService, version: str = "2") -> np.ndarray:
-    """Probabilities through Convoy's own endpoint."""
+    """Returns the probabilities from Convoy's own endpoint."""
     rows = []
     for image in IMAGES:
         path = "/api/v1/models/linear/classify"
@@ -120,7 +120,7 @@ def test_metadata_in_tensorflow_servings_form(labeled_service: RunningService, p
 
 
 def test_the_service_is_alive_in_kserves_form(service: RunningService) -> None:
-    """What `kserve`'s InferenceRESTClient asks of a V1 server: `is_server_live` and `is_model_ready`."""
+    """Sends the requests of `kserve`'s InferenceRESTClient to V1 servers: `is_server_live` and `is_model_ready`."""
     for accept in ("*/*", "application/json", ""):
         assert service.client.get("/", headers={"accept": accept}).json()["status"] == "alive"
     reply = service.client.get(MODEL).json()

@@ -1,4 +1,4 @@
-"""Open Inference Protocol V2 over plain HTTP: what tritonclient does not send, and what only an enemy would."""
+"""Open Inference Protocol V2 over HTTP: requests that tritonclient does not send, and malicious requests."""
 
 import gzip
 import json

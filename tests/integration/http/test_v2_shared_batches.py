@@ -1,4 +1,4 @@
-"""One queue, one batch: tensors of both protocols and the images of Convoy's own endpoint leave together."""
+"""Tensors of both protocols and images of Convoy's own endpoint share one queue and one batch."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ from tests.integration.conftest import SHAPE
 from tests.support.images import image_bytes, random_pixels
 from tests.support.service_process import RunningService
 
-FILL_MS = 1000  # time enough for all of them to arrive
+FILL_MS = 1000  # long enough for all requests to arrive
 
 
 def tensors_v2(client: httpx.Client) -> httpx.Response:

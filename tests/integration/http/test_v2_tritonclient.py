@@ -1,4 +1,4 @@
-"""The real tritonclient, unmodified, against a real process: everything it can ask of a REST server."""
+"""The unmodified tritonclient against a real service: all requests that it can send to a REST server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ MODEL = "linear"
 
 @pytest.fixture(scope="module")
 def writable_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, Path]]:
-    """A service of its own whose repository clients may change, and its folder of models."""
+    """Runs a separate service whose repository clients may change; yields it with its models folder."""
     root = tmp_path_factory.mktemp("changeable")
     write_version(root, MODEL, 1, seed=1)
     write_version(root, "other", 1)
@@ -47,7 +47,7 @@ def requested_outputs(binary: bool = True, class_count: int = 0) -> list[triton.
 
 
 def classify_probabilities(service: RunningService, values: np.ndarray) -> np.ndarray:
-    """Probabilities of each image through Convoy's own endpoint, as images."""
+    """Returns the probabilities of each image from Convoy's own endpoint."""
     rows = []
     for pixels in values:
         reply = service.client.post(f"/api/v1/models/{MODEL}/classify", content=encode(pixels)).json()

@@ -1,4 +1,4 @@
-"""convoy batch as a process: killed at any moment it loses nothing and counts nothing twice; its exit codes tell."""
+"""`convoy batch` as a process: a kill at any time loses and repeats nothing, and exit codes are correct."""
 
 import json
 import os
@@ -26,7 +26,7 @@ TIMEOUT_S = 180
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """250 images, every 50th broken, and a model that takes its time, so that a kill meets the job at work."""
+    """Returns 250 images, every 50th damaged, and a slow model, so that the job is running when it is killed."""
     write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
     for index in range(IMAGES):
         path = tmp_path / f"photos/class-{index % 4}/{index:03}.png"
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class JobStarter:
-    """Starts jobs, and leaves none behind."""
+    """Starts jobs and kills the remaining ones at the end."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -94,13 +94,13 @@ def children_of(parent: int) -> list[int]:
 
 
 def workers_of(parent: int) -> list[int]:
-    """The processes below `parent`: the fork server, its decoders, and who tracks their resources."""
+    """Returns the descendants of `parent`: the fork server, its decoders and the resource tracker."""
     children = children_of(parent)
     return children + [below for child in children for below in workers_of(child)]
 
 
 def first_decoder(process: subprocess.Popen[str]) -> int:
-    """As soon as there is one, while the model is still being loaded: of so few images most are decoded then."""
+    """Returns the first decoding process, while the model is still loading and most images are being decoded."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while True:
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -118,7 +118,7 @@ def test_killed_again_and_again_every_image_counts_once(root: Path, start: JobSt
     for _ in range(3):
         process = start("-o", "r.jsonl")
         wait_until_more(partial, done_count + 8, process)
-        process.send_signal(signal.SIGSTOP)  # looking takes a while
+        process.send_signal(signal.SIGSTOP)  # stop the process, because finding its children takes time
         workers += workers_of(process.pid)
         process.send_signal(signal.SIGKILL)
         assert finish(process)[0] == -signal.SIGKILL
@@ -131,7 +131,7 @@ def test_killed_again_and_again_every_image_counts_once(root: Path, start: JobSt
     assert counts == Counter(f"photos/class-{index % 4}/{index:03}.png" for index in range(IMAGES))
     assert len(files(root / "r.jsonl.errors.jsonl")) == IMAGES / 50
     remaining = int(re.search(r"This run: (\d+) images", out).group(1))  # type: ignore[union-attr]
-    assert remaining <= IMAGES - done_count + 1, "what was done is not done again"
+    assert remaining <= IMAGES - done_count + 1, "finished images are not repeated"
     assert not partial.exists()
     _assert_no_orphans(workers)
 
@@ -199,7 +199,7 @@ def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: JobS
 
 
 def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: JobStarter) -> None:
-    (root / "photos/class-0").rename(root / "apart")  # where the broken ones are
+    (root / "photos/class-0").rename(root / "apart")  # contains the damaged images
     (root / "photos/class-2").rename(root / "apart too")
     exit_code, out, err = finish(start("-o", "deep/er/r.jsonl"))
     assert exit_code == 0, err

@@ -1,4 +1,4 @@
-"""Models from a bucket over a real S3 API: moto's server on this machine, read with s3fs as it comes."""
+"""Models from a bucket with an S3 API: moto's server on this machine, read with s3fs."""
 
 import json
 import os
@@ -26,7 +26,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 class S3:
-    """The API's server, and a client that uploads to it."""
+    """An S3 server and a client that uploads to it."""
 
     def __init__(self) -> None:
         self.start(port=0)
@@ -70,13 +70,13 @@ def server() -> Iterator[S3]:
 
 @pytest.fixture
 def s3(server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    """The server, holding versions 1 and 2 of `linear` and what is no model."""
+    """Returns the server with versions 1 and 2 of `linear` and objects that are not models."""
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": server.endpoint}.items():
         monkeypatch.setenv(name, value)
     for version in (1, 2):
         server.upload(write_version(tmp_path / "made", "linear", version, seed=version))
     server.put("readme.txt", b"not a model")
-    server.put("linear/1/", b"")  # what consoles make when one makes a folder
+    server.put("linear/1/", b"")  # the placeholder that S3 consoles create for a folder
     yield server
     server.empty()
 
@@ -87,7 +87,7 @@ def mirror(s3: S3, tmp_path: Path) -> BucketMirror:
 
 
 def versions(mirror: BucketMirror) -> list[int]:
-    """What the repository sees, each opened, so that its checksums hold."""
+    """Returns the versions in the repository, after opening each, which checks the checksums."""
     repository = Repository(mirror.folder)
     numbers = repository.versions("linear")
     for number in numbers:
@@ -136,7 +136,7 @@ def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirr
     upload = key | {"UploadId": s3.client.create_multipart_upload(**key)["UploadId"]}
     graph = (folder / "model.onnx").read_bytes()
     pieces = [graph[: 5 * 1024**2], graph[5 * 1024**2 :]]
-    assert all(pieces), "S3 takes no smaller first part than 5 MiB"
+    assert all(pieces), "the first part of an S3 upload must have at least 5 MiB"
     parts = [
         {"PartNumber": n, "ETag": s3.client.upload_part(**upload, PartNumber=n, Body=piece)["ETag"]}
         for n, piece in enumerate(pieces, start=1)
@@ -183,7 +183,7 @@ def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_pa
     ) as service:
 
         def answers_with(version: str) -> bool:
-            """Both workers: each connection is taken by either."""
+            """Returns whether both workers answer with the version; either can accept a connection."""
             url, once = "/api/v1/models/linear/classify", {"connection": "close"}
             replies = [service.client.post(url, content=image_bytes(), headers=once) for _ in range(8)]
             assert [reply.status_code for reply in replies] == [200] * 8
@@ -200,7 +200,7 @@ def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_pa
         s3.remove(*(f"linear/3/{name}" for name in ("manifest.json", "model.onnx", "labels.txt")))
         service.wait_until(lambda: answers_with("2"))
     fetched = [line["version"] for line in service.lines if line["event"] == "version is fetched"]
-    assert sorted(fetched) == ["1", "2", "3"], "one worker fetched, the other took it over"
+    assert sorted(fetched) == ["1", "2", "3"], "one worker fetched the version, and the other used the copy"
 
 
 def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_path: Path) -> None:

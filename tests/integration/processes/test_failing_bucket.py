@@ -1,4 +1,4 @@
-"""Every fault of one version in a bucket keeps the others coming and going, and heals."""
+"""A fault of one version in a bucket does not block other versions, and the service recovers from it."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A model whose run never returns: liveness fails, or of several workers only that one is replaced."""
+"""A model whose run never returns fails liveness; with several workers, only the affected worker is replaced."""
 
 from pathlib import Path
 

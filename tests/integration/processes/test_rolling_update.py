@@ -1,7 +1,7 @@
-"""A rolling update loses nothing: real services behind a real HAProxy are replaced one by one, as a Deployment would.
+"""A rolling update loses no requests: services behind HAProxy are replaced one by one, as by a Deployment.
 
-HAProxy passes connections on, without retries and without knowing HTTP, like a Service: one that is told of a leaving
-pod too late, and that cuts no connection. Times come from the rendered manifest.
+Like a Kubernetes Service, HAProxy forwards connections without retries and without knowing HTTP. It learns late that a
+pod is terminating, and cuts no connection. Times come from the rendered manifest.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ REPLICAS = 3
 REQUESTS = 20_000
 CLIENTS = 24
 PROPAGATION_S = 1.0
-"""How much later than the pod itself the balancer learns that it is leaving."""
+"""Delay after which the balancer learns that a pod is terminating."""
 TIMEOUT_S = 120.0
 PATH = "/api/v1/models/linear/classify"
 
 
 class Load(threading.Thread):
-    """Clients that each send the next request when they have their answer, until told to stop."""
+    """Closed-loop clients that run until they are stopped."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -59,7 +59,7 @@ class Load(threading.Thread):
                 await asyncio.sleep(0.01)
 
     async def _connection(self, request: bytes) -> None:
-        """One connection's life, until an answer ends it. Raises for a request that got none, or a wrong one."""
+        """Uses one connection until a response closes it. Raises for a missing or wrong response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         self.connections += 1
         try:
@@ -78,7 +78,7 @@ class Load(threading.Thread):
 
 
 class Deployment:
-    """Replaces pods by the numbers of the rendered manifest."""
+    """Replaces pods with the times of the rendered manifest."""
 
     def __init__(self, models: Path, balancer: Balancer, pods: ExitStack) -> None:
         manifests = render(K8S / "overlays/cpu")
@@ -92,12 +92,12 @@ class Deployment:
         self.exits: list[tuple[int, float]] = []
 
     def start(self) -> tuple[RunningService, str]:
-        """A new pod; it gets traffic when it is ready."""
+        """Starts a pod, which gets traffic when it is ready."""
         pod = self._pods.enter_context(RunningService(self._models, **self._settings))
         return pod, self._balancer.add(pod.url)
 
     def stop(self, pod: RunningService, slot: str) -> threading.Thread:
-        """What the kubelet and the endpoints do at once when a pod is deleted, each at its own pace."""
+        """Stops a pod as Kubernetes does: the kubelet and the endpoints act at the same time, with different delays."""
         thread = threading.Thread(target=self._stop, args=(pod, slot))
         thread.start()
         return thread
@@ -134,7 +134,7 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
         load.join(30)
     assert load.lost == []
     assert load.answered >= REQUESTS
-    assert load.connections > CLIENTS, "connections moved on to the new pods"
+    assert load.connections > CLIENTS, "connections moved to the new pods"
     assert [code for code, _ in deployment.exits] == [0] * REPLICAS
     assert max(seconds for _, seconds in deployment.exits) < deployment.grace_s
     print(f"{load.answered} answered over {load.connections} connections, none lost")

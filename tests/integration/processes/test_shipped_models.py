@@ -1,4 +1,4 @@
-"""The models that ship, over REST: exactly the answers of the offline evaluation, and the accuracy that is claimed."""
+"""The shipped models over REST: the same predictions as the offline evaluation, and the published accuracy."""
 
 import gzip
 import pickle
@@ -21,7 +21,7 @@ MODELS = ROOT / "models"
 
 
 def mnist(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The 10,000 test digits, uint8 (n, 28, 28, 1), and their labels."""
+    """Returns the 10,000 test digits, uint8 (n, 28, 28, 1), and their labels."""
     images = gzip.decompress((data_dir / "mnist" / "t10k-images-idx3-ubyte.gz").read_bytes())
     labels = gzip.decompress((data_dir / "mnist" / "t10k-labels-idx1-ubyte.gz").read_bytes())
     count, height, width = struct.unpack(">3I", images[4:16])
@@ -31,7 +31,7 @@ def mnist(data_dir: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def offline(model: str, images: np.ndarray) -> np.ndarray:
-    """Probabilities straight from the shipped graph."""
+    """Returns probabilities computed directly with the shipped graph."""
     folder = Repository(MODELS).open(model, max(Repository(MODELS).versions(model)))
     variant = folder.manifest.variant("float32")
     assert variant is not None
@@ -53,7 +53,7 @@ def test_every_shipped_version_is_whole() -> None:
 
 
 def predictions_of(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """The best class of each of 10,000 images, sent in 100 forms by four clients; what is said of the version."""
+    """Returns the predictions for 10,000 images, sent in 100 forms by four clients, and the version's description."""
     with RunningService(MODELS) as service, httpx.Client(base_url=service.url, timeout=60) as client:
 
         def ask(part: np.ndarray) -> list[int]:
@@ -85,5 +85,5 @@ def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(data_dir: Pat
 
 
 def served_tolerance(precision: str) -> float:
-    """Rounding differs between processors: nothing that shows in float32, a few images of 10,000 in int8."""
+    """Returns the allowed difference: processors round differently, which changes a few of 10,000 images in int8."""
     return 0.0001 if precision == "float32" else 0.001

@@ -1,4 +1,4 @@
-"""Stopping under load: SIGTERM loses nothing, tells at once, and ends in time with code 0."""
+"""Shutdown under load: SIGTERM loses no requests, readiness fails immediately, and the exit code is 0 in time."""
 
 import http.client
 import threading
@@ -21,7 +21,7 @@ DRAIN_TIMEOUT_S = 4
 
 
 class Client(threading.Thread):
-    """Sends images, over kept-alive connections or a new one each, until refused; counts what was lost."""
+    """Sends images over keep-alive or new connections until they are rejected; counts lost requests."""
 
     def __init__(self, url: str, path: str, keep_alive: bool) -> None:
         super().__init__(daemon=True)
@@ -49,7 +49,7 @@ class Client(threading.Thread):
                 self._connection.close()
 
     def _talk(self) -> None:
-        """One connection's life: until an answer ends it."""
+        """Uses one connection until a response closes it."""
         will_close = False
         while not will_close:
             self._connection.request("POST", self._path, body=self._body, headers=self._headers)
@@ -126,7 +126,7 @@ def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
-    """Nothing that was accepted waits for it: the service ends as any other."""
+    """Accepted requests do not wait for new ones, so the service exits normally."""
     write_version(tmp_path, "linear", 1)
     write_version(tmp_path, "stuck", 1, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
     with RunningService(tmp_path, wait_ready=False, workers=workers, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
@@ -162,19 +162,19 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
 
 
 def _reason(service: RunningService) -> str:
-    """Why the worker that answers is not ready."""
+    """Returns the reason why a worker is not ready."""
     reply = service.client.get("/health/ready")
     assert reply.status_code == 503
     return str(reply.json()["error"]["reasons"]["service"])
 
 
 def _index_reasons(service: RunningService) -> set[str]:
-    """Of all versions on disk, why they do not answer."""
+    """Returns the reasons why versions on disk are not served."""
     return {entry["reason"] for entry in service.client.post("/v2/repository/index").json()}
 
 
 def _ends_well(service: RunningService) -> None:
-    """With code 0, and leaves nothing behind."""
+    """Checks that the service exits with 0 and leaves no files behind."""
     folders = _folders_of(service.process.pid)
     service.terminate()
     assert service.exit_code() == 0
@@ -182,7 +182,7 @@ def _ends_well(service: RunningService) -> None:
 
 
 def _folders_of(pid: int) -> set[Path]:
-    """Where its workers meet, as far as it has files of it in its memory and the system tells."""
+    """Returns the folders of the workers' shared files, as far as they are mapped into the process."""
     maps = Path(f"/proc/{pid}/maps")
     paths = maps.read_text().split() if maps.exists() else []
     return {Path(path).parent for path in paths if "/convoy-" in path and path.endswith("/connections")}
@@ -197,7 +197,7 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
-    """Status, and the status word or error code of the body."""
+    """Returns the status, and the status word or error code in the body."""
     import json
 
     connection.request("GET", path)

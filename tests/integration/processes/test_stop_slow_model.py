@@ -23,7 +23,7 @@ ROUTE = "/api/v1/models/{model}/classify"
 
 
 def send(url: str, model: str, body: bytes) -> http.client.HTTPConnection:
-    """Sends a request, whose answer is still to be read."""
+    """Sends a request without reading the response."""
     parsed = urlparse(url)
     connection = http.client.HTTPConnection(str(parsed.hostname), parsed.port, timeout=60)
     connection.request("POST", ROUTE.format(model=model), body=body)
@@ -38,13 +38,13 @@ def read(connection: http.client.HTTPConnection) -> tuple[int, dict[str, Any]]:
 
 
 def accepted_requests(service: RunningService) -> float:
-    """Requests to classify that are answered or in flight; asking is a request in flight, too."""
+    """Returns the number of classification requests that are answered or in flight, without this request itself."""
     answered = service.metric("convoy_requests_total", route=ROUTE)
     return answered + service.metric("convoy_requests_in_flight") - 1
 
 
 def lost_requests(service: RunningService) -> int:
-    """As the workers' last lines say."""
+    """Returns the number of lost requests in the workers' last log lines."""
     return sum(line["requests"] for line in service.lines if line["event"] == "accepted requests were lost")
 
 

@@ -1,4 +1,4 @@
-"""Several workers act as one: changes reach all of them, counts are sums, a dead one is replaced."""
+"""Several workers act as one: changes reach all of them, metrics are sums, and a dead worker is replaced."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def pids(service: RunningService) -> list[int]:
 
 
 def ask_each_on_a_new_connection(service: RunningService, path: str, count: int = 30) -> list[httpx.Response]:
-    """So many connections that both workers are asked."""
+    """Sends requests over enough new connections to reach both workers."""
     return [httpx.get(service.url + path, timeout=30) for _ in range(count)]
 
 
@@ -59,7 +59,7 @@ def classify(service: RunningService, **params: str) -> httpx.Response:
 
 
 def ask_until_each_answered(service: RunningService) -> list[str]:
-    """The versions that answered, to some at once: one client alone may always meet the same worker."""
+    """Returns the versions that answered concurrent requests; sequential ones might always reach the same worker."""
     versions: list[str] = []
 
     def each_answered() -> bool:
@@ -117,7 +117,7 @@ def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningServic
 def test_workers_that_cannot_start_end_the_service_with_the_reason(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The supervisor does not import the application; the workers do."""
+    """Only the workers import the application, not the supervisor."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['service.app'] = None\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     with RunningService(root, wait_ready=False, workers=WORKERS) as service:
@@ -133,7 +133,7 @@ def test_workers_that_cannot_start_end_the_service_with_the_reason(
 def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningService) -> None:
     os.kill(pids(service)[0], signal.SIGKILL)
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
-    service.terminate()  # the new worker is being imported, and knows no signals yet
+    service.terminate()  # the new worker is still importing, and handles no signals yet
     assert service.exit_code() == 0
 
 
@@ -144,7 +144,7 @@ def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService
 
 
 def requests_counted(service: RunningService) -> float:
-    """On a connection of its own: any worker may answer."""
+    """Reads the metric on a new connection, so that any worker may answer."""
     with httpx.Client(base_url=service.url) as client:
         usual_client, service.client = service.client, client
         try:
@@ -201,7 +201,7 @@ def test_the_state_file_can_be_edited_by_hand(service: RunningService, root: Pat
 
 
 def replace(file: Path, text: str) -> None:
-    """Nobody reads a half of it."""
+    """Replaces a file atomically."""
     part = file.with_suffix(".part")
     part.write_text(text)
     part.replace(file)
@@ -260,7 +260,7 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
             damaged_version = staged_version.rename(root / "linear" / "3")
             service.wait_for("version is broken")
             shutil.rmtree(damaged_version)
-            shutil.rmtree(root / "linear" / "2")  # deleted, which here is a roll back
+            shutil.rmtree(root / "linear" / "2")  # deleting a version rolls back to the previous one
             wait_for_version("1")
         time.sleep(0.5)
     finally:

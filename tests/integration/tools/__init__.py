@@ -1,2 +1,1 @@
-"""Runs the commands of `tests.bench`, `tests.load` and `tests.gpu`.
-Their functions are tested in `tests/unit`."""
+"""Runs the commands of `tests.bench`, `tests.load` and `tests.gpu`. `tests/unit` tests their functions."""

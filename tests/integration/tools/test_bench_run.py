@@ -1,4 +1,4 @@
-"""`python -m tests.bench`, whole, on a stand-in model: every figure of the report comes out of a real run."""
+"""A complete run of `python -m tests.bench` with a small model produces every figure of the report."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def _rows(text: str, title: str) -> dict[tuple[str, str], list[str]]:
-    """Cells of the first table after a title, by the first two."""
+    """Returns the rows of the first table after a title, by their first two cells."""
     lines = text[text.index(title) :].splitlines()[2:]
     lines = list(takewhile(lambda line: line.startswith("|"), lines))
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]

@@ -1,4 +1,4 @@
-"""The whole check for GPUs runs on a processor: every step gives its rows, and what does not depend on speed holds."""
+"""The GPU check runs completely on a CPU: every step adds rows, and requirements independent of speed are met."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The service answers everything that the load tests send as they expect it: what they call a failure is one."""
+"""The service gives the expected response to every request of the load tests, so that their failures are real."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`python -m tests.load`, whole: a service that answers rightly passes, a wrong label or a passed bound fails."""
+"""A complete run of `python -m tests.load`: a correct service passes; a wrong label or an exceeded limit fails."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The simulation is held to queueing theory and to arithmetic: cases whose outcome is known beforehand."""
+"""The simulation agrees with queueing theory and arithmetic in cases with a known result."""
 
 import math
 
@@ -10,7 +10,8 @@ SINGLE_IMAGE_REPLICA = Replica(request_s=0.0, batch_s={1: 0.01}, max_batch_size=
 
 
 def test_one_at_a_time_waits_as_pollaczek_and_khinchin_say() -> None:
-    """M/D/1: at a use of u the mean number in the system is u + u^2 / (2 (1 - u)); its median here, by Little's law."""
+    """M/D/1: at a utilization u, the mean number in the system is u + u^2 / (2 (1 - u)); Little's law gives the
+    wait."""
     result = simulate_open_loop(SINGLE_IMAGE_REPLICA, 50, seconds=400)
     assert result.answered_per_s == pytest.approx(50, rel=0.03)
     assert result.utilization == pytest.approx(0.5, rel=0.03)
@@ -58,7 +59,7 @@ def test_a_run_between_two_measured_sizes_is_on_the_line() -> None:
 
 def test_the_autoscaler_follows_a_load_ten_times_the_one_before() -> None:
     result = simulate_autoscaler(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, max_replicas=1000, start_s=10)
-    assert 100 <= result.replicas <= 170, "at least for the load; what had piled up was worked off at full use"
+    assert 100 <= result.replicas <= 170, "at least enough for the load; the queue was processed at full utilization"
     assert 0 < result.settled_s < 300
     assert 0 < result.refused < 1
 

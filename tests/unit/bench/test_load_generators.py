@@ -1,4 +1,4 @@
-"""Figures of wrk and h2load are read rightly: what had to wait has waited, and what was never answered has failed."""
+"""Output of wrk and h2load is parsed correctly: waiting counts as latency, missing responses count as failed."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def _latencies_ms(log: str, connections: int, interval_s: float) -> list[float]:
 
 
 def test_a_request_on_time_counts_from_its_start() -> None:
-    """h2load's timer is late by up to a millisecond or two, which is not the server's fault."""
+    """h2load's timer can be late by one or two milliseconds, which must not count as latency."""
     log = _log((100.0, 200, 0.002), (100.1004, 200, 0.003), (100.2019, 200, 0.004))
     assert _latencies_ms(log, 1, 0.1) == [2, 3, 4]
 

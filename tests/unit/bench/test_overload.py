@@ -1,4 +1,4 @@
-"""What became of each request of an overload is counted correctly, and so is what a stop has lost."""
+"""Results of requests under overload, and requests lost in a stop, are counted correctly."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""All peers get the same graph, instances, threads and batches; what is missing is said in a sentence."""
+"""All peers get the same graph, instances, threads and batches; errors name what is missing."""
 
 import ast
 import json
@@ -47,7 +47,7 @@ def test_all_applications_are_told_the_same(config: PeerConfig) -> None:
 
 
 def test_applications_read_instances_and_batch_from_one_place() -> None:
-    """A number of their own would be unfair, and nobody would see it."""
+    """A different number in one application would make the comparison unfair without being noticed."""
     for file in APPS.glob("*_app.py"):
         names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
         assert {"INSTANCES", "MAX_BATCH", "Net"} <= names, file.name
@@ -55,7 +55,7 @@ def test_applications_read_instances_and_batch_from_one_place() -> None:
 
 @pytest.fixture
 def triton(cache: Path) -> Path:
-    """Its environment, made with a Python that need not be the one of the tests."""
+    """Returns Triton's environment, whose Python may differ from the tests'."""
     folder = cache / "triton"
     (folder / "lib/python3/site-packages").mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text("home = /opt/python3.12/bin\nversion = 3.12.1\nexecutable = /a=b/python3\n")

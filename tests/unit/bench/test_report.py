@@ -1,4 +1,4 @@
-"""The report says what was measured: medians, void loads, ratios; and touches nothing outside its section."""
+"""The report contains medians, void loads and ratios, and changes nothing outside its section."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every kind of body is right, the bodies rotate, and every server's way of answering is understood."""
+"""Every kind of body is correct, bodies rotate, and the responses of all servers are parsed."""
 
 import base64
 import json

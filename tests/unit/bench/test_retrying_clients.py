@@ -1,4 +1,4 @@
-"""The clients of the overload benchmark, against servers of canned answers."""
+"""The clients of the overload benchmark, against servers with fixed responses."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ REJECTED = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length
 
 @contextmanager
 def server(*answers: bytes) -> Iterator[str]:
-    """One connection and no more, one answer per request; after the last one, the connection is closed unanswered."""
+    """Serves one connection with one response per request, and then closes it without a response."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_answer, args=(listener, answers), daemon=True)
         thread.start()

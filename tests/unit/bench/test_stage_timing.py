@@ -1,4 +1,4 @@
-"""The clocks give each moment to one stage, stop while a coroutine waits, and find their stages in the service."""
+"""The timers assign time to one stage, stop while a coroutine waits, and find their functions in the service."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Time:
-    """Processor time that passes only when told."""
+    """A clock that advances only when the test says so."""
 
     def __init__(self) -> None:
         self.ns = 0
@@ -132,7 +132,7 @@ def test_http_is_what_is_left_of_the_whole() -> None:
 
 
 def test_every_stage_is_still_where_the_table_says() -> None:
-    """In a process of its own, since it changes the service's modules."""
+    """Runs in a separate process, because it changes the service's modules."""
     code = "import json, service.app; from tests.bench.stage_timing.timers import StageTimers, install; "
     code += "print(json.dumps(install(StageTimers())))"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -152,7 +152,7 @@ def test_a_stage_that_has_moved_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     from tests.bench.stage_timing import timers as timers
 
     monkeypatch.setattr(timers, "STAGE_FUNCTIONS", {QUEUE: ("service.errors:no_such_function",)})
-    with pytest.raises(LookupError, match=r"service\.errors:no_such_function is gone"):
+    with pytest.raises(LookupError, match=r"service\.errors:no_such_function does not exist"):
         timers.install(StageTimers())
 
 

@@ -1,4 +1,4 @@
-"""What `docker compose up` starts: every version pinned, every file there, and services that are confined."""
+"""docker-compose.yml: versions are pinned, files exist, and services are confined."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""What files of k8s/ rely on in each other and in the code: ports, paths, settings, times, cores, metrics, commands."""
+"""Files of k8s/ agree with each other and with the code: ports, paths, settings, times, cores, metrics, commands."""
 
 import json
 import re
@@ -36,7 +36,7 @@ from training.cli import main as convoy_train
 from training.errors import PeerLost, PeerMissing
 
 USER = 10001
-# What training reads from its environment.
+# Environment variables that training reads.
 OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
 METRIC = re.compile(r"\bconvoy_[a-z_]+\b")
 QUERIES = re.compile(r'"(?:expr|query)": "((?:[^"\\]|\\.)*)"')
@@ -44,20 +44,20 @@ MIB = 2**20
 
 
 def policies(manifests: tuple[Manifest, ...]) -> dict[str, Manifest]:
-    """What each NetworkPolicy says, by its name."""
+    """Returns the spec of each NetworkPolicy by name."""
     return {one["metadata"]["name"]: one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"}
 
 
 @pytest.fixture
 def paths(tmp_path: Path) -> set[str]:
-    """Where the service answers."""
+    """Returns the paths of the service."""
     app = create_app(Settings(), WorkerStatusStore(tmp_path), StateFile(tmp_path / "state.json"))
     return {*app.openapi()["paths"], "/", "/docs", "/openapi.json", "/playground/{name}"}
 
 
 @pytest.fixture
 def metrics() -> set[str]:
-    """The names of all samples that the service can give."""
+    """Returns the names of all samples that the service can expose."""
     families = [*Metrics().registry.collect(), *version_metrics({})]
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
     return {f.name + suffix for f in families for suffix in suffixes[f.type]}
@@ -73,7 +73,9 @@ def test_ports_and_probes_are_the_services(monkeypatch: pytest.MonkeyPatch, path
             assert container[probe]["httpGet"]["port"] == "http"
             assert container[probe]["httpGet"]["path"] in paths
         assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
-        assert container["livenessProbe"]["httpGet"]["path"] == "/health/live", "not being ready is no reason to die"
+        assert container["livenessProbe"]["httpGet"]["path"] == "/health/live", (
+            "missing readiness must not cause a restart"
+        )
 
 
 def test_every_object_that_names_a_port_names_the_containers() -> None:
@@ -89,7 +91,7 @@ def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
     (spec,) = policies(render(K8S / "overlays/cpu")).values()
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert [rule["from"] for rule in spec["ingress"]] == [[{"podSelector": {}}]], "the pods of this namespace"
-    assert not spec.get("egress"), "nothing is opened"
+    assert not spec.get("egress"), "no outgoing connections"
 
 
 def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
@@ -99,7 +101,7 @@ def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> Non
         assert spec["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "convoy"}}, "and no other pod"
         for rule in spec.get("ingress", []):
             assert rule["ports"] == [{"port": "http", "protocol": "TCP"}]
-            assert rule["from"], f"{name} lets in everybody"
+            assert rule["from"], f"{name} admits all clients"
             assert all(one.keys() & {"podSelector", "namespaceSelector"} for one in rule["from"])
     namespaces = {name: network_policies[name]["ingress"][0]["from"] for name in ("convoy-ingress", "convoy-metrics")}
     assert namespaces == {
@@ -165,13 +167,13 @@ def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest
 
 
 def _lets_in(rule: str, kind: str, path: str) -> bool:
-    """As the Ingress's definition has it: a prefix is of whole parts of the path."""
+    """Returns whether a rule matches a path; prefixes match whole path elements, as defined for Ingress."""
     return path == rule or (kind == "Prefix" and path.startswith(rule.rstrip("/") + "/"))
 
 
 def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> None:
     with_keda = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
-    assert not [one for one in with_keda if one["kind"] == "HorizontalPodAutoscaler"], "two would fight"
+    assert not [one for one in with_keda if one["kind"] == "HorizontalPodAutoscaler"], "two autoscalers would conflict"
     scaled = of_kind(with_keda, "ScaledObject")["spec"]
     own = of_kind(render(K8S / "overlays/cpu"), "HorizontalPodAutoscaler")["spec"]
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (own["minReplicas"], own["maxReplicas"])
@@ -179,7 +181,9 @@ def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> Non
     names = {name for query in queries for name in METRIC.findall(query)}
     assert names
     assert names <= metrics
-    job = of_kind(with_keda, "Service")["metadata"]["name"]  # what the operator makes of a ServiceMonitor
+    job = of_kind(with_keda, "Service")["metadata"][
+        "name"
+    ]  # the job label that the operator derives from a ServiceMonitor
     assert all(f'job="{job}"' in query for query in queries)
 
 
@@ -224,7 +228,7 @@ def test_every_pod_keeps_to_the_restricted_standard() -> None:
                 "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             }
-            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "large uploads wait there"
+            assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}, "large uploads need it"
             assert {mount["name"] for mount in container["volumeMounts"]} == {one["name"] for one in pod["volumes"]}
 
 
@@ -303,7 +307,7 @@ def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
 
 
 def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
-    """The waiting pod counts as an attempt; pods that only lose each other, which does not count, meet a deadline."""
+    """A waiting pod counts as an attempt. Pods that lose each other do not count, but a deadline limits them."""
     spec = of_kind(render(K8S / "jobs/distributed"), "Job")["spec"]
     ignored = [
         rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"][1:] if rule["action"] == "Ignore"
@@ -315,9 +319,9 @@ def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
 
 
 def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
-    """It goes on where it stopped, as long as no rule of the Job ends it for good."""
+    """A part resumes unless a rule of the Job fails it permanently."""
     spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
     final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
-    assert final, "some exit codes end a part for good"
+    assert final, "some exit codes fail a part permanently"
     assert EXIT_RETRY not in [value for values in final for value in values]
     assert spec["backoffLimitPerIndex"] >= 1

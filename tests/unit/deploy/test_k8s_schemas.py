@@ -1,4 +1,4 @@
-"""Every manifest renders and passes strict schemas: Kubernetes' own, and those of operators where they are at hand."""
+"""Every manifest renders and passes strict schemas of Kubernetes and, if available, of operators."""
 
 import jsonschema
 import kubernetes_validate
@@ -19,7 +19,7 @@ from tests.support.kubernetes_manifests import (
     render,
 )
 
-# The oldest that knows all that is used (the sleep of preStop), and the newest that is known.
+# The oldest version that supports all features in use (preStop sleep), and the newest available.
 VERSIONS = ("1.30", "1.37")
 CUSTOM = {"keda.sh", "monitoring.coreos.com", "serving.kserve.io"}
 SCHEMAS = ROOT.parent / "shared/crds"
@@ -65,7 +65,7 @@ def test_what_operators_accept(file: str) -> None:
 
 
 def with_closed_schemas(schema: Manifest) -> Manifest:
-    """The schema with unknown fields refused, as the API server drops them."""
+    """Returns the schema with unknown fields forbidden, because the API server would drop them."""
     schema = {key: with_closed_schemas(value) if isinstance(value, dict) else value for key, value in schema.items()}
     if schema.get("type") == "object" and "properties" in schema:
         schema.setdefault("additionalProperties", False)

@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_overlays_render(tmp_path: Path) -> None:
-    """The installation of one's own with what the canary adds to it, in a folder beside Convoy's."""
+    """The documented custom installation, with the additions for the canary, in a folder beside Convoy's."""
     yaml_blocks = [yaml.safe_load(block) for block in blocks("yaml")]
     own, canary = (next(block for block in yaml_blocks if key in block) for key in ("namespace", "patches"))
     (tmp_path / "mine").mkdir()
@@ -39,7 +39,7 @@ def test_its_overlays_render(tmp_path: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    """Of all console blocks, and those of kubectl in the text, each as its words."""
+    """Returns the commands in console blocks and kubectl commands in the text, split into words."""
     lines = [line[2:] for block in blocks("console") for line in block.splitlines()]
     commands = []
     for line in [*lines, *re.findall(r"`(kubectl .+?)`", PAGE)]:
@@ -77,7 +77,7 @@ def test_what_is_run_in_pods_are_commands_of_ours() -> None:
 
 
 def parsed(group: click.Group, words: list[str]) -> dict[str, object]:
-    """What click makes of the words of a command of the group, or of a group in it."""
+    """Parses the words of a command of the group, or of a nested group, with click."""
     command = group.commands[words[0]]
     if isinstance(command, click.Group):
         return parsed(command, words[1:])

@@ -1,4 +1,4 @@
-"""Dashboard and alerts ask for what the service counts, and Prometheus' own tools understand them."""
+"""Dashboard and alerts use only metrics of the service, and Prometheus' tools accept them."""
 
 import json
 import re
@@ -12,7 +12,9 @@ import yaml
 from tests.documentation import metrics_table
 from tests.monitoring import prometheus_rule, shipped_config
 
-needs_promtool = pytest.mark.skipif(not shutil.which("promtool"), reason="there is no promtool (Debian's prometheus)")
+needs_promtool = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="promtool (Debian's prometheus) is not installed"
+)
 QUERIES = [query.expr for query in shipped_config.queries()]
 ALERTS = shipped_config.alerts()
 METRIC = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
@@ -25,7 +27,7 @@ COMPOSE = shipped_config.FOLDER.parents[1] / "docker-compose.yml"
 
 
 def documented_metrics() -> dict[str, set[str]]:
-    """Every documented series, with its labels."""
+    """Returns every documented metric with its labels."""
     series: dict[str, set[str]] = {}
     for name, kind, labels in ROW.findall(metrics_table()):
         ends = ["_bucket", "_sum", "_count"] if kind == "histogram" else [""]
@@ -79,7 +81,7 @@ def test_every_alert_is_tested_by_its_rules() -> None:
 
 def test_the_operator_is_given_the_same_rules() -> None:
     assert prometheus_rule.MANIFEST.read_text() == prometheus_rule.manifest_text(), (
-        "python -m tests.monitoring.prometheus_rule writes it anew"
+        "run: python -m tests.monitoring.prometheus_rule"
     )
 
 

@@ -1,4 +1,4 @@
-"""The base images' digests are those of a registry, here a local one."""
+"""Digests of base images are read from a registry, here a local one."""
 
 import hashlib
 import json

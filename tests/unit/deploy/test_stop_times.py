@@ -1,4 +1,4 @@
-"""The times of a stop fit together: request timeout, drain timeout, supervisor, and who waits for the process."""
+"""The times of a shutdown are consistent: request timeout, drain timeout, supervisor, orchestrator."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from service.workers.supervisor import KILL_GRACE_S
 from tests.support.kubernetes_manifests import ROOT, container_of, pod_of, service_manifests, settings_of
 
 MAX_SPARE_S = 10
-"""An orchestrator that waits for longer only delays the end of a process that hangs."""
+"""Maximum grace period: a longer one would only delay the end of a hanging process."""
 
 
 class Orchestrator(NamedTuple):
-    """`grace_s` are the seconds from the order to stop to SIGKILL, `pause_s` those of them before SIGTERM."""
+    """`grace_s` are the seconds from the stop command to SIGKILL, `pause_s` those before SIGTERM."""
 
     settings: Settings
     grace_s: float
@@ -48,7 +48,7 @@ def assert_all_wait_for_the_drain(orchestrators: list[Orchestrator]) -> None:
 
 def test_compose_and_the_service_wait_for_a_request_that_is_accepted_last() -> None:
     last_accepted_s = SIGNAL_POLL_S + LAST_REQUEST_GRACE_S
-    assert last_accepted_s + STOP_OVERHEAD_S < DRAIN_MARGIN_S, "its timeout is over before requests are given up"
+    assert last_accepted_s + STOP_OVERHEAD_S < DRAIN_MARGIN_S, "its timeout ends before requests are given up"
     assert_all_wait_for_the_drain(list(compose_services()))
 
 

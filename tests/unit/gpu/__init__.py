@@ -1,2 +1,1 @@
-"""Unit tests of `tests.gpu`.
-The whole check is run in `tests/integration/tools`."""
+"""Unit tests of `tests.gpu`. `tests/integration/tools` runs the complete check."""

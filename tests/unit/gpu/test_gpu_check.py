@@ -1,4 +1,4 @@
-"""The check for GPUs keeps what a step found, whatever becomes of the step, and its tools do what they say."""
+"""The GPU check keeps the rows of a step that fails, and its helpers work."""
 
 import hashlib
 import json
@@ -106,7 +106,7 @@ def test_a_provider_that_cannot_be_used_is_never_replaced_by_the_processor(plan:
 
 
 def test_a_session_that_fell_back_is_an_error(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As onnxruntime does it where it has CUDA and finds no GPU."""
+    """onnxruntime falls back like this if it has CUDA but finds no GPU."""
     graph = linear_graph(np.ones((64, 4), np.float32), (8, 8, 1)).SerializeToString()
     cpu_session = sessions.onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     monkeypatch.setattr(plan_module, "available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
@@ -236,7 +236,7 @@ def test_what_the_machine_has_is_not_carried_whoever_needs_it(tmp_path: Path) ->
 
 
 def write_wheel(folder: Path) -> Path:
-    """A package with a module of random bytes, so that it takes several parts."""
+    """Writes a wheel with random bytes, which needs several parts."""
     file = folder / "carried-1.0-py3-none-any.whl"
     data = f"DATA = {os.urandom(3000).hex()!r}\n"
     info = {

@@ -1,4 +1,4 @@
-"""What a GPU trained comes back whole in small parts; the runs whose weights are kept are not chosen by the test."""
+"""Runs of a GPU are packed and unpacked completely; the test set does not select the runs that keep weights."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""Only digits that the model gets right beforehand are sent; a model that knows too few is told apart from a fault."""
+"""Only digits that the model classifies correctly are sent; a model with too few of them is an error."""
 
 from pathlib import Path
 

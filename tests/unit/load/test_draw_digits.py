@@ -1,4 +1,4 @@
-"""The drawn digits look alike to a model, never the same, and the same seed draws the same."""
+"""Drawn digits are recognizable and all different, and the same seed draws the same digit."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_every_hand_is_another_and_keeps_to_itself() -> None:
 
 
 def test_mnist_takes_the_drawings_for_what_they_are(data_dir: Path) -> None:
-    """The nearest of 10,000 real digits has the drawing's label, mostly: a judge that was trained on nothing."""
+    """For most drawings, the nearest of 10,000 real digits has the same label; this needs no trained model."""
     from training.data.datasets import mnist
 
     real = mnist.load(data_dir).test

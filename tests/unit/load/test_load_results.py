@@ -1,4 +1,4 @@
-"""A load is passed only when nothing failed and every bound was kept; its shape comes and goes as it says."""
+"""A load passes only if no request failed and every limit was met; its shape has the documented phases."""
 
 import json
 from pathlib import Path

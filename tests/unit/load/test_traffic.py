@@ -1,4 +1,4 @@
-"""The load tests send batches of every size and form, and notice every answer that is not the expected one."""
+"""The load tests send batches of every size and format, and detect every unexpected response."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every command of convoy and convoy-train: help with an example, completion, and mistakes told without a traceback."""
+"""Every command of convoy and convoy-train has help with an example, completion, and errors without a traceback."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
 
 @pytest.fixture(autouse=True)
 def restore_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What commands do to the process that they are alone in, other tests would meet."""
+    """Restores signal handlers, which commands change for their own process."""
     monkeypatch.setattr("service.observability.logs.configure", lambda *_, **__: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
@@ -65,7 +65,7 @@ def restore_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model, a good and a bad image, an empty folder, and files that are none of what commands expect."""
+    """Returns a folder with a model, a valid and a damaged image, an empty folder, and files of other formats."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("CONVOY_", "JOB_")):
@@ -79,7 +79,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# Command line, and what its message says beside the mistake: what there is, or what to do.
+# Command line, and the advice that its error message contains.
 MISTAKES = {
     "convoy sevre": "No such command 'sevre'",
     "convoy serve more": "unexpected extra argument (more)",
@@ -130,7 +130,7 @@ MISTAKES = {
     "convoy-train describe alexnet --input 1x2": "write HEIGHTxWIDTHxCHANNELS",
     "convoy-train describe xo --maps none/here.png": "could not be written",
     "convoy-train evaluate none": "is not the folder of a run",
-    "convoy-train evaluate models/linear/1": "give --dataset",
+    "convoy-train evaluate models/linear/1": "name a data set with --dataset",
     "convoy-train compare empty": "is not the folder of a run",
     "convoy-train report empty": "is not the folder of a run",
     "convoy-train export none --name x": "Name the folder of a run, or a .keras file",
@@ -163,7 +163,7 @@ def test_a_disk_that_refuses_is_told_too(work_folder: Path, monkeypatch: pytest.
 
 
 def completions(line: str) -> list[str]:
-    """What the shell offers for the last word of a line."""
+    """Returns the shell completions for the last word of a line."""
     program, *arguments = line.split(" ")
     shell = ShellComplete(PROGRAMS[program], {}, program, "_COMPLETE")
     return [item.value for item in shell.get_completions(arguments[:-1], arguments[-1])]

@@ -1,6 +1,6 @@
-"""The names inside of dependencies that the code overrides or uses: a release without one of them fails here.
+"""Internal names of dependencies that the code overrides or uses still exist.
 
-Without these tests an override that the dependency no longer calls would silently do nothing.
+Without these tests, an override that a new release no longer calls would silently do nothing.
 """
 
 import ast
@@ -161,7 +161,7 @@ def test_everything_that_a_subclass_uses_of_its_base_class_is_there() -> None:
 
 
 def test_every_method_of_a_subclass_overrides_one_or_is_called_by_the_service() -> None:
-    """A method that does neither was an override, before the dependency renamed what it overrides."""
+    """A method that does neither was an override until the dependency renamed the original."""
     trees = [ast.parse(path.read_text()) for name, path in MODULES.items() if root_package(name) == "service"]
     used = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     unused = {

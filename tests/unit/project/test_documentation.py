@@ -1,4 +1,4 @@
-"""The documentation's tables match the code, its links lead somewhere, and its example image is drawn by a script."""
+"""The documentation's tables match the code, its links are valid, and its example image is drawn by a script."""
 
 import re
 import runpy
@@ -30,7 +30,7 @@ OTHER_VARIABLES = {
     "CONVOY_JOIN_TIMEOUT_S",
 }
 OTHER_VARIABLES |= {"CONVOY_COMPLETE", "CONVOY_TRAIN_COMPLETE"}
-"""Variables that are no settings of the service."""
+"""Variables that are not settings of the service."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,4 @@
-"""Every list of requirements is pinned and hashed, names no index, and no two of them want different versions."""
+"""Every list of requirements is pinned and hashed, names no index, and no two lists have different versions."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_every_requirement_is_pinned_and_hashed(file: Path) -> None:
     lines = requirements(file)
     assert lines
     for requirement, *options in lines:
-        assert PINNED.fullmatch(requirement), f"{requirement} is no pinned requirement (an index, a URL, a range?)"
+        assert PINNED.fullmatch(requirement), f"{requirement} is not a pinned requirement (an index, a URL, a range?)"
         assert options, f"{requirement} has no hash"
         assert all(HASH.fullmatch(option) for option in options), f"{requirement} has other options: {options}"
 
@@ -51,7 +51,7 @@ def test_what_is_tested_is_what_is_served() -> None:
 
 @pytest.mark.parametrize(("environment", "listed"), [(".venv", "serve"), (".venv-dev", "dev")])
 def test_make_installs_from_hashed_lists_alone_what_builds_convoy_too(environment: str, listed: str) -> None:
-    """Without --no-build-isolation pip would fetch the newest build backend, whatever it is, and run it."""
+    """Without --no-build-isolation, pip would download and run the newest build backend."""
     command_prefix = f"\t{environment}/bin/python $(PIP_INSTALL) "
     installs = [
         line.removeprefix(command_prefix)

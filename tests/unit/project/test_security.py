@@ -16,7 +16,7 @@ ROWS = [line for line in TEXT.partition("## Threats")[2].partition("\n## ")[0].s
 
 UNPICKLING = {"_pickle", "cPickle", "cloudpickle", "dill", "jsonpickle", "joblib", "marshal", "pickle", "shelve"}
 UNPICKLING |= {"torch", "yaml", "sqlalchemy", "pandas"}
-"""Libraries that load objects, or are tempting to load files with."""
+"""Libraries that can load arbitrary objects from files."""
 RUNNING = {"eval", "exec", "compile", "__import__"}
 
 

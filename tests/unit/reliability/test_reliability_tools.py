@@ -1,4 +1,4 @@
-"""The tools of tests.reliability can tell: a slope from noise, a wrong answer from a right one, a cut from a kill."""
+"""The tools of tests.reliability distinguish growth from noise, wrong from correct responses, and kinds of cuts."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], np.float32)
 
 
 def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]:
-    """Half an hour of samples that wander, as memory does, and grow by so much."""
+    """Returns half an hour of correlated samples, like memory, that grow by `per_hour`."""
     random = np.random.default_rng(seed)
     times_s = np.arange(0, HOUR_S / 2, 5)
     wander = np.convolve(random.normal(size=len(times_s)), np.ones(10) / 10, "same")
@@ -25,7 +25,7 @@ def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]
 
 
 def test_growth_is_told_from_noise() -> None:
-    """Of a hundred series without growth about five may look as if they had some."""
+    """About 5 of 100 series without growth may appear to grow."""
     flat = [trend(*noisy_samples(0.0, seed)) for seed in range(100)]
     assert sum(slope.low <= 0 <= slope.high for slope in flat) >= 85
     growing = [trend(*noisy_samples(4.0, seed)) for seed in range(100)]

@@ -127,7 +127,7 @@ def test_a_request_that_an_idle_model_cannot_do_in_time_is_not_told_to_come_agai
 
 
 def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
-    """It was rejected with 429, although no later attempt could succeed."""
+    """Such a request used to be rejected with 429, although no later attempt could succeed."""
     queue = measured(run_s=2.0, instances=2)
     with pytest.raises(DeadlineTooShort, match=r"takes 2 s for it"):
         queue.reserve(4, timeout_s=1.5)
