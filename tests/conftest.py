@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures for all tests."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests import no_skips
 
-# The same examples in every run, and no limit on their time: the machine's speed decides no test.
+# The same examples in every run without a time limit, so that no test depends on the machine's speed.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data sets, laid out as their official downloads are; skips where there is none."""
+    """Returns the folder of real data sets in the layout of their official downloads; skips the test without it."""
     data_folder = os.environ.get("CONVOY_DATA")
     if not data_folder:
         pytest.skip("CONVOY_DATA is not set: no real data")
@@ -30,7 +30,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def pillow_limit() -> Iterator[None]:
-    """The service sets Pillow's limit of pixels for its whole process; other tests open images of their own."""
+    """Restores Pillow's pixel limit, which the service changes for the whole process."""
     limit = Image.MAX_IMAGE_PIXELS
     yield
     Image.MAX_IMAGE_PIXELS = limit

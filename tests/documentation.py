@@ -57,7 +57,7 @@ def _metric_row(name: str, kind: str, labels: Sequence[str], about: str) -> str:
 
 
 def models_table() -> str:
-    """The models that ship, a row per graph: figures from their manifests, commands from their provenance."""
+    """Returns the table of shipped models with one row per graph; figures and commands come from the manifests."""
     rows = ["| model | input | classes | parameters | graph | MB | test accuracy | ms per image | made by |"]
     rows.append("|---|---|---|---|---|---|---|---|---|")
     repository = Repository(ROOT / "models")
@@ -75,7 +75,7 @@ def models_table() -> str:
 
 
 def _ms_per_image(manifest: Manifest, variant: Variant) -> str:
-    """The time in batches of 32, as `convoy-train quantize` measured it; empty for what it did not measure."""
+    """Returns the time in batches of 32, as measured by `convoy-train quantize`, or an empty text."""
     measured = [each.speed for each in manifest.variants if each.speed is not None]
     if not measured:
         return ""
@@ -116,12 +116,12 @@ TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTAL
 
 
 def table_names(text: str) -> list[str]:
-    """Names of the generated tables of a page."""
+    """Returns the names of the generated tables of a page."""
     return [match[2] for match in TABLE.finditer(text)]
 
 
 def regenerated(text: str) -> str:
-    """The page with its generated tables as the code has them now. Raises KeyError for a table of another name."""
+    """Returns the page with tables generated from the current code. Raises KeyError for an unknown table."""
     return TABLE.sub(lambda match: match[1] + GENERATED_TABLES[match[2]]() + match[3], text)
 
 

@@ -1,6 +1,6 @@
-"""A pytest plugin that fails the run when a test is skipped for a reason that is not allowed.
+"""A pytest plugin that fails the run if a test is skipped for a reason that is not allowed.
 
-Active with CONVOY_NO_SKIPS=1, as in CI: a program that is missing must not make tests disappear without a word.
+It is active with CONVOY_NO_SKIPS=1, as in CI, so that a missing program does not silently skip tests.
 """
 
 import os
@@ -19,7 +19,7 @@ ALLOWED_REASONS = (
 
 
 class NoSkips:
-    """Collects the skips of a run, by place and reason."""
+    """Collects the skipped tests of a run by place and reason."""
 
     def __init__(self) -> None:
         self.forbidden: Counter[str] = Counter()
@@ -53,6 +53,6 @@ class NoSkips:
 
 
 def register(config: pytest.Config) -> None:
-    """Registers the plugin where the environment asks for it; workers of xdist report to the one process that does."""
+    """Registers the plugin if the variable is set, except in workers of xdist, which report to the main process."""
     if os.environ.get("CONVOY_NO_SKIPS") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips())

@@ -1,7 +1,7 @@
-"""The table of docs/training.md: accuracies of papers and leaderboards beside those of the models that ship.
+"""The table of docs/training.md: accuracies in papers and leaderboards compared with those of the shipped models.
 
-The figures of others are from their sources; Convoy's are read from the models' cards, which `convoy-train export` has
-written.
+Published figures are from the named sources. Convoy's figures are read from the models' cards, which `convoy-train
+export` writes.
 """
 
 import re
@@ -14,7 +14,7 @@ ACCURACY = re.compile(r"\*\*([\d.]+)%\*\* of the ([\d,]+) test images")
 
 
 class PublishedResult(NamedTuple):
-    """The accuracy on the test set of `dataset` that a source states, and what it took."""
+    """The accuracy on the test set of `dataset` according to a source, with the training that it needed."""
 
     dataset: str
     network: str
@@ -43,7 +43,7 @@ SHIPPED_DATASETS = {"mnist-": "mnist", "cifar10-": "cifar10", "imagenette-": "im
 
 
 def shipped_result(version: Path) -> PublishedResult:
-    """What the card of a version folder, models/NAME/NUMBER, says."""
+    """Reads the result from the card of a version folder, models/NAME/NUMBER."""
     card = (version / "card.md").read_text()
     name = version.parent.name
     dataset = next(dataset for prefix, dataset in SHIPPED_DATASETS.items() if name.startswith(prefix))
@@ -58,7 +58,7 @@ def shipped_result(version: Path) -> PublishedResult:
 
 
 def results_table(versions: list[Path]) -> str:
-    """Published results and those of these version folders, by data set."""
+    """Returns published results and those of these version folders, grouped by data set."""
     results = [*PUBLISHED, *map(shipped_result, versions)]
     rows = ["| data | network | test accuracy | epochs | minutes | on | source |", "|---|---|---|---|---|---|---|"]
     for dataset, title in DATASETS.items():

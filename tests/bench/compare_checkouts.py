@@ -24,17 +24,17 @@ from tests.bench.workloads import Workload, convoy_workloads, supported_workload
 
 WARM_UP_S = 1.0
 MAX_PHOTOS = 10
-"""Of a stated size: as many as there are bodies of one image."""
+"""Number of photos of a stated size: one per body of a single image."""
 HEAD = ["load", "checkout", "requests/s", "ratio", "quartiles", "p50 ms", "p99 ms"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to compare, and how long. Each checkout has a .venv; the others are compared with the first."""
+    """The options of a comparison. Each checkout has a .venv; the others are compared with the first."""
 
     checkouts: tuple[Path, ...]
     models: Path | None
-    """None: each checkout serves the models that it ships, because older ones may not read newer manifests."""
+    """Folder of models. None: each checkout serves its own, because older checkouts may not read newer manifests."""
     model: str
     images: Path | None
     workers: int
@@ -44,7 +44,7 @@ class Plan:
     only: tuple[str, ...]
     """Names of loads; empty: all."""
     photo_size: tuple[int, int] | None = None
-    """Width and height that the images are brought to; None: as they are."""
+    """Width and height of the images to send; None: the original sizes."""
 
 
 class Ratio(NamedTuple):
@@ -100,14 +100,14 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> CheckoutResults:
 
 def _start(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
     command = (checkout.resolve() / ".venv/bin/convoy", "serve")
-    # The checkout's own code, also where several share one .venv.
+    # Uses the checkout's own code even if several share one .venv.
     settings = convoy_process.bench_settings(plan.workers) | {"PYTHONPATH": str(checkout.resolve())}
     models = (plan.models or checkout / "models").resolve()
     return stack.enter_context(convoy_process.run_convoy(models, log, settings, command)).url
 
 
 def _photos(plan: Plan, folder: Path) -> Path | None:
-    """The folder of images to send, None for the default one."""
+    """Returns the folder of images to send; None for the default images."""
     if plan.photo_size is None:
         return plan.images
     if plan.images is None:

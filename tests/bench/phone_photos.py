@@ -1,6 +1,6 @@
-"""Photos as large as those of a phone, made of smaller ones: enlarged, sharpened and with sensor noise.
+"""Creates photos of the size of a phone's from smaller ones: enlarged, sharpened and with sensor noise.
 
-An image that is only enlarged has no detail in its finest frequencies, which makes its JPEG small and quick to decode.
+An image that is only enlarged has no high frequencies, so its JPEG would be small and fast to decode.
 """
 
 import io
@@ -17,18 +17,18 @@ NOISE = 4.0
 QUALITY = 90
 SHARPEN = ImageFilter.UnsharpMask(radius=2, percent=150, threshold=0)
 SHARPENED_DIVISOR = 4
-"""The image is sharpened at this part of its size: its own detail is no finer."""
+"""Fraction of the final size at which the image is sharpened, because it has no finer detail."""
 _ZERO = 128
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Width and height of `4032x3024`. Raises ValueError."""
+    """Parses width and height from a text such as `4032x3024`. Raises ValueError."""
     width, height = map(int, text.split("x"))
     return width, height
 
 
 def phone_photo(image: Image.Image, size: tuple[int, int], seed: int) -> bytes:
-    """A JPEG of this size; the image is cropped to its shape."""
+    """Returns a JPEG of this size; the image is cropped to its aspect ratio."""
     small = ImageOps.fit(image.convert("RGB"), _divided(size), Image.Resampling.LANCZOS).filter(SHARPEN)
     large = small.resize(size, Image.Resampling.BICUBIC)
     noisy = ImageChops.add(large, _shifted_noise(size, seed), offset=-_ZERO)
@@ -51,7 +51,8 @@ def _divided(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _shifted_noise(size: tuple[int, int], seed: int) -> Image.Image:
-    """The same noise at another place for each photo: drawing 12 million normal numbers takes most of a second."""
+    """Returns the same noise, shifted for each photo, because drawing 12 million normal numbers takes almost a
+    second."""
     x, y = np.random.default_rng(seed).integers(0, size)
     return ImageChops.offset(_noise(size), int(x), int(y))
 

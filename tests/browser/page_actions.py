@@ -1,4 +1,4 @@
-"""What the browser tests and the README's image share: the strokes of a 7, by mouse on the real page."""
+"""Shared by the browser tests and the README's screenshots: draws a 7 with the mouse on the page."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SEVEN = (((60, 62), (120, 58), (205, 52)), ((205, 52), (180, 110), (150, 170), (128, 238)))
 PAD_SIZE = 280
-"""The strokes' coordinates go from 0 to this, whatever the size on the screen."""
+"""Range of the strokes' coordinates, independent of the size on the screen."""
 
 
 @contextmanager
 def chromium() -> Iterator["Browser"]:
-    """Debian's browser, driven by Playwright, which downloads none."""
+    """Runs Debian's Chromium with Playwright, without downloading a browser."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Its sandbox cannot be had as root in a container; it opens nothing but our own page.
+        # The sandbox does not work as root in a container. The browser opens only Convoy's page.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
 def draw_seven(page: "Page") -> None:
-    """As a hand does: press, move, let go, twice; then waits for the answer to the whole digit."""
+    """Draws two strokes with the mouse, and waits for the prediction of the complete digit."""
     pad = page.locator("#pad")
     pad.scroll_into_view_if_needed()
     box = pad.bounding_box()
@@ -42,5 +42,5 @@ def draw_seven(page: "Page") -> None:
 
 
 def wait_until_idle(page: "Page") -> None:
-    """Waits until the answer, and what the layers see, belong to the last thing done."""
+    """Waits until the prediction and the layers belong to the last action."""
     page.locator("main[aria-busy='false']").wait_for()

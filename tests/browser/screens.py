@@ -1,4 +1,4 @@
-"""The README's images of the playground: `python -m tests.browser.screens` takes them of the page as it is now."""
+"""Takes the README's screenshots of the playground: `python -m tests.browser.screens`."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ LIMIT_BYTES = 200_000
 
 
 def take_screenshots() -> None:
-    """Draws a 7 at each width, asks which pixels mattered, and keeps what is seen without scrolling."""
+    """Draws a 7 at each width, requests an explanation, and saves the visible part of the page."""
     with RunningService(ROOT / "models") as service, chromium() as browser:
         for name, (width, height) in SCREENS.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
@@ -30,7 +30,7 @@ def take_screenshots() -> None:
 
 
 def save_png(path: Path, screenshot: bytes) -> None:
-    """Packed as small as it goes without loss. Raises ValueError where that is too large for a repository."""
+    """Saves a PNG with maximum lossless compression. Raises ValueError if it is too large for the repository."""
     Image.open(io.BytesIO(screenshot)).convert("RGB").save(path, optimize=True)
     if path.stat().st_size > LIMIT_BYTES:
         raise ValueError(f"{path} has more than {LIMIT_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""The playground in a real browser: what people draw and drop is answered, in words where it cannot be."""
+"""The playground in a real browser: drawn digits and dropped files get predictions or error messages."""
 
 import re
 import subprocess
@@ -40,7 +40,7 @@ def service() -> Iterator[RunningService]:
 
 
 class PageSession:
-    """One visitor: a browser's context at the page, what it asked for, and what it complained about."""
+    """A browser context with the page, its requests and its errors."""
 
     def __init__(self, browser: "Browser", url: str, **options: Any) -> None:
         self.context: BrowserContext = browser.new_context(**{"viewport": DESKTOP, "accept_downloads": True} | options)
@@ -55,7 +55,7 @@ class PageSession:
         self.page.goto(url)
 
     def drop(self, files: dict[str, bytes]) -> None:
-        """As dragging these files onto the page does."""
+        """Drops these files onto the page."""
         file_bytes = [[name, list(data)] for name, data in files.items()]
         transfer = self.page.evaluate_handle(
             """given => {
@@ -69,7 +69,7 @@ class PageSession:
         wait_until_idle(self.page)
 
     def accessibility_violations(self) -> list[str]:
-        """What axe-core finds serious or critical on the page as it is now."""
+        """Returns the serious and critical violations that axe-core finds on the current page."""
         axe = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
         self.page.evaluate(axe)
         violations = self.page.evaluate("axe.run()")["violations"]
@@ -78,7 +78,7 @@ class PageSession:
 
 @pytest.fixture
 def session(browser: "Browser", service: RunningService, request: pytest.FixtureRequest) -> Iterator[PageSession]:
-    """A visitor who must not have asked anything of anybody else, nor met an error of the page's own."""
+    """Yields a session, and checks that the page sent no request to other hosts and had no errors."""
     session = PageSession(browser, service.url, **getattr(request, "param", {}))
     wait_until_idle(session.page)
     yield session
@@ -120,7 +120,7 @@ def test_the_lines_to_copy_give_the_same_answer(session: PageSession, tmp_path: 
     for command in (["sh", "-c", curl], [sys.executable, "-c", python]):
         process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
         if command[0] == "sh" and process.returncode == 127:
-            continue  # no curl here
+            continue  # curl is not installed
         assert re.search(r"""['"]label['"]: ?['"]7['"]""", process.stdout), process.stderr
 
 
@@ -220,15 +220,15 @@ def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None
     assert layout["nothing"] is None
     inked = [divmod(at, 28) for at, value in enumerate(layout["bar"]) if value]
     rows, columns = {row for row, _ in inked}, {column for _, column in inked}
-    assert (min(rows), max(rows)) == (4, 23)  # twenty high, in the middle
-    assert (len(columns), min(columns) + max(columns)) == (5, 28)  # five wide: the aspect is kept
+    assert (min(rows), max(rows)) == (4, 23)  # 20 pixels high, centered
+    assert (len(columns), min(columns) + max(columns)) == (5, 28)  # 5 pixels wide: the aspect ratio is kept
 
 
 def test_a_service_that_went_away_is_said(session: PageSession) -> None:
     session.page.route("**/classify*", lambda route: route.abort())
     draw_seven(session.page)
     assert "The service cannot be reached." in session.page.inner_text("#answer")
-    session.errors.clear()  # the browser's own
+    session.errors.clear()  # the browser's own errors
 
 
 def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: "Browser") -> None:

@@ -1,10 +1,10 @@
-"""Draws seven.png beside this file: a 7 as in handwriting, laid out like MNIST's digits. `python draw_seven.py`."""
+"""Draws seven.png beside this file: a handwritten 7 in the format of MNIST's digits. Run: `python draw_seven.py`."""
 
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIDE = 28  # of the image; the digit itself fits a box of 20 around its centre of mass, as MNIST's do
+SIDE = 28  # of the image; the digit fits into a box of 20 pixels around its center of mass, as in MNIST
 ENLARGED = 16
 PEN = 2.6
 STROKES = [
@@ -14,7 +14,7 @@ STROKES = [
 
 
 def seven() -> Image.Image:
-    """8 bit grey, white ink on black; drawn large and scaled down, so that strokes have soft edges."""
+    """Draws the 7 in 8-bit gray, white on black, scaled down from a larger drawing, so that edges are smooth."""
     large = Image.new("L", (SIDE * ENLARGED, SIDE * ENLARGED))
     pen = ImageDraw.Draw(large)
     radius = PEN * ENLARGED / 2

@@ -1,7 +1,7 @@
-"""Builds the images for real and uses each as its user would: `python -m tests.image`, or `make image-test`.
+"""Builds the images and tests each like a user: `python -m tests.image`, or `make image-test`.
 
-Needs root and Debian's packages buildah, debootstrap and runc. Ends with 1 when an image is not as it must be, and with
-2 when a tool is missing.
+Needs root and Debian's packages buildah, debootstrap and runc. Exits with 1 if an image fails a check, and with 2 if a
+tool is missing.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def _check_no_build_tools(tree: Path) -> None:
 
 
 def _gpu(base: str) -> None:
-    """Its containers are given no GPU here: it serves from the processor, but not where CUDA was asked for."""
+    """Checks the GPU image without a GPU: it serves on the CPU, but fails if CUDA is required."""
     image, config = build_image("service/Dockerfile", "gpu", base)
     with builder.mounted(image) as tree:
         _check_no_build_tools(tree)
@@ -117,14 +117,14 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
 
 
 def _check_no_pip(container: Container) -> None:
-    """Neither Convoy's environment nor the Python that it is made from would import it, wherever that looks."""
+    """Checks that neither Convoy's environment nor the base Python can import pip."""
     for python in ("python", container.exec("python", "-c", BASE_PYTHON).stdout.strip()):
         answer = container.exec(python, "-c", HAS_PIP)
         require(answer.stdout.strip() == "None", f"{python} has pip: {answer.stdout or answer.stderr}")
 
 
 def _classifies_what_is_piped(container: Container) -> None:
-    """As the last of the five commands of docs/kubernetes.md does."""
+    """Checks the last of the five commands of docs/kubernetes.md, which classifies an image from standard input."""
     with subprocess.Popen(["cat", SEVEN], stdout=subprocess.PIPE) as pipe:
         answer = container.exec("convoy", "classify", "mnist-lenet5", "/dev/stdin", stdin=pipe.stdout)
     require(answer.stdout.startswith("/dev/stdin: 7 "), f"piped in, a 7 is {answer.stdout or answer.stderr}")
@@ -135,7 +135,7 @@ def _healthy(container: Container, config: dict[str, Any]) -> bool:
 
 
 def _check_confined(container: Container) -> None:
-    """Process 1 is Convoy, nobody's but its own, and can write nothing but /tmp."""
+    """Checks that process 1 is Convoy, runs as its own user, and can write only to /tmp."""
     require("convoy\0serve" in container.exec("cat", "/proc/1/cmdline").stdout, "process 1 is not Convoy")
     status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
     require("0" not in status["Uid"].split(), f"it runs as root: {status['Uid']}")
@@ -189,7 +189,7 @@ def _train(base: str) -> None:
 
 
 def _train_distributed(tree: Path, config: dict[str, Any], binds: dict[str, Path]) -> None:
-    """One run by as many containers as the distributed Job has pods, each in the environment that it names."""
+    """Trains one run in as many containers as the distributed Job has pods, each with the Job's environment."""
     spec = yaml.safe_load(DISTRIBUTED.read_text())["spec"]
     environment = {entry["name"]: entry["value"] for entry in spec["template"]["spec"]["containers"][0]["env"]}
     (port,) = free_ports()
@@ -208,7 +208,7 @@ def _train_distributed(tree: Path, config: dict[str, Any], binds: dict[str, Path
 
 
 def _run_to_end(tree: Path, config: dict[str, Any], command: list[str], binds: dict[str, Path]) -> None:
-    """Runs the command to its end, and shows its last line."""
+    """Runs the command to its end and prints its last line."""
     with Container(tree, config, command=command, binds=binds) as container:
         require(container.exit_code(TIMEOUT_S) == 0, f"{' '.join(command)} failed:\n{container.log()}")
         transcript(f"  {_last_line(container)}")

@@ -1,4 +1,4 @@
-"""Images by buildah, on a base of Debian's own packages where no other is named. Needs root."""
+"""Builds images with buildah, by default on a base of Debian packages. Needs root."""
 
 import contextlib
 import json
@@ -13,17 +13,17 @@ ROOT = Path(__file__).parents[2]
 BASE = "localhost/convoy-test-base:trixie"
 PACKAGES = "python3,python3-venv,ca-certificates"
 CERTIFICATES = "/etc/ssl/certs"
-# Where package access has a certificate authority of its own, this machine knows it, and pip is told by the base.
+# If package access needs a custom certificate authority, it is copied from this machine to the base for pip.
 PIP_CERT = f"{CERTIFICATES}/ca-certificates.crt"
 
 
 def run(*command: str | Path) -> str:
-    """Its standard output. What it says on standard error is shown; raises CalledProcessError."""
+    """Runs a command and returns its standard output; standard error is shown. Raises CalledProcessError."""
     return subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def base() -> str:
-    """The name of an image with nothing but Debian and Python, made on the first call."""
+    """Returns the name of an image with only Debian and Python, which the first call creates."""
     existing = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
     if not existing:
         with TemporaryDirectory(prefix="convoy-base-") as tree:
@@ -44,7 +44,7 @@ def _commit(tree: Path) -> None:
 
 
 def build(dockerfile: str, target: str, base: str) -> str:
-    """The name of the built image; the builder's own output goes to standard error."""
+    """Builds an image and returns its name; the builder's output goes to standard error."""
     name = f"localhost/convoy-test-{target}"
     options = ["--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
     options += ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.isdir(CERTIFICATES) else []
@@ -54,7 +54,7 @@ def build(dockerfile: str, target: str, base: str) -> str:
 
 
 def config(image: str) -> dict[str, Any]:
-    """What the image says about how it is run, as Docker has it."""
+    """Returns the image's runtime configuration in Docker's format."""
     description: dict[str, Any] = json.loads(run("buildah", "inspect", "--type", "image", image))
     config: dict[str, Any] = description["Docker"]["config"]
     return config
@@ -62,7 +62,7 @@ def config(image: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def mounted(image: str) -> Iterator[Path]:
-    """The image's files, as a container of it would see them."""
+    """Mounts the image's files as a container sees them."""
     container = run("buildah", "from", "--pull-never", image)
     try:
         yield Path(run("buildah", "mount", container))
@@ -71,6 +71,6 @@ def mounted(image: str) -> Iterator[Path]:
 
 
 def bytes_in(image: str) -> int:
-    """Of all its files, unpacked."""
+    """Returns the unpacked size of all files of the image."""
     with mounted(image) as tree:
         return int(run("du", "--summarize", "--bytes", "--one-file-system", tree).split()[0])

@@ -1,4 +1,4 @@
-"""What the checks of all images have in common: they tell, require, wait, and build."""
+"""Helpers for the checks of all images: print, require, wait and build."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ transcript = Transcript()
 
 
 class CheckFailed(Exception):
-    """An image is not as it must be."""
+    """An image fails a check."""
 
 
 def require(condition: Any, message: str) -> None:
@@ -25,7 +25,7 @@ def require(condition: Any, message: str) -> None:
 
 
 def build_image(dockerfile: str, target: str, base: str, limit_mb: float = float("inf")) -> tuple[str, dict[str, Any]]:
-    """The image and its configuration; prints its size, which over the base's must be under `limit_mb`."""
+    """Builds an image; returns it with its configuration. Its size above the base must be under `limit_mb`."""
     image = builder.build(dockerfile, target, base)
     config = builder.config(image)
     user = config["User"].partition(":")[0]
@@ -44,7 +44,10 @@ def is_answering(client: httpx.Client, path: str) -> bool:
 
 
 def wait_until(condition: Callable[[], Any], event_name: str, container: Container) -> None:
-    """Raises Wrong when the container ends first, TimeoutError when neither happens; both with its log."""
+    """Waits for the condition.
+
+    Raises CheckFailed if the container exits first, TimeoutError otherwise; both with its log.
+    """
     end_s = time.monotonic() + TIMEOUT_S
     while not condition():
         require(container.is_running(), f"it ended before it was {event_name}; its log:\n{container.log()}")

@@ -1,5 +1,8 @@
-"""A container of an image, by runc, which is what Docker runs them with: its own process numbers, read-only root, no
-capabilities, and what the image says of user, environment and command. It shares this machine's network."""
+"""Runs a container of an image with runc, as Docker does.
+
+It has its own process numbers, a read-only root, no capabilities, and the image's user, environment and command. It
+shares this machine's network.
+"""
 
 import itertools
 import json
@@ -14,12 +17,12 @@ from typing import IO, Any
 
 PRIVATE = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
 STOP_S = 40
-# Docker gives every container one, and so does Kubernetes: with the container's own name, which gloo looks up.
+# Docker and Kubernetes give every container an /etc/hosts with its own name, which gloo looks up.
 HOSTS = "127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Container:
-    """Runs while the context lasts. `tree` holds its files; `config` is the image's."""
+    """A container that runs within the context. `tree` contains its files; `config` is the image's."""
 
     _numbers = itertools.count(1)
 
@@ -32,7 +35,7 @@ class Container:
         environment: dict[str, str] | None = None,
         binds: dict[str, Path] | None = None,
     ) -> None:
-        """`command` stands in for the image's; `binds` are folders of this machine by their place inside, writable."""
+        """`command` replaces the image's; `binds` maps paths inside to writable folders of this machine."""
         self.name = f"convoy-test-{os.getpid()}-{next(self._numbers)}"
         self._config = config
         self._command = [*config["Entrypoint"], *(config["Cmd"] if command is None else command)]
@@ -64,22 +67,22 @@ class Container:
         return Path(self._bundle.name, "log").read_text()
 
     def exec(self, *command: str, stdin: IO[bytes] | None = None) -> subprocess.CompletedProcess[str]:
-        """Another process in it, as the same user."""
+        """Runs another process in the container as the same user."""
         return subprocess.run(["runc", "exec", self.name, *command], stdin=stdin, capture_output=True, text=True)
 
     def send(self, number: signal.Signals) -> None:
-        """To its process 1."""
+        """Sends a signal to process 1 of the container."""
         subprocess.run(["runc", "kill", self.name, str(int(number))], check=False, capture_output=True)
 
     def exit_code(self, timeout_s: float = STOP_S) -> int:
-        """Raises TimeoutExpired."""
+        """Waits for the exit and returns the code. Raises TimeoutExpired."""
         return self._process.wait(timeout_s)
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def _spec(self, folder: Path) -> dict[str, Any]:
-        """See the OCI runtime specification."""
+        """Returns the configuration according to the OCI runtime specification."""
         user, _, group = self._config["User"].partition(":")
         return {
             "ociVersion": "1.0.2",

@@ -1,8 +1,8 @@
-"""Debian's Prometheus with the shipped configuration against a real service: `python -m tests.monitoring`.
+"""Runs Debian's Prometheus with the shipped configuration against a real service: `python -m tests.monitoring`.
 
-First under a calm load, when every query of the dashboard must return a number and no alert may fire; then under a real
-overload, when ConvoyOverloaded must fire, and nothing else. Takes about four minutes. Ends with 1 when that was not so,
-and with 2 when Prometheus is missing.
+Under a normal load, every query of the dashboard must return a number and no alert may fire. Under overload, only
+ConvoyOverloaded must fire. Takes about four minutes. Exits with 1 if a check failed, and with 2 if Prometheus is
+missing.
 """
 
 import argparse
@@ -32,13 +32,13 @@ transcript = Transcript()
 
 
 class Prometheus:
-    """What a running Prometheus says."""
+    """A client of a running Prometheus."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=10)
 
     def wait_ready(self) -> None:
-        """Raises TimeoutError."""
+        """Waits until Prometheus is ready. Raises TimeoutError."""
         end_s = time.monotonic() + START_S
         while time.monotonic() < end_s:
             try:
@@ -47,10 +47,10 @@ class Prometheus:
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError("Prometheus did not get ready")
+        raise TimeoutError("Prometheus did not become ready")
 
     def values(self, expr: str) -> list[float]:
-        """One number a series; those that are none (0 / 0) are left out."""
+        """Returns one number per series, without NaN (0 / 0)."""
         answer = self._client.get("/api/v1/query", params={"query": expr}).raise_for_status().json()
         values = [float(series["value"][1]) for series in answer["data"]["result"]]
         return [value for value in values if not math.isnan(value)]
@@ -65,7 +65,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, help="Markdown file whose section `monitoring` shows the outcome")
     report = parser.parse_args().report
     if not shutil.which("prometheus"):
-        print("SKIPPED: there is no prometheus here (Debian's package of that name).", file=sys.stderr)
+        print("SKIPPED: prometheus is not installed (Debian's package of that name).", file=sys.stderr)
         return 2
     with TemporaryDirectory(prefix="convoy-monitoring-") as name, _service() as service:
         (port,) = free_ports()
@@ -80,7 +80,7 @@ def main() -> int:
         print(f"FAILED: {problem}")
     if problems:
         return 1
-    transcript("PASSED: every query of the dashboard returned numbers, and only the overload fired its alert.")
+    transcript("PASSED: every query of the dashboard returned numbers, and only the alert for overload fired.")
     if report:
         transcript.write(report, "monitoring", shlex.join(["python", "-m", "tests.monitoring", *sys.argv[1:]]))
     return 0
@@ -91,7 +91,7 @@ def _service() -> RunningService:
 
 
 def _normal_load(prometheus: Prometheus, service: RunningService) -> list[str]:
-    """Problems under a load that the service can take."""
+    """Returns the problems under a load that the service can handle."""
     print(f"calm load for {NORMAL_LOAD_S} s", flush=True)
     with LoadClients(service.url, clients=2, images=1, pause_s=0.05):
         time.sleep(SCRAPED_S)
@@ -113,7 +113,7 @@ def _print_queries(prometheus: Prometheus) -> list[shipped_config.Query]:
 
 
 def _overload(prometheus: Prometheus, service: RunningService) -> list[str]:
-    """Problems under a load that the service cannot take."""
+    """Returns the problems under a load that the service cannot handle."""
     print(f"overload for up to {ALERT_TIMEOUT_S} s", flush=True)
     started_s = time.monotonic()
     with LoadClients(service.url, clients=12, images=16) as clients:

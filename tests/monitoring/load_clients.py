@@ -1,4 +1,4 @@
-"""Clients that send images to both shipped models, all the time, each on a connection of its own."""
+"""Clients that continuously send images to both shipped models, each on its own connection."""
 
 import collections
 import threading
@@ -10,11 +10,11 @@ import httpx
 
 IMAGE = Path(__file__).parents[1] / "data/seven.png"
 MODELS = ("mnist-lenet5", "cifar10-resnet20")
-REFUSAL_PAUSE_S = 0.02  # no client is so impatient that it does nothing but ask
+REFUSAL_PAUSE_S = 0.02  # pause after a rejection, so that clients do not only retry
 
 
 class LoadClients:
-    """`clients` threads while the context lasts; `answers` counts them by status."""
+    """Runs `clients` threads within the context; `answers` counts responses by status."""
 
     def __init__(self, url: str, *, clients: int, images: int, pause_s: float = 0.0) -> None:
         self.answers: collections.Counter[int] = collections.Counter()

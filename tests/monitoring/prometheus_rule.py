@@ -1,6 +1,6 @@
 """Writes the alerting rules as a PrometheusRule of the operator: `python -m tests.monitoring.prometheus_rule`.
 
-k8s/monitoring/rules.yml is the one to change: Prometheus itself, docker-compose.yml and promtool read it.
+Edit k8s/monitoring/rules.yml, which Prometheus, docker-compose.yml and promtool read.
 """
 
 import textwrap
@@ -21,7 +21,7 @@ spec:
 
 
 def manifest_text(rules: Path = shipped_config.FOLDER / "rules.yml") -> str:
-    """The object as text, comments of the rules included."""
+    """Returns the object as text, including the comments of the rules."""
     return HEAD + textwrap.indent(rules.read_text(), "  ")
 
 

@@ -1,4 +1,4 @@
-"""The shipped monitoring files, read: the dashboard's queries, the alerts, the configuration for another target."""
+"""Reads the shipped monitoring files: the dashboard's queries, the alerts, and the configuration."""
 
 import json
 import shutil
@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "k8s/monitoring"
-# What Grafana puts in for its variables when everything is chosen.
+# Values of Grafana's variables when everything is selected.
 VARIABLE_VALUES = {"$__rate_interval": "20s", "$model": ".*", "$instance": ".*"}
 
 
 class Query(NamedTuple):
-    """One target of a panel; `expr` is plain PromQL."""
+    """A query of a panel; `expr` is plain PromQL."""
 
     title: str
     expr: str
@@ -24,7 +24,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[Query]:
-    """Every query of the dashboard, and the ones behind its variables as the series that they list."""
+    """Returns every query of the dashboard, and the series that its variables list."""
     return [
         Query(panel["title"], substitute_variables(target["expr"])) for panel in panels() for target in panel["targets"]
     ]
@@ -37,13 +37,13 @@ def substitute_variables(expr: str) -> str:
 
 
 def alerts() -> dict[str, str]:
-    """Name -> expression."""
+    """Returns the alerts: name -> expression."""
     groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
 def copy_for(target: str, folder: Path) -> Path:
-    """Prometheus' configuration and rules in `folder`, as shipped but for the names that DNS would look up."""
+    """Writes Prometheus' shipped configuration and rules to `folder`, with `target` instead of DNS names."""
     shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
     config = folder / "prometheus.yml"
     content = yaml.safe_load(config.read_text())

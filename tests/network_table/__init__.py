@@ -1,1 +1,2 @@
-"""The table of networks in docs/export-and-import.md: what exports and imports, with random weights."""
+"""The table of networks in docs/export-and-import.md: which networks can be exported and imported, with random
+weights."""

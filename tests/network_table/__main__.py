@@ -1,7 +1,7 @@
-"""Writes the table of networks: `python -m tests.network_table [NAME...]`, later `--timm-python venv/bin/python`.
+"""Writes the table of networks: `python -m tests.network_table [NAME...] [--timm-python venv/bin/python]`.
 
-Each network runs in a process of its own, so that one that needs too much memory costs its row alone. Results are kept
-in results.json after each; networks that are in it are left out unless they are named.
+Each network runs in its own process, so that one without enough memory affects only its row. Results are saved in
+results.json after each network. Networks in that file are skipped unless they are named.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def run_keras(name: str) -> Row:
 
 
 def run_timm(name: str, python: str) -> Row:
-    """Exports with timm's Python, and imports as a user does."""
+    """Exports a network with timm's Python, and imports it like a user."""
     with TemporaryDirectory() as folder:
         path, labels, models = Path(folder, f"{name}.onnx"), Path(folder, "labels.txt"), Path(folder, "models")
         labels.write_text("".join(f"class {index}\n" for index in range(TIMM_LABELS)))

@@ -1,4 +1,4 @@
-"""Exports one network of keras.applications with random weights that give confident answers, and prints its figures."""
+"""Exports a network of keras.applications with random weights and confident outputs, and prints its figures."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import onnx
 
 IMAGES, CLASSES = 24, 1000
 LOGIT_SPREAD = 4.0
-"""Standard deviation of a logit over images: confident, as a trained network."""
+"""Standard deviation of a logit over images, as confident as in a trained network."""
 
 
 def main(name: str) -> None:
@@ -42,7 +42,7 @@ def main(name: str) -> None:
 
 
 def random_network(name: str):
-    """The application with random weights and statistics, and logits of a usual spread."""
+    """Returns the application with random weights and statistics, and logits with a usual spread."""
     import keras
 
     from training.export.sources import build_application

@@ -1,4 +1,4 @@
-"""Writes one timm network with random weights as ONNX: run by a Python that has torch, timm and onnxscript."""
+"""Writes a timm network with random weights as ONNX. Needs a Python with torch, timm and onnxscript."""
 
 import sys
 
@@ -8,7 +8,7 @@ FAMILIES = [
     *("levit_128s", "maxvit_tiny_tf_224", "mixer_s32_224", "mobilenetv3_small_100", "mobilevit_xxs", "regnetx_002"),
     *("resnet18", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
 ]
-"""The smallest or a usual network of each family, by their names in timm."""
+"""A small or common network of each family, by name in timm."""
 
 
 def main(name: str, path: str) -> None:

@@ -38,7 +38,7 @@ BUCKET_ERRORS = r'^convoy_bucket_errors_total\{reason="(\w+)"\} (\S+)$'
 
 
 class Content(NamedTuple):
-    """A version and what identifies its content."""
+    """A version and the digest of its content."""
 
     version: int
     digest: str
@@ -51,16 +51,16 @@ class SoakResults:
     statistics: LoadStatistics
     samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
     rounds: Counter[str] = field(default_factory=Counter)
-    """The versions that were published, by what failed meanwhile."""
+    """Number of published versions by the fault during their round."""
     failed_requests: int = 0
-    """Requests that the bucket failed to answer."""
+    """Number of failed requests to the bucket."""
     bucket_errors: Counter[str] = field(default_factory=Counter)
-    """What the service counted, by code."""
+    """The service's error counts by code."""
     has_small_disk: bool = False
-    """Whether the disk of the cache could be filled."""
+    """Whether the cache was on a disk that could be filled."""
     newest: Content | None = None
     answering: Content | None = None
-    """What answered in the end, when nothing failed any longer."""
+    """The content that was served at the end, after the last fault."""
 
     def warm(self) -> list[tuple[float, dict[int, ResourceUsage]]]:
         """Returns the samples after the warm-up."""
@@ -171,10 +171,10 @@ def _shipped_version() -> Path:
 
 
 def _answering_content(url: str, newest: Content) -> Content:
-    """The content that answers by default once the bucket is whole: the newest, within HEALING_TIMEOUT_S."""
+    """Returns the default content after the last fault, which must be the newest within HEALING_TIMEOUT_S."""
     deadline_s = time.monotonic() + HEALING_TIMEOUT_S
     while True:
-        # Each connection may reach another worker.
+        # Each connection can reach another worker.
         contents = [_default_content(url) for _ in range(WORKERS * 5)]
         others = [content for content in contents if content != newest]
         if not others or time.monotonic() > deadline_s:
@@ -189,7 +189,7 @@ def _default_content(url: str) -> Content:
 
 
 def _bucket_errors(url: str) -> Counter[str]:
-    """The errors of the bucket that the service has counted, by code."""
+    """Returns the service's counts of bucket errors by code."""
     lines = re.findall(BUCKET_ERRORS, httpx.get(f"{url}/metrics", timeout=10).text, re.MULTILINE)
     return Counter({code: int(float(count)) for code, count in lines if float(count)})
 

@@ -1,6 +1,6 @@
-"""Cheap requests of one address that cost much: while they come, another address gets its answers.
+"""While one address sends requests that are cheap to send but expensive to answer, others still get responses.
 
-The figures that depend on the machine are for `make bench-overload`; here a request has seconds.
+Timeouts are several seconds here. `make bench-overload` measures figures that depend on the machine.
 """
 
 import threading
@@ -23,7 +23,7 @@ from tests.support.service_process import RunningService
 pytestmark = pytest.mark.slow
 
 CONNECTIONS = 60
-PAUSE_S = 0.5  # 60 connections send 20 to 40 KB per second in all, headers included
+PAUSE_S = 0.5  # 60 connections send 20 to 40 KB per second in total, including headers
 REQUESTS = 20
 MIN_ANSWERED = 18
 TIMEOUT_MS = 5000
@@ -32,7 +32,7 @@ CLASSIFY = "/api/v1/models/linear/classify"
 
 
 def webp_with_a_large_canvas(side: int = 3535) -> bytes:
-    """About a hundred bytes that announce 12.5 megapixels, of which a corner is drawn."""
+    """Returns a file of about 100 bytes whose header states 12.5 megapixels; only a corner has content."""
     frames = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (10, 200)]
     file = encode(np.asarray(frames[0])[..., np.newaxis], "WEBP", save_all=True, append_images=frames[1:])
     return file[:24] + (side - 1).to_bytes(3, "little") * 2 + file[30:]
@@ -47,7 +47,7 @@ ATTACKS = {
     "canvas": (webp_with_a_large_canvas(), CONNECTIONS, {200, 429, 504}),
     "profiles": (png_with_many_profiles(), 2, {400}),
 }
-"""Bodies, connections, and the statuses of the attackers' answers."""
+"""Bodies, number of connections, and the expected statuses of the attackers' responses."""
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
@@ -60,7 +60,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @contextmanager
 def attack(service: RunningService, body: bytes, connections: int) -> Iterator[Counter[int]]:
-    """Sends the body over so many connections, as long as the block runs. Yields the statuses of the answers."""
+    """Sends the body repeatedly over several connections within the context. Yields the statuses of the responses."""
     stopped, statuses = threading.Event(), Counter[int]()
 
     def send_repeatedly() -> None:

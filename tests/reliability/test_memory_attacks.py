@@ -1,6 +1,6 @@
-"""Small or slow requests of one address that would fill a worker: it stays within its budgets, and others are answered.
+"""Small or slow requests of one address cannot exhaust a worker's memory budgets, and others get responses.
 
-The figures that depend on the machine are for `make bench-overload`; here a request has seconds.
+Timeouts are several seconds here. `make bench-overload` measures figures that depend on the machine.
 """
 
 import base64
@@ -30,7 +30,7 @@ CLIENT_ADDRESS = "127.0.0.2"
 CLASSES, LARGE_SIDE_PX, COUNT, MAX_CONNECTIONS = 1000, 512, 1024, 200
 BODY_BYTES, INPUT_BYTES = 100_000_000, 150_000_000
 SETTINGS = {"max_inflight_body_bytes": BODY_BYTES, "max_input_bytes": INPUT_BYTES, "max_connections": MAX_CONNECTIONS}
-OTHER_BYTES = 300_000_000  # parsing, a batch at work, decoders, threads, and what malloc keeps
+OTHER_BYTES = 300_000_000  # for parsing, a running batch, decoders, threads, and memory that malloc keeps
 PIXEL = base64.b64encode(encode(np.zeros((1, 1, 1), np.uint8), "PNG")).decode()
 
 
@@ -56,7 +56,7 @@ FITTING_IMAGES = {"images": [{"data": PIXEL}] * (INPUT_BYTES // (3 * LARGE_SIDE_
 MEMBERS = b'{"parameters":{' + b",".join([b'"":0'] * 3_300_000) + b"}}"
 
 Attack = tuple[bytes, int, bool]
-"""What each connection sends, the number of connections, and whether they read the answer and begin anew."""
+"""The request per connection, the number of connections, and whether they read responses and repeat."""
 
 ATTACKS: dict[str, Attack] = {
     "all classes by name": (packed("/v1/models/wide:predict", json_bytes(ALL_CLASSES)), 4, True),
@@ -81,7 +81,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 
 class Attackers:
-    """Connections that send the same, from one address."""
+    """Connections from one address that all send the same request."""
 
     def __init__(self, service: RunningService, data: bytes) -> None:
         address = urlsplit(service.url)
@@ -94,12 +94,12 @@ class Attackers:
     def hold(self, count: int) -> None:
         """Sends once over each of `count` connections, and keeps them open without reading."""
         for _ in range(count):
-            with suppress(OSError):  # the service closes some to make room
+            with suppress(OSError):  # the service closes some connections to free memory
                 self._sockets.append(self._open())
         self.rounds = MIN_ROUNDS
 
     def repeat(self) -> None:
-        """Sends, reads the beginning of the answer, and begins anew."""
+        """Sends the request, reads the beginning of the response, and repeats."""
         while not self.stopped.wait(0.1):
             with suppress(OSError), self._open() as connection:
                 connection.recv(1000)

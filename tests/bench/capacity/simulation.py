@@ -60,7 +60,7 @@ class SimulationResult(NamedTuple):
     p50_ms: float
     p99_ms: float
     refused: float
-    """Of 1."""
+    """Share of requests, 0 to 1."""
     images_per_batch: float
 
 

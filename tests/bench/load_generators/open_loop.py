@@ -61,8 +61,8 @@ def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
     """Reads the responses from a log of h2load: lines with start (microseconds), status and duration (microseconds).
 
     Each connection has a request due every `interval_s`, but can send it only after its last response. The n-th request
-    sent is matched with the n-th due. The latency of a request that is later than h2load's timer resolution counts from
-    when it was due.
+    sent is matched with the n-th due. If a request was sent late by more than h2load's timer resolution, its latency
+    counts from when it was due.
     """
     lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
     answers = []

@@ -63,7 +63,7 @@ def _stops(stops: Sequence[Stop]) -> str:
             f"{stop.answered:,}",
             f"{stop.rejected:,}",
             f"{stop.lost:,}",
-            "none in time" if stop.exit_code is None else str(stop.exit_code),
+            "still running" if stop.exit_code is None else str(stop.exit_code),
             f"{stop.stop_s:.1f}",
         ]
         for stop in stops

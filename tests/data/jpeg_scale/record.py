@@ -1,4 +1,4 @@
-"""Records what TensorFlow decodes of a few JPEGs at 1/2, 1/4 and 1/8: `python -m tests.data.jpeg_scale.record`.
+"""Records TensorFlow's pixels of a few JPEGs at scales 1/2, 1/4 and 1/8: `python -m tests.data.jpeg_scale.record`.
 
 The JPEGs are drawn in code and stored beside the pixels, because encoders differ.
 """
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("tensorflow.npz")
 
 
 class Recorded(NamedTuple):
-    """A JPEG and the scale at which it is decoded: `side` is that of the input that asks for this scale."""
+    """A JPEG and the scale at which it is decoded; `side` is the input size that causes this scale."""
 
     mode: str
     size: tuple[int, int]
@@ -34,7 +34,7 @@ IMAGES = {
 
 
 def scene(width: int, height: int) -> Image.Image:
-    """Smooth waves with two sharp shapes, different in every channel and not symmetric."""
+    """Returns smooth waves with two sharp shapes, which differ between channels and are not symmetric."""
     y, x = np.mgrid[0:height, 0:width]
     waves = 127 + 100 * np.sin(x / width * 9) * np.cos(y / height * 7)
     pixels = np.stack([waves, 255 * x / width, 255 * y / height], -1)

@@ -1,6 +1,6 @@
-"""Writes small files of Keras 2, and what they answer: needs a Python with tf_keras, which no environment here has.
+"""Writes small files of Keras 2 and their predictions. Needs a Python with tf_keras, which no environment here has.
 
-The tutorial is Keras' own for the classification of images, as HDF5 and as SavedModel.
+The network is that of Keras' tutorial on image classification, as HDF5 and as SavedModel.
 """
 
 from pathlib import Path

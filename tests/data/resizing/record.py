@@ -1,6 +1,6 @@
-"""Records what torchvision, timm and Keras make of small images: `record.py torchvision`, then `record.py keras`.
+"""Records how torchvision, timm and Keras resize small images: `record.py torchvision`, then `record.py keras`.
 
-Needs the libraries, which no environment of the project has together; the recorded files are part of the repository.
+No environment of the project contains all these libraries. The recorded files are part of the repository.
 """
 
 import sys
@@ -16,7 +16,7 @@ SHORTER, CROP = 26, 23
 
 
 def noise(height: int, width: int) -> np.ndarray:
-    """A coarse mosaic under fine noise, uint8 (height, width, 3)."""
+    """Returns a coarse mosaic with fine noise, uint8 (height, width, 3)."""
     random = np.random.default_rng(height * 1000 + width)
     coarse = random.integers(0, 200, (6, 6, 3)).repeat(width // 6 + 1, axis=1).repeat(height // 6 + 1, axis=0)
     return (coarse[:height, :width] + random.integers(0, 56, (height, width, 3))).astype(np.uint8)

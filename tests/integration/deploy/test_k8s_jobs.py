@@ -32,7 +32,7 @@ def pods(
     only: Sequence[int] | None = None,
     **overrides: str,
 ) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Runs the container of every pod of the Job, as many at once as it says; `folder` is its working folder.
+    """Runs the container of every pod of the Job with the Job's parallelism; `folder` is its working folder.
 
     `instead` replaces words of the command, `more` appends words, and `overrides` changes the environment. `only` are
     the indexes of the pods to run.

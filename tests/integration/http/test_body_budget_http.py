@@ -1,4 +1,4 @@
-"""Bodies in flight are bounded: a request that does not fit gets 503 before its body is read, and others go on."""
+"""Bodies in flight are bounded: a request that does not fit gets 503 before its body is read, and others continue."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Buckets that fail, and services that read them."""
+"""Buckets with injected faults, and services that read them."""

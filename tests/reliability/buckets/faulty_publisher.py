@@ -1,6 +1,7 @@
-"""Publishes versions of one model in a bucket, one per round, while something fails in each of them in another way.
+"""Publishes versions of one model in a bucket, one per round, with a different fault in each round.
 
-Every round ends with the whole bucket. Knows no service: it is given what the service has to answer with in the end.
+At the end of a round the bucket is complete again. Knows no service, but the content that a service must serve at the
+end.
 """
 
 import json
@@ -22,7 +23,7 @@ FULL_DISK = "full cache disk"
 
 
 class FaultyPublisher:
-    """Publishes copies of `source`: they differ in their manifests only, so all of them give the same answers."""
+    """Publishes copies of `source` that differ only in their manifests, so that all have the same predictions."""
 
     def __init__(
         self, bucket: FailingBucket, source: Path, model: str, workspace: Path, disk: SmallDisk | None, every_s: float
@@ -34,7 +35,7 @@ class FaultyPublisher:
         self._disk = disk
         self._half_s = every_s / 2
         self._is_stopped = threading.Event()
-        # Each as (name, function): the disk first, so that also a short run fills it.
+        # (name, function) of each fault. The disk comes first, so that short runs fill it too.
         self._faults: list[tuple[str, Callable[[], None]]] = [
             *([(FULL_DISK, self._fill_disk)] if disk is not None else []),
             *((fault, partial(self._fail_requests, fault)) for fault in FAULTS),
@@ -45,17 +46,17 @@ class FaultyPublisher:
         ]
         self.newest = 0
         self.rounds: Counter[str] = Counter()
-        """The rounds by fault."""
+        """Number of rounds by fault."""
         self._begin_version()
         self._upload(self.newest)
 
     @property
     def digest(self) -> str:
-        """Identifies the content of the newest version."""
+        """Returns the digest of the newest version's content."""
         return self._repository.open(self._model, self.newest).digest
 
     def run(self) -> None:
-        """Publishes until `stop` is called, and returns when the bucket is whole. Blocks."""
+        """Publishes until `stop` is called, and returns when the bucket is complete. Blocks."""
         for fault, publish in cycle(self._faults):
             if self._is_stopped.wait(self._half_s):
                 return
@@ -88,7 +89,7 @@ class FaultyPublisher:
         self._bucket.upload(self._folder(version), self._model, version)
 
     def _make_whole(self) -> None:
-        """Ends the fault. The bucket has the newest versions, complete, and no others."""
+        """Ends the fault, and makes the bucket contain exactly the newest versions, complete."""
         self._bucket.proxy.inject("", "")
         if self._disk is not None:
             self._disk.clear()
@@ -100,7 +101,7 @@ class FaultyPublisher:
             shutil.rmtree(self._folder(version))
 
     def _fail_requests(self, fault: str) -> None:
-        """Requests for the new version fail, in every second round those for all versions."""
+        """Makes requests for the new version fail, and in every second round those for all versions."""
         self._bucket.proxy.inject(fault, f"/{self._model}/{self.newest}/" if self.newest % 2 else "")
         self._upload(self.newest)
 
@@ -130,5 +131,5 @@ class FaultyPublisher:
             self._is_stopped.wait(self._half_s / len(files))
 
     def _files_manifest_first(self) -> list[Path]:
-        """The last one is a file that the manifest names."""
+        """Returns the version's files, the manifest first."""
         return sorted(self._folder(self.newest).iterdir(), key=lambda file: (file.name != MANIFEST_FILE, file.suffix))

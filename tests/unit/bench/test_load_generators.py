@@ -33,7 +33,7 @@ def test_a_request_held_up_by_the_one_before_counts_from_when_it_was_due() -> No
 
 
 def test_all_connections_have_a_request_due_at_once() -> None:
-    """Of two connections one is held up for 0.1 s; the log is in the order of the ends."""
+    """One of two connections is delayed by 0.1 s; the log is sorted by end times."""
     log = _log((5.0, 200, 0.01), (5.1, 200, 0.01), (5.0, 200, 0.2), (5.2, 200, 0.01), (5.2, 200, 0.01))
     assert _latencies_ms(log, 2, 0.1) == [10, 200, 10, 110, 10]
 

@@ -1,6 +1,6 @@
-"""Which libraries are imported where, and that no package uses another's private names.
+"""Libraries are imported only where it is allowed, and no package uses another's private names.
 
-The order of the packages is import-linter's, in pyproject.toml (`make lint`).
+import-linter checks the order of packages (pyproject.toml, `make lint`).
 """
 
 import ast
@@ -48,7 +48,7 @@ LIBRARIES = {
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of every import in a file, wherever it stands; the name is None for `import module`."""
+    """Yields (module, name) of every import in a file, at any place; the name is None for `import module`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -57,7 +57,7 @@ def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def package_of(module: str) -> str:
-    """The package below `service` or `training` that a module belongs to; a leaf module belongs to itself."""
+    """Returns the package below `service` or `training` that contains a module; a leaf module is its own package."""
     return ".".join(module.split(".")[:2])
 
 

@@ -1,4 +1,4 @@
-"""A batcher whose model runs only when the test lets it."""
+"""A batcher whose model runs only when the test allows it."""
 
 import asyncio
 import selectors
@@ -31,7 +31,7 @@ class BatcherHarness:
     async def submit(
         self, *values: float, timeout_s: float | None = None, background: bool = False
     ) -> asyncio.Task[InferenceResult]:
-        """The same, and runs the event loop so that an idle model starts."""
+        """Starts a request like `enqueue`, and runs the event loop so that an idle model starts."""
         task = self.enqueue(*values, timeout_s=timeout_s, background=background)
         await run_callbacks()
         return task
@@ -76,22 +76,22 @@ def values(result: InferenceResult) -> list[float]:
 
 
 async def run_callbacks() -> None:
-    """Runs a few iterations of the event loop: enough for every callback that is due."""
+    """Runs enough iterations of the event loop for all callbacks that are due."""
     for _ in range(4):
         await asyncio.sleep(0)
 
 
 class NeverWaits(selectors.DefaultSelector):
-    """Fails where an event loop would wait: in a test with one thread and manual time nothing could ever wake it."""
+    """Fails if an event loop would wait, because in a test with one thread and manual time nothing can wake it."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
-        assert events or timeout == 0, "The test waits for what never happens."
+        assert events or timeout == 0, "The test waits for an event that never happens."
         return events
 
 
 class ManualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only in `pass_time`, and that waits for nothing else."""
+    """An event loop whose time advances only in `pass_time`, and that never waits."""
 
     def __init__(self) -> None:
         self.now_s = 0.0

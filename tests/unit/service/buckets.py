@@ -12,8 +12,11 @@ REMOTE_VERSIONS = {"a": [1, 2], "b": [1]}
 
 
 class WatchedBucket(Bucket):
-    """A bucket that records the paths read. It fails while `is_down`, rejects `forbidden_path`, truncates
-    `truncated_path`, and cannot be reached for what begins with one of `lost_prefixes`."""
+    """A bucket that records the paths read.
+
+    It fails while `is_down`, rejects `forbidden_path`, truncates `truncated_path`, and is unreachable for paths that
+    start with one of `lost_prefixes`.
+    """
 
     def __init__(self, root: Path) -> None:
         self._bucket = open_bucket(f"file://{root}")
@@ -54,7 +57,7 @@ class FakeClock:
 
 
 def local_versions(mirror: BucketMirror) -> dict[str, list[int]]:
-    """What the repository sees; each is opened, so that its checksums hold."""
+    """Returns the versions in the repository, after opening each, which checks the checksums."""
     repository = Repository(mirror.folder)
     found = {model: repository.versions(model) for model in repository.models()}
     for model, numbers in found.items():

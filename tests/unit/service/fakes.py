@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ManualExecutor(Executor):
-    """Keeps every job until `run_next`; jobs run on the test's own thread, so their order is deterministic."""
+    """Keeps jobs until `run_next`; they run on the test's thread, so their order is deterministic."""
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -107,7 +107,7 @@ class FullTransport:
         self.is_half_closed = True
 
     def resume_reading(self) -> None:
-        """What it does not do: nothing arrives."""
+        """Does nothing, because no data arrives."""
 
     def close(self) -> None:
         self.closed = True

@@ -1,4 +1,4 @@
-"""Pixels to encode, and what decoding them must give back."""
+"""Pixels to encode, and the expected result of decoding them."""
 
 import io
 import struct
@@ -19,19 +19,19 @@ def random_samples(depth: int, count: int, height: int = HEIGHT, width: int = WI
 
 
 def scale_to_8_bit(depth: int, values: Array) -> NDArray[np.float64]:
-    """Samples of any depth as 0.0 .. 255.0."""
+    """Scales samples of any depth to 0.0..255.0."""
     return values * 255 / (2**depth - 1)
 
 
 def composite(pixels: NDArray[np.float64], alpha: NDArray[np.float64], background: int) -> NDArray[np.float64]:
-    """Pixels (h, w, c) of 0..255 with alpha (h, w, 1) of 0..1 over a plain background."""
+    """Composites pixels (h, w, c) of 0..255 with alpha (h, w, 1) of 0..1 over a plain background."""
     return pixels * alpha + background * (1 - alpha)
 
 
 def assert_pixels_close(
     decoded: NDArray[np.uint8], expected: NDArray[np.floating] | Array, tolerance: float = 1
 ) -> None:
-    """A tolerance of 1, because 16 bits are cut to 8 where others round."""
+    """Compares with a tolerance of 1, because the decoder truncates 16 bits to 8, while others round."""
     assert decoded.dtype == np.uint8
     assert decoded.shape == expected.shape
     np.testing.assert_allclose(decoded.astype(np.float64), expected, rtol=0, atol=tolerance)
@@ -44,7 +44,7 @@ def encode_image(image: Image.Image, image_format: str, **options: object) -> by
 
 
 def gradient_image(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """An image (h, w, 3) that lossy formats keep well."""
+    """Returns an image (h, w, 3) that lossy formats preserve well."""
     y, x = np.mgrid[0:height, 0:width]
     return np.stack([x * 4, 255 - y * 5, 40 + x + y], -1).astype(np.uint8)
 
@@ -54,7 +54,7 @@ def noise_image(height: int = HEIGHT, width: int = WIDTH, channels: int = 3, see
 
 
 def exif_bytes(orientation: int, order: str = "<", others: bytes = b"") -> bytes:
-    """A TIFF header and one directory: the orientation, a SHORT, before `others` of 12 bytes each."""
+    """Returns a TIFF header and one directory: the orientation (SHORT), then `others` of 12 bytes each."""
     entry = struct.pack(f"{order}HHLHH", 0x0112, 3, 1, orientation, 0)
     head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HLH", 42, 8, 1 + len(others) // 12)
     return head + entry + others + bytes(4)

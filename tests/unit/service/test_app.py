@@ -1,4 +1,4 @@
-"""What runs beside the requests, from the application's start to its end."""
+"""Background work of the application from start to shutdown."""
 
 import asyncio
 from pathlib import Path
@@ -30,7 +30,7 @@ def app_of(folder: Path, **settings: Any) -> FastAPI:
 
 
 async def readiness(app: FastAPI) -> tuple[int, set[str]]:
-    """The status of /health/ready, and the names of what is not ready."""
+    """Returns the status of /health/ready, and the names of components that are not ready."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         reply = await client.get("/health/ready")
@@ -91,7 +91,7 @@ def test_a_background_task_that_fails_is_restarted_and_fails_readiness_meanwhile
 def test_the_bucket_counts_as_synced_at_the_start_before_the_first_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The alert is about the time since then: 0 would raise it in every new pod."""
+    """The alert uses the time since the last sync; 0 would raise it in every new pod."""
     monkeypatch.setattr("service.app.time.time", lambda: 1234.0)
     app = app_of(tmp_path, models=f"file://{tmp_path}", bucket_cache=tmp_path / "cache")
     url = {"url": f"file://{tmp_path}"}

@@ -1,4 +1,4 @@
-"""A file is replaced whole or not at all, one process at a time holds a lock, and a change shows in the fingerprint."""
+"""Files are replaced atomically, one process at a time holds a lock, and a change alters the fingerprint."""
 
 import os
 import subprocess

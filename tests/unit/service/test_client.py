@@ -1,4 +1,4 @@
-"""The client against a server that refuses, resets, delays and talks nonsense: what it does, and when it gives up."""
+"""The client against a server that rejects, resets, delays and sends invalid data: retries, and when it gives up."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ def error_reply(status: int, code: str, **headers: str) -> Reply:
 
 
 class ScriptedServer:
-    """A server that gives these replies one after the other, the last one for ever; it notes requests and times."""
+    """A server that sends these replies in order and repeats the last one; it records requests and times."""
 
     def __init__(self) -> None:
         self.replies: list[Replies] = [GOOD]
@@ -157,7 +157,7 @@ Classify = Callable[..., Classification]
 
 @pytest.fixture(params=["sync", "async"])
 def classify(request: pytest.FixtureRequest, server: ScriptedServer) -> Classify:
-    """One image, classified either way."""
+    """Returns a function that classifies one image, synchronously or asynchronously."""
 
     def in_thread(**options: Any) -> Classification:
         with Client(server.url) as client:
@@ -302,7 +302,7 @@ def test_waiting_for_a_connection_and_for_the_answer_have_one_deadline(server: S
 
 @contextlib.contextmanager
 def slow_reader(bytes_per_second: int) -> Iterator[str]:
-    """The URL of a server that reads what it is sent so fast and never answers."""
+    """Yields the URL of a server that reads at this speed and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         stopping = threading.Event()
@@ -535,7 +535,7 @@ def test_an_unreadable_file_among_many_costs_its_place_only(server: ScriptedServ
 
 
 def truncated_image(image_format: str, mode: str = "RGB") -> Image.Image:
-    """As Pillow opens it: only reading its pixels shows that half of them are missing."""
+    """Returns an image as opened by Pillow, of which reading the pixels shows that half are missing."""
     file = io.BytesIO()
     Image.fromarray(random_pixels(80, 80, 3)).convert(mode).save(file, image_format)
     return Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
@@ -606,7 +606,7 @@ def test_many_in_tasks_keep_their_order(server: ScriptedServer) -> None:
 
 
 def reply_by_group(*replies: Replies) -> Callable[[bytes], Reply]:
-    """Each 32 of MANY have their own reply, in whatever order the requests arrive."""
+    """Returns one reply per group of 32 images of MANY, in whatever order the requests arrive."""
 
     def reply(body: bytes) -> Reply:
         group_reply = next(each for group, each in enumerate(replies) if MANY[32 * group] in body)
@@ -649,7 +649,7 @@ def test_what_nobody_waits_for_any_more_is_not_tried_again(server: ScriptedServe
 
 
 def test_who_leaves_tasks_early_leaves_none_behind(server: ScriptedServer) -> None:
-    """One that failed meanwhile, and one that is still under way."""
+    """One task has failed, and one is still running."""
     loop_errors: list[Any] = []
 
     async def run() -> None:
@@ -669,11 +669,11 @@ def test_who_leaves_tasks_early_leaves_none_behind(server: ScriptedServer) -> No
 
 
 def pixel_limited_reply(limit: int) -> Callable[[bytes], Reply]:
-    """Labels the first few PNGs of a request and has no room for the others."""
+    """Labels the first `limit` PNGs of a request and rejects the others."""
     error = {"code": "too_many_pixels", "message": "No.", "hint": "Send fewer."}
 
     def reply(body: bytes) -> Reply:
-        time.sleep(0.01)  # to be seen in what is left of the deadline, in ms
+        time.sleep(0.01)  # visible in the remaining deadline in ms
         status, headers, answer = batch_reply(body)
         values = json.loads(answer)
         values["results"][limit:] = [{"error": error} for _ in values["results"][limit:]]
@@ -683,7 +683,7 @@ def pixel_limited_reply(limit: int) -> Callable[[bytes], Reply]:
 
 
 def classify_all(server: ScriptedServer, in_tasks: bool, images: Iterable[Any], **options: Any) -> list[str]:
-    """What becomes of many images, classified either way."""
+    """Classifies many images, synchronously or in tasks; returns the outcomes."""
 
     async def run() -> list[str]:
         async with AsyncClient(server.url) as client:
@@ -704,7 +704,7 @@ def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(
     sent = [body.count(b'name="files"') for _, _, body in server.requests]
     assert sent == [16, 7, 2, 4], "16 of the first 32 are images, and 4 of the last 8"
     left_ms = [int(headers["x-request-timeout-ms"]) for _, headers, _ in server.requests]
-    assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "what is sent again has the same deadline"
+    assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "a retry has the same deadline"
 
 
 def test_what_has_no_room_even_alone_is_a_bad_image(server: ScriptedServer) -> None:

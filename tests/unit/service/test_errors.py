@@ -1,4 +1,4 @@
-"""Every error has a code for programs, a sentence and advice for people."""
+"""Every error has a code for programs, and a message and a hint for people."""
 
 import inspect
 import re

@@ -140,7 +140,7 @@ MEMORY_FILES = {
 def write_memory(
     folder: Path, available_kb: int | None, limit: str | None, used: int, version: int
 ) -> tuple[Path, Path]:
-    """Writes what Linux reports of a machine of 2 MB, and of its container with that version of cgroups."""
+    """Writes Linux's files for a machine with 2 MB and for its container with this version of cgroups."""
     if available_kb is not None:
         (folder / "meminfo").write_text(f"MemTotal: 2000 kB\nMemAvailable: {available_kb} kB\n")
     if limit is not None:

@@ -1,4 +1,4 @@
-"""A worker keeps the memory that a large request used, and gives back what a model used."""
+"""A worker keeps the memory that a large request used, and returns the memory that a model used."""
 
 import gc
 import resource
@@ -29,7 +29,7 @@ def page_faults(setup: str) -> int:
 
 def test_freed_memory_is_kept_for_the_next_request() -> None:
     pages = 50 * 4 * 2**20 // resource.getpagesize()
-    assert page_faults("pass") > pages / 2, "else there is nothing to keep"
+    assert page_faults("pass") > pages / 2, "otherwise there is nothing to keep"
     assert page_faults("malloc.configure()") < pages / 50
 
 
@@ -58,21 +58,21 @@ def test_what_a_busy_moment_needed_is_given_back_in_time() -> None:
 
 
 class ReferenceCycle:
-    """Something that only holds itself, as an exception and the frame that keeps it do."""
+    """A reference cycle, like that of an exception and the frame that stores it."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 def test_what_only_holds_itself_is_given_back() -> None:
-    """Python alone would hardly ever look for it: see `worker.GC_THRESHOLDS`."""
+    """Python alone would rarely collect it: see `worker.GC_THRESHOLDS`."""
     cycle = ReferenceCycle()
     reference = weakref.ref(cycle)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         del cycle
-        assert reference() is not None, "else there is nothing to give back"
+        assert reference() is not None, "otherwise there is nothing to return"
         malloc.trim()
     finally:
         if was_enabled:

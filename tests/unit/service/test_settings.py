@@ -1,4 +1,4 @@
-"""Every setting explains itself, comes from its variable, has bounds, and never changes while the service runs."""
+"""Every setting has a description and bounds, is read from its variable, and does not change at runtime."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def bound(field: FieldInfo, kind: type[Ge] | type[Gt] | type[Le], name: str) -> 
 
 
 def another_value(name: str) -> Any:
-    """A legal value that is not the default."""
+    """Returns a valid value that is not the default."""
     field = FIELDS[name]
     choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str) and choice != field.default]
     if choices:
@@ -89,7 +89,7 @@ def test_a_flag_goes_before_its_variable(name: str, monkeypatch: pytest.MonkeyPa
 def test_a_number_has_bounds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     field = FIELDS[name]
     minimum, exclusive_minimum, maximum = bound(field, Ge, "ge"), bound(field, Gt, "gt"), bound(field, Le, "le")
-    assert minimum is not None or exclusive_minimum is not None, "every number of the service has a least value"
+    assert minimum is not None or exclusive_minimum is not None, "every number of the service has a minimum"
     invalid = [minimum - 1 if minimum is not None else exclusive_minimum, "many", ""]
     for value in invalid + ([maximum + 1] if maximum is not None else []):
         monkeypatch.setenv(f"{PREFIX}{name.upper()}", str(value))
@@ -139,7 +139,7 @@ def test_an_unknown_variable_is_named_however_far_from_a_setting() -> None:
 
 
 def kubernetes_variables(service: str) -> dict[str, str]:
-    """What Kubernetes sets in every pod for a service of that name with the port `http`."""
+    """Returns the variables that Kubernetes sets in every pod for a Service of this name with the port `http`."""
     return {
         f"{service}_SERVICE_HOST": "10.0.0.11",
         f"{service}_SERVICE_PORT": "8000",

@@ -1,4 +1,4 @@
-"""What pydantic rejects is described in Convoy's words, with the path of the value."""
+"""Pydantic's errors are described in Convoy's words with the path of the value."""
 
 from typing import Annotated, Any, Literal
 

@@ -1,4 +1,4 @@
-"""Helpers for tests of responses: a loaded version that has nothing but labels, and bodies in one piece."""
+"""Helpers for tests of responses: a loaded version with labels only, and bodies in one piece."""
 
 from types import SimpleNamespace
 from typing import Any

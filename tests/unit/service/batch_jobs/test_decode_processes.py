@@ -1,4 +1,4 @@
-"""Decoded images come in order, a bounded number ahead, and leave in full batches, whatever is broken between."""
+"""Images are decoded in order, a limited number ahead, and grouped into full batches despite damaged images."""
 
 import contextlib
 import multiprocessing
@@ -76,7 +76,7 @@ def test_only_an_error_kills_the_processes_that_the_pool_has_started(
 def _make_chunks(
     images: list[ImageFile], broken: list[bool], size: int
 ) -> list[tuple[Sequence[ImageFile], DecodedChunk]]:
-    """The pixels of each valid image are its own number."""
+    """Returns chunks in which the pixels of each valid image equal its number."""
     chunks: list[tuple[Sequence[ImageFile], DecodedChunk]] = []
     for start in range(0, len(images), size):
         part = images[start : start + size]
@@ -129,7 +129,7 @@ def test_a_dead_process_is_told_with_the_images_it_had() -> None:
 
 
 class BrokenPool(InstantPool):
-    """Accepts `valid_chunks` chunks; then one of its processes has died, and `submit` raises."""
+    """Accepts `valid_chunks` chunks; after that `submit` raises, as if a process had died."""
 
     def __init__(self, valid_chunks: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Chunks come out as model inputs; an image that is none costs its own place only, a bucket that is away the job."""
+"""Chunks are converted to model inputs; a damaged image affects only itself, an unavailable bucket ends the job."""
 
 import os
 import subprocess
@@ -66,7 +66,7 @@ def test_objects_of_a_bucket_are_read_and_a_missing_one_is_named(tmp_path: Path)
 
 
 class FlakyBucket(Bucket):
-    """Away for the first `failures` reads."""
+    """A bucket that is unavailable for the first `failures` reads."""
 
     def __init__(self, failures: int, content: bytes) -> None:
         self._failures = failures
@@ -97,7 +97,7 @@ def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monke
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "link to a device"])
 def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
-    """Who opens a pipe waits for ever, and a device may have no end."""
+    """Opening a pipe would block forever, and a device may have no end."""
     path, pipe = tmp_path / "a.png", tmp_path / "pipe"
     os.mkfifo(pipe)
     if kind == "pipe":

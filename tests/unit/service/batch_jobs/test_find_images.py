@@ -1,4 +1,4 @@
-"""Every kind of input gives its images once and always in one order; what cannot be meant is told."""
+"""Every kind of input gives its images once and in a stable order; invalid inputs are rejected."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from tests.support.images import image_bytes
 
 @pytest.fixture
 def image_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """photos/{b,a}/{2,1}.png with a text file and a hidden one between them."""
+    """Returns photos/{b,a}/{2,1}.png, with a text file and a hidden file between them."""
     monkeypatch.chdir(tmp_path)
     for name in ("b/2.png", "b/1.PNG", "a/2.jpg", "a/1.webp", "a/notes.txt", ".git/x.png", "a/.hidden.png"):
         path = tmp_path / "photos" / name
@@ -54,7 +54,7 @@ def test_what_jobs_leave_among_the_images_is_passed_over(image_folder: Path) -> 
         assert not any(name.endswith(tuple(job_files)) for name in list_names(source)), source
         assert find_images([source]).skipped >= len(job_files)
     assert list_names("photos") == ALL
-    assert list_names("photos/b/r.csv.confusion.png"), "who names one by itself means it"
+    assert list_names("photos/b/r.csv.confusion.png"), "a file that is named explicitly is used"
 
 
 def test_an_image_named_twice_counts_once(image_folder: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_tar_gives_where_each_image_lies(image_folder: Path) -> None:
     assert listing.skipped == 1
     first = listing.images[0]
     content = Path(first.path).read_bytes()[first.offset : first.offset + first.size]
-    assert content == expected, "of two with one name the later counts, as when unpacked"
+    assert content == expected, "of two members with one name the later counts, as in unpacking"
 
 
 def test_a_bucket_gives_its_objects_by_url(image_folder: Path) -> None:
@@ -151,7 +151,7 @@ def test_only_other_files_is_told_with_their_number(image_folder: Path) -> None:
 
 @pytest.fixture
 def irregular_paths(image_folder: Path) -> list[str]:
-    """A pipe, a link to it and one to a device, all named like images."""
+    """Returns a pipe, a link to it and a link to a device, all named like images."""
     os.mkfifo("photos/a/pipe.png")
     Path("photos/a/link.png").symlink_to("pipe.png")
     Path("photos/b/device.png").symlink_to("/dev/zero")

@@ -1,4 +1,4 @@
-"""A whole job in this process: its files, going on after any stop, shards, and what it refuses."""
+"""Complete jobs in this process: files, resuming after any stop, shards, and errors."""
 
 import errno
 import io
@@ -35,9 +35,9 @@ BROKEN = ["class-0/07.png", "class-1/13.png"]
 
 @pytest.fixture
 def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model, run in batches of eight, and 50 images in folders named like its labels, two of them broken."""
+    """Returns a folder with a model (batches of eight) and 50 images in folders of its labels, two images damaged."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(jobs, "fastest_batch_size", lambda batch_ms: 8)  # else it depends on measured times
+    monkeypatch.setattr(jobs, "fastest_batch_size", lambda batch_ms: 8)  # otherwise it depends on measured times
     write_version(tmp_path / "models", "linear", 1)
     for index in range(IMAGES):
         path = tmp_path / f"photos/class-{index // 10}/{index:02}.png"
@@ -113,7 +113,7 @@ def test_the_fastest_batch_is_that_with_the_most_images_a_second(batch_ms: dict[
 def test_the_summary_knows_how_many_were_right(work_folder: Path) -> None:
     report = classify()
     summary = json.loads(Path("r.jsonl.summary.json").read_text())
-    # The fifth folder is named like none of the four labels.
+    # The fifth folder has the name of none of the four labels.
     named = [line for line in lines("r.jsonl") if "expected" in line]
     assert len(named) == summary["accuracy"]["images"] == 38
     right = sum(line["expected"] == line["predictions"][0]["label"] for line in named)
@@ -122,7 +122,7 @@ def test_the_summary_knows_how_many_were_right(work_folder: Path) -> None:
 
 @pytest.fixture
 def batches_until_stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The job stops before its n-th batch is written: put n into the list."""
+    """Yields a list: put n into it to stop the job before its n-th batch is written."""
     countdown: list[int] = []
     append = Journal.append
 
@@ -157,7 +157,7 @@ def test_a_stopped_job_goes_on_to_the_same_files(
 
 
 def _images_in_batches(batches: int) -> int:
-    """Images, broken ones included, in the first batches of eight good ones."""
+    """Returns the number of images, including damaged ones, in the first batches of eight valid images."""
     is_good = [name in GOOD for name in ALL]
     return next(index for index in range(IMAGES) if sum(is_good[:index]) == 8 * batches)
 
@@ -219,7 +219,7 @@ def test_images_that_are_all_broken_need_no_model_run(work_folder: Path) -> None
 
 
 def start_job(finished: bool, batches_until_stop: list[int]) -> None:
-    """A job that is done, or stopped before its third batch was written."""
+    """Runs a job to its end, or stops it before its third batch is written."""
     if finished:
         classify()
         return
@@ -263,7 +263,7 @@ def test_a_version_with_other_content_is_another_model(
 def test_a_newer_version_that_cannot_be_fetched_does_not_stop_a_resume(
     work_folder: Path, finished: bool, batches_until_stop: list[int]
 ) -> None:
-    """The job stays with the version that began it."""
+    """The job continues with the version that it started with."""
     settings = {"models": f"file://{work_folder}/models", "bucket_cache": work_folder / "cache"}
     if finished:
         classify(settings=settings)
@@ -321,7 +321,7 @@ def test_pipes_are_reported_and_keep_nothing_up(work_folder: Path) -> None:
 
 @pytest.fixture
 def processor_flags(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The flags of the processor, none at first, below a version that has an int8 graph with other answers too."""
+    """Returns the CPU flags, empty at first, and adds an int8 graph with other predictions to the version."""
     folder, other = work_folder / "models/linear/1", write_version(work_folder / "other", seed=7)
     shutil.copy(other / "model.onnx", folder / "model.int8.onnx")
     (float32,), (graph,) = read_manifest(folder).variants, read_manifest(other).variants
@@ -349,7 +349,7 @@ def test_what_other_settings_would_answer_is_another_job(
 
 
 def test_a_job_stays_with_the_graph_that_began_it(processor_flags: set[str], batches_until_stop: list[int]) -> None:
-    """As when a part goes on upon another node, whose processor is quicker with int8."""
+    """A part may resume on another node, whose CPU is faster with int8."""
     classify("whole.jsonl")
     batches_until_stop.append(2)
     with pytest.raises(KeyboardInterrupt):
@@ -388,7 +388,7 @@ def test_outputs_that_differ_in_their_ending_leave_each_other_alone(work_folder:
 
 @pytest.mark.parametrize("inputs", ["photos", "photos/**"])
 def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> None:
-    """Not of another job, nor of another part, nor the job's own when it is given again."""
+    """This covers results of another job, of another part, and of the same job when it is repeated."""
     classify("photos/a.csv")
     for number in (1, 2):
         classify("photos/b.jsonl", inputs=(inputs,), shard=Shard(number, 2))
@@ -425,7 +425,7 @@ def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(
         with pytest.raises(KeyboardInterrupt):
             classify(overwrite=True)
         assert len(lines("r.jsonl.part")) == 1 + _images_in_batches(2)
-        assert len(lines("r.jsonl")) == 10, "the old results stay until there are new ones"
+        assert len(lines("r.jsonl")) == 10, "the old results remain until there are new ones"
     batches_until_stop.clear()
     assert classify().images == IMAGES - _images_in_batches(2)
     assert files("r.jsonl") == GOOD
@@ -493,7 +493,7 @@ def test_a_full_disk_and_a_full_memory_interrupt(
 
 
 def sigmoid_probabilities(names: list[str]) -> np.ndarray:
-    """Answers of the model `tags` to images, one by one."""
+    """Returns the predictions of the model `tags` for single images."""
     folder = Path("models/tags/1")
     manifest = read_manifest(folder)
     session = Session(folder / "model.onnx", manifest.input, manifest.classes, 1)

@@ -1,4 +1,4 @@
-"""What a killed job has written counts once, whole lines only; another job's file is never gone on with."""
+"""Complete lines of a killed job count exactly once, and the journal of another job is never continued."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ IDENTITY = JobIdentity("m", "1", "abc", "1/1", 5, names_digest(IMAGES), 1, "floa
 
 
 def unchanged(image: ImageFile, with_sha256: bool) -> Fingerprint:
-    """What `record` says that the image had."""
+    """Returns the fingerprint that the image's record contains."""
     return Fingerprint(100, image.name)
 
 
@@ -24,7 +24,7 @@ def record(index: int) -> dict[str, object]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The journal of a job of which two of five images are done."""
+    """Returns the journal of a job with two of five images done."""
     journal_path = tmp_path / "r.jsonl.part"
     with Journal(journal_path) as journal:
         journal.begin(IDENTITY)
@@ -134,7 +134,7 @@ def test_an_image_that_is_still_to_be_done_may_change(path: Path) -> None:
 
 @pytest.mark.parametrize("now", [Fingerprint(100, "2.png"), None])
 def test_an_image_that_was_missing_and_is_there_now_is_refused(path: Path, now: Fingerprint | None) -> None:
-    """Its error would stay in the results; the finished job would be refused for the same reason."""
+    """The image's error would remain in the results, and a finished job would be rejected for the same reason."""
     with Journal(path) as journal:
         journal.append([{"file": "2.png", "error": {"code": "unreadable"}}])
 

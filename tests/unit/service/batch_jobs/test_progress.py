@@ -1,4 +1,4 @@
-"""Progress: a bar that stays on its line on a terminal, a line now and then in a log; speed as measured."""
+"""Progress: a bar on one line of a terminal, occasional lines in a log, and the measured speed."""
 
 import io
 

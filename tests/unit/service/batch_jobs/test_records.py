@@ -1,4 +1,4 @@
-"""A record says what was seen of one image; its line survives any file name, and tells when it was cut off."""
+"""A record describes one image; its line is valid for any file name, and an incomplete line is detected."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Shards share a job out: every image goes to exactly one, said by flag or by Kubernetes."""
+"""Every image belongs to exactly one shard, which a flag or Kubernetes selects."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""The summary counts what the records say, for people and for programs, and comes back from its own JSON."""
+"""The summary counts the records correctly as text and as JSON, and can be read back from its JSON."""
 
 import json
 from pathlib import Path

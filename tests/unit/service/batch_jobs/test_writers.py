@@ -1,4 +1,4 @@
-"""The three formats hold the same, appear whole or not at all, and what cannot be written is told before the work."""
+"""The three formats contain the same data and are written atomically, and errors are raised before the work starts."""
 
 import csv
 import json
@@ -54,7 +54,7 @@ def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_csv_has_no_formula(tmp_path: Path, start: str) -> None:
-    """A spreadsheet runs what a cell begins with so; numbers stay numbers."""
+    """Spreadsheets execute cells that start with these characters; numbers remain numbers."""
     text = f"{start}HYPERLINK(A1)"
     prediction = {"index": 0, "label": text, "probability": 1e-5}
     write(tmp_path / "r.csv", [{"file": text, "expected": text, "predictions": [prediction]}], top_k=1)

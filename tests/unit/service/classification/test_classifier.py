@@ -1,4 +1,4 @@
-"""The classifier: places in the queue that always come back, errors in their place."""
+"""The classifier: slots in the queue are always released, and errors keep their position."""
 
 import asyncio
 import gc
@@ -146,7 +146,7 @@ def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(roo
         rows = await predict_many(
             classifier, [image_bytes(100, 100), image_bytes(90, 90), image_bytes(70, 70), image_bytes(40, 40)]
         )
-        # Several threads decode: the last of the three large ones is too much, whichever that is.
+        # Several threads decode, so any of the three large images can be the one that exceeds the limit.
         (error,) = [row for row in rows if isinstance(row, ImageTooLarge)]
         assert "more than 20000 pixels together" in error.message
         assert not isinstance(rows[3], ImageTooLarge)
@@ -156,7 +156,7 @@ def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(roo
 
 
 class OverlapDetector:
-    """Reads pixels as the service does, but first waits for a second read at the same time, or for a timeout."""
+    """Reads pixels as the service does, but waits for a concurrent second read or a timeout first."""
 
     def __init__(self, wait_s: float) -> None:
         self.overlapped = False
@@ -184,7 +184,7 @@ def test_images_are_decoded_together_where_their_bytes_fit(
     together: bool,
     wait_s: float,
 ) -> None:
-    """Small images have a quarter of the memory for themselves."""
+    """A quarter of the memory is reserved for small images."""
 
     async def test(classifier: Classifier, registry: Registry) -> None:
         detector = OverlapDetector(wait_s)

@@ -1,4 +1,4 @@
-"""The explainer: an explanation that has begun completes, whatever happens to the version meanwhile."""
+"""The explainer: an explanation that has started completes even if its version is removed."""
 
 import asyncio
 import threading
@@ -44,7 +44,7 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
             ):
                 blocked = decode_pool.run("somebody else", 1, release.wait)
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
-                await asyncio.sleep(0)  # it waits for its image
+                await asyncio.sleep(0)  # it waits for its image to be decoded
                 write_version(tmp_path, "linear", 2)
                 await registry.reconcile(DesiredState())
                 assert registry.get("linear").version == "2"
@@ -57,7 +57,7 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
 
 
 def test_a_client_has_one_explanation_at_a_time(tmp_path: Path) -> None:
-    """One client took all permits."""
+    """A single client could use all permits."""
 
     async def test() -> None:
         write_version(tmp_path, "linear")

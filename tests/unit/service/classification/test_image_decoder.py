@@ -1,4 +1,4 @@
-"""The image decoder: large images are jobs of their own, and nothing slow happens on the event loop."""
+"""The image decoder: large images are separate jobs, and slow work never runs on the event loop."""
 
 import threading
 import zlib
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def make_large(monkeypatch: pytest.MonkeyPatch, work: int) -> None:
-    """From that work on, an image is a large one."""
+    """Images that need at least this work count as large."""
     for module in (decode_pool, image_decoder):
         monkeypatch.setattr(module, "LARGE_WORK", work)
 
@@ -47,7 +47,7 @@ def make_large(monkeypatch: pytest.MonkeyPatch, work: int) -> None:
 def test_images_are_answered_alike_however_they_are_divided(
     root: Path, monkeypatch: pytest.MonkeyPatch, large_work: int
 ) -> None:
-    """All as large ones, the first of a chunk as small ones, or all as small ones."""
+    """The images count all as large, only the first of a chunk as small, or all as small."""
     images = [image_bytes(44, 44, seed=seed, image_format="WEBP") for seed in range(3)]
     truncated = image_bytes(90, 90)[:-100]
 
@@ -69,7 +69,7 @@ def test_images_are_answered_alike_however_they_are_divided(
 def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]]
 ) -> None:
-    """Only for the client whose images wait: decoders take turns between clients."""
+    """Only the client with queued images is rejected, because decoders take turns between clients."""
     make_large(monkeypatch, 1_000)
     data, hold = image_bytes(90, 90), threading.Event()
 
@@ -122,7 +122,7 @@ def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(
     async def test(classifier: Classifier, registry: Registry) -> None:
         rows = await predict_many(classifier, [photo])
         np.testing.assert_allclose(rows[0], await predict(classifier, photo), atol=1e-6)
-        # All in one chunk: the last one is too much.
+        # All images are in one chunk, and the last one exceeds the limit.
         results = classifier._decoder._decode_chunk(
             [photo] * 2, registry.get("linear"), PixelBudget(2 * 360 * 360 // 7 - 1)
         )
@@ -155,7 +155,7 @@ def test_a_jpeg_that_is_small_only_at_a_reduced_scale_is_decoded_in_a_thread(
 
 @given(st.lists(st.one_of(st.integers(0, 2 * MAX_CHUNK_BYTES), st.none()), max_size=80))
 def test_chunks_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
-    """None stands for an error in an image's place."""
+    """None represents an error at an image's position."""
     images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
     chunks = list(split_into_chunks(images))
     assert [image for part in chunks for image in part] == images

@@ -1,4 +1,4 @@
-"""Occlusion finds the pixels that decide, and costs no more than it is allowed."""
+"""Occlusion finds the decisive pixels within its limit of model runs."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def one_pixel_network(images: np.ndarray) -> np.ndarray:
-    """A network that is class 1 the surer, the brighter one pixel is."""
+    """A network whose probability of class 1 grows with the brightness of one pixel."""
     brightness = images[:, BRIGHT[0], BRIGHT[1], 0].astype(np.float64) / 16
     return softmax(np.stack([np.zeros(len(images)), brightness, np.full(len(images), 3.0)], axis=1))
 
@@ -59,7 +59,7 @@ def test_the_pixel_that_decides_is_the_peak_for_its_class_and_the_bottom_for_ano
     assert for_class.shape == (14, 14)
     assert np.unravel_index(for_class.argmax(), for_class.shape) == BRIGHT
     assert np.unravel_index(against.argmin(), against.shape) == BRIGHT
-    assert np.abs(for_class[:3]).max() == 0  # far from it nothing matters
+    assert np.abs(for_class[:3]).max() == 0  # pixels far away have no effect
 
 
 def test_a_sure_answer_still_moves() -> None:

@@ -1,4 +1,4 @@
-"""convoy on the command line: answers, exit codes, and mistakes told in a sentence without a traceback."""
+"""The `convoy` command: output, exit codes, and errors without a traceback."""
 
 import errno
 import json
@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root:
 
 
 def test_many_files_may_have_more_pixels_together_than_a_request(root: Path) -> None:
-    """A request of 40 such images would be refused: 2 x 1000 pixels are its limit."""
+    """A request with 40 such images would be rejected, because its limit is 2 x 1000 pixels."""
     names = [f"{number:02}.jpg" for number in range(40)]
     for seed, name in enumerate(names):
         (root / name).write_bytes(image_bytes(30, 30, seed=seed, image_format="JPEG"))

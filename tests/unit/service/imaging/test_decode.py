@@ -1,4 +1,4 @@
-"""JPEG, WebP, BMP and GIF are decoded to the right pixels, and large images are whole."""
+"""JPEG, WebP, BMP and GIF are decoded to the correct pixels, and large images completely."""
 
 import struct
 from pathlib import Path
@@ -128,7 +128,7 @@ def test_run_length_encoded_bmp() -> None:
 
 
 def test_escapes_of_a_run_length_encoded_bmp() -> None:
-    """RLE8: a run, pixels as they are, the end of a line, a step to the right and up, and the end of the image."""
+    """RLE8: a run, literal pixels, end of line, a move to the right and up, and end of image."""
     runs = bytes([3, 7, 0, 0]) + bytes([0, 3, 1, 2, 3, 0]) + bytes([0, 2, 1, 1]) + bytes([2, 9]) + b"\0\1"
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[-1, :3] = 7
@@ -140,7 +140,7 @@ def test_escapes_of_a_run_length_encoded_bmp() -> None:
 
 
 def test_escapes_of_a_bmp_with_runs_of_4_bits() -> None:
-    """RLE4: the two pixels of a byte take turns."""
+    """RLE4: the two pixels of a byte alternate."""
     runs = (
         bytes([5, 0x7A, 0, 0]) + bytes([0, 5, 0x12, 0x34, 0x50, 0]) + bytes([0, 2, 1, 1]) + bytes([2, 0x9C]) + b"\0\1"
     )

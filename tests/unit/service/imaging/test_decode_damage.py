@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile bytes end in one of our own errors, soon, and never in half an image."""
+"""Damaged, foreign and malicious bytes raise a ConvoyError quickly, and never give a partial image."""
 
 import base64
 import contextlib
@@ -79,7 +79,7 @@ def test_a_truncated_image_is_refused_or_whole(kind: str) -> None:
             refusals.append(error.message)
         else:
             np.testing.assert_array_equal(decoded, whole)
-    assert len(refusals) > 40  # at the least every cut in the headers
+    assert len(refusals) > 40  # at least every cut in the headers
     assert all(message.endswith(".") for message in refusals)
 
 

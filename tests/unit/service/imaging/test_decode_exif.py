@@ -1,4 +1,4 @@
-"""Images are set upright by their EXIF orientation, and damaged EXIF spoils nothing."""
+"""Images are rotated according to their EXIF orientation, and damaged EXIF data is ignored."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""PNG of every depth and colour, interlaced or transparent, against files written by the letter of the standard."""
+"""PNG of every depth and color type, interlaced or transparent, against files written according to the standard."""
 
 from collections.abc import Callable
 

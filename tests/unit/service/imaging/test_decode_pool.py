@@ -1,4 +1,4 @@
-"""Decoders take turns by owner, never more at once than there are threads, and forget what nobody waits for."""
+"""Decoders take turns between owners, run at most one job per thread, and drop cancelled jobs."""
 
 import asyncio
 import threading
@@ -133,7 +133,7 @@ def test_the_expected_time_is_that_of_the_work_ahead() -> None:
         clock.now_s += seconds
 
     async def test(decode_pool: DecodePool) -> None:
-        for _ in range(300):  # until nothing is left of what was expected at first
+        for _ in range(300):  # until the initial expectation has no effect any more
             await decode_pool.run("a", 3, job, 3.0)
         waiting = [decode_pool.run(owner, work, hold.wait, 5) for owner, work in (("a", 8), ("a", 20), ("b", 2))]
         for owner, ahead in (("a", 28 + 2), ("b", 2 + 4), ("c", 2 + 2)):

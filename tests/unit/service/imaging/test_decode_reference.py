@@ -1,4 +1,4 @@
-"""The same pixels as TensorFlow's decoders give, which are not Pillow's: libjpeg-turbo, libpng, giflib and libwebp."""
+"""Decoded pixels equal those of TensorFlow's decoders (libjpeg-turbo, libpng, giflib, libwebp)."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from tests.reliability.malformed_requests.valid_inputs import images
 from tests.unit.service.pixels import MAX_PIXELS, WHITE, assert_pixels_close, composite
 
 pytestmark = pytest.mark.slow  # importing TensorFlow takes longer than all the rest
-TURNS = {"jpeg progressive turned": -1, "webp alpha": 1}  # quarters to the left: EXIF's 6 and 8
+TURNS = {"jpeg progressive turned": -1, "webp alpha": 1}  # quarter turns to the left: EXIF orientations 6 and 8
 TRANSPARENT = ("alpha", "rgba", "palette", "transparent")
 KINDS = images()
-LOSSY = 2  # levels that two inverse transforms, or two ways from CMYK, may differ
+LOSSY = 2  # levels by which two inverse transforms or two conversions from CMYK may differ
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The short way for plain PNGs gives Pillow's pixels, bit by bit, and leaves every other file to Pillow."""
+"""The fast path for plain PNGs gives exactly Pillow's pixels, and leaves all other files to Pillow."""
 
 import io
 import struct
@@ -90,7 +90,7 @@ def test_pixels_that_end_too_soon_are_refused() -> None:
 
 
 def test_data_that_is_far_too_long_is_left_alone() -> None:
-    """Reading it is no work for the event loop's thread."""
+    """Such data must not be read on the event loop's thread."""
     sound = image_png(1)
     rows = zlib.decompress(sound[41:-16])
     for empty_blocks, simple in ((1, True), (MAX_DATA_BYTES // 5, False)):  # RFC 1951, section 3.2.4

@@ -1,4 +1,4 @@
-"""Small files that announce much, or unpack slowly, are refused before they cost memory or time."""
+"""Small files with large dimensions, or slow to decompress, are rejected before they use memory or time."""
 
 import json
 import struct
@@ -27,7 +27,7 @@ from service.imaging.limits import (
 from tests.support.png_writer import END, chunk, encode_png, header
 from tests.unit.service.pixels import BLACK, encode_image, exif_bytes, noise_image
 
-PIXELS = 25_000_000  # what the service admits unless told otherwise
+PIXELS = 25_000_000  # the service's default limit
 LIMITS = DecodeLimits(PIXELS)
 BODY_BYTES = 16 * 1024 * 1024
 SIDE = 65_500
@@ -70,7 +70,7 @@ BOMBS = {
     "jpeg": jpeg_of(SIDE),
     "gif-screen": gif_of(SIDE, 4),
     "gif-frame": gif_of(4, SIDE),
-    "gif-frame-that-is-disposed-of": gif_of(4, 9_000, disposal=2),  # Pillow by itself admits this size
+    "gif-frame-that-is-disposed-of": gif_of(4, 9_000, disposal=2),  # Pillow alone accepts this size
     "webp-animated": animated_webp_of(16_000),
     "webp-lossless": lossless_webp_of(16_000),
     "bmp": bmp_of(2**31 - 1, 2**31 - 1),
@@ -177,12 +177,12 @@ def test_no_side_is_longer_than_the_limit(shape: tuple[int, int]) -> None:
 
 
 def filled(before: bytes, chunk_bytes: bytes, after: bytes) -> bytes:
-    """As many pieces as a body may hold."""
+    """Returns a file with as many pieces as fit into a body."""
     return before + chunk_bytes * ((BODY_BYTES - len(before) - len(after)) // len(chunk_bytes)) + after
 
 
 def floods() -> dict[str, bytes]:
-    """Bodies of 16 MB made of the smallest pieces that a format knows."""
+    """Returns bodies of 16 MB made of the smallest chunks of a format."""
     png_file = encode_png(noise_image(8, 8), 8, 2)
     start, pixels = png_file[:33], png_file[33 : -len(END)]
     jpeg = encode_image(Image.fromarray(noise_image()), "JPEG")
@@ -212,7 +212,7 @@ def test_a_flood_of_small_pieces_costs_little_time(name: str) -> None:
 @pytest.mark.parametrize("is_behind_the_pixels", [False, True])
 @pytest.mark.parametrize("kind", MAX_UNPACKED_CHUNKS)
 def test_a_png_with_many_chunks_that_unpack_is_refused(kind: bytes, is_behind_the_pixels: bool) -> None:
-    """Each of them unpacks to a megabyte, out of a kilobyte of the file."""
+    """Each chunk of one kilobyte decompresses to one megabyte."""
     text = {b"iCCP": b"name\0\0", b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0"}[kind]
     unpacked = chunk(kind, text + zlib.compress(bytes(1_000_000)))
     start, pixels = header(4, 4), chunk(b"IDAT", zlib.compress(bytes(20)))

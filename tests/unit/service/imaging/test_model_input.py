@@ -1,4 +1,4 @@
-"""JPEGs at a reduced scale become the input that a full decode gives, in every orientation and form, and cost less."""
+"""JPEGs decoded at a reduced scale give nearly the same model input as a full decode, at a lower cost."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def opened(encoded: bytes, limits: DecodeLimits = LIMITS, side: int = 28, **prep
 
 
 def with_size(encoded: bytes, width: int, height: int) -> bytes:
-    """The same file, whose header announces another size."""
+    """Returns the file with another size in its header."""
     start = max(encoded.find(b"\xff\xc0"), encoded.find(b"\xff\xc2")) + 5
     return encoded[:start] + height.to_bytes(2) + width.to_bytes(2) + encoded[start + 4 :]
 

@@ -1,4 +1,4 @@
-"""Images of any size become the model's input as straightforward Pillow code would make them."""
+"""Images of any size are converted to the model's input like straightforward Pillow code does."""
 
 import time
 from typing import Literal
@@ -32,7 +32,7 @@ def shorter_side(length: int, interpolation: Interpolation = "bilinear") -> Prep
 
 
 def reference(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Scales the whole image, then cuts out of the middle."""
+    """Scales the whole image, then crops the center."""
     image = Image.fromarray(pixels[..., 0] if model_input.channels == 1 else pixels)
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
     if preprocessing.shorter is None:
@@ -46,13 +46,14 @@ def reference(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Prep
 
 
 def gradient_image(height: int, width: int) -> NDArray[np.uint8]:
-    """Place in the image as colour: red from left to right, green from top to bottom, blue across."""
+    """Returns an image that encodes positions as color: red from left to right, green from top to bottom, blue
+    across."""
     y, x = np.mgrid[0:height, 0:width] / [[[max(1, height - 1)]], [[max(1, width - 1)]]]
     return np.stack([x * 255, y * 255, (x + y) * 127], -1).round().astype(np.uint8)
 
 
 def difference_to_reference(pixels: NDArray[np.uint8], model_input: Input, preprocessing: Preprocessing) -> int:
-    """The largest difference of a value between `preprocess` and the reference."""
+    """Returns the largest difference of a value between `preprocess` and the reference."""
     actual, expected = preprocess(pixels, model_input, preprocessing), reference(pixels, model_input, preprocessing)
     assert actual.shape == expected.shape
     return int(np.abs(actual.astype(int) - expected).max())

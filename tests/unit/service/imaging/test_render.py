@@ -1,4 +1,4 @@
-"""Drawings show what the arrays say: every image in its place, the strongest heat in full colour."""
+"""Rendered images agree with the arrays: every image at its place, the highest heat in full color."""
 
 import io
 
@@ -35,7 +35,7 @@ def test_a_grid_has_rows_of_eight_with_gaps_that_are_transparent() -> None:
         assert part[..., 0].argmax() == image.argmax()
     assert (rendered[4, :, 1] == 0).all()
     assert (rendered[:, 3, 1] == 0).all()
-    assert (rendered[5:, 8:, 1] == 0).all()  # where there is no eleventh
+    assert (rendered[5:, 8:, 1] == 0).all()  # there is no eleventh image
 
 
 def test_large_images_of_a_grid_are_averaged_down() -> None:

@@ -1,4 +1,4 @@
-"""Images are brought to size as torchvision, timm and Keras do it, pixel by pixel: compared with recorded pixels."""
+"""Images are resized exactly as in torchvision, timm and Keras, compared with recorded pixels."""
 
 from pathlib import Path
 

@@ -26,7 +26,7 @@ def test_the_error_of_an_image_belongs_to_its_own_request_alone() -> None:
 
 
 def test_a_failed_part_of_a_request_has_an_error_for_each_of_its_images() -> None:
-    """Each image gets an error of its own, and all have the same cause."""
+    """Each image gets its own error object, and all have the same cause."""
 
     async def test() -> None:
         large = request(5)
@@ -56,7 +56,7 @@ def test_a_request_whose_images_have_all_failed_has_no_rows() -> None:
 
 
 def test_a_result_tells_how_long_its_images_waited_and_ran() -> None:
-    """A run takes 10 ms an image: six images wait for one of another request, and run as four and two."""
+    """A run takes 10 ms per image. Six images wait for one image of another request, and run as four and two."""
 
     async def test() -> None:
         clock = ManualClock()

@@ -1,4 +1,4 @@
-"""Batch sizes: what is measured for how long, and which size a latency budget allows."""
+"""Batch sizes: which sizes are measured for how long, and which size a latency budget allows."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_every_size_is_warmed_up_and_measured() -> None:
     session = FakeSession(run_s=0.001, image_s=0.0005)
     assert measured(session) == pytest.approx({size: 1 + size / 2 for size in DEFAULT_SIZES})
     assert session.warmed_up == DEFAULT_SIZES
-    assert session.warm_ups == 1, "each starts a thread"
+    assert session.warm_ups == 1, "each warm-up starts a thread"
 
 
 def test_the_configured_size_is_the_last() -> None:
@@ -64,7 +64,7 @@ def test_fast_runs_are_repeated_and_slow_ones_are_measured_twice() -> None:
     fast, slow = FakeSession(run_s=0.001), FakeSession(run_s=0.02)
     measured(fast)
     measured(slow)
-    assert set(fast.runs.values()) <= {10, 11}  # 10 ms, give or take a rounding
+    assert set(fast.runs.values()) <= {10, 11}  # 10 ms, apart from rounding
     assert set(slow.runs.values()) == {2}
 
 

@@ -1,4 +1,4 @@
-"""The batcher: who shares a batch, who is dropped, who is refused, and that nobody ever waits for ever."""
+"""The batcher: which requests share a batch, are dropped or rejected, and that every request ends."""
 
 import asyncio
 import weakref
@@ -182,7 +182,7 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
         await pass_time(0.01)
         with pytest.raises(DeadlineExceeded) as raised:
             await late
-        assert type(raised.value) is DeadlineExceeded, "it was run: it has not expired in the queue"
+        assert type(raised.value) is DeadlineExceeded, "it was run, so it did not expire in the queue"
         await harness.run_all()
         assert harness.model.batches == [[1]]
 

@@ -1,4 +1,4 @@
-"""The batcher's admission and priorities: early rejection, and background requests that neither hinder nor starve."""
+"""The batcher's admission and priorities: early rejection; background requests neither delay others nor starve."""
 
 import asyncio
 from functools import partial
@@ -87,7 +87,7 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
         harness.batcher.release(1)
         await harness.run_all()
         await asyncio.gather(running, *waiting)
-        reserve(1, timeout_s=0.0221, background=True)  # nothing waits any more
+        reserve(1, timeout_s=0.0221, background=True)  # the queue is empty
 
     run_in_manual_time(test)
 
@@ -115,7 +115,7 @@ def test_the_check_before_decoding_rejects_what_would_be_late() -> None:
 
 
 def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() -> None:
-    """Otherwise every request would be rejected for ever, and no run would show that the model is fast."""
+    """Otherwise every request would be rejected forever, and no run could show that the model is fast."""
 
     async def test() -> None:
         harness, clock = timed_harness(run_s_by_size={1: 5.0, 8: 40.0})

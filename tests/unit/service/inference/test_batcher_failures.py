@@ -1,4 +1,4 @@
-"""Runs that fail: only the images that cause it have no answer, and finding them costs one run per image at most."""
+"""Failed runs: only the images that cause the failure get an error; finding them takes at most one run per image."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ def test_a_request_with_an_image_that_fails_has_the_rows_of_its_others() -> None
 
 
 def test_a_model_that_always_raises_runs_once_more_for_each_image_and_no_oftener() -> None:
-    """And every image has an error of its own: one that is raised in several places collects their tracebacks."""
+    """Every image has its own error object, because one raised in several places would collect their tracebacks."""
 
     class BrokenModel(RecordingModel):
         def __call__(self, images: Any) -> Any:
@@ -225,7 +225,7 @@ def test_an_answer_is_given_though_counting_it_fails(caplog: pytest.LogCaptureFi
 
 
 def refuse_next(harness: BatcherHarness) -> None:
-    """Makes the executor take no work once."""
+    """Makes the executor reject the next job."""
     submit = harness.executor.submit
 
     def refuse(*given: object) -> None:
@@ -237,7 +237,7 @@ def refuse_next(harness: BatcherHarness) -> None:
 
 
 def test_an_answer_is_given_though_the_next_batch_cannot_be_started() -> None:
-    """And what could not be started fails: the model runs whatever comes later."""
+    """The batch that could not be started fails, and the model runs later requests."""
 
     async def test() -> None:
         harness = BatcherHarness()

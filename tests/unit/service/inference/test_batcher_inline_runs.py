@@ -1,4 +1,4 @@
-"""The batcher, where a run is brief: on the event loop's own thread, which it may not hold up."""
+"""The batcher runs short batches on the event loop's thread without blocking it for long."""
 
 import asyncio
 from typing import Any
@@ -18,7 +18,7 @@ from tests.unit.service.batching import (
 )
 from tests.unit.service.fakes import RecordingModel
 
-LONG_S = 3600.0  # every run is brief, however slow the machine
+LONG_S = 3600.0  # every run counts as short, however slow the machine is
 
 
 def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
@@ -26,7 +26,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
         inline_model = RecordingModel()
         harness = BatcherHarness(run_inline=inline_model, max_inline_run_s=LONG_S)
         first = await harness.submit(1)
-        assert inline_model.batches == [], "nothing is known of the speed yet"
+        assert inline_model.batches == [], "the speed is still unknown"
         await harness.run_next()
         tasks = [harness.enqueue(value) for value in (2, 3)]
         await run_callbacks()
@@ -121,7 +121,7 @@ def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
         while not tasks[-1].done():
             await asyncio.sleep(0)
             turns += 1
-        assert turns >= len(tasks), "other work has its turn after every batch"
+        assert turns >= len(tasks), "other tasks run after every batch"
         assert values(await first) == [0]
         assert len(inline_model.batches) == len(tasks)
 

@@ -1,4 +1,4 @@
-"""The memory for decoded images: bounded over all models, and freed exactly once, however a request ends."""
+"""The memory for decoded images is limited over all models, and released exactly once."""
 
 import asyncio
 from typing import Any
@@ -68,7 +68,7 @@ def test_the_queues_of_all_models_share_the_memory() -> None:
 
 
 def test_a_request_holds_its_memory_until_its_last_batch_is_done() -> None:
-    """Its images are views of one array: those that have run are freed with the others."""
+    """The images are views of one array, so they are freed together."""
 
     async def test() -> None:
         budget = InputBudget(LIMIT_BYTES)
@@ -134,7 +134,7 @@ def test_large_images_are_joined_when_they_run_and_not_before() -> None:
         task: asyncio.Task[InferenceResult] = asyncio.create_task(one.batcher.infer(listed))
         other = asyncio.create_task(one.batcher.infer(images(8, 9)))
         await run_callbacks()
-        assert not joined  # nothing but the executor has touched them
+        assert not joined  # only the executor joins them
         await one.run_all()
         assert [batch[:, 0].tolist() for batch in joined] == [[1, 2, 3, 4], [5, 8, 9]]
         assert (values(await task), values(await other)) == ([2, 4, 6, 8, 10], [16, 18])

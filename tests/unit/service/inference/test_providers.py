@@ -1,4 +1,4 @@
-"""Where a network runs and which graph is loaded, for every machine that can be thought of: no machine is asked."""
+"""The provider and the graph are chosen correctly for simulated machines of every kind."""
 
 from typing import Any, get_args
 
@@ -45,7 +45,7 @@ def placement_of(
         ("auto", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
         ("cpu", GPU_BUILD, True, (CPU_PROVIDER,)),
         ("cuda", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
-        # Whoever asks for CUDA gets it or an error: the session will say why there is no device.
+        # A request for CUDA gets CUDA or an error: the session reports why there is no device.
         ("cuda", GPU_BUILD, False, (CUDA_PROVIDER, CPU_PROVIDER)),
         ("auto", OPENVINO_BUILD, False, (CPU_PROVIDER,)),
     ],
@@ -190,7 +190,7 @@ VNNI = frozenset({"avx512f", "avx512_vnni"})
         (ON_CPU, VNNI, manifest_with("float32", "float16"), "float32"),
         (ON_CPU, {"avx512f", "avx2"}, EVERY, "float32"),
         (ON_CPU, frozenset(), EVERY, "float32"),
-        # One graph is always better than none.
+        # Any graph is better than none.
         (ON_CPU, frozenset(), manifest_with("float16"), "float16"),
         (ON_CUDA, frozenset(), manifest_with("int8"), "int8"),
     ],

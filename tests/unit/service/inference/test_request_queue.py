@@ -1,4 +1,4 @@
-"""The queue keeps nothing of requests that are done, and a large request is in time as a whole or not run at all."""
+"""The queue keeps no data of finished requests, and a large request runs only if all of it can be in time."""
 
 import asyncio
 import gc
@@ -32,7 +32,7 @@ def request(count: int, due_s: float = float("inf"), background: bool = False) -
 
 
 def test_requests_that_are_done_while_the_model_hangs_keep_no_pixels_and_no_place() -> None:
-    """Their pixels stayed in the queue although it said 0 images: memory grew for as long as the model hung."""
+    """Their pixels used to stay in the queue although it reported 0 images, so memory grew while the model hung."""
 
     async def test() -> None:
         queue, admission = queue_of()
@@ -71,7 +71,7 @@ def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots()
 
 
 def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> None:
-    """Four interactive images wait, and four of a new request, of 0.25 s each: background images are none of them."""
+    """Four interactive images and four of a new request wait, 0.25 s each; background images do not count."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -176,7 +176,7 @@ def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, 
 def test_the_batches_of_a_large_request_run_side_by_side_on_several_instances(
     count: int, due_s: float, is_run: bool
 ) -> None:
-    """Admission control accepted such a request, and the queue dropped it as late."""
+    """Admission control used to accept such a request, and the queue dropped it as late."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0}, instances=2)

@@ -1,4 +1,4 @@
-"""Expected run times: the measured curve between its sizes and past them, scaled by the runs since."""
+"""Expected run times: the measured curve is interpolated and extrapolated, and scaled by later runs."""
 
 import pytest
 

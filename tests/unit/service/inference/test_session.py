@@ -1,4 +1,4 @@
-"""A graph is served only if it keeps the contract; what is wrong with it is said in a sentence."""
+"""A graph is served only if it has the required interface; otherwise the error states the problem."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def images(count: int) -> NDArray[np.uint8]:
 
 
 def with_last_node(operator: str, **attributes: object) -> onnx.ModelProto:
-    """The linear graph with another operator where its softmax was."""
+    """Returns the linear graph with another operator instead of its softmax."""
     graph = linear_graph(WEIGHTS, SHAPE)
     graph.graph.node[-1].CopyFrom(helper.make_node(operator, ["logits"], ["probabilities"], **attributes))
     return graph
@@ -227,7 +227,7 @@ def test_only_the_rows_that_are_not_finite_are_named(tmp_path: Path) -> None:
 
 
 def test_the_padding_may_be_answered_with_anything(tmp_path: Path) -> None:
-    """Padding is black, which the graph answers with not-a-number."""
+    """Padding is black, for which this graph returns NaN."""
     padding = Session(saved_graph(nan_graph(SHAPE, CLASSES, level=0), tmp_path), EXPECTED, CLASSES, 1, in_buckets(4))
     np.testing.assert_allclose(padding.run(np.full((3, *SHAPE), 9, np.uint8)), 1 / CLASSES)
 
@@ -236,7 +236,7 @@ def test_the_padding_may_be_answered_with_anything(tmp_path: Path) -> None:
 def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
     graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
 ) -> None:
-    """And only for the batch that it happens to."""
+    """Only the affected batch fails."""
     loaded = session(graph(SHAPE, CLASSES), tmp_path)
     loaded.warm_up([1, 2])
     white = np.full((2, *SHAPE), 255, np.uint8)
@@ -309,7 +309,7 @@ def test_every_library_has_its_own_words_for_no_memory(words: str) -> None:
 
 
 def patient_session(network: Session) -> TimeLimitedSession:
-    """Brief runs of which none is ended, however long the machine keeps them from its cores."""
+    """Returns a session whose short runs are never terminated, even on a busy machine."""
     return TimeLimitedSession(network, TIMEOUT_S)
 
 
@@ -344,7 +344,7 @@ def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_pa
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
-    """The caller's own thread is the first of them. In a process of its own: here others start and end threads."""
+    """The caller's thread is the first of them. Runs in a separate process, because other tests start threads here."""
     if not Path("/proc/self/task").exists():
         pytest.skip("no /proc: native threads cannot be counted")
     path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)

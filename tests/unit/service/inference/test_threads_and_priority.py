@@ -1,4 +1,4 @@
-"""The threads of a model run at the priority that its weight asks for."""
+"""The threads of a model run at the priority that its weight defines."""
 
 import os
 import threading

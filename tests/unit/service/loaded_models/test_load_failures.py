@@ -1,4 +1,4 @@
-"""Failures are remembered until the version is loaded, gone, or has other files."""
+"""Failures are remembered until the version is loaded, removed, or has other files."""
 
 from service.atomic_files import FileFingerprint
 from service.loaded_models.load_failures import LoadFailures
@@ -60,7 +60,7 @@ def test_a_failure_is_confirmed_once() -> None:
 
 
 def test_a_version_that_comes_back_with_the_same_files_is_tried_and_reported_again() -> None:
-    """A rollback hides a version and its undoing shows it again, with every file as it was."""
+    """A rollback hides a version, and undoing it restores the version with unchanged files."""
     failures = LoadFailures()
     failures.record("a", 2, FIRST, "No labels.")
     failures.record("b", 1, FIRST, "No graph.")

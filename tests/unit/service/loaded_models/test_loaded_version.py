@@ -1,4 +1,4 @@
-"""A version is served when it has answered every size of batch; one that does not is broken, and leaves nothing."""
+"""A version is served after it has run every batch size; a version that fails is broken and releases its resources."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The registry: which versions are loaded, which answers by default, and why something does not."""
+"""The registry: which versions are loaded, which is the default, and why others are not served."""
 
 import asyncio
 import gc
@@ -168,7 +168,7 @@ def delete(root: Path) -> DesiredState:
 def test_a_version_that_went_leaves_nothing_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], DesiredState]
 ) -> None:
-    """Without the garbage collector, which comes seldom; and what was freed goes back to the system."""
+    """The memory is freed without the garbage collector, which runs rarely, and is returned to the system."""
     sessions: list[weakref.ref[Session]] = []
     is_alive: list[bool] = []
     closed = threading.Event()
@@ -197,7 +197,7 @@ def test_a_version_that_went_leaves_nothing_in_memory(
 
 
 def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
-    """It would be loaded again and again, since nothing answers by default, and so nothing at all."""
+    """The version would be loaded again and again, because without a default version the model is not served."""
     write_version(tmp_path, "a", 2)
     metrics = Metrics()
     registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
@@ -256,7 +256,7 @@ def test_weight_is_niceness_of_the_models_threads(tmp_path: Path) -> None:
     assert one.instances == 2
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     inside = one.executor.submit(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).result()
-    assert inside == min(before + 3, 19), "the least that there is"
+    assert inside == min(before + 3, 19), "the lowest priority"
 
 
 def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the registry does with models and versions that cannot be read or loaded: the others stay and are loaded."""
+"""Models and versions that cannot be read or loaded do not affect others in the registry."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""What the registry reports: why a version is not loaded, the gauges of a model, and the log line of a version."""
+"""Reports of the registry: why a version is not loaded, the gauges of a model, and the log line of a version."""
 
 import asyncio
 import logging

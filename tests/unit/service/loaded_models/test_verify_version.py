@@ -1,4 +1,4 @@
-"""A version is checked where it lies: bytes, loading, and the answers that it gave when it was published."""
+"""`verify` checks a version's bytes, loads it, and compares its predictions with those at publication."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.support.model_versions import write_version
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A version with samples."""
+    """Returns a version with samples."""
     folder = write_version(tmp_path, "linear", 3)
     manifest = read_manifest(folder)
     images = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""Many versions are closed with one trim of the memory, and with none when the process ends."""
+"""Several versions are closed with one trim of memory, and without a trim when the process exits."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from service.observability.metrics import Metrics
 
 
 class FakeVersion:
-    """Is closed when the test says so."""
+    """A version that is closed when the test allows it."""
 
     model, version = "a", "1"
 

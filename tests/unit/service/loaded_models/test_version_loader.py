@@ -1,4 +1,4 @@
-"""A version is its content: what is edited in place is loaded anew everywhere, and what is unchanged never is."""
+"""A version whose files were edited in place is reloaded; an unchanged one is not."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def run_with_registry(root: Path, test: Callable[[Registry], Awaitable[None]]) -
 
 
 def answer(registry: Registry, version: str | None = None) -> list[float]:
-    """The probabilities of one image: they tell the contents of `write_version`'s seeds apart."""
+    """Returns the probabilities of one image, which differ between the seeds of `write_version`."""
     return registry.get("a", version).session.run(IMAGE)[0].tolist()
 
 
@@ -143,7 +143,7 @@ def test_a_version_edited_in_a_bucket_is_loaded_anew(mirror: BucketMirror, remot
 def test_a_card_edited_in_a_bucket_is_served_when_the_content_before_is_deleted(
     mirror: BucketMirror, remote: Path
 ) -> None:
-    """The mirror publishes the version anew, although its digest is the same."""
+    """The mirror publishes the version again, although its digest is the same."""
     mirror.sync()
 
     async def test(registry: Registry) -> None:
@@ -177,7 +177,7 @@ def test_a_repaired_version_with_equal_size_and_time_is_loaded(tmp_path: Path) -
 
 
 def test_a_version_that_is_being_copied_is_no_broken_version(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Until its files have stopped changing: then it is counted and logged once."""
+    """Once its files have stopped changing, it is counted and logged once."""
     write_version(tmp_path, "a", 1)
     graph = write_version(tmp_path, "elsewhere", 2).parent / "2" / "model.onnx"
     metrics = Metrics()

@@ -1,4 +1,4 @@
-"""The watcher applies the desired state and publishes what it has applied; the log names a model that hangs once."""
+"""The watcher applies the desired state and publishes the applied generation; a hanging model is logged once."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ TIMEOUT_S, POLL_S = 30.0, 0.005
 
 
 class FakeRegistry:
-    """Records what it is asked to reconcile; `hung` models hang."""
+    """Records the calls of `reconcile`; models in `hung` hang."""
 
     def __init__(self) -> None:
         self.reconciled: list[DesiredState] = []
@@ -47,7 +47,7 @@ class FakePublisher:
 
 
 class Harness:
-    """A watcher that runs while the test's block does."""
+    """Runs a watcher within the test's block."""
 
     def __init__(self, folder: Path, scan_interval_s: float = 3600) -> None:
         self.state = StateFile(folder / "state.json")
@@ -60,7 +60,7 @@ class Harness:
         return self
 
     def start(self) -> None:
-        """Starts both tasks, as a supervisor does that restarts one."""
+        """Starts both tasks, like a supervisor that restarts one."""
         self.following = asyncio.create_task(self.watcher.follow(None, self._count_success))
         self.publishing = asyncio.create_task(self.watcher.publish_regularly(self._count_success))
 
@@ -113,7 +113,7 @@ def test_a_change_whose_scan_failed_is_applied_by_the_next_run(tmp_path: Path) -
             desired = harness.state.update(lambda now: now.with_change("a", loaded=False))
             with pytest.raises(RuntimeError, match="disk"):
                 await harness.following
-            assert not harness.publishing.done(), "the other task goes on"
+            assert not harness.publishing.done(), "the other task continues"
             assert desired.generation not in harness.publisher.generations
             harness.registry.error = None
             harness.start()

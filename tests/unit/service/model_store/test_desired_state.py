@@ -1,4 +1,4 @@
-"""The state file: defaults, changes one after the other, and mistakes named."""
+"""The state file: defaults, sequential changes, and errors that name mistakes."""
 
 import json
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A version comes whole and as its manifest says, or not at all; the rest of the bucket comes all the same."""
+"""A version is downloaded completely and according to its manifest, or not at all, without affecting others."""
 
 import os
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_a_broken_version_is_left_out_and_the_rest_comes(
     assert str(mirror.folder) not in mirror.failures["a/2"]
     bucket.read.clear()
     mirror.sync()
-    assert bucket.read == [], "it looks as it did: there is nothing to try again"
+    assert bucket.read == [], "the listing is unchanged, so there is no new attempt"
     replace_file(remote / "a" / "2" / file, good)
     mirror.sync()
     assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS, {})
@@ -91,7 +91,7 @@ def test_an_object_rewritten_while_it_is_read_is_not_published(
 def test_an_object_without_the_right_to_read_it_is_tried_again(
     mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock
 ) -> None:
-    """Rights come without a trace in the listing."""
+    """A change of permissions is not visible in the listing."""
     bucket.forbidden_path = "a/2/model.onnx"
     mirror.sync()
     assert mirror.failures == {"a/2": "a/2/model.onnx may not be read."}
@@ -120,7 +120,7 @@ def test_images_are_bounded_in_number_and_size(mirror: BucketMirror, remote: Pat
 def test_links_and_pipes_of_a_folder_are_never_opened(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, file: str, kind: str
 ) -> None:
-    """A link may lead to any file of the machine, and who opens a pipe waits for ever."""
+    """A link can point to any file of the machine, and opening a pipe would block forever."""
     path = remote / "a" / "2" / file
     content = path.read_bytes() if path.exists() else b"a secret of the machine"
     path.unlink(missing_ok=True)

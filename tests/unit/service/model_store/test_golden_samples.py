@@ -1,4 +1,4 @@
-"""Stored samples: read as they were written, and refused when they are damaged or another model's."""
+"""Stored samples are read back unchanged, and rejected if they are damaged or belong to another model."""
 
 import io
 import zipfile

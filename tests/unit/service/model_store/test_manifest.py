@@ -1,4 +1,4 @@
-"""The contract between training and serving: what may stand in a manifest, and what is said when it does not."""
+"""The manifest: valid contents, and the errors for invalid contents."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""The mirror: only whole, checked versions are ever seen, and no outage, damage or kill takes away what was there."""
+"""The mirror exposes only complete, verified versions, and keeps them through outages, damage and kills."""
 
 import json
 import logging
@@ -192,7 +192,7 @@ def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None
 
 
 class FakeBucket(Bucket):
-    """Lists what it is told to; every object is an empty JSON object."""
+    """A bucket with a given listing; every object is an empty JSON object."""
 
     def __init__(self, paths: list[str]) -> None:
         self.url = "s3://named"

@@ -1,6 +1,6 @@
-"""One version that cannot be fetched, or a disk without room, never keeps the rest of the bucket from coming or going.
+"""A version that cannot be fetched, or a full disk, does not block other versions of a bucket.
 
-Afterwards everything heals by itself.
+The mirror recovers automatically afterwards.
 """
 
 import os
@@ -25,7 +25,7 @@ from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket
 def test_a_version_that_cannot_be_reached_stops_no_other(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
-    """Neither new versions of its own model and of others, nor deletions."""
+    """This covers new versions of the same model and of others, and deletions."""
     mirror.sync()
     write_version(remote, "a", 3)
     write_version(remote, "a", 4)
@@ -130,7 +130,7 @@ def test_many_versions_that_cannot_be_reached_are_no_outage_while_others_can(
 def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is found out by the listing, not by trying every version to its timeout."""
+    """The outage is detected by the listing, not by the timeouts of all versions."""
     for version in range(1, 101):
         write_version(remote, "many", version)
     sound, is_lost = bucket.chunks, threading.Event()
@@ -157,14 +157,14 @@ def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
 
 
 class SmallDisk:
-    """Space for `total_bytes` of versions; what the cache holds takes from it."""
+    """A disk with space for `total_bytes` of versions, including those in the cache."""
 
     def __init__(self, cache: Path, total_bytes: int) -> None:
         self._cache = cache
         self.total_bytes = total_bytes
 
     def statvfs(self, _: object) -> os.statvfs_result:
-        # Other threads remove folders meanwhile: `walk` leaves out what is gone.
+        # Other threads remove folders at the same time: `walk` skips deleted ones.
         paths = [Path(folder, file) for folder, _, files in os.walk(self._cache) for file in files]
         graphs = [file_fingerprint(path) for path in paths if path.suffix == ".onnx"]
         used_bytes = sum(graph.size_bytes for graph in graphs if graph is not None)
@@ -201,7 +201,7 @@ def test_room_is_checked_before_a_download(
     assert not bucket.read
     disk.total_bytes = 2 * GRAPH_BYTES
     mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}, "there is room: no pause is waited for"
+    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}, "there is space, so the pause is skipped"
 
 
 def test_what_is_gone_makes_room_and_a_full_disk_does_not_block_a_rollback(
@@ -221,7 +221,7 @@ def test_what_is_gone_makes_room_and_a_full_disk_does_not_block_a_rollback(
 
 
 def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, remote: Path, disk: SmallDisk) -> None:
-    """Unless there is no room for both."""
+    """The exception is a disk without space for both."""
     mirror.sync()
     shutil.rmtree(remote / "b" / "1")
     write_large_version(remote, "b", 2)
@@ -322,7 +322,7 @@ def test_a_version_that_is_gone_does_not_answer_a_job_for_one_that_cannot_be_fet
 def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
     mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock, number: int
 ) -> None:
-    """The disk has free space all the same, as with a quota: the version is not downloaded again with each sync."""
+    """The disk reports free space, as with a quota, so the version must not be downloaded again in each sync."""
     sound, attempts = bucket.chunks, []
 
     def fill_disk(path: str, size_bytes: int | None = None) -> object:
@@ -410,7 +410,7 @@ def test_the_time_of_the_last_complete_sync_is_known(
     write_version(remote, "a", 3)
     restarted.sync()
     assert restarted.failures.keys() == {"a/3"}
-    assert restarted.synced_at_s == clock.now_s, "one version that fails is no outage"
+    assert restarted.synced_at_s == clock.now_s, "one failing version is not an outage"
 
 
 def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:
@@ -441,7 +441,7 @@ def during_every_file_system_call(mirror: BucketMirror, check: Callable[[], None
 def test_an_edited_version_is_there_at_every_moment(
     mirror: BucketMirror, remote: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
 ) -> None:
-    """Between two steps of the file system a reader sees the old content or the new one."""
+    """At any time a reader sees either the old or the new content."""
     mirror.sync()
     if not is_link:  # as earlier releases fetched it
         content = (mirror.folder / "b" / "1").resolve()
@@ -518,7 +518,7 @@ def test_a_slow_download_does_not_delay_a_rollback(
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
-    """Whether the condition is met within a generous time."""
+    """Returns whether the condition becomes true within a long time."""
     return any(condition() or threading.Event().wait(0.005) for _ in range(6000))
 
 
@@ -564,7 +564,7 @@ def test_a_version_that_is_published_while_the_last_other_one_is_removed_keeps_i
     def remove_meanwhile(path: Path, target: Path) -> Path:
         monkeypatch.undo()
         removal.start()
-        removal.join(0.1)  # ends only where nothing holds it up
+        removal.join(0.1)  # ends only if nothing blocks it
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", remove_meanwhile)

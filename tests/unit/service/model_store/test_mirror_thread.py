@@ -10,7 +10,7 @@ from service.model_store.object_store import BucketUnreachable
 
 
 class FakeMirror:
-    """Counts the syncs, and fails as told."""
+    """Counts the syncs, and fails if the test says so."""
 
     def __init__(self, *failures: Exception | None) -> None:
         self.syncs = 0
@@ -93,7 +93,7 @@ def test_its_thread_ends_when_it_is_cancelled() -> None:
 
 
 class HangingMirror(FakeMirror):
-    """Its syncs do not end before the test says so."""
+    """A mirror whose syncs end only when the test allows it."""
 
     def sync(self) -> None:
         assert self.is_done.wait(30)
@@ -107,7 +107,7 @@ def test_without_cached_versions_the_first_sync_is_waited_for_without_limit() ->
         waiting = asyncio.create_task(mirror_thread.wait_for_first_sync())
         for _ in range(10):
             await asyncio.sleep(0)
-        assert not waiting.done(), "there is nothing to serve yet"
+        assert not waiting.done(), "no version can be served yet"
         mirror.is_done.set()
         async with asyncio.timeout(30):
             await waiting

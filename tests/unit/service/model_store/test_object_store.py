@@ -1,4 +1,4 @@
-"""A bucket's URL, its listing and its objects: what cannot be meant or read is told apart, in one sentence each."""
+"""A bucket's URL, listing and objects: invalid and unreadable ones raise different errors."""
 
 import os
 import sys
@@ -120,7 +120,7 @@ def test_a_missing_object_is_refused(tmp_path: Path) -> None:
 
 
 class Forbidden:
-    """Files that may be listed and not read, as rights in a cloud can have it."""
+    """Files that may be listed but not read, as cloud permissions allow."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -187,7 +187,7 @@ class Recorded:
 
 
 def test_every_step_of_reading_a_cloud_has_a_time_limit() -> None:
-    """A bucket that sends a byte now and then never times out by itself."""
+    """A bucket that sends occasional bytes never causes a timeout of the connection."""
     files = Recorded()
     for scheme in ("s3", "gs"):
         options = SCHEMES[scheme]

@@ -1,4 +1,4 @@
-"""What is no version, in a folder or in a bucket, is named once with the reason."""
+"""Files and objects that are not versions are logged once with the reason."""
 
 import logging
 from pathlib import Path

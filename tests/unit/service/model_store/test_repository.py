@@ -1,4 +1,4 @@
-"""The models on disk: what counts as a model and a version, and which damage is found before anything is loaded."""
+"""The models on disk: what counts as a model and a version, and which damage is detected before loading."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from tests.support.model_versions import write_version
 
 
 def relabeled(folder: Path, text: bytes) -> Path:
-    """Gives a version other labels, with their right checksum."""
+    """Gives a version other labels with a correct checksum."""
     (folder / "labels.txt").write_bytes(text)
     labels = File(file="labels.txt", sha256=sha256_of(folder / "labels.txt"))
     write_manifest(read_manifest(folder).model_copy(update={"labels": labels}), folder)
@@ -183,7 +183,7 @@ FILES = ("manifest.json", "labels.txt", "model.onnx")
 
 
 def opened(root: Path) -> None:
-    """Reads all of the only version."""
+    """Reads all files of the only version."""
     folder = Repository(root).open("linear", 1)
     folder.graph_path(folder.manifest.variants[0])
 
@@ -228,7 +228,7 @@ def test_a_link_in_a_circle_is_told(tmp_path: Path) -> None:
 )
 def test_files_past_their_limits_are_not_read(tmp_path: Path, name: str, limit_bytes: int) -> None:
     folder = write_version(tmp_path, "linear", 1)
-    os.truncate(folder / name, limit_bytes + 1)  # a hole: it takes no space
+    os.truncate(folder / name, limit_bytes + 1)  # a sparse file, which takes no space
     with pytest.raises(BrokenVersion, match=f"{name} has {limit_bytes + 1} bytes, more than the {limit_bytes}"):
         opened(tmp_path)
 

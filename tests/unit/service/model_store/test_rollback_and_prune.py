@@ -1,4 +1,4 @@
-"""Back to an older version, forward again, old ones removed: by the state file, or by hiding folders."""
+"""Rollback, its undoing and pruning, with the state file and with hidden folders."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def test_with_a_state_the_folders_stay_and_the_spec_changes(repository: Reposito
     assert state.read().spec_of("linear") == ModelSpec(
         versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5
     )
-    roll_back(repository, state, "linear", None)  # before the one that answers now
+    roll_back(repository, state, "linear", None)  # the version before the current default
     assert state.read().spec_of("linear").versions == Specific(specific=[1])
     assert repository.versions("linear") == [1, 2, 4]
     undo_rollback(repository, state, "linear")

@@ -1,4 +1,4 @@
-"""Durations are counted just as prometheus_client's own histogram counts them."""
+"""Durations are counted exactly like in prometheus_client's histogram."""
 
 import pytest
 from hypothesis import given

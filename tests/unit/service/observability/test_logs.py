@@ -1,4 +1,4 @@
-"""Every log record is one line of JSON, whatever a request, a model or a library puts into it."""
+"""Every log record is one line of JSON, whatever data it contains."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ from service.observability.logs import MAX_TEXT_LENGTH, JsonFormatter, LogRateLi
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
-    """The record as it is written, read again."""
+    """Formats a record and parses its line."""
     record = logging.LogRecord("convoy", logging.WARNING, "file.py", 1, message, args, extra.pop("exc_info", None))
     for name, value in extra.items():
         setattr(record, name, value)
@@ -108,7 +108,7 @@ def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
 def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
     limiter = LogRateLimiter(per_s=10)
     passed = [(n / 1000, skipped) for n in range(10_000) if (skipped := limiter.try_acquire(n / 1000)) is not None]
-    assert 100 <= len(passed) <= 111  # ten seconds, and one second's worth saved up before
+    assert 100 <= len(passed) <= 111  # ten seconds, plus the saved allowance of one second
     assert sum(skipped for _, skipped in passed) + len(passed) == pytest.approx(10_000, abs=100)
     late = [moment for moment, _ in passed if moment > 5]
     gaps = [after - before for before, after in pairwise(late)]
@@ -221,4 +221,4 @@ def test_of_an_answer_that_is_not_complete_only_convoy_writes() -> None:
 
     assert not is_written("httptools_impl", None)
     assert is_written("httptools_impl", (None, None, None))
-    assert is_written("on", None), "the application does not start"
+    assert is_written("on", None), "otherwise the application does not start"

@@ -1,4 +1,4 @@
-"""Metrics keep Prometheus' customs of naming, and two services in one process do not mix theirs."""
+"""Metrics follow Prometheus' naming conventions, and two services in one process have separate metrics."""
 
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ def own_metrics(metrics: Metrics) -> list[OwnMetric]:
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every sample by name and labels, as a scraper reads them."""
+    """Returns every sample by name and labels, as a scraper reads them."""
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
 

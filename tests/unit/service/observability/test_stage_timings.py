@@ -1,4 +1,4 @@
-"""The stages of a request: they follow one another, and only those that ended are reported."""
+"""The stages of a request are sequential, and only finished stages are reported."""
 
 import pytest
 

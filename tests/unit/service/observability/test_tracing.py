@@ -1,4 +1,4 @@
-"""Spans are made from measured times: the request below its caller's span, its stages below the request."""
+"""Spans are created from measured times: the request below its caller's span, stages below the request."""
 
 import time
 
@@ -19,7 +19,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(traceparent: str = "", is_error: bool = False) -> tuple[str | None, dict[str, ReadableSpan]]:
-    """A request of 50 ms that waited 20 ms and ran 10 ms; its trace's id, and the spans by name."""
+    """Records a request of 50 ms, 20 ms of it queued and 10 ms running; returns its trace id and spans by name."""
     exporter = InMemorySpanExporter()
     tracer = Tracer(exporter)
     now_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Connections go to the worker that has fewest; one that is absent, slow or stale is not waited for."""
+"""Connections go to the worker with the fewest; absent, slow and stale workers are not waited for."""
 
 import asyncio
 import socket
@@ -97,7 +97,7 @@ def close_all(clients: list[socket.socket]) -> None:
 
 def test_connection_counts_show_which_worker_has_fewer(tmp_path: Path) -> None:
     one, two, three = connection_counts_of(tmp_path, 3)
-    assert not one.has_more_than_others(5), "nobody else is there yet"
+    assert not one.has_more_than_others(5), "there is no other worker yet"
     two.publish(5)
     assert not one.has_more_than_others(5)
     assert one.has_more_than_others(6)
@@ -133,17 +133,17 @@ def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
 
 
 def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
-    """A connection counts as opening and as open for a moment; nothing comes later that would set it right."""
+    """A connection briefly counts as both opening and open, and no later event would correct the published number."""
 
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         worker = Worker(sock, one)
         clients = connect(sock, 1)
         await worker.until(1)
-        worker.acceptor.publish()  # as when another connection ends in this very moment
+        worker.acceptor.publish()  # as if another connection ended at this moment
         for _ in range(10):
             await asyncio.sleep(0)
-        assert two.has_more_than_others(2), "more are told than there are"
+        assert two.has_more_than_others(2), "the published number is too high"
         assert not two.has_more_than_others(1)
         close_all(clients)
         await worker.end()
@@ -154,7 +154,7 @@ def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
 def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
-        two.publish(0)  # and never takes any: it is dead, or at work
+        two.publish(0)  # it accepts no connection, because it is dead or busy
         worker = Worker(sock, one)
         clients = connect(sock, 20)
         await worker.until(20)

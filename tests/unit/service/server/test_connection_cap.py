@@ -1,4 +1,4 @@
-"""Too many connections: those that wait for their clients are closed in order, and health checks have a reserve."""
+"""With too many connections, waiting ones are closed in order, and health checks have a reserve."""
 
 import logging
 import resource
@@ -21,7 +21,7 @@ from tests.unit.service.batching import ManualClock
 
 
 class Connection:
-    """Waits for its client so, or not at all."""
+    """A connection in a given state of waiting for its client."""
 
     def __init__(self, wait: ClientWait | None) -> None:
         self.is_evicted = False

@@ -1,4 +1,4 @@
-"""A connection whose client reads slowly, without a client. With real ones: test_connection_limits_http.py."""
+"""Limits of slow connections, with simulated clients. test_connection_limits_http.py uses real clients."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ ENDLESS_S = 1_000_000.0
 
 
 async def unused_app(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application that is never asked."""
+    """An application that is never called."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def connect(transport: FullTransport, loop: ManualLoop, is_for_health_checks: bo
 
 @pytest.fixture
 def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
-    """A connection that was just made."""
+    """Returns a new connection."""
     return connect(transport, loop)
 
 

@@ -1,4 +1,5 @@
-"""A stopping server answers what it has accepted; what it cannot answer in time gets 503, is counted and logged."""
+"""A stopping server answers accepted requests; those that it cannot answer in time get 503 and are counted and
+logged."""
 
 import asyncio
 import json
@@ -33,7 +34,7 @@ REQUEST = f"POST {NATIVE_PATH} HTTP/1.1\r\nHost: convoy\r\nContent-Length: 0\r\n
 
 
 class FakeClock:
-    """Stands still until the test advances it, and tells when it was read."""
+    """A clock that only the test advances, and that signals when it was read."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -50,7 +51,7 @@ class FakeClock:
 
 
 class WaitingApp:
-    """Answers each request when the test says so; `is_streaming` starts its response before it waits."""
+    """Answers each request when the test allows it; with `is_streaming` the response starts before the wait."""
 
     def __init__(self) -> None:
         self.is_streaming = False
@@ -72,7 +73,7 @@ class WaitingApp:
 
 
 class Harness:
-    """A server with one worker on a socket of its own, without its main loop."""
+    """A server with one worker on a separate socket, without its main loop."""
 
     def __init__(self, folder: Path, sock: socket.socket) -> None:
         self.sock = sock
@@ -97,7 +98,7 @@ class Harness:
         self.server.lifespan = config.lifespan_class(config)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Returns when the server has accepted the connection."""
+        """Opens a connection and returns when the server has accepted it."""
         expected = len(self.server.server_state.connections) + 1
         reader, writer = await asyncio.open_connection(*self.sock.getsockname())
         self._writers.append(writer)
@@ -113,7 +114,7 @@ class Harness:
         return reader
 
     async def disconnect_clients(self) -> None:
-        """Returns when the server has seen it."""
+        """Disconnects all clients and returns when the server has noticed."""
         self.close_clients()
         await self._counts.until(0)
 
@@ -126,7 +127,7 @@ class Harness:
         return asyncio.create_task(self.server.shutdown([self.sock]))
 
     def lost(self) -> tuple[int, float]:
-        """The number of lost requests: for the exit code, and as the metric says."""
+        """Returns the number of lost requests for the exit code, and in the metric."""
         return self.state.lost_requests, self.metrics.lost_requests._value.get()
 
 
@@ -176,7 +177,7 @@ def test_a_request_that_has_arrived_unread_on_an_idle_connection_is_answered(
             harness.app.may_answer.set()
             busy_reader, busy_writer = await harness.connect()
             idle_reader, _ = await harness.connect()
-            for connection in harness.server.server_state.connections:  # the loop is late: it reads nothing meanwhile
+            for connection in harness.server.server_state.connections:  # the event loop is busy and reads nothing
                 connection.transport.pause_reading()
             busy_writer.write(REQUEST)
             stopping = harness.stop()
@@ -243,7 +244,7 @@ def test_an_answer_that_cannot_be_completed_ends_its_connection_and_counts(
             await stopping
             answer = await reply.read()
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert answer.endswith(b"\r\n\r\n"), "and no error in place of the body"
+            assert answer.endswith(b"\r\n\r\n"), "no error instead of the body"
             assert harness.lost() == (1, 1)
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""Requests that two readers could take for different ones are rejected, by their version and header lines alone."""
+"""Requests that two parsers could interpret differently are rejected by their version and headers alone."""
 
 import pytest
 

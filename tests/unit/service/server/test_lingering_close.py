@@ -1,4 +1,4 @@
-"""A connection that ends while its client is sending stays open for it, within limits of time and bytes."""
+"""A connection that is closed while its client sends stays open for reading, within limits of time and bytes."""
 
 import asyncio
 import socket

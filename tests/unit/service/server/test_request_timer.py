@@ -1,4 +1,4 @@
-"""What may take how long: a request's parts, and bodies that arrive slowly, in bursts, or not at all."""
+"""Time limits of a request's parts, and of bodies that arrive slowly, in bursts, or not at all."""
 
 import asyncio
 from typing import cast

@@ -1,4 +1,4 @@
-"""The server tells the other workers how many connections it has, whenever that changes."""
+"""The server publishes its number of connections to the other workers whenever it changes."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class RecordingCounts(ConnectionCounts):
-    """Remembers what it was told."""
+    """Records the published numbers."""
 
     def __init__(self, file: Path, worker_id: int, workers: int) -> None:
         super().__init__(file, worker_id, workers)
@@ -52,7 +52,7 @@ async def connect_and_disconnect(sock: socket.socket, connection_counts: Recordi
     config.load()
     server = WorkerServer(config, ShutdownState(), IdleRegistry(), os.getpid(), connection_counts, 33.0)  # type: ignore[arg-type]
     server.lifespan = config.lifespan_class(config)
-    await server.startup([sock])  # its main loop, which tells ten times a second, does not run
+    await server.startup([sock])  # without its main loop, which publishes ten times per second
     clients = [await asyncio.open_connection(*sock.getsockname()) for _ in range(3)]
     await connection_counts.until(3)
     for closed_count, (_, writer) in enumerate(clients):

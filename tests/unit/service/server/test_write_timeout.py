@@ -1,4 +1,4 @@
-"""Whoever takes what is written to it fast enough is left alone, however long it takes; whoever does not is reset."""
+"""Clients that read fast enough are never reset, however long it takes; slower ones are reset."""
 
 import asyncio
 import logging
@@ -95,7 +95,7 @@ def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTran
     loop.run_for(TIMEOUT_S)
     guard.watch()
     loop.run_for(TIMEOUT_S - 1)
-    guard.watch()  # it waits since then, not since now
+    guard.watch()  # the wait counts from then, not from now
     assert not transport.aborted
     loop.run_for(1)
     assert transport.aborted
@@ -120,7 +120,7 @@ def test_a_connection_that_closes_is_watched_while_bytes_wait(
     loop.run_for(TIMEOUT_S)
     assert transport.aborted == is_watched
     coalescing.close()
-    assert not loop.timers, "what is gone is not watched"
+    assert not loop.timers, "a closed connection is not watched"
 
 
 def test_a_connection_that_is_read_to_the_end_while_it_stays_open_is_watched_no_more(

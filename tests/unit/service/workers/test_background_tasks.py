@@ -1,4 +1,4 @@
-"""Background tasks are restarted whatever ends them; failures are logged and counted, and fail readiness in the end."""
+"""Background tasks are restarted after any end; failures are logged and counted, and repeated ones fail readiness."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from service.workers.background_tasks import MAX_FAILURES, MAX_RESTART_DELAY_S, 
 
 
 class Supervised:
-    """Background tasks whose restarts wait for nothing; `run` is a task that does what `steps` say, then waits."""
+    """Background tasks with immediate restarts; `run` is a task that executes `steps` and then waits."""
 
     def __init__(self, *steps: Callable[[OnSuccess], None]) -> None:
         self.metrics = Metrics()
@@ -54,7 +54,7 @@ def be_cancelled_from_inside(on_success: OnSuccess) -> None:
 
 
 def end(on_success: OnSuccess) -> None:
-    """A background task never ends, unless by mistake."""
+    """Ends the task, which happens only by mistake."""
 
 
 async def supervised(*steps: Callable[[OnSuccess], None]) -> Supervised:

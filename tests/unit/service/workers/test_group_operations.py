@@ -38,7 +38,7 @@ class CountedMetrics(Metrics):
 
 
 class Workers:
-    """This worker, and if there are two, another whose status the test writes."""
+    """This worker and, if there are two, another one whose status the test writes."""
 
     def __init__(self, folder: Path, workers: int = 2, timeout_s: float = 5) -> None:
         models = folder / "models"
@@ -58,13 +58,13 @@ class Workers:
         return bool(self.registry.models())
 
     async def apply(self) -> None:
-        """What this worker's watcher does."""
+        """Applies the desired state like this worker's watcher."""
         desired = self.state.read()
         await self.registry.reconcile(desired)
         self.worker_group.publish_status(desired.generation)
 
     async def load(self, **failures: str) -> None:
-        """Loads the model when both workers have applied that already, the other one with these failures."""
+        """Loads the model after both workers have applied the change, the other one with these failures."""
         first = 1  # generation of the state file
         await self.registry.reconcile(DesiredState())
         self.worker_group.publish_status(first)
@@ -84,7 +84,7 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_a_change_is_complete_when_each_worker_has_applied_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_loaded: bool
 ) -> None:
-    """It is written to the state file, from which each worker takes it."""
+    """The change is written to the state file, which each worker reads."""
     monkeypatch.setattr(group_operations, "POLL_INTERVAL_S", 0.0)
     workers = Workers(tmp_path, timeout_s=60)
 
@@ -189,7 +189,7 @@ def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Pa
 
     async def text() -> bytes:
         task = asyncio.create_task(workers.worker_group.metrics_text())
-        await asyncio.sleep(0)  # it asks, and waits
+        await asyncio.sleep(0)  # it polls, and waits
         workers.other.publish_totals(WorkerTotals(other_metrics.families()))
         workers.other.publish_status(0, {}, answered_request=workers.other.refresh_request())
         return await task
@@ -213,7 +213,7 @@ def test_a_worker_whose_gpu_has_failed_is_a_warning_and_nobody_waits_for_it(tmp_
 def test_what_is_wrong_while_models_are_served_is_a_warning(
     tmp_path: Path, mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
-    """Also an edit of a version that is served in its content of before."""
+    """This includes an edited version that is still served with its previous content."""
     mirror.sync()
     repository, metrics = Repository(mirror.folder), Metrics()
     registry = Registry(repository, Settings(), metrics)
@@ -248,7 +248,7 @@ def test_what_is_wrong_while_models_are_served_is_a_warning(
 def test_a_stuck_model_ends_the_service_if_it_has_one_worker_and_else_only_that_worker(
     tmp_path: Path, count: int
 ) -> None:
-    """Several workers publish it, and the supervisor replaces the one."""
+    """With several workers, the stuck one publishes it, and the supervisor replaces that worker."""
 
     class StuckRegistry(Registry):
         def stuck_models(self) -> dict[str, str]:

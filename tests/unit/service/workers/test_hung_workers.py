@@ -1,4 +1,4 @@
-"""A worker whose model does not return is replaced, and only after two statuses that say so."""
+"""A worker whose model does not return is replaced, but only after two statuses that report it."""
 
 import logging
 from typing import Any
@@ -59,7 +59,7 @@ def test_two_statuses_in_a_row_with_a_stuck_model_stop_the_worker(caplog: pytest
         [status(1.0, STUCK), status(1.0, STUCK)],  # the same status, read twice
         [status(1.0, STUCK), status(1.5, {}), status(2.0, STUCK)],
         [status(1.0, STUCK), None, status(2.0, STUCK)],
-        [status(1.0, STUCK, pid=1), status(1.5, STUCK, pid=1)],  # of the process before
+        [status(1.0, STUCK, pid=1), status(1.5, STUCK, pid=1)],  # of the previous process
         [status(1.0, {}), status(1.5, {})],
     ],
 )

@@ -1,4 +1,4 @@
-"""A worker that dies early is restarted after growing delays, and not for ever; its exit code is explained."""
+"""A worker that dies early is restarted with growing delays and a limit; its exit code is explained."""
 
 import signal
 
@@ -16,7 +16,7 @@ START_S = 1000.0
 
 
 def delays_of_early_deaths(policy: RestartPolicy, count: int) -> list[float]:
-    """The delays before the restarts of a worker that dies `count` times as soon as it is started."""
+    """Returns the delays before restarts of a worker that dies `count` times immediately after its start."""
     delays_s, now_s = [], START_S
     for _ in range(count):
         policy.record_start(now_s)

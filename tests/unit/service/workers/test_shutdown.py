@@ -1,4 +1,4 @@
-"""A socket about to close: who knocks is dropped, who waits is not."""
+"""Before a listening socket closes, new connections are dropped, but queued ones are kept."""
 
 import errno
 import select

@@ -1,4 +1,4 @@
-"""Worker status: which workers are alive and fresh, and totals that neither lose dead workers nor count them twice."""
+"""Worker status: live and current workers, and totals that include each dead worker exactly once."""
 
 import errno
 import logging
@@ -24,7 +24,7 @@ COUNTED = '["convoy_requests_total",{"code":"200","route":"r"}]'
 
 
 def totals_with(requests: int, queued: int = 0) -> WorkerTotals:
-    """What a worker has counted that answered so many requests and holds so many images."""
+    """Returns the totals of a worker with this many answered requests and queued images."""
     metrics = Metrics()
     metrics.requests.labels("r", 200).inc(requests)
     metrics.queue_images.labels("m").set(queued)
@@ -52,7 +52,7 @@ def dead_pid() -> int:
 
 
 def publish_as(status_store: WorkerStatusStore, folder: Path, worker_id: int, pid: int, totals: WorkerTotals) -> None:
-    """What another process would have written."""
+    """Writes the totals of another process."""
     status_store.publish_totals(totals)
     (folder / f"totals-0-{os.getpid()}.json").rename(folder / f"totals-{worker_id}-{pid}.json")
 
@@ -101,7 +101,7 @@ def test_absorbing_dead_workers_changes_no_total(tmp_path: Path) -> None:
         status_store.absorb_dead_worker(1, pid)
         assert requests_in(status_store.totals_of_others()) == 30
     assert [path.name for path in tmp_path.glob("totals-*")] == []
-    status_store.absorb_dead_worker(1, dead_pid())  # one that never counted
+    status_store.absorb_dead_worker(1, dead_pid())  # a worker that never wrote totals
     assert requests_in(status_store.totals_of_others()) == 30
 
 
@@ -110,7 +110,7 @@ def test_a_worker_absorbed_between_two_reads_is_not_counted_twice(tmp_path: Path
     publish_as(status_store, tmp_path, 1, pid, totals_with(10))
     kept = (tmp_path / f"totals-1-{pid}.json").read_bytes()
     status_store.absorb_dead_worker(1, pid)
-    (tmp_path / f"totals-1-{pid}.json").write_bytes(kept)  # as a reader saw it just before
+    (tmp_path / f"totals-1-{pid}.json").write_bytes(kept)  # as read just before
     assert requests_in(status_store.totals_of_others()) == 10
 
 
@@ -136,7 +136,7 @@ def test_families_survive_the_way_to_json_and_back() -> None:
 def test_what_every_worker_has_loaded_is_not_added_up() -> None:
     one, other = Metrics(), Metrics()
     one.loaded_versions.labels("m").set(2)
-    other.loaded_versions.labels("m").set(1)  # it is about to load the second
+    other.loaded_versions.labels("m").set(1)  # it is going to load the second version
     one.open_requests, other.open_requests = 3, 4
     text = Metrics().to_text(add_families(one.families(), other.families())).decode()
     assert 'convoy_loaded_versions{model="m"} 2.0' in text

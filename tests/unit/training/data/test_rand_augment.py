@@ -64,7 +64,7 @@ def test_a_rotation_keeps_the_middle_and_fills_the_corners() -> None:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_enhancements_mix_with_a_plainer_image(sign: int) -> None:
-    """By 1 + 0.9 * 20 / 30 or 1 minus that; 8-bit arithmetic rounds in between."""
+    """The factor is 1 plus or minus 0.9 * 20 / 30; 8-bit arithmetic rounds intermediate results."""
     pixels = random_pixels(16, 16, 3, 4)
     factor = 1 + sign * 0.9 * 20 / 30
     gray = (pixels @ np.array([0.299, 0.587, 0.114]))[..., None]

@@ -1,4 +1,4 @@
-"""API keys: read from lines, held as hashes, compared one and all, read again when their file changes."""
+"""API keys are read from lines, stored as hashes, compared with every key, and reloaded when the file changes."""
 
 import asyncio
 import hashlib
@@ -155,7 +155,7 @@ def test_a_file_is_followed_beside_the_requests(tmp_path: Path, monkeypatch: pyt
             await was_checked.wait()
             assert keyring.authorize(SECRET.encode(), "inference") == "old"
             file.write_text(f"newest inference {SECRET}")
-            for _ in range(2):  # one check may have begun before the change
+            for _ in range(2):  # a check may have started before the change
                 was_checked.clear()
                 await was_checked.wait()
         following.cancel()

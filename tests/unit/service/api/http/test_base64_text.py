@@ -1,4 +1,4 @@
-"""Base64 is decoded as clients write it; what is wrong in it is named with its position."""
+"""Base64 is decoded as clients write it; errors name the position."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ from service.api.http.large_json import LargeText
 
 
 def large(text: str, *, escaped_slash: bool = False) -> LargeText:
-    """The text as the long string of a JSON document."""
+    """Returns the text as a long string of a JSON document."""
     content = json.dumps(text).encode()
     content = content.replace(b"/", b"\\/") if escaped_slash else content
     return LargeText(content, 1, len(content) - 1)

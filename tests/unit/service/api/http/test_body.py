@@ -1,4 +1,4 @@
-"""Bodies are read whole within their limit, large ones are parsed in a thread, and images are counted before that."""
+"""Bodies are read completely within their limit, images are counted, and large bodies are parsed in a thread."""
 
 import asyncio
 import base64
@@ -58,7 +58,7 @@ def test_a_raw_tensor_and_a_small_body_count_as_one() -> None:
 
 
 class Arriving:
-    """A client that sends these pieces, and then ends its connection unless they are the whole body."""
+    """A client that sends these pieces, and disconnects if they are not the complete body."""
 
     def __init__(self, *pieces: bytes, is_whole: bool = True) -> None:
         self._messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]

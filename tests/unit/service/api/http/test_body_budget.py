@@ -1,4 +1,4 @@
-"""Bodies in flight are bounded, and what a request holds is released exactly once, however it ends."""
+"""The bytes of bodies in flight are limited, and each request releases its bytes exactly once."""
 
 import asyncio
 import gzip
@@ -64,7 +64,7 @@ def test_a_body_larger_than_the_budget_is_let_in_alone() -> None:
 
 
 def test_large_bodies_leave_memory_for_small_ones() -> None:
-    """One that grows is small until it has passed the bound."""
+    """A growing body counts as small until it exceeds the bound."""
     budget = BodyBudget(4 * MAX_SMALL_BYTES, Rejections())
     large, growing, small = request_scope(), request_scope(), request_scope()
     budget.reserve(large, 2 * MAX_SMALL_BYTES)
@@ -98,7 +98,7 @@ def test_the_client_is_told_to_come_back() -> None:
 
 
 class Client:
-    """Sends these messages; `received` counts how many were read, and then the client has disconnected."""
+    """Sends these messages, counts in `received` how many were read, and then disconnects."""
 
     def __init__(self, *pieces: bytes) -> None:
         self.received = 0
@@ -122,7 +122,7 @@ def test_a_body_of_known_length_is_rejected_before_it_is_read() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"content_length": "45"}])
 def test_a_body_counts_as_it_arrives(headers: dict[str, str]) -> None:
-    """Clients that announce large bodies and send nothing keep no other request out."""
+    """Clients that announce large bodies but send nothing do not block other requests."""
     budget, client, scope = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5), request_scope(**headers)
     budget.reserve(request_scope(), 50)
     with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
@@ -178,7 +178,7 @@ def test_a_body_is_released_however_its_request_ends(end: str) -> None:
         await ENDS[end](scope, receive, send)
 
     async def send(message: Message) -> None:
-        used_bytes.append(budget.used_bytes)  # an answer is still being sent
+        used_bytes.append(budget.used_bytes)  # a response is still being sent
 
     async def run() -> None:
         middleware = RequestMiddleware(app, metrics, ShutdownState(), RequestLogLimiter(0), None)

@@ -1,4 +1,4 @@
-"""Content-Encoding: what is packed comes out whole, nothing unpacks past the limit, and Accept-Encoding is obeyed."""
+"""Content-Encoding: bodies are decompressed correctly and within the limit, and Accept-Encoding is respected."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "def
 
 
 def read_request(body: bytes, encoding: str | None) -> bytes:
-    """What the service reads when a client sends `body` so encoded."""
+    """Returns the body that the service reads when a client sends `body` with this encoding."""
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -44,7 +44,7 @@ def read_request(body: bytes, encoding: str | None) -> bytes:
 
 
 def send_response(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
-    """What the service sends to a client that accepts that."""
+    """Returns the service's response to a client that accepts these encodings."""
     headers = [] if accepted is None else [(b"accept-encoding", accepted.encode("latin-1"))]
     sent, headers_sent = asyncio.run(compress_body({"headers": headers}, body))
     return sent, dict(headers_sent)
@@ -111,7 +111,7 @@ def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", COMPRESS)
 def test_a_body_that_expands_too_far_is_refused(encoding: str) -> None:
-    """16 KB could make the service read 16 MB."""
+    """16 KB could make the service decompress 16 MB."""
     rng, limit_bytes = random.Random(1), 8 * MAX_FREE_BYTES
     incompressible = COMPRESS[encoding](rng.randbytes(60_000) + bytes(4_000_000))
     most_bytes = MAX_RATIO * len(incompressible)

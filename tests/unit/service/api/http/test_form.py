@@ -1,4 +1,4 @@
-"""Files of multipart forms come out whole, whatever the bytes and the size of the slices in which they are searched."""
+"""Files of multipart forms are parsed correctly for any bytes and any size of the searched slices."""
 
 import httpx
 import pytest

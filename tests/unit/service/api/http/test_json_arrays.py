@@ -1,4 +1,4 @@
-"""JSON from strangers: any document is read or refused in a sentence, and what is refused leaves nothing behind."""
+"""Untrusted JSON: any document is parsed or rejected with an error, and a rejected one leaves no memory behind."""
 
 import pytest
 import simdjson
@@ -48,7 +48,7 @@ def object_of(count: int) -> bytes:
 
 
 def test_an_object_of_too_many_members_is_refused_unread() -> None:
-    """3.3 million members in 24 KB of gzip stopped the event loop for 344 ms."""
+    """3.3 million members in 24 KB of gzip blocked the event loop for 344 ms."""
     message = f"has {MAX_MEMBERS + 1} members; at most {MAX_MEMBERS} are read"
     with pytest.raises(BadTensor, match=message):
         parse_object(object_of(MAX_MEMBERS + 1))

@@ -1,4 +1,4 @@
-"""The first fault of a text that is no JSON is named by its byte."""
+"""The error for invalid JSON names the position of the first fault."""
 
 import pytest
 

@@ -1,4 +1,5 @@
-"""What is cut out of a large document and read in slices means the same as in a small one."""
+"""Arrays and strings that are cut out of a large document and parsed in slices have the same value as in a small
+one."""
 
 import base64
 import json
@@ -36,7 +37,7 @@ slice_sizes = st.sampled_from([1, 4, 21, 1000])
 
 @contextmanager
 def all_is_large(slice_bytes: int) -> Iterator[None]:
-    """Cuts out arrays and texts of more than a few bytes, of documents of any size, and reads them in small slices."""
+    """Within the context, arrays and strings of more than a few bytes are cut out and parsed in small slices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_arrays, "MAX_INLINE_JSON_BYTES", -1)
         patch.setattr(large_json, "SLICE_BYTES", slice_bytes)
@@ -96,7 +97,7 @@ def test_encoded_images_are_the_same_in_every_form(
 
 
 def outcome(parse: Callable[[], Any]) -> Any:
-    """What was parsed, or None for an error of ours; any other error is raised."""
+    """Returns the parsed value, or None for a ConvoyError; raises any other error."""
     try:
         parsed = parse()
     except ConvoyError:
@@ -160,14 +161,14 @@ def test_a_damaged_document_is_rejected_where_a_small_one_is(
     expected = outcome(lambda: parse(damaged))
     with all_is_large(slice_bytes):
         result = outcome(lambda: parse(damaged))
-    if kind == "batch" and expected is None and result is not None:  # a damaged text spoils only its own image
+    if kind == "batch" and expected is None and result is not None:  # an invalid string affects only its own image
         assert None in [image for _, image in result]
     else:
         assert result == expected
 
 
 def large(text: bytes) -> Any:
-    """The value of `text` in a document that is large enough to be cut."""
+    """Parses `text` within a document that is large enough to be cut."""
     document = parse_object(b'{"a":' + text + b',"b":"' + b"x" * json_arrays.MAX_INLINE_JSON_BYTES + b'"}')
     return document.value(document.root["a"])
 

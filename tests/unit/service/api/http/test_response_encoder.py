@@ -1,4 +1,4 @@
-"""Large responses: bounded before the run, counted until the client has read them, and sent in pieces."""
+"""Large responses are limited before the run, counted until the client has read them, and sent in pieces."""
 
 import asyncio
 import threading
@@ -76,7 +76,7 @@ def test_large_responses_are_encoded_beside_the_event_loop(
 
 
 def test_the_size_of_predictions_follows_from_images_classes_and_labels() -> None:
-    """Labels of 3, 12 and 4 bytes in JSON."""
+    """The labels have 3, 12 and 4 bytes in JSON."""
     loaded = with_labels(["a", "0123456789", "bc"])
     assert predictions_bytes(loaded, 10, 1) == 10 * (PREDICTION_BYTES + 12)
     assert predictions_bytes(loaded, 10, 2) == 10 * (2 * PREDICTION_BYTES + 19)
@@ -98,7 +98,7 @@ def test_parts_are_joined_as_items(parts: list[bytes]) -> None:
 
 
 class SlowClient:
-    """Reads the first `patience` messages, and nothing more until `resume`."""
+    """Reads the first `patience` messages, and then nothing until `resume`."""
 
     def __init__(self, patience: int) -> None:
         self.messages: list[Message] = []
@@ -151,7 +151,7 @@ def test_the_rest_of_a_large_body_waits_for_a_slow_client() -> None:
 
 
 def test_other_work_has_a_turn_between_pieces() -> None:
-    """Without it all pieces would be buffered before the connection can ask for a pause."""
+    """Otherwise all pieces would be buffered before the connection can pause the sender."""
 
     async def test() -> int:
         client, turns = SlowClient(100), 0

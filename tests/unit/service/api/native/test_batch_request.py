@@ -1,4 +1,4 @@
-"""Batches in JSON are read image by image, and what is wrong is named before anything large is built."""
+"""JSON batches are parsed image by image, and errors are raised before large objects are built."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Requests of TensorFlow Serving's REST API: its forms come through whole, every other is refused with the reason."""
+"""Requests of TensorFlow Serving's REST API: its formats are parsed correctly, others are rejected with a reason."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ def read(document: object, model_input: Input = MODEL_INPUT) -> PredictRequest:
 
 
 def forms(values: list[Any]) -> list[Json]:
-    """The same images in every form that TensorFlow Serving takes."""
+    """Returns the same images in every format that TensorFlow Serving accepts."""
     return [
         {"instances": values},
         {"instances": [{"image": value} for value in values]},
@@ -159,7 +159,7 @@ def test_an_object_of_too_many_members_is_refused_unread(document: object) -> No
 
 
 def error_message(read_request: Callable[[], PredictRequest]) -> str:
-    """The error's sentence, or a full stop; anything but an error of ours is raised."""
+    """Returns the error message, or a full stop without an error; raises errors that are not a ConvoyError."""
     try:
         read_request()
     except ConvoyError as error:

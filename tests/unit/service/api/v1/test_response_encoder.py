@@ -1,4 +1,4 @@
-"""Responses of TensorFlow Serving's REST API: exact, and never larger than was announced before the run."""
+"""Responses of TensorFlow Serving's REST API are exact and never larger than the size computed before the run."""
 
 import json
 
@@ -14,7 +14,7 @@ from service.api.v1.response_encoder import encode, max_response_bytes
 from tests.unit.service.api.responses import whole, with_labels
 
 ANY_VALUE = st.floats(0, 1, width=32)
-OVERHEAD_BYTES = 40  # names, brackets and braces around the answers
+OVERHEAD_BYTES = 40  # names, brackets and braces around the predictions
 probabilities = hnp.arrays(np.float32, (3, 4), elements=ANY_VALUE)
 label_lists = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=8), min_size=4, max_size=4)
 

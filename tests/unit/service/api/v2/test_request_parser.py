@@ -1,4 +1,4 @@
-"""Requests of the Open Inference Protocol V2: tritonclient's bodies come through whole, others are refused."""
+"""Requests of the Open Inference Protocol V2: tritonclient's bodies are parsed correctly, invalid ones are rejected."""
 
 import base64
 import json
@@ -36,13 +36,13 @@ def triton_input(values: NDArray[Any], datatype: str, binary: bool) -> triton.In
 
 
 def triton_body(tensor: triton.InferInput, **options: Any) -> Body:
-    """What tritonclient would send."""
+    """Returns the body that tritonclient sends."""
     body, json_length = triton.InferenceServerClient.generate_request_body([tensor], **options)
     return (body if isinstance(body, bytes) else body.encode()), json_length
 
 
 def request(**changes: Any) -> Json:
-    """A good request for one image, or one with changes to it."""
+    """Returns a valid request for one image, with changes."""
     return {"inputs": [{"name": "image", "shape": [1, 2, 3, 1], "datatype": "UINT8", "data": PIXELS}]} | changes
 
 
@@ -264,7 +264,7 @@ def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
 
 
 def error_message(read_request: Callable[[], InferRequest]) -> str:
-    """The error's sentence, or a full stop; anything but an error of ours is raised."""
+    """Returns the error message, or a full stop without an error; raises errors that are not a ConvoyError."""
     try:
         read_request()
     except ConvoyError as error:

@@ -1,4 +1,4 @@
-"""Open Inference Protocol V2 answers to bytes: tritonclient reads them back to the last bit."""
+"""Responses of the Open Inference Protocol V2: tritonclient decodes exactly the same values."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ label_lists = st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_siz
 def decode_with_triton(
     rows: NDArray[np.float32], requested: RequestedOutput, labels: list[str] | None = None, **fields: Any
 ) -> Any:
-    """The encoded response, as tritonclient decodes it."""
+    """Decodes the encoded response with tritonclient."""
     reply = encode("m", "1", InferRequest(output=requested, **fields), rows, labels or list("abcdef"))
     return triton.InferenceServerClient.parse_response_body(whole(reply.body), header_length=reply.json_length)
 
