@@ -1,6 +1,6 @@
-"""Does decoding JPEGs at a reduced scale change answers? Large photos of known class, classified both ways.
+"""Compares predictions for large JPEGs that are decoded in full and at a reduced scale.
 
-The photos are Imagenette's test images, made as large as a phone's; others, of unknown class, are used as they are.
+The photos are Imagenette's test images, enlarged to a phone's size. Other photos, of unknown class, are used unchanged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -37,7 +37,7 @@ HEAD = [
 
 @dataclass(frozen=True)
 class Plan:
-    """`data` holds Imagenette's `val/`; `photos` other JPEGs, None for none."""
+    """`data` contains Imagenette's `val/`. `photos` is a folder of other JPEGs, or None."""
 
     models: Path
     model: str
@@ -57,7 +57,7 @@ class BothWays(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Answers of one graph, float32 (images, classes), both ways; the classes where they are known."""
+    """Predictions of one graph, float32 (images, classes), with both decodings, and the known classes."""
 
     images: str
     graph: str
@@ -68,7 +68,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference_points(self) -> float | None:
-        """Accuracy at the reduced scale less that of a full decode, in percentage points."""
+        """Returns the accuracy at the reduced scale minus that of a full decode, in percentage points."""
         accuracies = [self._accuracy(self.full), self._accuracy(self.reduced)]
         return None if accuracies[0] is None or accuracies[1] is None else 100 * (accuracies[1] - accuracies[0])
 
@@ -91,7 +91,7 @@ class Comparison(NamedTuple):
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[str, bool]:
-    """The section of the report, and whether every difference is within the limit. Raises CannotMeasure."""
+    """Returns the section of the report, and whether every difference is within the limit. Raises CannotMeasure."""
     repository = Repository(plan.models)
     folder = repository.open(plan.model, max(repository.versions(plan.model)))
     width, height = plan.size
@@ -114,7 +114,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[str, bool]:
 def _made_photos(
     plan: Plan, folder: VersionFolder, progress: Callable[[str], None]
 ) -> Iterator[tuple[bytes, int | None]]:
-    """Large photos of evenly spread test images, with their classes."""
+    """Returns large photos made from evenly spaced test images, with their classes."""
     classes = sorted(path for path in (plan.data / "val").glob("*") if path.is_dir())
     if len(classes) != len(folder.labels):
         raise CannotMeasure(f"{plan.data / 'val'} has {len(classes)} classes, the model {len(folder.labels)}.")
@@ -139,7 +139,7 @@ def _read_all(folder: VersionFolder, photos: Iterable[tuple[bytes, int | None]])
 
 
 def _compare(folder: VersionFolder, images: str, photos: list[BothWays]) -> list[Comparison]:
-    """One comparison for each graph."""
+    """Returns one comparison per graph."""
     full, reduced = np.stack([photo.full for photo in photos]), np.stack([photo.reduced for photo in photos])
     labels = [photo.label for photo in photos if photo.label is not None]
     known = np.array(labels) if len(labels) == len(photos) else None

@@ -1,6 +1,6 @@
 """Reports from the locust process: a line every two seconds, and the exact figures at the end.
 
-locust's own CSV files lack the last seconds, after their last timed write.
+locust writes its own CSV files periodically, so they lack the last seconds.
 """
 
 import json

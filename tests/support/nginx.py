@@ -1,4 +1,4 @@
-"""A real nginx with a given configuration, for tests of what the documentation shows."""
+"""Runs nginx with a given configuration, for tests of documented configurations."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-"""Debian installs it outside of most users' PATH."""
+"""The path of nginx, which Debian installs outside most users' PATH."""
 START_TIMEOUT_S = 60
 CONFIG = """
 {user}
@@ -35,7 +35,7 @@ def running_nginx(folder: Path, http: str, port: int) -> Iterator[str]:
     """Runs nginx with the content of its `http` block, which listens on `port` of 127.0.0.1. Yields host and port."""
     assert NGINX is not None
     folder.mkdir()
-    user = "" if os.geteuid() else "user root;"  # its workers must be able to write into the folder of the test
+    user = "" if os.geteuid() else "user root;"  # nginx's workers must be able to write to the folder of the test
     (folder / "nginx.conf").write_text(CONFIG.format(user=user, folder=folder, http=http))
     process = subprocess.Popen([NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", "stderr"])
     try:

@@ -10,7 +10,7 @@ from training.cli.options import FOLDER, example, import_keras
 @click.command("jpeg-scale", epilog=example("convoy-train jpeg-scale models/pets/1"))
 @click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
 def jpeg_scale(version: Path) -> None:
-    """Publish a version again, as the next one, so that large JPEGs are decoded at a reduced scale.
+    """Publish a version again as the next version, so that large JPEGs are decoded at a reduced scale.
 
     Exports and imports already do this. The graphs and their figures stay the same.
     """

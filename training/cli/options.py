@@ -32,11 +32,7 @@ class _Fraction(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, float):
             return value
         numbers = FRACTIONS.convert(value, param, context)
-        return (
-            numbers[0]
-            if len(numbers) == 1
-            else self.fail(f"{value!r} is a list; one number was expected.", param, context)
-        )
+        return numbers[0] if len(numbers) == 1 else self.fail(f"{value!r} is not one number.", param, context)
 
 
 class _Size(click.ParamType):  # type: ignore[type-arg]

@@ -68,8 +68,8 @@ class StopOnDivergence(keras.callbacks.Callback):
             return
         batch, loss = self._unchecked[0], float(self._unchecked[1])
         if not math.isfinite(loss):
-            # Not the optimizer's rate: its step counter is already one ahead (on JAX it is updated only after the
-            # epoch).
+            # Not read from the optimizer: its step counter is already at the next batch, and on JAX it does not change
+            # within an epoch.
             rate = self._schedule.rate_at(self._epoch, batch)
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "
@@ -204,7 +204,7 @@ class ReduceLROnPlateau(keras.callbacks.Callback):
 
 
 class EarlyStopping(keras.callbacks.Callback):
-    """Stops the training when the recipe's patience is used up. Runs after `RecordEpoch`."""
+    """Stops the training when the recipe's patience is exhausted. Runs after `RecordEpoch`."""
 
     def __init__(self, recipe: Recipe, progress: TrainingProgress, log: Log) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class TensorBoard(keras.callbacks.Callback):
 
 
 def format_epoch(row: HistoryRow, epochs: int) -> str:
-    """One line that summarizes an epoch."""
+    """Returns one line that summarizes an epoch."""
     parts = [f"epoch {row['epoch']:.0f}/{epochs}", f"loss {row['loss']:.4f}", f"accuracy {row['accuracy']:.4f}"]
     if "val_accuracy" in row:
         parts += [f"val loss {row['val_loss']:.4f}", f"val accuracy {row['val_accuracy']:.4f}"]

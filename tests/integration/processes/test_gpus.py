@@ -1,4 +1,4 @@
-"""Workers on two GPUs, which are fakes on the CPU: each has its own, and one that fails takes only its worker down."""
+"""Workers on two GPUs, simulated on the CPU: each worker has its own GPU, and a failing GPU ends only its worker."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def classify(service: RunningService) -> int:
-    """The status for a client with a connection of its own."""
+    """Sends an image on a new connection; returns the status."""
     url = f"{service.url}/api/v1/models/linear/classify"
     return httpx.post(url, content=image_bytes(), timeout=30).status_code
 

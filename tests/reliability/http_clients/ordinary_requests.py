@@ -1,4 +1,4 @@
-"""Requests that clients and proxies send beside POST: each is answered on every route."""
+"""Requests of clients and proxies other than POST get a correct response on every route."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -45,7 +45,7 @@ REQUESTS: dict[str, Callable[[str], bool]] = {
 
 
 def send_ordinary(url: str) -> dict[str, str]:
-    """Sends each request once. Returns, by its name, PASSED or what happened instead."""
+    """Sends each request once. Returns PASSED or a description of the problem by request."""
     outcomes = {}
     for name, send in REQUESTS.items():
         try:
@@ -56,6 +56,6 @@ def send_ordinary(url: str) -> dict[str, str]:
 
 
 def describe_ordinary(outcomes: Mapping[str, Mapping[str, str]], routes: Sequence[str]) -> str:
-    """The table of request and route."""
+    """Returns a table by request and route."""
     rows = [[name, *(outcomes[route][name] for route in routes)] for name in REQUESTS]
     return f"Other requests, by route:\n\n{table(['request', *routes], rows)}"

@@ -1,4 +1,4 @@
-"""Two GPUs for a service that has none: a driver and sessions that are the CPU's and say that they are a GPU's.
+"""Simulates two GPUs with a fake driver, and with sessions that run on the CPU but report a GPU.
 
-`sitecustomize` puts them in place in every process that has this folder in PYTHONPATH.
+`sitecustomize` installs them in every process that has this folder in PYTHONPATH.
 """

@@ -1,4 +1,4 @@
-"""CUDA's driver library as `service.inference.cuda_devices` calls it. Imports nothing of the service."""
+"""Simulates CUDA's driver library for `service.inference.cuda_devices`. Imports nothing of the service."""
 
 import ctypes
 from collections.abc import Collection, Sequence
@@ -8,7 +8,10 @@ CAPABILITY_MAJOR = 75
 
 
 class FakeDriver:
-    """`gpus` have a name and a compute_capability; those in `failed` are listed and cannot be opened."""
+    """A driver with `gpus`, each with a name and compute_capability.
+
+    Those in `failed` are listed but cannot be opened.
+    """
 
     def __init__(self, gpus: Sequence[Any], failed: Collection[int] = (), init_code: int = 0) -> None:
         self._gpus = gpus

@@ -1,4 +1,4 @@
-"""Gives this process two GPUs; GPU i fails while FAKE_GPU_FAULTS/i exists. Python imports this at its start."""
+"""Simulates two GPUs in this process; GPU i fails while FAKE_GPU_FAULTS/i exists. Python imports this at its start."""
 
 import ctypes
 import os
@@ -19,14 +19,14 @@ real_library, real_session = ctypes.CDLL, onnxruntime.InferenceSession
 
 
 class FaultFiles:
-    """The indices of the GPUs that fail now."""
+    """The set of indices of GPUs that currently fail."""
 
     def __contains__(self, index: int) -> bool:
         return (FAULTS / str(index)).exists()
 
 
 class FakeSession(real_session):  # type: ignore[misc, valid-type]
-    """Runs on the CPU, and says and fails as if it were on the GPU that it was given."""
+    """Runs on the CPU, but reports and fails like a session on the selected GPU."""
 
     def __init__(self, path: Any, options: Any, providers: Any, **more: Any) -> None:
         self._provider, provider_options = providers[0]

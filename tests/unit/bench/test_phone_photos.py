@@ -1,4 +1,4 @@
-"""Photos of a stated size hold detail and noise, and a comparison of two ways to decode them counts what differs."""
+"""Photos of a stated size contain detail and noise, and the comparison of two decodings counts differences."""
 
 import io
 from dataclasses import replace

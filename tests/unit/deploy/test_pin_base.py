@@ -31,12 +31,12 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Stays quiet."""
+        """Logs nothing."""
 
 
 @pytest.fixture
 def registry() -> Iterator[str]:
-    """The address of a registry with one image."""
+    """Yields the address of a registry with one image."""
     with ThreadingHTTPServer(("127.0.0.1", 0), RegistryHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}"

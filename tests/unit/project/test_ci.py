@@ -1,4 +1,4 @@
-"""CI installs what tests need, and notices a test that is skipped."""
+"""CI installs the programs that tests need, and fails on skipped tests."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ TOOLS = ("bash", "env", "cut", "id", "cat")
 
 
 def install_programs(folder: Path, present: set[str], apt: str | None) -> subprocess.CompletedProcess[str]:
-    """Runs the script where only TOOLS and `present` are installed; `apt` is what apt-get does."""
+    """Runs the script with only TOOLS and `present` installed; `apt` replaces apt-get."""
     folder.mkdir(exist_ok=True)
     for name in TOOLS:
         (folder / name).symlink_to(f"/usr/bin/{name}")

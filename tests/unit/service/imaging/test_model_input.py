@@ -54,7 +54,7 @@ def test_every_orientation_gives_the_input_of_a_full_decode(
 ) -> None:
     file = encode_image(scene(*size), "JPEG", quality=95, exif=b"Exif\0\0" + exif_bytes(orientation))
     full, reduced = (model_input(file, jpeg_scale=scale, **preprocessing) for scale in (False, True))
-    assert 0 < np.abs(full - reduced).max() <= 8  # not one decode compared with itself
+    assert 0 < np.abs(full - reduced).max() <= 8  # otherwise one decode would be compared with itself
     assert np.abs(full - reduced).mean() < 0.5
 
 
@@ -78,7 +78,10 @@ def test_every_form_of_jpeg_gives_the_input_of_a_full_decode(mode: str, options:
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
 def test_padding_beyond_an_odd_edge_does_not_move_the_image(orientation: int) -> None:
-    """65 columns at 1/8 are 9, of which the last holds one column: as a whole one it would move all others by 11 %."""
+    """65 columns at 1/8 give 9 columns, and the last one covers 1 of 65.
+
+    Counted in full, it would move the image by 11 %.
+    """
     ramp = Image.linear_gradient("L").rotate(90).resize((65, 65))
     file = encode_image(ramp, "JPEG", quality=100, exif=b"Exif\0\0" + exif_bytes(orientation))
     full, reduced = (
@@ -173,7 +176,7 @@ def test_a_jpeg_may_be_as_large_as_any_image_where_the_bound_for_headers_is_lowe
 
 
 def interleaved_only_in_name(file: bytes) -> bytes:
-    """A baseline JPEG whose first scan holds one of three components: libjpeg keeps the coefficients of all."""
+    """Returns a baseline JPEG whose first scan has one of three components, so that libjpeg stores all coefficients."""
     start = file.index(b"\xff\xda")
     return file[:start] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + file[start + 14 :]
 
@@ -190,7 +193,7 @@ def test_what_keeps_its_coefficients_counts_with_its_full_size(form: str) -> Non
     assert opened(file, limits).cost.time_pixels == FULL_48_MEGAPIXELS // 2
     with pytest.raises(ImageTooLarge, match=f"takes {cost_bytes} bytes"):
         opened(file, limits._replace(max_decoded_bytes=cost_bytes - 1))
-    # Within max_pixels it waits for its memory, as every other image.
+    # Within max_pixels it waits for memory like every other image.
     assert opened(file, DecodeLimits(2 * FULL_48_MEGAPIXELS, max_decoded_bytes=1)).box is not None
 
 
@@ -201,7 +204,7 @@ def test_a_baseline_jpeg_counts_with_the_pixels_that_are_decoded() -> None:
 
 
 def test_large_progressive_jpegs_have_few_scans() -> None:
-    """100 scans of 48 megapixels would take seconds: each passes over the coefficients of the full size."""
+    """100 scans of 48 megapixels would take seconds, because each scan processes the coefficients of the full size."""
     file = encode_image(Image.new("L", (64, 64)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
     large = with_size(file[:-2] + last * (MAX_SCANS // 2) + file[-2:], 8000, 6000)

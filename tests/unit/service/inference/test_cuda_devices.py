@@ -1,4 +1,4 @@
-"""A GPU that does not exist or does not work is an error that says what there is: with a driver made up of numbers."""
+"""The error for a missing or failing GPU lists the available GPUs, tested with a fake driver."""
 
 import ctypes
 from typing import Any
@@ -46,7 +46,7 @@ def test_without_a_driver_the_linkers_reason_is_given(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("code", "is_error"), [(0, False), (100, False), (3, True), (802, True)])
 def test_a_driver_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch, code: int, is_error: bool) -> None:
-    """Without any GPU it says 100, and then lists none."""
+    """Without a GPU the driver returns the code 100, which counts as an empty list."""
     driver: Any = FakeDriver([], init_code=code)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
     if not is_error:

@@ -1,4 +1,4 @@
-"""TensorRT's engines are built once: kept whole or not at all, for one graph, GPU and set of libraries."""
+"""TensorRT's engines are built once per graph, GPU and set of libraries, and are stored atomically."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SHA256 = "ab" * 32
 
 
 class FakeTensorRT:
-    """Builds an engine where there is none, as the provider does: beside its profile, from timings that it extends."""
+    """Builds missing engines like the provider: it writes an engine file and extends the timing cache."""
 
     def __init__(self, fails_after_writing: bool = False, writes_engine: bool = True) -> None:
         self.builds = 0
@@ -26,7 +26,7 @@ class FakeTensorRT:
         self._writes_engine = writes_engine
 
     def create(self, options: Mapping[str, str]) -> str:
-        """The session: the content of its engine."""
+        """Creates a session, represented by the content of its engine."""
         self.options.append(dict(options))
         if "trt_engine_cache_path" not in options:
             self.builds += 1
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, ca
 
 
 def test_without_an_engine_nothing_is_kept_as_one(tmp_path: Path) -> None:
-    """TensorRT has refused every node of the graph; the session's check of its nodes reports that."""
+    """TensorRT has rejected every node of the graph, which the session's check of its nodes reports."""
     fake = FakeTensorRT(writes_engine=False)
     for _ in range(2):
         cache(tmp_path).create(fake.create)

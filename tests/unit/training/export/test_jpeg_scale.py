@@ -1,4 +1,4 @@
-"""New versions decode JPEGs at a reduced scale where that is right, and old ones are published again with it."""
+"""New versions decode JPEGs at a reduced scale if that is correct, and old versions can be republished with it."""
 
 from pathlib import Path
 from typing import Any

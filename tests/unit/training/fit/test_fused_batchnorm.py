@@ -37,7 +37,8 @@ def test_one_step_of_training_gives_the_same_weights() -> None:
 
 
 def population_variance(moving_variance: keras.Variable) -> np.ndarray:
-    """Applies Bessel's correction to Keras' moving variance, half of which is the initial value 1."""
+    """Applies Bessel's correction to Keras' moving variance, which is the mean of the initial value 1 and the
+    batch's."""
     values = 8 * 4 * 4
     return 0.5 + (np.array(moving_variance) - 0.5) * values / (values - 1)
 

@@ -22,7 +22,7 @@ def response_of(app: ASGIApp, accepted: str = "gzip") -> tuple[dict[str, str], b
         sent.append(message)
 
     async def receive() -> Message:
-        await asyncio.Event().wait()  # the client stays
+        await asyncio.Event().wait()  # the client stays connected
         raise AssertionError
 
     headers = [(b"accept-encoding", accepted.encode())]
