@@ -46,6 +46,7 @@ from service.errors import ConvoyError, MemoryFull
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
 from service.imaging.pixel_budget import decode_limits
+from service.loaded_models.engine_selection import EngineChoices
 from service.loaded_models.registry import Registry
 from service.loaded_models.watcher import Watcher
 from service.model_store.desired_state import StateFile
@@ -94,7 +95,13 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     if mirror is not None:
         _bind_bucket_gauges(metrics, mirror)
     repository = Repository(Path(settings.models) if mirror is None else mirror.folder)
-    registry = Registry(repository, settings, metrics, worker_id=status_store.worker_id)
+    registry = Registry(
+        repository,
+        settings,
+        metrics,
+        worker_id=status_store.worker_id,
+        engine_choices=EngineChoices(status_store.folder / "engines" if settings.workers > 1 else None),
+    )
     background_tasks = BackgroundTasks(metrics)
     worker_group = WorkerGroup(
         state, status_store, registry, repository, metrics, background_tasks, settings.repository_timeout_s, mirror

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-PrecisionChoice = Literal["auto", "float32", "float16", "int8"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 PREFIX = "CONVOY_"
 DEFAULT_PORT = 8000
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     """Execution providers in order of preference, such as `tensorrt,cuda`. Of `device` only the indices count then."""
 
     precision: PrecisionChoice = "auto"
-    """Graph of a model to load. auto: the fastest for the device."""
+    """How models are computed. auto: the fastest for the device of those that their manifest allows."""
 
     gpu_memory_limit_bytes: int = Field(default=0, ge=0)
     """Maximum bytes of GPU memory per model. 0: no limit."""

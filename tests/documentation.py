@@ -10,7 +10,7 @@ from service.exit_codes import MEANINGS
 from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import Repository
 from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
-from service.observability.metrics import Metrics, version_metrics
+from service.observability.metrics import Metrics, model_info, version_metrics
 from service.settings import Settings
 from tests.published_results import results_table
 
@@ -44,7 +44,7 @@ def metrics_table() -> str:
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):
             rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
-    for family in version_metrics({}):
+    for family in [*version_metrics({}), model_info([])]:
         rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
     for family in Metrics().process_metrics():
         rows.append(_metric_row(family.name, family.type, (), f"{family.documentation} All workers together."))

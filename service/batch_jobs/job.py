@@ -29,7 +29,10 @@ from service.batch_jobs.writers import check_output_format
 from service.errors import ModelFailed, UnknownModel, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.pixel_budget import decode_limits
-from service.loaded_models.loaded_version import load, select_variant_and_placement
+from service.inference.threads_and_priority import threads_per_run
+from service.loaded_models.engine_selection import EngineChoices, FixedEngine
+from service.loaded_models.loaded_version import load
+from service.loaded_models.session_opener import SessionOpener
 from service.model_store.desired_state import ModelSpec
 from service.model_store.mirror import local_models
 from service.model_store.repository import Repository, VersionFolder
@@ -131,7 +134,7 @@ def _classify(
     runtime: JobRuntime,
 ) -> None:
     """Classifies the images from `done_count` on into the journal: the pool decodes, this process runs the model."""
-    settings = runtime.settings.model_copy(update={"precision": identity.precision})
+    settings = runtime.settings
     workers = settings.decode_threads or usable_cores()
     limits = decode_limits(settings, processes=workers)
     spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, limits, identity.image_digests)
@@ -139,7 +142,7 @@ def _classify(
     progress = Progress(len(images), done_count, runtime.progress_stream)
     with killed_on_error(runtime.start_pool(workers)) as pool:
         chunks = decode_in_order(pool, workers, images[done_count:], spec)
-        version = load(folder, ModelSpec(), settings, Metrics())
+        version = load(folder, ModelSpec(), settings, Metrics(), engine_choices=FixedEngine(identity.engine))
         try:
             for batch in group_into_batches(chunks, fastest_batch_size(version.batch_ms)):
                 probabilities = version.session.run(batch.images) if len(batch.images) else no_probabilities
@@ -189,7 +192,7 @@ def _job_identity(
         images=len(listing.images),
         digest=names_digest(listing.images),
         top_k=_top_k(job, folder),
-        precision=_precision(folder, settings, previous or {}),
+        engine=_engine(folder, settings, previous or {}),
         max_pixels=settings.max_pixels,
         max_header_pixels=settings.max_header_pixels,
         image_digests=job.image_digests,
@@ -203,12 +206,16 @@ def _top_k(job: Job, folder: VersionFolder) -> int:
     return min(job.top_k, len(folder.labels))
 
 
-def _precision(folder: VersionFolder, settings: Settings, previous: Record) -> str:
-    """Returns the precision of the graph: that of the resumed job unless the settings name one, else the fastest."""
-    same_version = (previous.get("model"), previous.get("version")) == (folder.model, str(folder.version))
-    if settings.precision == "auto" and same_version and "precision" in previous:
-        return str(previous["precision"])
-    return select_variant_and_placement(folder, settings)[0].precision
+def _engine(folder: VersionFolder, settings: Settings, previous: Record) -> str:
+    """Returns the name of the candidate that classifies: that of the job that is resumed, else the fastest here.
+
+    Engines and precisions differ in the last digits. Raises BrokenVersion.
+    """
+    is_same_version = (previous.get("model"), previous.get("version")) == (folder.model, str(folder.version))
+    if settings.precision == "auto" and is_same_version and "engine" in previous:
+        return str(previous["engine"])
+    threads = threads_per_run(settings.threads, usable_cores() // settings.workers, 1)
+    return SessionOpener(folder, ModelSpec(), settings, threads).choose(EngineChoices())[0].name
 
 
 def _report_finished(

@@ -25,7 +25,7 @@ class JobIdentity:
     """Everything that the results of a job depend on: two runs with the same identity are the same job.
 
     `digest` is over the names of all images, those of other shards included; `model_digest` identifies the content of
-    the version, and `precision` is that of the graph.
+    the version, and `engine` names what computes it and in which precision.
     """
 
     model: str
@@ -35,7 +35,7 @@ class JobIdentity:
     images: int
     digest: str
     top_k: int
-    precision: str
+    engine: str
     max_pixels: int
     max_header_pixels: int
     image_digests: bool = False

@@ -6,6 +6,7 @@ Pure functions: what onnxruntime and the machine offer is passed in.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from service.errors import BrokenVersion
 from service.model_store.manifest import Manifest, Precision, Variant
@@ -25,6 +26,10 @@ SHORT_NAMES = {
 CUDA_BASED_PROVIDERS = {CUDA_PROVIDER, TENSORRT_PROVIDER}
 FAST_INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 
+Hint = Literal["f32", "bf16"]
+"""The type in which OpenVINO computes a float32 graph; what was quantized stays int8. bf16 needs BF16_FLAGS."""
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
+
 GPU_INSTALL_HINT = (
     "Install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime (never beside it), in a new environment: "
     "pip install --require-hashes -r requirements/serve-gpu.txt"
@@ -32,7 +37,7 @@ GPU_INSTALL_HINT = (
 INSTALL_HINTS = {
     CUDA_PROVIDER: GPU_INSTALL_HINT,
     TENSORRT_PROVIDER: f"{GPU_INSTALL_HINT}, and TensorRT's libraries",
-    OPENVINO_PROVIDER: "Install onnxruntime-openvino in place of onnxruntime (never beside it)",
+    OPENVINO_PROVIDER: "Install onnxruntime-ep-openvino beside onnxruntime; it is for Linux on Intel processors",
 }
 CPU_HINT = "or set CONVOY_DEVICE=cpu and no CONVOY_PROVIDERS"
 
@@ -49,12 +54,14 @@ DEFAULT_PRECISION_ORDER: Sequence[Precision] = ("float32", "int8", "float16")
 class Placement:
     """onnxruntime's providers, the preferred one first, each with its options, and the batch sizes that are run.
 
-    Batches are padded to the next of `buckets` (ascending); without buckets they are not padded.
+    Batches are padded to the next of `buckets` (ascending); without buckets they are not padded. `hint` is the type in
+    which the OpenVINO plugin computes; None for all other providers.
     """
 
     providers: tuple[str, ...] = (CPU_PROVIDER,)
     options: tuple[Mapping[str, str], ...] = ({},)
     buckets: tuple[int, ...] = ()
+    hint: Hint | None = None
 
     @property
     def preferred_provider(self) -> str:
@@ -71,8 +78,14 @@ class Placement:
         gpu = f":{self.options[0].get('device_id', 0)}" if self.is_on_nvidia else ""
         return f"{name or self.preferred_provider}{gpu}"
 
+    @property
+    def is_on_openvino(self) -> bool:
+        return self.preferred_provider == OPENVINO_PROVIDER
+
 
 ON_CPU = Placement()
+ON_OPENVINO = Placement((OPENVINO_PROVIDER,), hint="f32")
+ON_OPENVINO_BF16 = Placement((OPENVINO_PROVIDER,), hint="bf16")
 DEFAULT_MAX_BATCH_SIZE = 32
 
 

@@ -1,4 +1,4 @@
-"""Runs a network under onnxruntime. The only importer of onnxruntime; knows no names, versions or requests."""
+"""Runs a network under onnxruntime, which only this module and the plugin's import; knows no versions or requests."""
 
 import contextlib
 import ctypes
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.batch import InvalidRows
+from service.inference.openvino_plugin import add_plugin, find_plugin, load_config
 from service.inference.providers import (
     CUDA_BASED_PROVIDERS,
     ON_CPU,
+    OPENVINO_PROVIDER,
     TENSORRT_PROVIDER,
     Placement,
     find_cuda_error,
@@ -49,8 +51,9 @@ class Session:
         threads: int,
         placement: Placement = ON_CPU,
         engine_cache: EngineCache | None = None,
+        instances: int = 1,
     ) -> None:
-        """Loads the graph at `path`, with `threads` cores per run, on the device of `placement`.
+        """Loads the graph at `path`, with `threads` cores for each of `instances` runs, on the device of `placement`.
 
         `engine_cache` keeps what TensorRT builds. Raises BrokenVersion when onnxruntime rejects the graph, when its
         tensors are not those of the manifest, or when it would run on another device.
@@ -59,12 +62,13 @@ class Session:
         self._classes = classes
         self.path = path
         self._buckets = placement.buckets
+        self.placement = placement
         self.device = placement.device
         self.lost_gpu = ""
         """CUDA's error when the GPU has failed in a way that only a new process can recover from; else empty."""
 
         def create(options: Mapping[str, str]) -> onnxruntime.InferenceSession:
-            return _create_session(path, threads, _with_options(placement, TENSORRT_PROVIDER, options))
+            return _create_session(path, threads, _with_options(placement, TENSORRT_PROVIDER, options), instances)
 
         self._session = create({}) if engine_cache is None else engine_cache.create(create)
         self.nodes = _count_nodes(self._session) if placement.is_on_nvidia else {}
@@ -187,7 +191,7 @@ class FeatureSession:
     def __init__(self, path: Path, model_input: Input, timeout_s: float = FEATURES_TIMEOUT_S) -> None:
         """Raises BrokenVersion when onnxruntime rejects the graph, or its input is not that of the manifest."""
         self._timeout_s = timeout_s
-        self._session = _create_session(path, 1, ON_CPU)
+        self._session = _create_session(path, 1, ON_CPU, 1)
         _check_input(path, self._session, model_input)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -244,7 +248,9 @@ def _check_input(path: Path, session: onnxruntime.InferenceSession, model_input:
         raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {model_input.shape}.")
 
 
-def _create_session(path: Path, threads: int, placement: Placement) -> onnxruntime.InferenceSession:
+def _create_session(path: Path, threads: int, placement: Placement, instances: int) -> onnxruntime.InferenceSession:
+    if placement.hint is not None:
+        return _create_plugin_session(path, session_options(threads), load_config(placement.hint, threads, instances))
     if not CUDA_BASED_PROVIDERS.isdisjoint(placement.providers):
         preload_cuda()
     providers = list(zip(placement.providers, map(dict, placement.options), strict=True))
@@ -257,10 +263,27 @@ def _create_session(path: Path, threads: int, placement: Placement) -> onnxrunti
     except Exception as error:  # onnxruntime's own classes share no public base
         if reason := library_load_error(provider_library(placement.preferred_provider)) or find_cuda_error(str(error)):
             raise provider_error(placement.preferred_provider, reason) from error
-        if "external data" in str(error).lower():
-            reason = "it keeps weights in other files, which no checksum covers: save it as one file"
-            raise BrokenVersion(f"{path} is refused: {reason}.") from error
-        raise BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.") from error
+        raise _load_error(path, error) from error
+
+
+def _create_plugin_session(
+    path: Path, options: onnxruntime.SessionOptions, config: str
+) -> onnxruntime.InferenceSession:
+    plugin = find_plugin()
+    if plugin.device is None:
+        raise provider_error(OPENVINO_PROVIDER, plugin.reason)
+    try:
+        add_plugin(options, plugin.device, config)
+        return onnxruntime.InferenceSession(path, options, enable_fallback=0)
+    except Exception as error:
+        raise _load_error(path, error) from error
+
+
+def _load_error(path: Path, error: Exception) -> BrokenVersion:
+    if "external data" in str(error).lower():
+        reason = "it keeps weights in other files, which no checksum covers: save it as one file"
+        return BrokenVersion(f"{path} is refused: {reason}.")
+    return BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.")
 
 
 @functools.cache

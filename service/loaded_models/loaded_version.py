@@ -10,36 +10,23 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.hardware import cpu_flags, has_nvidia_gpu, usable_cores
+from service.hardware import usable_cores
 from service.inference.batch_size import choose_batch_sizes, measure_batch_ms
 from service.inference.batcher import Batcher
-from service.inference.cuda_devices import UnusableGpu, list_gpus, load_driver
+from service.inference.engine_choice import Candidate
 from service.inference.feature_maps import FeatureGraph
 from service.inference.input_budget import InputBudget
-from service.inference.providers import (
-    CPU_PROVIDER,
-    TENSORRT_PROVIDER,
-    Placement,
-    provider_error,
-    select_placement,
-    select_variant,
-)
-from service.inference.session import (
-    WARM_UP_TIMEOUT_S,
-    Session,
-    TimeLimitedSession,
-    available_providers,
-    onnxruntime_version,
-    provider_library,
-)
-from service.inference.tensorrt import EngineCache, environment_name, profile_options, tensorrt_version
+from service.inference.providers import CPU_PROVIDER
+from service.inference.session import WARM_UP_TIMEOUT_S, Session, TimeLimitedSession
 from service.inference.threads_and_priority import start_model_threads, threads_per_run
+from service.loaded_models.engine_selection import EngineChoice, EngineChoices
+from service.loaded_models.session_opener import SessionOpener, placement_of
 from service.model_store.desired_state import ModelSpec
 from service.model_store.manifest import MIN_LIKELY_PROBABILITY, Manifest, Variant
 from service.model_store.repository import VersionFolder
 from service.observability.metrics import Metrics
 from service.observability.version_stats import VersionStats
-from service.settings import Settings, user_cache_folder
+from service.settings import Settings
 
 # Runs shorter than this execute on the event loop. With a single core the limit is higher, because a thread would
 # compete for that core anyway: 10 % more throughput for single images, 2 % for 64 at once.
@@ -52,7 +39,8 @@ class LoadedVersion:
     """A version that is ready to serve. `batch_ms` are measured milliseconds of a run by batch size."""
 
     folder: VersionFolder
-    variant: Variant
+    candidate: Candidate
+    engine_choice: EngineChoice
     session: Session
     inline_session: TimeLimitedSession
     batcher: Batcher
@@ -84,6 +72,10 @@ class LoadedVersion:
         return self.folder.digest
 
     @property
+    def variant(self) -> Variant:
+        return self.candidate.variant
+
+    @property
     def labels(self) -> tuple[str, ...]:
         return self.folder.labels
 
@@ -108,10 +100,12 @@ def load(
     warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
     input_budget: InputBudget | None = None,
     worker_id: int = 0,
+    engine_choices: EngineChoices | None = None,
 ) -> LoadedVersion:
     """Loads, warms up and measures one version; blocks meanwhile. Its images count in `input_budget`.
 
-    Which GPU it uses depends on `worker_id`.
+    Which GPU it uses depends on `worker_id`. `engine_choices` are those of the other workers; by default this process
+    measures for itself.
 
     Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
     """
@@ -120,8 +114,9 @@ def load(
     executor = start_model_threads(f"{folder.model}-{folder.version}", instances, spec.weight)
     try:
         # On the model's own thread: onnxruntime's threads inherit its niceness.
-        variant, session, batch_ms = executor.submit(
-            _load_session, folder, settings, threads, warm_up_timeout_s, worker_id
+        opener = SessionOpener(folder, spec, settings, threads, worker_id)
+        candidate, choice, session, batch_ms = executor.submit(
+            _load_session, opener, settings, warm_up_timeout_s, engine_choices or EngineChoices()
         ).result()
     except BaseException:
         executor.shutdown(wait=False)
@@ -138,7 +133,7 @@ def load(
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
         on_batch=_batch_recorder(folder, metrics, statistics, settings.metrics_labels),
-        run_inline=inline_session.run if spec.weight == 1 else None,  # the event loop's thread cannot be niced
+        run_inline=inline_session.run if _may_run_inline(spec, candidate) else None,
         max_inline_run_s=_max_inline_run_s(session, cores),
         input_bytes=math.prod(folder.manifest.input.shape),
         input_budget=input_budget,
@@ -146,7 +141,8 @@ def load(
     )
     return LoadedVersion(
         folder=folder,
-        variant=variant,
+        candidate=candidate,
+        engine_choice=choice,
         session=session,
         inline_session=inline_session,
         batcher=batcher,
@@ -157,61 +153,37 @@ def load(
         max_batch_size=sizes.max,
         batch_ms=batch_ms,
         feature_graph=FeatureGraph(folder),
-        devices=[_placement(settings, worker).device for worker in range(settings.workers)],
-    )
-
-
-def select_variant_and_placement(
-    folder: VersionFolder, settings: Settings, worker_id: int = 0
-) -> tuple[Variant, Placement]:
-    """The graph of the version that `load` chooses on this machine, and its device. Raises BrokenVersion."""
-    placement = _placement(settings, worker_id)
-    return select_variant(folder.manifest, placement, cpu_flags(), settings.precision), placement
-
-
-def _placement(settings: Settings, worker_id: int) -> Placement:
-    return select_placement(
-        settings.device,
-        settings.providers,
-        available_providers(),
-        has_gpu=has_nvidia_gpu(),
-        max_batch_size=settings.max_batch_size,
-        gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
-        gpu=settings.gpu_of(worker_id),
+        devices=_devices(candidate, settings),
     )
 
 
 def _load_session(
-    folder: VersionFolder, settings: Settings, threads: int, timeout_s: float, worker_id: int
-) -> tuple[Variant, Session, dict[int, float]]:
-    variant, placement = select_variant_and_placement(folder, settings, worker_id)
-    expected, path = folder.manifest.input, folder.graph_path(variant)
-    cache = None
-    if TENSORRT_PROVIDER in placement.providers:
-        profile = profile_options(expected.shape, placement.buckets)
-        root = settings.tensorrt_cache or user_cache_folder() / "tensorrt"
-        cache = EngineCache(root, _tensorrt_environment(settings.gpu_of(worker_id) or 0), variant.sha256, profile)
-    session = Session(path, expected, folder.manifest.classes, threads, placement, cache)
+    opener: SessionOpener, settings: Settings, timeout_s: float, engine_choices: EngineChoices
+) -> tuple[Candidate, EngineChoice, Session, dict[int, float]]:
+    candidate, choice = opener.choose(engine_choices, timeout_s)
+    session = opener.open(candidate)
     batch_ms = measure_batch_ms(
         session,
-        folder.manifest.input.shape,
+        opener.folder.manifest.input.shape,
         settings.max_batch_size,
-        may_grow=not settings.max_batch_size and not placement.buckets,
+        may_grow=not settings.max_batch_size and not candidate.placement.buckets,
         timeout_s=timeout_s,
     )
-    return variant, session, batch_ms
+    return candidate, choice, session, batch_ms
 
 
-def _tensorrt_environment(gpu: int) -> str:
-    """Raises BrokenVersion without a GPU or TensorRT's library."""
-    try:
-        return environment_name(
-            list_gpus(load_driver())[gpu],
-            onnxruntime_version(),
-            tensorrt_version(provider_library(TENSORRT_PROVIDER)),
-        )
-    except (UnusableGpu, IndexError, OSError) as error:
-        raise provider_error(TENSORRT_PROVIDER, str(error).rstrip(".")) from error
+def _devices(candidate: Candidate, settings: Settings) -> list[str]:
+    """The device of each worker. Only GPUs differ between workers."""
+    workers = range(settings.workers)
+    if not candidate.placement.is_on_nvidia:
+        return [candidate.engine for _ in workers]
+    return [placement_of(settings, settings.gpu_of(worker)).device for worker in workers]
+
+
+def _may_run_inline(spec: ModelSpec, candidate: Candidate) -> bool:
+    """Whether short runs may execute on the event loop's thread, which cannot be niced. A run of OpenVINO cannot be
+    terminated, and would stop the whole service if it hung."""
+    return spec.weight == 1 and not candidate.placement.is_on_openvino
 
 
 def _max_inline_run_s(session: Session, cores: int) -> float:

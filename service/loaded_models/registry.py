@@ -11,6 +11,7 @@ from typing import NamedTuple
 from service.errors import BrokenModel, ConvoyError, NotReady, UnknownModel, UnknownVersion
 from service.inference.providers import CPU_PROVIDER
 from service.inference.session import WARM_UP_TIMEOUT_S
+from service.loaded_models.engine_selection import EngineChoices
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.model_root import ModelRoot
@@ -59,6 +60,7 @@ class Registry:
         metrics: Metrics,
         warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
         worker_id: int = 0,
+        engine_choices: EngineChoices | None = None,
     ) -> None:
         """`worker_id` decides which of several GPUs is used."""
         self._repository = repository
@@ -71,7 +73,9 @@ class Registry:
         self.failures = LoadFailures()
         self._closer = VersionCloser(metrics)
         self._reconcile_lock = asyncio.Lock()
-        self._loader = VersionLoader(repository, settings, metrics, self.failures, warm_up_timeout_s, worker_id)
+        self._loader = VersionLoader(
+            repository, settings, metrics, self.failures, warm_up_timeout_s, worker_id, engine_choices
+        )
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
         """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, NotReady
@@ -96,6 +100,14 @@ class Registry:
     def versions_by_model(self) -> list[list[LoadedVersion]]:
         """The loaded versions of each model, newest first; models sorted by name."""
         return [model.newest_first() for model in self.models()]
+
+    def engine_rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Model, version, engine, precision and hint of every loaded version. All workers use the same."""
+        return [
+            (loaded.model, loaded.version, loaded.candidate.engine, loaded.candidate.precision, loaded.candidate.hint)
+            for versions in self.versions_by_model()
+            for loaded in versions
+        ]
 
     def index(self) -> list[RepositoryEntry]:
         """Every version on disk. Blocks, because it reads the disk. Raises OSError without a root."""
@@ -298,6 +310,9 @@ def _log_loaded(loaded: LoadedVersion) -> None:
         model=loaded.model,
         version=loaded.version,
         digest=loaded.digest,
+        engine=loaded.candidate.engine,
+        precision=loaded.candidate.precision,
+        engine_ms=loaded.engine_choice.times_ms,
         provider=loaded.session.provider,
         device=loaded.session.device,
         nodes=loaded.session.nodes,

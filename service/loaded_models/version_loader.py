@@ -12,6 +12,7 @@ from service.errors import ConvoyError
 from service.inference.input_budget import InputBudget
 from service.inference.session import WARM_UP_TIMEOUT_S
 from service.loaded_models import loaded_version
+from service.loaded_models.engine_selection import EngineChoices
 from service.loaded_models.load_failures import LoadFailures
 from service.loaded_models.loaded_version import LoadedVersion
 from service.model_store.desired_state import ModelSpec
@@ -32,6 +33,7 @@ class VersionLoader:
         failures: LoadFailures,
         warm_up_timeout_s: float = WARM_UP_TIMEOUT_S,
         worker_id: int = 0,
+        engine_choices: EngineChoices | None = None,
     ) -> None:
         """All versions share the memory for images that the settings allow this process."""
         self._repository = repository
@@ -40,6 +42,7 @@ class VersionLoader:
         self._failures = failures
         self._warm_up_timeout_s = warm_up_timeout_s
         self._worker_id = worker_id
+        self._engine_choices = engine_choices or EngineChoices()
         self._input_budget = InputBudget(settings.max_input_bytes)
         self._fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
         # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
@@ -98,6 +101,7 @@ class VersionLoader:
                 self._warm_up_timeout_s,
                 self._input_budget,
                 self._worker_id,
+                self._engine_choices,
             )
         finally:
             self.loading_version = ""

@@ -48,6 +48,10 @@ MIN_LIKELY_PROBABILITY = 0.5
 """A label of a model with sigmoids is among the answers by default when its probability is above this."""
 
 
+MAX_ACCEPTED_LOSS = 0.005
+"""The part of the images by which the accuracy of a less exact graph may fall, at 95 % confidence."""
+
+
 class FrozenModel(BaseModel):
     """An immutable object of a JSON file. Rejects unknown fields, infinity and NaN."""
 
@@ -141,6 +145,27 @@ class Speed(FrozenModel):
     float32_us_per_image: dict[int, float]
 
 
+class Acceptance(FrozenModel):
+    """The comparison of a graph on one engine with the float32 graph on onnxruntime's own, over held-out images.
+
+    `upper_loss` is the one-sided 95 % upper bound of the lost accuracy (Tango's score interval for paired proportions);
+    up to MAX_ACCEPTED_LOSS the service may choose the graph by itself on that engine. `same_class` and
+    `max_abs_difference`, of a probability, are for information.
+    """
+
+    engine: Literal["cpu", "openvino"]
+    hint: Literal["f32", "bf16"] | None = None
+    images: int = Field(ge=1)
+    lost: int = Field(ge=0)
+    """Images that only the float32 graph classifies correctly."""
+    gained: int = Field(ge=0)
+    """Images that only this graph classifies correctly."""
+    upper_loss: float = Field(ge=-1, le=1)
+    same_class: float = Field(ge=0, le=1)
+    max_abs_difference: float = Field(ge=0, le=1)
+    automatic: bool
+
+
 class Variant(File):
     """One graph file of the network in one precision.
 
@@ -156,6 +181,11 @@ class Variant(File):
     parity: Parity | None = None
     speed: Speed | None = None
     automatic: bool = True
+    acceptances: list[Acceptance] = []
+
+    def accepts(self, engine: str, hint: str) -> bool:
+        """Whether the graph was accepted on that engine with that hint."""
+        return any(one.automatic for one in self.acceptances if (one.engine, one.hint) == (engine, hint))
 
 
 class ExtraGraph(File):

@@ -1,10 +1,10 @@
 """Every Prometheus metric of the service, each named once. Does not know who counts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
@@ -205,6 +205,15 @@ def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
         images.add_metric(names, statistics.images)
         batches.add_metric(names, sum(total.count for total in statistics.batches.values()))
     return [requests, seconds, images, batches]
+
+
+def model_info(rows: Iterable[tuple[str, str, str, str, str]]) -> GaugeMetricFamily:
+    """The gauge of the loaded versions, from their model, version, engine, precision and hint."""
+    labels = [*VERSION_LABELS, "engine", "precision", "hint"]
+    info = GaugeMetricFamily("convoy_model_info", "What computes a loaded version; always 1.", labels=labels)
+    for row in rows:
+        info.add_metric(row, 1)
+    return info
 
 
 def _stages(statistics: VersionStats) -> dict[str, float]:

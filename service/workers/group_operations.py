@@ -11,7 +11,7 @@ from service.loaded_models.registry import Registry, RepositoryEntry
 from service.model_store.desired_state import StateFile
 from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
-from service.observability.metrics import Metrics, version_metrics
+from service.observability.metrics import Metrics, model_info, version_metrics
 from service.observability.multiprocess import StatsByVersion, metrics_to_families, version_key
 from service.workers.background_tasks import BackgroundTasks
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
@@ -108,7 +108,8 @@ class WorkerGroup:
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
         totals = await self._all_totals()
-        return self._metrics.to_text(totals.families | metrics_to_families(version_metrics(totals.stats)))
+        families = [*version_metrics(totals.stats), model_info(self._registry.engine_rows())]
+        return self._metrics.to_text(totals.families | metrics_to_families(families))
 
     async def statistics(self) -> StatsByVersion:
         """Statistics of the loaded versions, added up over all workers."""

@@ -58,7 +58,7 @@ class WorkerStatusStore:
     """The shared files in `folder`, as seen by the worker `worker_id` of `workers`. A single worker writes no file."""
 
     def __init__(self, folder: Path, worker_id: int = 0, workers: int = 1) -> None:
-        self._folder = folder
+        self.folder = folder
         self.worker_id = worker_id
         self.workers = workers
         self._is_failing = False
@@ -94,7 +94,7 @@ class WorkerStatusStore:
 
     def refresh_request(self) -> int:
         """The last refresh request; 0 before the first, and with a single worker. Costs one stat."""
-        request = file_fingerprint(self._folder / REFRESH_REQUEST_FILE) if self.workers > 1 else None
+        request = file_fingerprint(self.folder / REFRESH_REQUEST_FILE) if self.workers > 1 else None
         return 0 if request is None else request.modified_ns
 
     def statuses(self) -> list[WorkerStatus | None]:
@@ -110,15 +110,15 @@ class WorkerStatusStore:
 
     def mark_lost(self, worker_id: int, reason: str) -> None:
         """Leaves a worker that cannot start out of account. Only the supervisor may call this."""
-        self._attempt(lambda: atomic_write(self._folder / f"{LOST_PREFIX}{worker_id}", reason.encode()))
+        self._attempt(lambda: atomic_write(self.folder / f"{LOST_PREFIX}{worker_id}", reason.encode()))
 
     def clear_lost(self, worker_id: int) -> None:
         """Takes a worker that has started again into account."""
-        (self._folder / f"{LOST_PREFIX}{worker_id}").unlink(missing_ok=True)
+        (self.folder / f"{LOST_PREFIX}{worker_id}").unlink(missing_ok=True)
 
     def lost_workers(self) -> dict[int, str]:
         """The reasons by id, for workers that cannot start while others can."""
-        files = self._folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
+        files = self.folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
         return {int(file.name.removeprefix(LOST_PREFIX)): file.read_text() for file in files}
 
     def publish_totals(self, totals: WorkerTotals) -> None:
@@ -132,11 +132,11 @@ class WorkerStatusStore:
         live_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
         totals_by_file = {
             path.name: totals
-            for path in self._folder.glob("totals-*.json")
+            for path in self.folder.glob("totals-*.json")
             if (totals := _read_totals(path)) is not None
         }
         # Read after the other files: a file that vanished in between is already included here.
-        total = _read_totals(self._folder / "absorbed.json") or WorkerTotals()
+        total = _read_totals(self.folder / "absorbed.json") or WorkerTotals()
         for name, totals in totals_by_file.items():
             if name != own_file and name not in total.absorbed_files:
                 total = total.plus(totals if name in live_files else _without_gauges(totals))
@@ -144,10 +144,10 @@ class WorkerStatusStore:
 
     def absorb_dead_worker(self, worker_id: int, pid: int) -> None:
         """Adds the totals of a dead worker to those of all dead workers. Only the supervisor may call this."""
-        path = self._folder / _totals_file(worker_id, pid)
+        path = self.folder / _totals_file(worker_id, pid)
         totals = _read_totals(path)
         if totals is not None:
-            dead_totals = _read_totals(self._folder / "absorbed.json") or WorkerTotals()
+            dead_totals = _read_totals(self.folder / "absorbed.json") or WorkerTotals()
             total = dead_totals.plus(_without_gauges(totals))
             total.absorbed_files = [*dead_totals.absorbed_files, path.name][-MAX_ABSORBED_FILES:]
             if self._write("absorbed.json", total):
@@ -156,10 +156,10 @@ class WorkerStatusStore:
     def _write_request(self, request: int) -> None:
         """The request is the file's time of modification, because the file system's own clock advances in steps of
         milliseconds. Several workers may write at once, each through its own temporary file."""
-        temporary = self._folder / f".refresh-request-{self.worker_id}.part"
+        temporary = self.folder / f".refresh-request-{self.worker_id}.part"
         temporary.touch()
         os.utime(temporary, ns=(request, request))
-        temporary.replace(self._folder / REFRESH_REQUEST_FILE)
+        temporary.replace(self.folder / REFRESH_REQUEST_FILE)
 
     def _status(self, worker_id: int) -> WorkerStatus | None:
         status = self._read_status(worker_id)
@@ -168,14 +168,14 @@ class WorkerStatusStore:
 
     def _read_status(self, worker_id: int) -> WorkerStatus | None:
         try:
-            return WorkerStatus(**orjson.loads((self._folder / f"worker-{worker_id}.json").read_bytes()))
+            return WorkerStatus(**orjson.loads((self.folder / f"worker-{worker_id}.json").read_bytes()))
         except FileNotFoundError:
             return None
 
     def _write(self, name: str, content: Any) -> bool:
         """Returns whether the file was written; otherwise its old content stays."""
         encoded = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
-        return self._attempt(lambda: atomic_write(self._folder / name, encoded))
+        return self._attempt(lambda: atomic_write(self.folder / name, encoded))
 
     def _attempt(self, change: Callable[[], None]) -> bool:
         """Returns whether the change succeeded. A full disk must not stop a worker: it is logged once."""

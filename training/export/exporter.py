@@ -5,13 +5,18 @@ backend.
 """
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from service.model_store.manifest import FEATURES_GRAPH, Activation, ExtraGraph, Input, Preprocessing
+from service.inference.providers import Placement
+from service.model_store.manifest import FEATURES_GRAPH, Acceptance, Activation, ExtraGraph, Input, Preprocessing
+from training.data.splits import split_indices
 from training.errors import TrainingError
 from training.export.acceptance import Comparison
 from training.export.feature_maps import write_feature_maps
@@ -21,6 +26,7 @@ from training.export.parity import ParitySample, check_parity, describe_parity, 
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, prepare_network
 from training.export.publish import publish
+from training.export.quantization.paired_acceptance import compare_on_openvino, describe
 from training.export.resize_options import Like, resize_fields
 from training.export.serving_model import (
     DETECTION_IMAGES,
@@ -169,10 +175,34 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
         source=source,
         scores=scores,
         decision=decision,
+        acceptances=_acceptances(folder / GRAPH_FILE, plan, pipeline, log),
         flip_averaged=options.flip,
         extra_graphs=_write_feature_maps(folder, plan, log) if options.features else {},
     )
     write_version_files(folder, contents)
+
+
+def _acceptances(graph: Path, plan: _ExportPlan, pipeline: ServingPipeline, log: Log) -> list[Acceptance]:
+    """Whether the graph may be computed in bfloat16, on the images that the run held out. Empty where that cannot be
+    told: without such images, or without a processor and a plugin that compute in it."""
+    dataset, recipe = plan.source.dataset, plan.source.recipe
+    if dataset is None or recipe is None:
+        return []
+    holdout = split_indices(dataset, recipe).holdout
+    if not len(holdout):
+        return []
+
+    def probabilities(of: ServingPipeline) -> NDArray[np.float32]:
+        return of.probabilities(dataset.train.encoded_image(int(index)) for index in holdout)
+
+    def probabilities_on(placement: Placement) -> NDArray[np.float32]:
+        size, preprocessing = plan.model_input, plan.options.preprocessing
+        return probabilities(ServingPipeline(graph, size, preprocessing, len(plan.labels), placement))
+
+    acceptances = compare_on_openvino(probabilities_on, partial(probabilities, pipeline), dataset.train.labels[holdout])
+    for acceptance in acceptances:
+        log(f"float32: {describe(acceptance)}")
+    return acceptances
 
 
 def _parity_sample(source: Source, options: ExportOptions, model_input: Input) -> ParitySample:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from service.errors import ModelFailed
 from service.hardware import usable_cores
+from service.inference.providers import ON_CPU, Placement
 from service.inference.session import Session
 from service.model_store.manifest import Input, Manifest, Preprocessing
 from training.data.datasets.base import Split
@@ -23,16 +24,23 @@ WARM_UP_SIZES = [1, 3]
 class ServingPipeline:
     """Decoding, preprocessing and the session of an exported graph, with onnxruntime's optimizations enabled."""
 
-    def __init__(self, graph: Path, model_input: Input, preprocessing: Preprocessing, classes: int) -> None:
-        """Raises BrokenVersion if the service could not load the graph."""
+    def __init__(
+        self,
+        graph: Path,
+        model_input: Input,
+        preprocessing: Preprocessing,
+        classes: int,
+        placement: Placement = ON_CPU,
+    ) -> None:
+        """Raises BrokenVersion when the service could not load the graph."""
         self._input = model_input
         self._preprocessing = preprocessing
-        self._session = Session(graph, model_input, classes, usable_cores())
+        self._session = Session(graph, model_input, classes, usable_cores(), placement)
 
     @classmethod
-    def from_manifest(cls, graph: Path, manifest: Manifest) -> "ServingPipeline":
-        """Creates the pipeline of a graph with the inputs and outputs of a version's manifest. Raises BrokenVersion."""
-        return cls(graph, manifest.input, manifest.preprocessing, manifest.classes)
+    def from_manifest(cls, graph: Path, manifest: Manifest, placement: Placement = ON_CPU) -> "ServingPipeline":
+        """The pipeline of a graph that takes and gives what a version's manifest says. Raises BrokenVersion."""
+        return cls(graph, manifest.input, manifest.preprocessing, manifest.classes, placement)
 
     def warm_up(self) -> None:
         """Runs the graph as the service does while loading. Raises BrokenVersion if it fails."""

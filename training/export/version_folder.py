@@ -15,6 +15,7 @@ from service.model_store import golden_samples
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
     MANIFEST_FILE,
+    Acceptance,
     Activation,
     ExtraGraph,
     File,
@@ -35,8 +36,9 @@ from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.acceptance import Decision
 from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import unfold_max_pool
-from training.export.model_card import CardData, set_version, write_card
+from training.export.model_card import CardData, write_card
 from training.export.publish import publish
+from training.export.quantization.precisions_section import set_version
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.scores import Scores
@@ -69,7 +71,9 @@ class VersionContents:
     """The command that created the version, if it is not `convoy-train export`."""
     scores: Scores | None = None
     decision: Decision | None = None
-    """The comparison with a published version that accepted this version."""
+    """The comparison with a published version that it was accepted by."""
+    acceptances: list[Acceptance] = field(default_factory=list)
+    """Comparisons of the graph on other engines, on held-out images."""
     flip_averaged: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
     extra_graphs: dict[str, ExtraGraph] = field(default_factory=dict)
@@ -146,6 +150,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         test_accuracy=None if scores is None else scores.accuracy,
         held_out_accuracy=None if contents.decision is None else contents.decision.held_out_accuracy,
         parity=contents.parity,
+        acceptances=contents.acceptances,
     )
     return Manifest(
         input=contents.model_input,

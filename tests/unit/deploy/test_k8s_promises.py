@@ -14,7 +14,7 @@ from service.cli import cli as convoy
 from service.exit_codes import EXIT_PARTIAL, EXIT_PEER_LOST, EXIT_RETRY, FINAL_EXIT_CODES
 from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
-from service.observability.metrics import Metrics, version_metrics
+from service.observability.metrics import Metrics, model_info, version_metrics
 from service.settings import PREFIX, Settings
 from service.workers.worker_status import WorkerStatusStore
 from tests.support.kubernetes_manifests import (
@@ -57,8 +57,8 @@ def paths(tmp_path: Path) -> set[str]:
 
 @pytest.fixture
 def metrics() -> set[str]:
-    """Returns the names of all samples that the service can expose."""
-    families = [*Metrics().registry.collect(), *version_metrics({})]
+    """The names of all samples that the service can give."""
+    families = [*Metrics().registry.collect(), *version_metrics({}), model_info([])]
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
     return {f.name + suffix for f in families for suffix in suffixes[f.type]}
 

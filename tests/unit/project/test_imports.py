@@ -28,6 +28,7 @@ LIBRARIES = {
     "matplotlib": {"training"},
     "onnx": {"training"},
     "onnxruntime": {
+        "service.inference.openvino_plugin",
         "service.inference.session",
         "training.export.quantization.convert_precision",
         "training.onnx_import.reference_model",

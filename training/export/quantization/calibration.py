@@ -17,7 +17,6 @@ from training.data.load_dataset import DataOptions, check_readable
 from training.errors import TrainingError
 from training.export.published_split import is_same_data, published_split, split_seed_of
 from training.export.serving_pipeline import ServingPipeline
-from training.fit.scores import Scores, score
 
 DEFAULT_TEST_FRACTION = 0.2
 """Share of test images in a folder without a test set."""
@@ -48,9 +47,13 @@ class CalibrationData:
         files = _encoded_images(train, self.calibration)
         return np.stack([prepare_image_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
 
-    def held_out_scores(self, pipeline: ServingPipeline) -> Scores:
-        train = self.dataset.train
-        return score(pipeline.probabilities(_encoded_images(train, self.held_out)), train.labels[self.held_out])
+    @property
+    def held_out_labels(self) -> NDArray[np.int64]:
+        return self.dataset.train.labels[self.held_out]
+
+    def held_out_probabilities(self, pipeline: ServingPipeline) -> NDArray[np.float32]:
+        """Probabilities (n, classes) of the held-out images."""
+        return pipeline.probabilities(_encoded_images(self.dataset.train, self.held_out))
 
 
 def load_calibration_data(

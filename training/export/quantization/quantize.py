@@ -7,14 +7,18 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.hardware import cpu_flags, has_nvidia_gpu, processor_name, usable_cores
 from service.inference.providers import FAST_INT8_FLAGS, ON_CPU, Placement, select_placement
 from service.inference.session import available_providers
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import (
+    MAX_ACCEPTED_LOSS,
+    Acceptance,
     File,
     Manifest,
     Parity,
@@ -28,7 +32,6 @@ from service.model_store.repository import VersionFolder
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
-from training.export.model_card import update_card
 from training.export.parity import BATCH_SIZES, sample_split
 from training.export.publish import publish
 from training.export.quantization.calibration import CalibrationData, load_calibration_data
@@ -38,13 +41,13 @@ from training.export.quantization.measure_latency import (
     LATENCY_BATCH_SIZES,
     microseconds_per_image,
 )
+from training.export.quantization.paired_acceptance import MIN_IMAGES, compare, compare_on_openvino, describe
+from training.export.quantization.precisions_section import update_card
 from training.export.serving_pipeline import ServingPipeline
 from training.export.version_folder import open_version, write_golden_samples
 from training.fit.callbacks import Log
-from training.fit.scores import Scores
 
 GRAPH_FILES: Mapping[Precision, str] = {"int8": "model.int8.onnx", "float16": "model.fp16.onnx"}
-MAX_LOST_POINTS: Mapping[Precision, float] = {"int8": 0.5, "float16": 0.1}
 MIN_SPEEDUP = 1.05
 """Minimum speed relative to float32, at every batch size, for the service to choose a graph automatically."""
 
@@ -76,7 +79,13 @@ class _Baseline:
     graph: Path
     data: CalibrationData
     pipeline: ServingPipeline
-    held_out: Scores
+    held_out: NDArray[np.float32]
+    """Probabilities of the held-out images."""
+
+    @property
+    def accuracy(self) -> float:
+        """On the held-out images."""
+        return _accuracy(self.held_out, self.data)
 
     @property
     def can_publish_test_accuracy(self) -> bool:
@@ -111,8 +120,8 @@ def _measure_baseline(version: VersionFolder, options: QuantizeOptions, log: Log
     data = load_calibration_data(version, options.dataset, options.data_options, options.calibration_images)
     graph = version.graph_path(variant)
     pipeline = ServingPipeline.from_manifest(graph, version.manifest)
-    held_out = data.held_out_scores(pipeline)
-    log(f"float32: {held_out.accuracy:.2%} of {held_out.images:,} held-out training images")
+    held_out = data.held_out_probabilities(pipeline)
+    log(f"float32: {_accuracy(held_out, data):.2%} of {len(held_out):,} held-out training images")
     if not data.has_training_split:
         log(f"these are {UNKNOWN_SPLIT_NOTE}")
     return _Baseline(version, graph, data, pipeline, held_out)
@@ -122,7 +131,8 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
     for path in baseline.version.path.iterdir():
         shutil.copy2(path, folder / path.name)
     manifest = read_manifest(folder)
-    figures = {"held_out_accuracy": baseline.held_out.accuracy}
+    figures: dict[str, Any] = {"held_out_accuracy": baseline.accuracy}
+    figures["acceptances"] = _acceptances_on_openvino("float32", baseline.graph, baseline, log)
     test = baseline.pipeline.score(baseline.data.dataset.test)
     log(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
     if baseline.can_publish_test_accuracy:
@@ -155,12 +165,14 @@ def _build_variant(
     else:
         to_float16(baseline.graph, graph)
     pipeline = ServingPipeline.from_manifest(graph, baseline.version.manifest)
-    held_out = baseline.data.held_out_scores(pipeline)
-    _check_accuracy(precision, held_out, baseline.held_out)
+    held_out = baseline.data.held_out_probabilities(pipeline)
+    acceptance = compare(baseline.held_out, held_out, baseline.data.held_out_labels)
+    log(f"{precision}: {_accuracy(held_out, baseline.data):.2%} of the same; {describe(acceptance)}")
+    _check_acceptance(precision, acceptance)
     speed = _measure_speed(precision, graph, baseline, options.latency_duration_s)
-    automatic = is_automatic(precision, speed, cpu_flags())
-    log(f"{precision}: {held_out.accuracy:.2%} of the same; {_describe_speed(speed)}")
-    if not automatic and not options.allow_slower:
+    is_faster = is_automatic(precision, speed, cpu_flags())
+    log(f"{precision}: {_describe_speed(speed)}")
+    if not is_faster and not options.allow_slower:
         raise TrainingError(
             f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published. Use --even-if-slower "
             f"to publish it for services with CONVOY_PRECISION={precision}."
@@ -173,20 +185,41 @@ def _build_variant(
         precision=precision,
         bytes=graph.stat().st_size,
         test_accuracy=test.accuracy if baseline.can_publish_test_accuracy else None,
-        held_out_accuracy=held_out.accuracy,
+        held_out_accuracy=_accuracy(held_out, baseline.data),
         parity=_compare_with_float32(pipeline, baseline),
         speed=speed,
-        automatic=automatic,
+        automatic=is_faster and acceptance.automatic,
+        acceptances=[acceptance, *_acceptances_on_openvino(precision, graph, baseline, log)],
     )
 
 
-def _check_accuracy(precision: Precision, actual: Scores, expected: Scores) -> None:
-    lost_points = 100 * (expected.accuracy - actual.accuracy)
-    if lost_points > MAX_LOST_POINTS[precision] + 1e-9:
+def _acceptances_on_openvino(precision: Precision, graph: Path, baseline: _Baseline, log: Log) -> list[Acceptance]:
+    def probabilities_on(placement: Placement) -> NDArray[np.float32]:
+        pipeline = ServingPipeline.from_manifest(graph, baseline.version.manifest, placement)
+        return baseline.data.held_out_probabilities(pipeline)
+
+    if precision == "float16":
+        return []  # for GPUs
+    labels = baseline.data.held_out_labels
+    acceptances = compare_on_openvino(
+        probabilities_on, lambda: baseline.held_out, labels, is_exact=precision == "float32"
+    )
+    for acceptance in acceptances:
+        log(f"{precision}: {describe(acceptance)}")
+    return acceptances
+
+
+def _accuracy(probabilities: NDArray[np.float32], data: CalibrationData) -> float:
+    return float((probabilities.argmax(axis=1) == data.held_out_labels).mean())
+
+
+def _check_acceptance(precision: Precision, acceptance: Acceptance) -> None:
+    """Raises TrainingError for a graph that enough images have shown to lose too much, or not shown to lose little."""
+    observed_loss = (acceptance.lost - acceptance.gained) / acceptance.images
+    if observed_loss > MAX_ACCEPTED_LOSS or (acceptance.images >= MIN_IMAGES and not acceptance.automatic):
         raise TrainingError(
-            f"{precision} loses {lost_points:.2f} points: {actual.accuracy:.2%} instead of {expected.accuracy:.2%} of "
-            f"{actual.images:,} held-out training images ({MAX_LOST_POINTS[precision]:g} points are allowed). "
-            "Nothing was published. For int8, try --calibration entropy or percentile, or a larger --calibrate-on."
+            f"{precision} loses too much: {describe(acceptance)}. Nothing was published; for int8 try --calibration "
+            "entropy or percentile, or more --calibrate-on."
         )
 
 

@@ -10,7 +10,7 @@ from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest
 
 IMAGES = [ImageFile(f"{index}.png", f"{index}.png") for index in range(5)]
-IDENTITY = JobIdentity("m", "1", "abc", "1/1", 5, names_digest(IMAGES), 1, "float32", 1000, 2000)
+IDENTITY = JobIdentity("m", "1", "abc", "1/1", 5, names_digest(IMAGES), 1, "cpu float32", 1000, 2000)
 
 
 def unchanged(image: ImageFile, with_sha256: bool) -> Fingerprint:
@@ -69,7 +69,7 @@ def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
         ({"version": "2"}, "version is 1 there and 2 here"),
         ({"shard": "1/2"}, "shard is 1/1 there and 1/2 here"),
         ({"top_k": 5}, "top_k is 1 there and 5 here"),
-        ({"precision": "int8"}, "precision is float32 there and int8 here"),
+        ({"engine": "cpu int8"}, "engine is cpu float32 there and cpu int8 here"),
         ({"max_pixels": 10}, "max_pixels is 1000 there and 10 here"),
         ({"max_header_pixels": 10}, "max_header_pixels is 2000 there and 10 here"),
         ({"digest": "x"}, "its images have other names"),

@@ -82,7 +82,7 @@ def test_a_provider_of_another_build_is_named_in_full() -> None:
         ("cuda", "", CUDA_PROVIDER, "pip install --require-hashes -r requirements/serve-gpu.txt"),
         ("auto", "cuda", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
         ("auto", "cpu,tensorrt", TENSORRT_PROVIDER, "TensorRT's libraries"),
-        ("auto", "openvino", OPENVINO_PROVIDER, "onnxruntime-openvino"),
+        ("auto", "openvino", OPENVINO_PROVIDER, "onnxruntime-ep-openvino beside onnxruntime"),
         ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> No
         "those of epoch 2 of 2, with 60.00% on the validation images. At most 600 images of each split",
         "| epochs | 2 |",
         "| architecture_options | activation=relu |",
-        "convoy-train run mnist-lenet5 --seed 1 --set epochs=2 --set limit=600\n",
+        "convoy-train run mnist-lenet5 --seed 1 --set warm_up_epochs=0.2 --set epochs=2 --set limit=600\n",
         "convoy-train export runs/mnist-lenet5/UTC-TIME --name pets",
         "![loss and accuracy over the epochs](curves.png)",
     ):

@@ -1,0 +1,133 @@
+"""Chooses the engine and the graph of a version on the processor: which are allowed, and which of the timed ones wins.
+
+Pure functions: what the machine offers and what was measured is passed in.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from service.errors import BrokenVersion
+from service.inference.providers import (
+    BF16_FLAGS,
+    FAST_INT8_FLAGS,
+    ON_CPU,
+    ON_OPENVINO,
+    ON_OPENVINO_BF16,
+    SHORT_NAMES,
+    Placement,
+)
+from service.model_store.manifest import Manifest, Variant
+from service.settings import PrecisionChoice
+
+MIN_SPEEDUP = 1.2
+"""Minimum speed of another candidate relative to the first one, for the service to use it."""
+TIE_RATIO = 1.25
+"""Candidates that take at most so many times as long as the fastest are equal; the most exact of them wins. The
+restarts and replicas of a service then agree, although their measurements differ."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One graph of a version on one engine."""
+
+    variant: Variant
+    placement: Placement
+
+    @property
+    def engine(self) -> str:
+        """The execution provider, named as in the setting `providers`; `cpu` is onnxruntime's own."""
+        provider = self.placement.preferred_provider
+        return next((short for short, name in SHORT_NAMES.items() if name == provider), provider)
+
+    @property
+    def precision(self) -> str:
+        """That of the graph, or `bfloat16` for a float32 graph that is computed in it."""
+        is_bfloat16 = self.placement.hint == "bf16" and self.variant.precision == "float32"
+        return "bfloat16" if is_bfloat16 else self.variant.precision
+
+    @property
+    def hint(self) -> str:
+        """That of the OpenVINO plugin; empty for all other engines."""
+        return self.placement.hint or ""
+
+    @property
+    def name(self) -> str:
+        """Unique among the candidates of a version."""
+        hint = " with bf16" if self.placement.hint == "bf16" and self.precision != "bfloat16" else ""
+        return f"{self.engine} {self.precision}{hint}"
+
+    @property
+    def inexactness(self) -> int:
+        """0 for the most exact."""
+        order = ("float32", "float16", "bfloat16", "int8")
+        return 2 * order.index(self.precision) + (self.name != f"{self.engine} {self.precision}")
+
+
+def list_candidates(
+    manifest: Manifest, precision: PrecisionChoice, engines: Sequence[str], cpu_flags: Collection[str]
+) -> list[Candidate]:
+    """The candidates that may serve the version on the processor, the one that the others must beat first.
+
+    `engines` are those that are usable here: `cpu`, `openvino` or both. With `auto`, a precision below float32 is
+    allowed where the manifest says that it was accepted for that graph, engine and hint. Raises BrokenVersion where
+    there is none, with what to do.
+    """
+    if precision == "bfloat16":
+        return [_bfloat16_candidate(manifest, engines, cpu_flags)]
+    variants = sorted(manifest.variants, key=lambda variant: Candidate(variant, ON_CPU).inexactness)
+    if precision != "auto":
+        variants = [variant for variant in variants if variant.precision == precision]
+        if not variants:
+            existing = " and ".join(variant.precision for variant in manifest.variants)
+            hint = "Set CONVOY_PRECISION=auto or to one that there is, or export that graph into a new version."
+            raise BrokenVersion(f"There is no {precision} graph; there is {existing}.", hint)
+    elif allowed := [variant for variant in variants if _may_serve(variant, variants, cpu_flags)]:
+        variants = allowed
+    else:
+        variants = manifest.variants[:1]
+    placements = [*([ON_CPU] * ("cpu" in engines)), *([ON_OPENVINO, ON_OPENVINO_BF16] * ("openvino" in engines))]
+    return [
+        Candidate(variant, placement)
+        for placement in placements
+        for variant in variants
+        if _is_allowed(variant, placement, cpu_flags) or placement is placements[0]
+    ]
+
+
+def choose(times_ms: Mapping[Candidate, float]) -> Candidate:
+    """The winner. `times_ms` are milliseconds of one run of the same batch, the candidate to beat first."""
+    first = next(iter(times_ms))
+    fastest_ms = min(times_ms.values())
+    if times_ms[first] < MIN_SPEEDUP * fastest_ms:
+        return first
+    faster = {
+        candidate: ms
+        for candidate, ms in times_ms.items()
+        if ms <= TIE_RATIO * fastest_ms and MIN_SPEEDUP * ms <= times_ms[first]
+    }
+    return min(faster, key=lambda candidate: (candidate.inexactness, faster[candidate]))
+
+
+def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: Collection[str]) -> Candidate:
+    variant = manifest.variant("float32")
+    if variant is None:
+        raise BrokenVersion("There is no float32 graph to compute in bfloat16.", "Set CONVOY_PRECISION=auto.")
+    if "openvino" not in engines or BF16_FLAGS.isdisjoint(cpu_flags):
+        missing = "a processor with AMX or AVX512-BF16" if "openvino" in engines else "the plugin of OpenVINO"
+        raise BrokenVersion(
+            f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or give the service what it needs."
+        )
+    return Candidate(variant, ON_OPENVINO_BF16)
+
+
+def _may_serve(variant: Variant, variants: Sequence[Variant], cpu_flags: Collection[str]) -> bool:
+    if not variant.automatic or (variant.precision == "int8" and FAST_INT8_FLAGS.isdisjoint(cpu_flags)):
+        return False
+    # float16 is for GPUs: processors compute it more slowly than float32.
+    return variant.precision != "float16" or all(other.precision == "float16" for other in variants)
+
+
+def _is_allowed(variant: Variant, placement: Placement, cpu_flags: Collection[str]) -> bool:
+    if placement.hint == "bf16":
+        return not BF16_FLAGS.isdisjoint(cpu_flags) and variant.accepts("openvino", "bf16")
+    return placement is ON_CPU or variant.precision != "float16"

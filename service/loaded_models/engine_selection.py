@@ -1,0 +1,149 @@
+"""Times the candidates of a version on this machine, once for all workers of a service.
+
+The first worker that loads a version measures; the others, and a worker that is started again, take its choice.
+"""
+
+import fcntl
+import gc
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from service.atomic_files import atomic_write
+from service.errors import BrokenVersion
+from service.inference.engine_choice import Candidate, choose
+from service.inference.session import Session, WarmUpSession
+from service.observability import logs
+
+BATCH_SIZE = 8
+"""Images of the timed run. Engines differ more in a batch than for one image, and a loaded service runs batches."""
+MAX_TIME_S = 0.2  # per candidate, beyond two runs
+MIN_RUNS = 2
+
+
+class EngineChoice(BaseModel, frozen=True):
+    """The candidate that serves a version, and why: milliseconds of a run by candidate, or why it could not run."""
+
+    name: str
+    batch_size: int = 0
+    """Images of the timed runs; 0 where there was nothing to choose."""
+    times_ms: dict[str, float] = {}
+    failures: dict[str, str] = {}
+
+
+@dataclass
+class EngineChoices:
+    """The choices of a service, by version: in files of `folder`, which its workers share, or in this process only."""
+
+    folder: Path | None = None
+    _known: dict[str, EngineChoice] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
+        """The choice for `key` if it is one of `names`, else that of `measure`. One measurement at a time."""
+        with self._lock, self._exclusive():
+            choice = self._known.get(key) or self._read(key)
+            if choice is None or choice.name not in names:
+                choice = measure()
+                self._write(key, choice)
+            self._known[key] = choice
+            return choice
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keeps the other workers waiting: two that measure at once would time each other's load."""
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read(self, key: str) -> EngineChoice | None:
+        try:
+            return None if self.folder is None else EngineChoice.model_validate_json(self._path(key).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _write(self, key: str, choice: EngineChoice) -> None:
+        if self.folder is not None:
+            atomic_write(self._path(key), choice.model_dump_json().encode())
+
+    def _path(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{key}.json"
+
+
+class FixedEngine(EngineChoices):
+    """The candidate of this name and no other: that of a job which is resumed."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
+        """Raises BrokenVersion where there is no such candidate here."""
+        if self._name not in names:
+            raise BrokenVersion(f"There is no '{self._name}' here; there is {' and '.join(names)}.")
+        return EngineChoice(name=self._name)
+
+
+def measure_candidates(
+    candidates: Sequence[Candidate],
+    open_session: Callable[[Candidate], Session],
+    input_shape: tuple[int, int, int],
+    batch_size: int,
+    timeout_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> EngineChoice:
+    """Times one candidate after the other, with one session open at a time.
+
+    A candidate that cannot run is left out, with the reason. Raises BrokenVersion where none can.
+    """
+    times_ms: dict[Candidate, float] = {}
+    failures: dict[str, BrokenVersion] = {}
+    for candidate in candidates:
+        try:
+            times_ms[candidate] = _run_ms(open_session(candidate), input_shape, batch_size, timeout_s, clock)
+        except BrokenVersion as error:
+            failures[candidate.name] = error
+        gc.collect()  # its memory goes before the next one is loaded
+    if not times_ms:
+        raise failures[candidates[0].name]
+    for name, failure in failures.items():
+        logs.event(logging.WARNING, "an engine cannot run this graph", candidate=name, reason=failure.message)
+    return EngineChoice(
+        name=choose(times_ms).name,
+        batch_size=batch_size,
+        times_ms={candidate.name: ms for candidate, ms in times_ms.items()},
+        failures={name: failure.message for name, failure in failures.items()},
+    )
+
+
+def _run_ms(
+    session: Session,
+    input_shape: tuple[int, int, int],
+    batch_size: int,
+    timeout_s: float,
+    clock: Callable[[], float],
+) -> float:
+    """Milliseconds of the fastest of several runs, after one that does not count."""
+    session.warm_up([batch_size], timeout_s)
+    batch = np.zeros((batch_size, *input_shape), np.uint8)
+    fastest_s, runs, end_s = math.inf, 0, clock() + MAX_TIME_S
+    with closing(WarmUpSession(session, timeout_s)) as warm_session:
+        while runs < MIN_RUNS or clock() < end_s:
+            started_s = clock()
+            warm_session.run(batch)
+            fastest_s = min(fastest_s, clock() - started_s)
+            runs += 1
+    return round(fastest_s * 1000, 3)

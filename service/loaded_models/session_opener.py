@@ -1,0 +1,128 @@
+"""Opens the sessions of one version: lists what may serve it on this machine, chooses, and loads the graph."""
+
+from service.hardware import cpu_flags, has_nvidia_gpu
+from service.inference.cuda_devices import UnusableGpu, list_gpus, load_driver
+from service.inference.engine_choice import Candidate, list_candidates
+from service.inference.openvino_plugin import find_plugin
+from service.inference.providers import (
+    CPU_PROVIDER,
+    OPENVINO_PROVIDER,
+    TENSORRT_PROVIDER,
+    Placement,
+    provider_error,
+    select_placement,
+    select_variant,
+)
+from service.inference.session import (
+    WARM_UP_TIMEOUT_S,
+    Session,
+    available_providers,
+    onnxruntime_version,
+    provider_library,
+)
+from service.inference.tensorrt import EngineCache, environment_name, profile_options, tensorrt_version
+from service.loaded_models.engine_selection import BATCH_SIZE, EngineChoice, EngineChoices, measure_candidates
+from service.model_store.desired_state import ModelSpec
+from service.model_store.repository import VersionFolder
+from service.settings import Settings, user_cache_folder
+
+
+class SessionOpener:
+    """One version on this machine, with the settings of the service. `threads` cores run a batch."""
+
+    def __init__(
+        self, folder: VersionFolder, spec: ModelSpec, settings: Settings, threads: int, worker_id: int = 0
+    ) -> None:
+        """`worker_id` decides which of several GPUs is used."""
+        self.folder = folder
+        self._spec = spec
+        self._settings = settings
+        self._threads = threads
+        self._gpu = settings.gpu_of(worker_id)
+
+    def candidates(self) -> list[Candidate]:
+        """What may serve the version, the one that the others must beat first. Raises BrokenVersion."""
+        settings, manifest = self._settings, self.folder.manifest
+        engines = self._usable_engines()
+        if engines != ["openvino"]:
+            placement = self._placement("" if engines == ["cpu", "openvino"] else settings.providers)
+            if placement.preferred_provider != CPU_PROVIDER:
+                return [Candidate(select_variant(manifest, placement, cpu_flags(), settings.precision), placement)]
+        return list_candidates(manifest, settings.precision, engines, cpu_flags())
+
+    def choose(
+        self, engine_choices: EngineChoices, timeout_s: float = WARM_UP_TIMEOUT_S
+    ) -> tuple[Candidate, EngineChoice]:
+        """What serves the version, timed unless there is only one candidate or `engine_choices` has it.
+
+        Raises BrokenVersion, also when a run takes longer than `timeout_s`.
+        """
+        candidates = {candidate.name: candidate for candidate in self.candidates()}
+        batch_size = min(BATCH_SIZE, self._settings.max_batch_size or BATCH_SIZE)
+
+        def measure() -> EngineChoice:
+            if len(candidates) == 1:
+                return EngineChoice(name=next(iter(candidates)))
+            input_shape = self.folder.manifest.input.shape
+            return measure_candidates(list(candidates.values()), self.open, input_shape, batch_size, timeout_s)
+
+        choice = engine_choices.get(f"{self.folder.digest}-{self._threads}", list(candidates), measure)
+        return candidates[choice.name], choice
+
+    def open(self, candidate: Candidate) -> Session:
+        """Loads the graph of a candidate. Raises BrokenVersion."""
+        path, manifest = self.folder.graph_path(candidate.variant), self.folder.manifest
+        placement, cache = candidate.placement, None
+        if TENSORRT_PROVIDER in placement.providers:
+            profile = profile_options(manifest.input.shape, placement.buckets)
+            root = self._settings.tensorrt_cache or user_cache_folder() / "tensorrt"
+            cache = EngineCache(root, _tensorrt_environment(self._gpu or 0), candidate.variant.sha256, profile)
+        instances = self._spec.instances
+        return Session(path, manifest.input, manifest.classes, self._threads, placement, cache, instances)
+
+    def _usable_engines(self) -> list[str]:
+        """Engines of the processor that the settings allow and that work here. Raises BrokenVersion for a missing one.
+
+        All models share the threads of OpenVINO, so a model with a weight runs on onnxruntime's, which can be niced.
+        """
+        named = [name.strip().lower() for name in self._settings.providers.split(",") if name.strip()]
+        is_plugin_named = named[:1] in (["openvino"], [OPENVINO_PROVIDER.lower()])
+        if named and not is_plugin_named:
+            return ["cpu"]
+        plugin = find_plugin()
+        if is_plugin_named:
+            if plugin.device is None:
+                raise provider_error(OPENVINO_PROVIDER, plugin.reason)
+            return ["openvino"]
+        return ["cpu"] if plugin.device is None or self._spec.weight != 1 else ["cpu", "openvino"]
+
+    def _placement(self, providers: str) -> Placement:
+        return placement_of(self._settings.model_copy(update={"providers": providers}), self._gpu)
+
+
+def placement_of(settings: Settings, gpu: int | None) -> Placement:
+    """The device that the settings choose on this machine, with onnxruntime's own engine for the processor.
+
+    Raises BrokenVersion for a missing provider.
+    """
+    return select_placement(
+        settings.device,
+        settings.providers,
+        available_providers(),
+        has_gpu=has_nvidia_gpu(),
+        max_batch_size=settings.max_batch_size,
+        gpu_memory_limit_bytes=settings.gpu_memory_limit_bytes,
+        gpu=gpu,
+    )
+
+
+def _tensorrt_environment(gpu: int) -> str:
+    """Raises BrokenVersion without a GPU or TensorRT's library."""
+    try:
+        return environment_name(
+            list_gpus(load_driver())[gpu],
+            onnxruntime_version(),
+            tensorrt_version(provider_library(TENSORRT_PROVIDER)),
+        )
+    except (UnusableGpu, IndexError, OSError) as error:
+        raise provider_error(TENSORRT_PROVIDER, str(error).rstrip(".")) from error
