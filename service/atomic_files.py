@@ -1,6 +1,6 @@
 """Files that several processes share: atomic replacement, exclusive locks, and fingerprints that reveal changes.
 
-Does not know what the files hold. Errors of the file system are raised as they are, as OSError.
+Does not know the contents of the files. Errors of the file system are raised as OSError.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 
 class FileFingerprint(NamedTuple):
-    """Differs after every change of a file, also one that leaves size and modification time. Costs one stat."""
+    """Differs after every change of a file, even if size and modification time stay the same. Needs one stat call."""
 
     modified_ns: int
     inode: int
@@ -25,7 +25,7 @@ def atomic_replace(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which replaces `path` when the block ends without an error.
 
     After an error the temporary file is removed and `path` is unchanged. With `durable` the content is on the disk
-    before it gets its name. Only one writer at a time may replace the same path: see `file_lock`.
+    before the rename. Only one writer at a time may replace the same path: see `file_lock`.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -47,23 +47,25 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def lock_exclusively(file: IO[Any], *, wait: bool = True) -> None:
-    """Locks an open file until it is closed, or its process dies. Raises OSError without `wait` when it is locked."""
+    """Locks an open file until it is closed or the process dies. Without `wait`, raises OSError if it is locked."""
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Waits for the lock file and holds its lock; the kernel frees it when the process dies."""
+    """Waits for the lock of a lock file and holds it; the kernel releases it when the process dies."""
     with path.open("w") as file:
         lock_exclusively(file)
         try:
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone does not free it if a child has inherited the file
+            fcntl.flock(
+                file, fcntl.LOCK_UN
+            )  # closing alone does not release it if a child process has inherited the file
 
 
 def file_fingerprint(path: Path) -> FileFingerprint | None:
-    """None for a file that is missing or cannot be reached."""
+    """Returns the fingerprint of a file; None if it is missing or unreachable."""
     try:
         status = path.stat()
     except OSError:

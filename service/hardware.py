@@ -1,6 +1,6 @@
-"""Usable processor cores, memory, instruction sets and GPUs, read from files of the system.
+"""Reads usable processor cores, memory, instruction sets and GPUs from files of the system.
 
-Reports what there is; which engine or precision to use is decided elsewhere.
+Other modules decide which engine and precision to use.
 """
 
 import os
@@ -16,7 +16,7 @@ FALLBACK_MEMORY_BYTES = 4 << 30
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """Names of the processor's instruction sets, as Linux calls them; none where they cannot be told."""
+    """Returns the processor's instruction sets by their names in Linux; empty if they are unknown."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -28,14 +28,14 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 
 def has_nvidia_gpu(devices: Path = DEVICES, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process is given an NVIDIA GPU: containers see only their own, and WSL shows all as one."""
+    """Returns whether this process can use an NVIDIA GPU. Containers see only their own; WSL shows all as one."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
 
 
 def processor_name(cpuinfo: Path = CPUINFO) -> str:
-    """Returns the model name of the processor, "unknown" where the system does not report it."""
+    """Returns the model name of the processor, or "unknown"."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -44,9 +44,9 @@ def processor_name(cpuinfo: Path = CPUINFO) -> str:
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """The smaller of the affinity mask and the cgroup's quota, rounded down, at least 1.
+    """Returns the smaller of the affinity mask and the cgroup's quota, rounded down, at least 1.
 
-    onnxruntime sizes its pool from the host instead, and is then throttled (onnxruntime#29510).
+    onnxruntime would size its thread pool by the host's cores, and would be throttled (onnxruntime#29510).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota_v2(cgroup) or _quota_v1(cgroup)
@@ -68,7 +68,7 @@ def free_memory_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
 
 
 def _meminfo_bytes(meminfo: Path, key: str) -> int:
-    """FALLBACK_MEMORY_BYTES where the system does not report it."""
+    """Returns a value of meminfo in bytes, or FALLBACK_MEMORY_BYTES if the system does not report it."""
     try:
         lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
         return int(lines[key].split()[0]) * 1024
@@ -77,7 +77,7 @@ def _meminfo_bytes(meminfo: Path, key: str) -> int:
 
 
 def _first_int(*files: Path) -> int | None:
-    """The number in the first of the files that holds one, cgroup v2's before v1's; None for none ("max": no limit)."""
+    """Returns the number in the first file that contains one; None if there is none ("max" means no limit)."""
     for file in files:
         with suppress(OSError, ValueError):
             return int(file.read_text())
@@ -85,7 +85,7 @@ def _first_int(*files: Path) -> int | None:
 
 
 def _quota_v2(cgroup: Path) -> float | None:
-    """Cores that `cpu.max` ("150000 100000", or "max 100000") grants, None where it sets no limit."""
+    """Returns the cores that `cpu.max` allows ("150000 100000", or "max 100000"); None without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
         return int(quota) / int(period)
@@ -94,7 +94,7 @@ def _quota_v2(cgroup: Path) -> float | None:
 
 
 def _quota_v1(cgroup: Path) -> float | None:
-    """The same of cgroup v1, where a quota of -1 is no limit."""
+    """Returns the cores that cgroup v1 allows; None without a limit, which is a quota of -1."""
     try:
         quota, period = (int((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         return quota / period if quota > 0 else None

@@ -16,12 +16,14 @@ TRIM_INTERVAL_S = 60.0
 
 
 def configure() -> None:
-    """Before a process begins to serve: as glibc has it, what a large request frees goes back to the system, and the
-    next one faults it in anew, page by page. That was over half of the time to parse 64 digits as JSON.
+    """Configures malloc before a process starts to serve.
 
-    One arena: with the usual eight a core each thread keeps what it once needed in its own, and every version of a
-    model, which is loaded by a new thread, lies in another. Threads allocate while they hold Python's lock, mostly, so
-    that they seldom meet there.
+    By default, glibc returns the memory of a large request to the system, and the next request causes a page fault for
+    every page. That took over half of the time to parse 64 digits as JSON.
+
+    Only one arena is used. With the default of eight per core, each thread keeps the memory that it once needed, and
+    every version of a model, which a new thread loads, uses another arena. Threads mostly allocate while they hold
+    Python's lock, so they rarely compete for the arena.
     """
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
@@ -31,11 +33,11 @@ def configure() -> None:
 
 
 def trim() -> None:
-    """Gives all that nothing uses back to the system, objects that only hold each other included.
+    """Returns unused memory to the system, including that of reference cycles.
 
-    Without it a model that came and went leaves holes of megabytes in the heap. Each version also leaves 4 KB of
-    objects that hold each other, and a worker lets Python look for those so seldom (`worker.GC_THRESHOLDS`) that they
-    pile up. Looking takes Python's lock for 2 ms at 1,000 busy connections: what is there from the start is frozen.
+    Otherwise an unloaded model leaves holes of megabytes in the heap. Each version also leaves 4 KB in reference
+    cycles, which would accumulate, because a worker rarely collects them (`worker.GC_THRESHOLDS`). The collection holds
+    Python's lock for 2 ms at 1,000 busy connections; objects that exist from the start are frozen and not scanned.
     """
     gc.collect()
     malloc_trim = _libc_function("malloc_trim")
@@ -46,17 +48,17 @@ def trim() -> None:
 async def trim_regularly(on_success: Callable[[], None]) -> None:
     """Trims the memory once a minute, and calls `on_success` each time, until it is cancelled.
 
-    Otherwise a worker keeps the largest amount of memory that it ever needed at once. A trim takes milliseconds, in
+    Otherwise a worker keeps the largest amount of memory that it ever needed at once. A trim takes milliseconds, during
     which no other thread can allocate.
     """
     while True:
         await asyncio.sleep(TRIM_INTERVAL_S)
-        with contextlib.suppress(RuntimeError):  # no thread can be started now
+        with contextlib.suppress(RuntimeError):  # no thread can be started
             await asyncio.to_thread(trim)
         on_success()
 
 
 @functools.cache
 def _libc_function(name: str) -> Callable[..., int] | None:
-    """A function of the C library, None where it has none of that name. Cached, because each lookup leaves garbage."""
+    """Returns a function of the C library, or None. Cached, because each lookup leaves garbage."""
     return getattr(ctypes.CDLL(None), name, None)

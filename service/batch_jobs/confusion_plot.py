@@ -1,4 +1,4 @@
-"""Draws a confusion matrix as a PNG: expected classes down, predicted classes across.
+"""Draws a confusion matrix as a PNG: expected classes are rows, predicted classes are columns.
 
 The service has no matplotlib, so this uses Pillow, whose built-in font has ASCII letters only. Training draws its own
 matrices with matplotlib, because labels of a user's own images may have any letters.
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-MAX_MATRIX_SIDE_PX = 800  # Exceeded only by more classes than this: a cell has at least one pixel.
+MAX_MATRIX_SIDE_PX = 800  # Exceeded only with more classes than this, because a cell has at least one pixel.
 MAX_CELL_PX = 44
 MAX_CLASSES_WITH_COUNTS = 25
 MAX_CLASSES_WITH_LABELS = 60
 MAX_CLASSES = 2000
 MARGIN_PX = 12
-MIN_HEADER_PX = 110  # The corner holds the two lines of the legend.
+MIN_HEADER_PX = 110  # The corner contains the two lines of the legend.
 MAX_LABEL_LENGTH = 24
 WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (220, 220, 220)
-BLUE = (8, 48, 107)  # the color of a cell that holds its whole row
+BLUE = (8, 48, 107)  # the color of a cell with all images of its row
 
 
 def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str], path: Path) -> None:

@@ -32,7 +32,7 @@ class DecodedBatch(NamedTuple):
 
 
 def start_decode_pool(workers: int) -> Executor:
-    """Starts processes, because most of the time of a small image is spent under the global interpreter lock."""
+    """Starts processes instead of threads, because decoding small images mostly holds the global interpreter lock."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["service.batch_jobs.decode_worker"])
     return ProcessPoolExecutor(workers, context, initializer=_exit_with_parent)
@@ -40,7 +40,7 @@ def start_decode_pool(workers: int) -> Executor:
 
 @contextmanager
 def killed_on_error(pool: Executor) -> Iterator[Executor]:
-    """Ends the pool with the block. After an error or a signal its processes are killed: one may read without end."""
+    """Closes the pool after the block. After an error or a signal its processes are killed, because a read may hang."""
     earlier_children = set(multiprocessing.active_children())
     try:
         yield pool
@@ -53,7 +53,7 @@ def killed_on_error(pool: Executor) -> Iterator[Executor]:
 
 
 def _exit_with_parent() -> None:
-    """Leaves Ctrl-C to the parent, and exits when the parent was killed."""
+    """Makes a process ignore Ctrl-C, which the parent handles, and exit when the parent was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -85,7 +85,7 @@ def decode_in_order(
 
 
 def _submit(pool: Executor, chunk: Sequence[ImageFile], spec: DecodeSpec) -> Future[DecodedChunk]:
-    """Submits the chunk. A broken pool raises in the turn of this chunk, so that decoded chunks are not lost."""
+    """Submits the chunk. A broken pool raises only when this chunk is awaited, so that decoded chunks are not lost."""
     try:
         return pool.submit(decode_chunk, chunk, spec)
     except BrokenProcessPool as error:
@@ -98,12 +98,14 @@ def _await_chunk(chunk: Sequence[ImageFile], future: Future[DecodedChunk]) -> tu
     try:
         return chunk, future.result()
     except BrokenProcessPool as error:
-        message = f"A decoding process died between {chunk[0].name} and {chunk[-1].name}, perhaps for want of memory."
+        message = (
+            f"A decoding process died between {chunk[0].name} and {chunk[-1].name}, perhaps because memory ran out."
+        )
         raise JobInterrupted(message) from error
 
 
 def group_into_batches(chunks: Iterator[tuple[Sequence[ImageFile], DecodedChunk]], size: int) -> Iterator[DecodedBatch]:
-    """All images in their order, cut so that every batch but the last has exactly `size` valid ones."""
+    """Yields all images in order, in batches with exactly `size` valid images, except the last one."""
     images: NDArray[np.uint8] | None = None
     entries: list[tuple[ImageFile, ConvoyError | None]] = []
     for chunk, decoded in chunks:
@@ -119,7 +121,7 @@ def group_into_batches(chunks: Iterator[tuple[Sequence[ImageFile], DecodedChunk]
 
 
 def _end_of_valid(entries: Sequence[tuple[ImageFile, ConvoyError | None]], count: int) -> int:
-    """The index behind the `count`th entry without an error."""
+    """Returns the index after the `count`th entry without an error."""
     for index, (_, error) in enumerate(entries):
         count -= error is None
         if not count:

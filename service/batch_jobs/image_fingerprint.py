@@ -1,4 +1,4 @@
-"""Fingerprints of images, by which a resumed job notices that an image has changed since it was classified."""
+"""Fingerprints of images, with which a resumed job detects that an image has changed since it was classified."""
 
 import hashlib
 import os
@@ -11,9 +11,9 @@ from service.batch_jobs.find_images import Fingerprint
 
 
 def file_fingerprint(path: str) -> Fingerprint:
-    """Size and modification time of a regular file; for an image in a tar those of the tar. Raises OSError."""
+    """Returns size and modification time of a regular file, or of the tar that contains the image. Raises OSError."""
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # opening a pipe may wait for ever, and reading a device may never end
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe may block forever, and reading a device may never end
         raise OSError(f"it is no regular file but a {_file_type(status.st_mode)}")
     return Fingerprint(status.st_size, str(status.st_mtime_ns))
 
@@ -24,7 +24,7 @@ def add_sha256(fingerprint: Fingerprint | None, encoded: bytes) -> Fingerprint:
 
 
 def describe_change(before: Fingerprint | None, now: Fingerprint | None) -> str:
-    """Describes how an image has changed; empty where it has not. With a SHA-256 only the content counts."""
+    """Describes how an image has changed; empty if it has not. With a SHA-256 only the content counts."""
     if before is None:
         return "" if now is None else "it could not be read and now can"
     if now is None:
@@ -37,7 +37,7 @@ def describe_change(before: Fingerprint | None, now: Fingerprint | None) -> str:
 
 
 def fingerprints_digest(fingerprints: Iterable[Fingerprint | None]) -> str:
-    """One digest over the fingerprints of all images of a job, in their order."""
+    """Returns a digest over the fingerprints of all images of a job, in order."""
     digest = hashlib.sha256()
     for fingerprint in fingerprints:
         kept = None if fingerprint is None else fingerprint.sha256 or fingerprint[:2]
@@ -46,7 +46,7 @@ def fingerprints_digest(fingerprints: Iterable[Fingerprint | None]) -> str:
 
 
 def from_json(value: object) -> Fingerprint | None:
-    """Reads what a journal holds of an image; None where it holds nothing."""
+    """Reads an image's fingerprint from a journal; None if there is none."""
     return Fingerprint(*value) if isinstance(value, list) else None
 
 

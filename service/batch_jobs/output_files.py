@@ -23,7 +23,7 @@ from service.batch_jobs.summary import Summary
 from service.batch_jobs.writers import FORMATS, write_errors
 
 IMAGES_KEY = "image_fingerprints"
-"""In the summary: a digest over the fingerprints of all images."""
+"""Key in the summary for a digest over the fingerprints of all images."""
 
 
 class OutputFiles:
@@ -38,14 +38,14 @@ class OutputFiles:
         self.confusion = self._sidecar(CONFUSION_SUFFIX)
 
     def read_finished_job(self) -> Record | None:
-        """Returns the identity in the summary of a finished output; None where there is no finished output."""
+        """Returns the identity in the summary of a finished output; None without a finished output."""
         if not self.output.exists() or self.partial.exists():
             return None
         job = self.read_summary().get("job")
         return job if isinstance(job, dict) else {}
 
     def read_summary(self) -> Record:
-        """Empty where there is none that can be read."""
+        """Returns the summary; empty if none can be read."""
         try:
             values = orjson.loads(self.summary.read_bytes())
         except (OSError, ValueError):
@@ -93,5 +93,5 @@ class OutputFiles:
 
 
 def _most_predictions(journal: Journal) -> int:
-    """The largest number of labels that an image has; at least 1, for the columns of a table."""
+    """Returns the largest number of labels of an image, at least 1, for the columns of a table."""
     return max([1, *(len(record.get("predictions", ())) for record in journal.records())])

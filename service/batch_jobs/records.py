@@ -13,9 +13,8 @@ from service.errors import ConvoyError
 FINGERPRINT_KEY = "fingerprint"
 
 Record = dict[str, Any]
-"""`file` and `predictions` (best first), or `file` and `error`; `expected` where the folder's name is a label.
-
-In the journal also the fingerprint of the image, under FINGERPRINT_KEY.
+"""`file` and `predictions` (most probable first), or `file` and `error`, and `expected` if the folder's name is a
+label. In the journal also the image's fingerprint, under FINGERPRINT_KEY.
 """
 
 

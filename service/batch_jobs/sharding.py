@@ -32,7 +32,7 @@ WHOLE_JOB = Shard(1, 1)
 
 
 def resolve_shard(text: str | None, environ: Mapping[str, str] = os.environ) -> Shard:
-    """Parses "3/8". Without a text: the shard of a Kubernetes Indexed Job where there is one, else WHOLE_JOB.
+    """Parses "3/8". Without a text: the shard of the Kubernetes Indexed Job if there is one, else WHOLE_JOB.
 
     Kubernetes counts JOB_COMPLETION_INDEX from 0; the manifest sets JOB_COMPLETIONS. Raises CannotStartJob.
     """

@@ -1,7 +1,7 @@
-"""Occlusion: covers the image patch by patch, and measures how much less sure the network becomes.
+"""Occlusion: covers the image patch by patch, and measures how much the network's confidence falls.
 
-Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, section 4.2. Arrays only: the
-caller runs the network.
+Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, section 4.2. Arrays only: the caller runs
+the network.
 """
 
 import math
@@ -21,7 +21,7 @@ Patch = tuple[slice, slice]
 def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
     """Returns at most `max_patches` patches, as many across as down, each overlapping half of its neighbours.
 
-    Empty where not even 3 x 3 are allowed.
+    Returns none if not even 3 x 3 patches are allowed.
     """
     across = min(MAX_PATCHES_PER_SIDE, height, width, math.isqrt(max(0, max_patches)))
     if across < min(MIN_PATCHES_PER_SIDE, height, width):
@@ -51,13 +51,13 @@ def importance(
     width: int,
     activation: Activation = "softmax",
 ) -> NDArray[np.float32]:
-    """Returns how much each pixel speaks for class `index`, float32 (height, width).
+    """Returns the evidence of each pixel for class `index`, float32 (height, width).
 
-    That is the mean, over the patches that cover it, of the log-odds that the class loses when the patch is covered.
-    Negative where covering makes the network surer.
+    It is the mean, over the patches that cover the pixel, of the decrease in the log-odds of the class when the patch
+    is covered. It is negative if covering makes the network more confident.
 
     `probabilities`, (1 + patches, classes), are the network's outputs for `occlude_patches`. Log-odds, because the
-    probability of a sure prediction hardly changes.
+    probability of a confident prediction hardly changes.
     """
     odds = log_odds(probabilities, index, activation)
     total, cover_count = np.zeros((height, width)), np.zeros((height, width))

@@ -1,4 +1,4 @@
-"""From class probabilities to the classes of a reply: the k most probable ones, or all that are likely.
+"""Selects the classes of a reply from probabilities: the k most probable ones, or all likely ones.
 
 Shared by REST, batch jobs and the command line. Knows no model and no image.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from service.model_store.manifest import MIN_LIKELY_PROBABILITY, Activation
 
 Probabilities = NDArray[np.float32]
-"""Of one image, float32 (classes,), or of several, float32 (n, classes)."""
+"""Probabilities of one image, float32 (classes,), or of several, float32 (n, classes)."""
 
 
 DEFAULT_TOP_K = 5
@@ -29,7 +29,7 @@ class Prediction:
 
 
 def top_k(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[Prediction]:
-    """The `k` most probable classes of one image, float32 (classes,), best first; ties in the order of their index."""
+    """Returns the `k` most probable classes of one image, float32 (classes,), best first; ties are in index order."""
     order = np.argsort(-probabilities, kind="stable")[:k].tolist()
     return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
 
@@ -47,19 +47,19 @@ def select_predictions(
 
 
 def count_likely(probabilities: Probabilities) -> int:
-    """The number of labels above MIN_LIKELY_PROBABILITY, of one image."""
+    """Returns the number of labels above MIN_LIKELY_PROBABILITY for one image."""
     return int(np.count_nonzero(probabilities > MIN_LIKELY_PROBABILITY))
 
 
 def likely_rows(probabilities: Probabilities, labels: Sequence[str]) -> list[list[dict[str, Any]]]:
-    """All labels above MIN_LIKELY_PROBABILITY of each row, best first, as dictionaries like those of `top_k_rows`."""
+    """Returns all labels above MIN_LIKELY_PROBABILITY of each row, best first, as dictionaries like `top_k_rows`."""
     return [list(map(asdict, top_k(row, labels, count_likely(row)))) for row in probabilities]
 
 
 def top_k_rows(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[list[dict[str, Any]]]:
-    """The same for each row of float32 (n, classes), as dictionaries with the fields of `Prediction`.
+    """Returns the `k` most probable classes of each row of float32 (n, classes), as dictionaries like `Prediction`.
 
-    All rows are sorted in one call: for tiny images this takes half the time of a call of `top_k` for each row.
+    All rows are sorted in one call: for tiny images this takes half the time of calling `top_k` for each row.
     """
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
     chosen = np.take_along_axis(probabilities, order, axis=1)

@@ -15,7 +15,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal(BaseException):
-    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors on the way up catches it."""
+    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
@@ -26,8 +26,8 @@ class StopSignal(BaseException):
 def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = os._exit) -> Iterator[None]:
     """Raises StopSignal in the block on the first SIGTERM or SIGINT; later ones are ignored. For the main thread.
 
-    A process that has not ended `grace_s` seconds later is ended by `exit_now`: the main thread may wait in a library
-    that no exception reaches, and threads that never end would hold up the end of the interpreter.
+    If the process has not ended after `grace_s` seconds, `exit_now` ends it: the main thread may be blocked in a
+    library that no exception reaches, and threads that never end would block the exit of the interpreter.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -45,7 +45,7 @@ def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = o
             exit_now(EXIT_SIGNAL_BASE + signal_numbers[0])
 
     threading.Thread(target=end_after_grace, name="stop", daemon=True).start()
-    # The fd is written to even while the main thread is busy in a library.
+    # The signal is written to the fd even while the main thread is busy in a library.
     previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     previous = {number: signal.signal(number, raise_stop) for number in STOP_SIGNALS}
     try:

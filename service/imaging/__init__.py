@@ -1,4 +1,4 @@
-"""Bytes to pixels, pixels to model input and back to PNG, and the limits on memory and time.
+"""Converts bytes to pixels, pixels to model input, and arrays to PNG, with limits on memory and time.
 
-Knows no graph and no request: which version an image is for is decided in `classification`.
+Knows no graph and no request: `classification` selects the version for an image.
 """

@@ -32,9 +32,9 @@ def upscale(pixels: Pixels, target_width: int = STACK_WIDTH_PX) -> Pixels:
 
 
 def overlay_heatmap(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
-    """RGB of the image in faded gray under its heat: orange where `heat`, (height, width), is above 0, blue below.
+    """Returns RGB of the image in faded gray below its heatmap, which is orange for positive values and blue otherwise.
 
-    `image` is uint8 (height, width, 1 or 3). The strongest value, of either sign, is opaque.
+    `image` is uint8 (height, width, 1 or 3), `heat` is (height, width). The strongest value, of either sign, is opaque.
     """
     gray = np.repeat(image.mean(axis=2, keepdims=True) * FADED_BRIGHTNESS, 3, axis=2)
     strength = np.abs(heat) / max(float(np.abs(heat).max()), MIN_SPAN)
@@ -44,7 +44,7 @@ def overlay_heatmap(image: Pixels, heat: NDArray[np.float32]) -> Pixels:
 
 
 def grid(images: NDArray[np.float32]) -> Pixels:
-    """Many images (n, height, width, 1 or 3) in rows of eight, each stretched from its own minimum to its maximum.
+    """Arranges images (n, height, width, 1 or 3) in rows of eight, each stretched from its minimum to its maximum.
 
     Images of more than 64 pixels a side are averaged down. Returns uint8 with alpha; the gaps are transparent.
     """
@@ -62,7 +62,7 @@ def grid(images: NDArray[np.float32]) -> Pixels:
 
 
 def stack_vertically(images: list[Pixels]) -> Pixels:
-    """Images of any kind one below the other, RGBA, each upscaled to about the same width."""
+    """Stacks images of any kind vertically, as RGBA, each upscaled to about the same width."""
     upscaled = [upscale(_to_rgba(image)) for image in images]
     width = max(image.shape[1] for image in upscaled)
     canvas = np.zeros((sum(image.shape[0] + STACK_GAP_PX for image in upscaled) - STACK_GAP_PX, width, 4), np.uint8)

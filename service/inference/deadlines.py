@@ -5,7 +5,7 @@ import asyncio
 from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.batch import QueuedRequest
 
-MIN_INTERVAL_S = 0.005  # between two passes over all requests that wait
+MIN_INTERVAL_S = 0.005  # between two passes over all waiting requests
 NEVER_S = float("inf")
 
 

@@ -1,4 +1,4 @@
-"""The images of batches whose run raised. Each runs alone, once, so that only those fail that cause it.
+"""The images of batches whose run raised. Each runs alone, once, so that only those that cause the error fail.
 
 Knows no model and no event loop.
 """
@@ -10,13 +10,13 @@ from service.inference.batch import Batch, BatchSlice
 from service.inference.run_timeout import RunTimedOut
 from service.inference.run_times import RunTimes
 
-# Errors of runs that are not repeated. Memory is short for other reasons than an image: every batch size ran at
-# start-up, and more runs would take memory at the moment that lacks it.
+# Errors after which runs are not repeated. A lack of memory is not caused by an image, because every batch size ran at
+# start-up, and more runs would need memory at the wrong time.
 NOT_CAUSED_BY_AN_IMAGE = (OutOfMemory, MemoryError, RunTimedOut)
 
 
 def may_be_caused_by_an_image(error: BaseException) -> bool:
-    """Whether a run that raised the error may succeed without one of its images."""
+    """Returns whether a run that raised the error may succeed without one of its images."""
     return isinstance(error, Exception) and not isinstance(error, NOT_CAUSED_BY_AN_IMAGE)
 
 
@@ -32,7 +32,7 @@ class IsolatedImages:
 
     @property
     def expected_s(self) -> float:
-        """Seconds that the runs of all waiting images take together."""
+        """Returns the expected seconds of the runs of all waiting images."""
         return len(self._images) * self._run_times.seconds(1)
 
     def add(self, batch: Batch, error: BaseException) -> None:

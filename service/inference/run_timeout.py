@@ -1,4 +1,4 @@
-"""Terminates runs that block their thread for too long, from another thread. Knows nothing of what runs."""
+"""Terminates runs that block their thread for too long, from another thread. Does not know what runs."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ class RunTimedOut(Exception):
 
 
 class RunTimeout:
-    """A context around one run at a time; `terminate` is called once the run has taken `timeout_s`, up to twice that.
+    """A context around one run at a time; `terminate` is called after one to two times `timeout_s`.
 
     Entering and leaving cost 0.2 us: the thread checks only once per timeout, and sleeps while nothing runs.
     """
@@ -55,5 +55,5 @@ class RunTimeout:
                 self._terminate()
                 continue
             self._awake.clear()
-            if run != self._runs_started or self._closed.is_set():  # set meanwhile by a thread that saw it awake
+            if run != self._runs_started or self._closed.is_set():  # set in the meantime by a thread that saw it awake
                 self._awake.set()

@@ -13,9 +13,9 @@ NICE_STEP_WEIGHT = 1.25
 
 
 def threads_per_run(configured: int, cores: int, instances: int) -> int:
-    """Returns how many threads one run of a model uses: `configured`, or where that is 0 its part of the `cores`.
+    """Returns the threads per run of a model: `configured`, or if that is 0, its share of the `cores`, at least one.
 
-    `instances` runs of the model go on at a time; each has at least one thread.
+    `instances` is the number of concurrent runs of the model.
     """
     return configured or max(1, cores // instances)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from service.model_store.repository import VersionFingerprint
 
-MODEL_FOLDER = 0  # in place of a version number: the folder of the model itself
+MODEL_FOLDER = 0  # instead of a version number: the folder of the model itself
 
 
 class LoadFailures:
@@ -36,7 +36,7 @@ class LoadFailures:
     def confirm(self, model: str, version: int) -> bool:
         """Confirms a recorded failure once the files have stopped changing. Returns whether that is new.
 
-        A version that is still being copied fails at every look, with other files each time.
+        A version that is still being copied fails in every scan, with other files each time.
         """
         is_new = (model, version) in self._unconfirmed
         self._unconfirmed.discard((model, version))
@@ -58,7 +58,7 @@ class LoadFailures:
         self._failed_fingerprints.pop((model, version), None)
 
     def allow_retries(self) -> None:
-        """Lets every failed version be tried again with unchanged files."""
+        """Allows every failed version to be tried again with unchanged files."""
         self._failed_fingerprints.clear()
 
     def keep_versions(self, model: str, versions: list[int]) -> None:

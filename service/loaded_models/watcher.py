@@ -50,8 +50,10 @@ class Watcher:
         self._is_retry_due = False
 
     async def follow(self, bucket: MirrorThread | None, on_success: Callable[[], None]) -> None:
-        """Reconciles the registry with the state file and the folder. Raises what that raises unforeseen; the loaded
-        models keep serving. Waits once for models from a bucket; then serves what is cached."""
+        """Reconciles the registry with the state file and the folder, after waiting once for a bucket's first sync.
+
+        Unexpected errors are raised; the loaded models keep serving.
+        """
         if bucket is not None:
             await bucket.wait_for_first_sync()
         scanned_s = -self._scan_interval_s
@@ -80,7 +82,10 @@ class Watcher:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _read_state(self) -> bool:
-        """Whether the state file has changed; an invalid one is logged, and the last valid state stays in force."""
+        """Returns whether the state file has changed.
+
+        An invalid one is logged, and the last valid state remains active.
+        """
         fingerprint = self._state.fingerprint()
         if fingerprint == self._fingerprint:
             return False
@@ -90,14 +95,14 @@ class Watcher:
         except BadState as error:
             logs.event(logging.ERROR, "state file is invalid", reason=error.message)
             is_valid = False
-        self._fingerprint = fingerprint  # not before: after any other error the file is read again
+        self._fingerprint = fingerprint  # only now, so that the file is read again after any other error
         return is_valid
 
 
 class HangLog:
-    """Logs models that hang: one line when it begins and one when it is over; the registry fails readiness meanwhile.
+    """Logs one line when a model starts to hang and one when it stops; in between the registry fails readiness.
 
-    A model that hung once would hang again: the way out is another version in its place, or a restart.
+    A model that hung once would hang again, so only another version or a restart helps.
     """
 
     def __init__(self, registry: Registry) -> None:

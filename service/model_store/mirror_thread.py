@@ -1,4 +1,4 @@
-"""Keeps a mirror up to date from a thread of its own, beside the event loop."""
+"""Keeps a mirror up to date in a separate thread, outside the event loop."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ class MirrorThread:
         stop_requested = threading.Event()
 
         def call_on_loop(callback: Callable[..., None], *args: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(callback, *args)
 
         def sync_regularly() -> None:

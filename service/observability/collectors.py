@@ -32,7 +32,7 @@ class DurationHistogram:
             self._flush()
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
-        """Cumulative counts by upper bound, and the sum of all values, as Prometheus expects them."""
+        """Returns cumulative counts by upper bound, and the sum of all values, as Prometheus expects them."""
         self._flush()
         bounds = [*map(floatToGoString, self._bounds_s), "+Inf"]
         return list(zip(bounds, self._counts.cumsum().tolist(), strict=True)), self._sum_s
@@ -54,7 +54,7 @@ class DurationHistogramCollector(Collector):
         self._series: dict[str, DurationHistogram] = {}
 
     def labels(self, value: str) -> DurationHistogram:
-        """The series of that value."""
+        """Returns the series of a label value."""
         return self._series.setdefault(value, DurationHistogram(self._bounds_s))
 
     def describe(self) -> list[HistogramMetricFamily]:
@@ -95,7 +95,7 @@ class ClassCounterCollector(Collector):
         self._counters: dict[tuple[str, tuple[str, ...]], ClassCounter] = {}
 
     def counter(self, model: str, labels: Sequence[str]) -> ClassCounter:
-        """The counter of `model`. It never decreases: a version that is loaded again continues it."""
+        """Returns the counter of `model`. It never decreases: a version that is loaded again continues it."""
         return self._counters.setdefault((model, tuple(labels)), ClassCounter(len(labels)))
 
     def collect(self) -> Iterator[CounterMetricFamily]:

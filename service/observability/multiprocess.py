@@ -34,7 +34,7 @@ def metrics_to_families(metrics: list[Metric], max_aggregated: frozenset[str] = 
 
 
 def families_to_metrics(families: Families) -> list[Metric]:
-    """The reverse of `metrics_to_families`."""
+    """Converts families back to metrics."""
     metrics = []
     for name, family in families.items():
         metric = Metric(name, family["documentation"], family["type"])
@@ -58,7 +58,7 @@ def add_families(one: Families, other: Families) -> Families:
 
 
 def without_gauges(families: Families) -> Families:
-    """The counters and histograms: what remains true of a worker that has ended."""
+    """Returns the counters and histograms, which stay valid after their worker has ended."""
     return {name: family for name, family in families.items() if family["type"] != GAUGE}
 
 

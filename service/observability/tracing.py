@@ -25,17 +25,18 @@ StageInterval = tuple[str, float, float]
 
 
 class CannotTrace(ConvoyError):
-    """Traces are wanted, and what sends them is not installed."""
+    """Traces are configured, but the libraries that send them are not installed."""
 
     code = "cannot_trace"
     hint = "Install it with `pip install 'convoy[otlp]'`, or leave CONVOY_OTLP_ENDPOINT empty."
 
 
 def create_tracer(endpoint: str) -> "Tracer | None":
-    """Creates a tracer for `endpoint`, or for OTEL_EXPORTER_OTLP_ENDPOINT; None where neither is set.
+    """Creates a tracer for `endpoint`, or for OTEL_EXPORTER_OTLP_ENDPOINT; returns None if neither is set.
 
-    OpenTelemetry's other variables (service name, headers, sampler) hold too. Raises CannotTrace when `endpoint` is
-    given and the libraries are missing; a variable alone, which a cluster may set for everybody, is logged.
+    OpenTelemetry's other variables (service name, headers, sampler) also apply. Raises CannotTrace if `endpoint` is
+    given but the libraries are missing. With only the variable, which a cluster may set for all pods, missing libraries
+    are logged.
     """
     if os.environ.get("OTEL_TRACES_EXPORTER") == "none" or not (
         endpoint or any(map(os.environ.get, ENDPOINT_VARIABLES))

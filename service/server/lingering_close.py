@@ -24,7 +24,7 @@ class LingeringClose:
         self.is_active = False
 
     def start(self) -> None:
-        """Ends the connection in place of `close`. Everything must have been written."""
+        """Ends the connection instead of `close`. All data must have been written."""
         self.is_active = True
         with contextlib.suppress(OSError, RuntimeError):  # the connection is lost already
             self._transport.write_eof()
@@ -34,7 +34,7 @@ class LingeringClose:
         self._set_timer()
 
     def discard(self, size: int) -> None:
-        """Counts bytes that arrived and are not read by anyone."""
+        """Counts received bytes that are discarded."""
         self._discarded_bytes += size
         self._last_data_s = self._loop.time()
         if self._discarded_bytes > MAX_DISCARDED_BYTES:

@@ -1,7 +1,7 @@
 """Writes each answer with a single system call.
 
 uvicorn writes the headers and the body of an answer separately. Each write is a system call, and the first one wakes
-the client for half an answer.
+the client for an incomplete answer.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from service.server.lingering_close import LingeringClose
 
 
 class CoalescingTransport:
-    """A transport that collects the writes of one turn of the event loop, and writes them together at its end.
+    """A transport that collects the writes of one iteration of the event loop, and sends them together at its end.
 
-    Calls `on_unsent` when it is closed with bytes that are not sent yet, for which the connection stays open. Closes
-    with `lingering` where the client `may_send_more`.
+    If it is closed with unsent bytes, the connection stays open for them and `on_unsent` is called. If the client
+    `may_send_more`, it closes with `lingering`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CoalescingTransport:
             self._on_unsent()
 
     def mark_lost(self) -> None:
-        """The connection is lost: later writes are dropped, where the transport would raise."""
+        """Marks the connection as lost: later writes are dropped instead of raising an error."""
         self._is_lost = True
 
     def _flush(self) -> None:

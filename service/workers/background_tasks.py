@@ -1,4 +1,4 @@
-"""Runs tasks beside the requests: one that fails is logged, counted, and restarted after a growing delay.
+"""Runs background tasks: a failed task is logged, counted, and restarted after a growing delay.
 
 After repeated failures the worker is not ready, until the task succeeds. Does not know what the tasks do.
 """
@@ -13,7 +13,7 @@ from service.observability.metrics import Metrics
 FIRST_RESTART_DELAY_S = 1.0
 MAX_RESTART_DELAY_S = 30.0
 MAX_FAILURES = 5
-"""Failures of one task in a row after which the worker is not ready: 15 s after the first, if it fails at once."""
+"""Consecutive failures of a task after which the worker is not ready: 15 s after the first, if it fails immediately."""
 
 OnSuccess = Callable[[], None]
 Run = Callable[[OnSuccess], Coroutine[Any, Any, None]]
@@ -32,7 +32,7 @@ class BackgroundTasks:
     def start(self, name: str, run: Run) -> None:
         """Runs `run(on_success)`, which never returns and calls `on_success` each time its work is done.
 
-        It is called again after it has failed, and must then carry on where it stopped.
+        It is called again after a failure, and must then continue where it stopped.
         """
         self._metrics.background_failures.labels(name)  # visible before the first failure
         self._failures[name] = 0
@@ -60,7 +60,7 @@ class BackgroundTasks:
             except asyncio.CancelledError as cancelled:
                 if _is_being_cancelled():
                     raise
-                error = cancelled  # by something inside, which must not end the task
+                error = cancelled  # cancelled by code inside the task, which must not end it
             except Exception as failure:
                 error = failure
             await self._sleep(self._record_failure(name, error))

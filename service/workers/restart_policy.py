@@ -10,16 +10,16 @@ MIN_STABLE_S = 10.0
 FIRST_RESTART_DELAY_S = 0.5
 MAX_RESTART_DELAY_S = 10.0
 MAX_EARLY_DEATHS = 5
-"""Early deaths of one worker in a row after which the service ends: it cannot start here."""
+"""Consecutive early deaths of a worker after which the service exits, because it cannot start here."""
 
 
 class RestartPolicy:
-    """The restarts of one worker. It is restarted at once, after an early death only after a growing delay."""
+    """The restarts of one worker: immediate, or after a growing delay if the worker died early."""
 
     def __init__(self) -> None:
         self.next_start_s = 0.0
         self.early_deaths = 0
-        """Early deaths in a row."""
+        """Number of consecutive early deaths."""
         self._started_s = 0.0
 
     def record_start(self, now_s: float) -> None:
@@ -36,7 +36,7 @@ class RestartPolicy:
             self.next_start_s = now_s + min(MAX_RESTART_DELAY_S, delay_s)
 
     def is_exhausted(self) -> bool:
-        """Whether the worker has died early so often in a row that it cannot be expected to start."""
+        """Returns whether the worker has died early so often in a row that it is not expected to start."""
         return self.early_deaths >= MAX_EARLY_DEATHS
 
 

@@ -1,7 +1,7 @@
 """Parts of a graceful shutdown: its progress, and a kernel filter that drops new connections.
 
-The server writes the progress and the HTTP side reads it. When to stop and what to wait for is decided by the server
-and the supervisor.
+The server writes the progress and the HTTP side reads it. The server and the supervisor decide when to stop and what to
+wait for.
 """
 
 import contextlib
@@ -41,8 +41,8 @@ class ShutdownState:
 def drop_new_connections(sock: socket.socket) -> None:
     """Makes Linux drop new connections to the socket, for all processes that share it; waiting ones are kept.
 
-    Otherwise a connection that arrives between the last `accept` and the close is reset: in one stop of 25 under load.
-    The client of a dropped connection retries after a second. Does nothing on other systems.
+    Otherwise a connection that arrives between the last `accept` and the close is reset, which happened in 1 of 25
+    stops under load. The client of a dropped connection retries after a second. Does nothing on other systems.
     """
     program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RETURN, 0, 0, DROP))
     with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ RELOAD_INTERVAL_S = 1.0
 
 
 class Key(NamedTuple):
-    """`digest` is the SHA-256 of the key. Keys may share a name: an old and a new key of the same client."""
+    """An API key. `digest` is its SHA-256. Keys may share a name, such as an old and a new key of one client."""
 
     name: str
     scopes: frozenset[str]
@@ -35,7 +35,7 @@ class Key(NamedTuple):
 
 
 def generate_key(name: str, scopes: str) -> tuple[str, str]:
-    """Returns a new key, and the line that the service accepts it by. Raises BadKeys for a bad name or scope."""
+    """Returns a new key and its line for the service's list of keys. Raises BadKeys for an invalid name or scope."""
     secret = secrets.token_urlsafe(RANDOM_BYTES)
     line = f"{name} {scopes} {HASH_PREFIX}{hashlib.sha256(secret.encode()).hexdigest()}"
     _parse_line(line, "The key")
@@ -61,7 +61,7 @@ class Keyring:
         self._file_keys = [] if file is None else _read_keys(file)
 
     def authorize(self, secret: bytes, scope: str) -> str:
-        """Returns the name of the key, if it has that scope. Raises Unauthenticated or Forbidden."""
+        """Returns the name of the key if it has the scope. Raises Unauthenticated or Forbidden."""
         if not secret:
             raise Unauthenticated("This needs an API key.", key_sent=False)
         key = self._match(hashlib.sha256(secret).digest())
@@ -98,7 +98,7 @@ class Keyring:
             logs.event(logging.INFO, "keys are read", file=str(self._file), keys=len(self._file_keys))
         except BadKeys as error:
             logs.event(logging.ERROR, "keys are invalid", reason=error.message)
-        self._fingerprint = fingerprint  # not before: after any other error the file is read again
+        self._fingerprint = fingerprint  # only now, so that the file is read again after any other error
 
 
 def _parse_line(line: str, source: str) -> Key:
@@ -107,7 +107,7 @@ def _parse_line(line: str, source: str) -> Key:
         raise BadKeys(f"{source} has {len(parts)} words in place of three.")
     name, scopes, secret = parts
     if not set(SCOPES).issuperset(scopes.split(",")):
-        # The word itself is not shown: if the words are swapped, it is the key.
+        # The word is not shown, because it is the key if the words were swapped.
         raise BadKeys(f"{source} has a scope that there is not; there are {', '.join(SCOPES)}.")
     return Key(name, frozenset(scopes.split(",")), _parse_digest(secret, source))
 

@@ -8,7 +8,7 @@ from service.api.http.request_headers import header
 from service.api.http.status_codes import LOG_FIELDS, error_response
 from service.errors import ConvoyError
 
-# Public: health, which orchestrators poll, and the pages, which hold no data and ask the user for the key.
+# Public: health, which orchestrators poll, and the pages, which contain no data and ask the user for the key.
 PUBLIC_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json"}
 PUBLIC_PREFIXES = ("/playground/", "/docs/")
 REPOSITORY_PREFIX = "/v2/repository/models/"
@@ -34,7 +34,7 @@ class RequireApiKey:
 
 
 def required_scope(path: str) -> str:
-    """Returns the scope that a key needs for that path; empty where no key is needed."""
+    """Returns the scope that a key needs for the path; empty if no key is needed."""
     if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
         return ""
     if path == "/metrics":

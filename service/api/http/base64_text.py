@@ -18,14 +18,14 @@ def decode_base64(text: str | LargeText) -> bytes:
     if isinstance(text, LargeText):
         return _decode(text.slices()) or _explain(text.slices())
     try:
-        return base64.b64decode(text, validate=True)  # the usual form
+        return base64.b64decode(text, validate=True)  # the common case
     except ValueError:
         ascii_text = text.encode("ascii", "replace")  # keeps the positions of other characters
         return _decode([ascii_text]) or _explain([ascii_text], text)
 
 
 def _decode(parts: Iterable[bytes]) -> bytes:
-    """Returns nothing where the text is not base64."""
+    """Returns empty bytes if the text is not base64."""
     decoded: list[bytes] = []
     pending = b""
     is_padded = False
@@ -48,7 +48,7 @@ def _decode(parts: Iterable[bytes]) -> bytes:
 
 
 def _explain(parts: Iterable[bytes], text: str = "") -> bytes:
-    """Raises ValueError unless the text holds nothing but white space."""
+    """Raises ValueError unless the text contains only white space."""
     position = digits = 0
     pattern = _NO_DIGIT
     for part in parts:

@@ -1,4 +1,4 @@
-"""Request bodies of limited size, read as bytes. Large ones are put together and parsed beside the event loop."""
+"""Request bodies of limited size, read as bytes. Large ones are joined and parsed outside the event loop."""
 
 import asyncio
 import math
@@ -17,9 +17,9 @@ from service.errors import BodyTooLarge
 
 T = TypeVar("T")
 BODY_ERROR = "convoy.body_error"
-"""Key of the scope under which the server stores the error that ended the body early, before it wakes the reader."""
+"""Key in the ASGI scope for the error that ended the body early; the server sets it before it wakes the reader."""
 
-MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy of 0.2 ms; b"".join releases Python's lock from here on
+MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy takes 0.2 ms; b"".join releases Python's lock above this size
 COUNT_SLICE_BYTES = 1 << 20
 SAMPLE_COUNT, SAMPLE_BYTES = 16, 512
 SAFETY_FACTOR = 0.9
@@ -49,8 +49,8 @@ class BodyReader:
         encoding = header(scope, b"content-encoding").strip().lower()
         if not encoding or encoding == b"identity":
             return body
-        # In a thread whatever its size, because a thousandth of the limit can decompress to the whole limit. Not in the
-        # parsing thread, because zlib does not hold Python's lock.
+        # Always in a thread, because 1/1000 of the limit can decompress to the whole limit. Not in the parsing thread,
+        # because zlib does not hold Python's lock.
         decompressed = await asyncio.to_thread(decompress, body, encoding, self._limit_bytes)
         self._budget.reserve(scope, len(decompressed))
         return decompressed
@@ -72,19 +72,19 @@ class BodyReader:
         return await self._parse_thread.run(len(body) <= MAX_INLINE_BYTES, function, *args)
 
     async def parse_json(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
-        """As `parse`, for a body of JSON or of raw tensors."""
+        """Like `parse`, for a body of JSON or raw tensors."""
         return await self._parse_thread.run(len(body) <= MAX_INLINE_JSON_BYTES, function, *args)
 
 
 async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Returns the whole of a body that is small. Raises what `read_chunks` raises."""
+    """Returns a small body. Raises what `read_chunks` raises."""
     return b"".join(await read_chunks(scope, receive, limit_bytes))
 
 
 async def read_chunks(
     scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget | None = None
 ) -> list[bytes]:
-    """Returns the whole body in the pieces in which it arrived, at least one.
+    """Returns the body as the list of received pieces, at least one.
 
     Raises BodyTooLarge or MemoryFull (before reading, if there is a Content-Length), SlowRequest, BadHttp or
     ClientDisconnected.
@@ -104,7 +104,9 @@ async def read_chunks(
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        if budget is not None:  # as they arrive: clients that announce much and send nothing hold nothing
+        if (
+            budget is not None
+        ):  # counted on arrival, so that clients that announce much but send nothing reserve no memory
             budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks

@@ -9,11 +9,14 @@ from starlette.types import Scope
 from service.api.http.status_codes import ClientDisconnected
 
 CONNECTION = "convoy.connection"
-"""Key of the scope under which the server stores the request's connection."""
+"""Key in the ASGI scope for the request's connection."""
 
 
 class Connection:
-    """Set by the server when the client disconnects. A task per request that waits for it would be slower."""
+    """The state of a connection, set by the server when the client disconnects.
+
+    A waiting task per request is slower.
+    """
 
     __slots__ = ("is_disconnected", "on_disconnect")
 

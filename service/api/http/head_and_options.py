@@ -1,18 +1,18 @@
-"""HEAD and OPTIONS, for every route that there is. Knows no route itself."""
+"""Adds HEAD and OPTIONS to every route. Defines no routes."""
 
 from collections.abc import Sequence
 
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-ROUTED_METHODS = ("GET", "POST")  # all that any route takes
+ROUTED_METHODS = ("GET", "POST")  # the methods of all routes
 
 
 class HeadAndOptions:
     """Plain ASGI around the router: answers HEAD as GET without the body, and OPTIONS with the methods of the path."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
-        """`routes` may be added to later."""
+        """Routes may be added to `routes` later."""
         self._app = app
         self._routes = routes
 
@@ -39,7 +39,7 @@ class HeadAndOptions:
 
 
 def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """Returns the value of the header Allow for the path, from all its routes; empty where there is no such path."""
+    """Returns the value of the header Allow for the path, from all its routes; empty for an unknown path."""
     methods = [method for method in ROUTED_METHODS if _is_routed(routes, {**scope, "method": method})]
     if not methods:
         return ""

@@ -1,4 +1,4 @@
-"""Parameters of a request: those of the query, and those that a form has as text fields."""
+"""Parameters of a request, from the query and from text fields of a form."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
@@ -8,7 +8,7 @@ from starlette.types import Scope
 from service.errors import BadParameter, BadRequest
 
 CACHE_BUSTER = "_"
-"""A parameter that clients add so that nothing on the way answers from a cache; ignored."""
+"""A parameter that clients add to bypass caches; it is ignored."""
 
 
 def query_parameters(scope: Scope, names: Sequence[str]) -> dict[str, str]:

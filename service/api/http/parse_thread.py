@@ -1,6 +1,6 @@
-"""The thread that parses large bodies, so that the event loop serves small requests meanwhile.
+"""The thread that parses large bodies while the event loop serves small requests.
 
-There is one: what is parsed holds Python's lock for most of the time, and each further thread would delay the loop.
+There is only one, because parsing holds Python's lock most of the time, and more threads would delay the event loop.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 MAX_INLINE_BYTES = 65536
 """Bodies up to this size are parsed on the event loop."""
 MAX_INLINE_JSON_BYTES = 4 * MAX_INLINE_BYTES
-"""JSON is parsed faster, 100 bytes per microsecond. 64 digits have 166 KB, and take 25 % longer by way of a thread
-(`v2 json x64` of tests.bench)."""
+"""The limit for JSON, which is parsed faster, at 100 bytes per microsecond. 64 digits have 166 KB, and take 25 % longer
+in a thread (`v2 json x64` of tests.bench)."""
 
 T = TypeVar("T")
 
@@ -25,11 +25,11 @@ class ParseThread:
         self._executor = ThreadPoolExecutor(1, "parse")
 
     async def run(self, is_inline: bool, function: Callable[..., T], *args: Any) -> T:
-        """Returns `function(*args)`, which is called either here or in the thread."""
+        """Calls `function(*args)` inline or in the thread, and returns its result."""
         if is_inline:
             return function(*args)
         return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
 
     def close(self) -> None:
-        """Drops what has not begun."""
+        """Drops the functions that have not started."""
         self._executor.shutdown(wait=False, cancel_futures=True)

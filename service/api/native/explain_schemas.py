@@ -1,4 +1,4 @@
-"""JSON of explanations, out. The images in it are PNG in base64."""
+"""JSON of explanations in responses. Images are PNG in base64."""
 
 from typing import Literal, get_args
 
@@ -27,7 +27,7 @@ class Point(BaseModel):
 
 
 class ExplainReply(BaseModel):
-    """All methods: what was explained, and the image as the network sees it."""
+    """The fields of all methods: the explained image and version, and the image as the network sees it."""
 
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])

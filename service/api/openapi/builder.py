@@ -1,4 +1,4 @@
-"""Adds the endpoints of the fast router, which are no FastAPI routes, to FastAPI's OpenAPI document."""
+"""Adds the endpoints of the fast router, which are not FastAPI routes, to FastAPI's OpenAPI document."""
 
 from typing import Any
 
@@ -62,7 +62,8 @@ SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES,
 
 
 def install_openapi(app: FastAPI, with_keys: bool = False) -> None:
-    """Makes `app.openapi()`, and with it /docs, include the endpoints of the fast router, and API keys where used."""
+    """Makes `app.openapi()` and /docs include the endpoints of the fast router, and API keys if the service uses
+    them."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""OpenAPI entries of inference over foreign protocols: Open Inference Protocol V2, TensorFlow Serving and KServe V1."""
+"""OpenAPI entries of inference in the protocols of other servers: Open Inference V2, TensorFlow Serving, KServe V1."""
 
 from pydantic import BaseModel
 

@@ -18,7 +18,7 @@ VARY = {"vary": "accept"}
 
 
 class _RevalidatedFiles(StaticFiles):
-    """Files that browsers revalidate by ETag each time: after an upgrade, the page and its scripts must match."""
+    """Files that browsers revalidate by ETag each time, so that the page and its scripts match after an upgrade."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -27,7 +27,7 @@ class _RevalidatedFiles(StaticFiles):
 
 
 def playground_routes() -> list[BaseRoute]:
-    """The page itself at /, to what asks for HTML, and the files that it loads under /playground/."""
+    """Returns the routes of the page at / for clients that accept HTML, and of its files under /playground/."""
     files = _RevalidatedFiles(directory=STATIC)
 
     # Not a Mount: behind a proxy that strips the root path, Starlette's would look for the files in the wrong place.
@@ -38,7 +38,7 @@ def playground_routes() -> list[BaseRoute]:
 
 
 async def _page(request: Request) -> Response:
-    """The page for browsers; for programs, such as KServe's client, that the service is alive."""
+    """Returns the page to browsers. Programs, such as KServe's client, get the status of the service."""
     if "text/html" in request.headers.get("accept", "").lower():
         return FileResponse(STATIC / "index.html", headers=REVALIDATE | VARY)
     return JSONResponse({"status": "alive", "name": "convoy", "docs": "docs"}, headers=VARY)

@@ -34,7 +34,7 @@ START_SCRIPT = """SwaggerUIBundle({
   tryItOutEnabled: true,
 });
 """
-# Swagger UI sets inline styles on its elements, and has images as data URLs.
+# Swagger UI sets inline styles and uses images as data URLs.
 ALLOW_INLINE_STYLES = {
     "content-security-policy": f"{CONTENT_SECURITY_POLICY.decode()}; style-src 'self' 'unsafe-inline'"
 }

@@ -90,6 +90,6 @@ def _metadata(loaded: LoadedVersion) -> ModelMetadata:
 
 
 def _tensor(name: str, dtype: str, shape: list[int]) -> TensorInfo:
-    """64-bit numbers are texts in the JSON of protocol buffers."""
+    """Returns the description of a tensor. 64-bit numbers are strings in the JSON of protocol buffers."""
     dimensions = [Dimension(size=str(size), name="") for size in shape]
     return TensorInfo(dtype=dtype, tensor_shape=TensorShape(dim=dimensions, unknown_rank=False), name=f"{name}:0")

@@ -1,6 +1,6 @@
-"""JSON of TensorFlow Serving's REST API and KServe V1, in and out.
+"""JSON of TensorFlow Serving's REST API and KServe V1, for requests and responses.
 
-Prediction writes and reads these shapes by hand; /docs and the tests hold it to them.
+Inference reads and writes these formats without the models below. /docs uses the models, and tests compare both.
 """
 
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from service.api.schemas import Prediction
 
 
 class _Part(BaseModel):
-    """A part of a request; a field that is not here is refused."""
+    """A part of a request; unknown fields are rejected."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 

@@ -49,7 +49,9 @@ def metadata_routes(
     """Returns all routes under /v2 except inference and the repository."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol V2"])
     _add_health(router, registry, worker_group, shutdown_state)
-    _add_statistics(router, registry, worker_group)  # before the models: "stats" is no name of one
+    _add_statistics(
+        router, registry, worker_group
+    )  # before the models' routes, because "stats" is not the name of a model
     _add_metadata(router, registry, max_delay_ms)
     return router
 

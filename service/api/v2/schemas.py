@@ -1,6 +1,6 @@
-"""JSON of the Open Inference Protocol V2 with Triton's extensions, in and out.
+"""JSON of the Open Inference Protocol V2 with Triton's extensions, for requests and responses.
 
-Inference writes and reads these shapes by hand; /docs and the tests hold it to them.
+Inference reads and writes these formats without the models below. /docs uses the models, and tests compare both.
 """
 
 from typing import Any, Literal
