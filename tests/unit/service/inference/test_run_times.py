@@ -55,6 +55,9 @@ def test_the_safety_factor_grows_with_how_much_runs_vary() -> None:
     times.record(8, 0.045 * 1.5)  # half a run more than expected
     scale, deviation = 1 + SMOOTHING * 0.5, SMOOTHING * 0.5
     assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
+    times.record(8, 0.045 * 1.5)  # as long again, which is 0.4 more than expected now
+    scale, deviation = scale + SMOOTHING * 0.4, deviation + SMOOTHING * (0.4 - deviation)
+    assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
     times.record(8, 0.45)
     assert times.safety_factor == MAX_SAFETY_FACTOR
     for _ in range(200):
