@@ -63,9 +63,6 @@ class Settings(BaseSettings):
     scan_interval_s: float = Field(default=1.0, gt=0)
     """Seconds between checks of the models folder for added, changed and removed versions."""
 
-    workers: int = Field(default=1, ge=1, le=256)
-    """Worker processes, each with all models and its share of the cores. With `cuda:0,1`: one per GPU by default."""
-
     latest_versions: int = Field(default=1, ge=1)
     """Number of newest versions of each model to load; the highest version is the default."""
 
@@ -89,6 +86,9 @@ class Settings(BaseSettings):
 
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """Milliseconds that an idle model waits for a batch to fill. 0: it does not wait."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """Worker processes, each with all models and its share of the cores. With `cuda:0,1`: one per GPU by default."""
 
     device: str = "auto"
     """auto: cuda if onnxruntime supports it and a GPU exists, else cpu. `cuda:0,1`: these GPUs, with workers each."""
@@ -130,8 +130,7 @@ class Settings(BaseSettings):
     """Maximum bytes of a response, estimated from images and `top_k` before the model runs; otherwise 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Maximum decoded pixels per image, twice that per request; else 413. WebP, CMYK, progressive JPEG count double,
-    run-length encoded BMP eightfold."""
+    """Maximum decoded pixels per image, twice per request; else 413. WebP, CMYK, progressive JPEG x2, RLE BMP x8."""
 
     max_header_pixels: int = Field(default=100_000_000, ge=1)
     """Maximum pixels in a JPEG's header, where the model lets it be decoded at a reduced scale (`jpeg_scale`)."""
@@ -171,6 +170,9 @@ class Settings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged; requests are logged at info."""
+
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """json: a JSON object per line; text: lines for a person. auto: text on a terminal, json elsewhere."""
 
     log_requests_per_s: int = Field(default=100, ge=0)
     """Maximum log lines of requests per second and worker, each of answers, client and server errors. 0: all."""

@@ -15,7 +15,7 @@ from service.batch_jobs.errors import JobInterrupted, OutputBusy
 from service.cli.batch import batch
 from service.cli.keys import key
 from service.cli.models import models
-from service.cli.options import complete_model_name, settings_options
+from service.cli.options import GroupedSettings, complete_model_name, settings_options
 from service.command_group import CommandGroup, echo_line
 from service.errors import ConvoyError, ModelFailed, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
@@ -52,7 +52,7 @@ def cli() -> None:
     """Classify images over HTTP, or without a server."""
 
 
-@click.command(epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
+@click.command(cls=GroupedSettings, epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
 @settings_options()
 def serve(settings: Settings) -> None:
     """Serve the models over HTTP until SIGTERM.

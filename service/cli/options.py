@@ -17,6 +17,33 @@ from service.model_store.repository import Repository
 from service.settings import Settings
 from service.validation import describe_first
 
+SETTING_GROUPS = {
+    "host": "Address",
+    "models": "Models",
+    "max_batch_size": "Batches and queues",
+    "workers": "Processes and hardware",
+    "request_timeout_ms": "Times",
+    "max_body_bytes": "Sizes and connections",
+    "keys": "Access",
+    "log_level": "Logs, traces and metrics",
+}
+"""Headings of the settings in the help, by the first setting below each."""
+
+
+class GroupedSettings(click.Command):
+    """A command with a flag for every setting, which its help lists under headings."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        heading = "Options"
+        rows: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(context):
+            heading = SETTING_GROUPS.get(parameter.name or "", heading)
+            if (row := parameter.get_help_record(context)) is not None:
+                rows.setdefault("Options" if parameter.name == "help" else heading, []).append(row)
+        for name, definitions in rows.items():
+            with formatter.section(name):
+                formatter.write_dl(definitions)
+
 
 def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds a flag for each named setting (all without names); the command gets the built Settings as first argument."""

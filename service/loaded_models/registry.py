@@ -69,6 +69,7 @@ class Registry:
         self._metrics = metrics
         self._models: dict[str, LoadedModel] = {}
         self._required_models: set[str] | None = None
+        self._has_tried_all = False
         self._root = ModelRoot(repository)
         self.failures = LoadFailures()
         self._closer = VersionCloser(metrics)
@@ -129,6 +130,11 @@ class Registry:
         """Whether the models found at the start are still being loaded."""
         return self._required_models is None
 
+    @property
+    def has_tried_all(self) -> bool:
+        """Whether the first attempt to load every model has ended, failed or not."""
+        return self._has_tried_all
+
     def is_unavailable(self) -> bool:
         """Whether other workers answer better: this one is still loading, or its GPU has failed."""
         return self.is_loading() or bool(self._models_with_lost_gpu())
@@ -186,10 +192,13 @@ class Registry:
         async with self._reconcile_lock:
             if retry:
                 self.failures.allow_retries()
-            on_disk = await self._read_root()
-            if on_disk is not None:
-                specs = {name: desired.spec_of(name) for name in on_disk}
-                await self._load_only({name: spec for name, spec in specs.items() if spec.loaded}, retry=retry)
+            try:
+                on_disk = await self._read_root()
+                if on_disk is not None:
+                    specs = {name: desired.spec_of(name) for name in on_disk}
+                    await self._load_only({name: spec for name, spec in specs.items() if spec.loaded}, retry=retry)
+            finally:
+                self._has_tried_all = True
 
     async def load_only(self, model: str, spec: ModelSpec) -> None:
         """Loads the versions of `model` that `spec` asks for, and unloads all other models."""

@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error, one object per line: time, level, event and the fields of the event."""
+"""Logs on standard error: time, level, event and the fields of the event, as JSON lines or as lines for a person."""
 
 import json
 import logging
@@ -6,9 +6,11 @@ import sys
 import threading
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+
+LogFormat = Literal["auto", "json", "text"]
 
 logger = logging.getLogger("convoy")
 
@@ -40,6 +42,39 @@ class JsonFormatter(logging.Formatter):
         except TypeError:  # lone surrogates, integers past 64 bits, cycles: a plain line is better than none
             text = json.dumps({key: str(value) for key, value in line.items()})
         return text.translate(_ESCAPED_CONTROLS) if not text.isascii() or "\x7f" in text else text
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for a terminal: local time, level, event, and the fields as `name=value`. A traceback follows, indented.
+
+    Control characters are escaped, because terminals obey them.
+    """
+
+    def __init__(self, static_fields: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self._static_fields = static_fields or {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        fields = self._static_fields | getattr(record, "fields", {})
+        values = "".join(f"  {_printable(str(name))}={_quoted(value)}" for name, value in fields.items())
+        line = f"{time} {record.levelname:<8} {_printable(record.getMessage())}{values}"
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info)
+            line += "".join(f"\n    {_printable(text)}" for text in traceback.splitlines())
+        return line
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _quoted(value: object) -> str:
+    """The value, in quotation marks where a reader would not see its end otherwise."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_quoted, value)) or "-"
+    text = _printable(str(value))
+    return f'"{text}"' if " " in text or not text else text
 
 
 class LogRateLimiter:
@@ -83,13 +118,15 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1] + "…"
 
 
-def configure(level: str, **static_fields: Any) -> None:
-    """Sends all logs to standard error as JSON lines: Convoy's from `level` up, and the warnings of libraries.
+def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) -> None:
+    """Sends all logs to standard error: Convoy's from `level` up, and the warnings of libraries.
 
-    Errors that end a thread or the process are lines as well. `static_fields` are fields of every line.
+    `auto` writes lines for a person if standard error is a terminal, JSON otherwise. Errors that end a thread or the
+    process are lines as well. `static_fields` are fields of every line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(static_fields))
+    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+    handler.setFormatter((TextFormatter if is_text else JsonFormatter)(static_fields))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     logger.setLevel(level.upper())

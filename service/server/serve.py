@@ -15,7 +15,10 @@ from service.api.auth.api_keys import Keyring
 from service.errors import ConvoyError
 from service.inference.cuda_devices import check_gpus, list_gpus, load_driver
 from service.model_store.mirror import open_mirror
+from service.model_store.object_store import is_url
+from service.model_store.repository import Repository
 from service.observability import logs
+from service.server.start_report import bracketed
 from service.settings import Settings, unknown_variables
 from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
@@ -23,6 +26,7 @@ from service.workers.worker_status import WorkerStatusStore
 BACKLOG = 2048
 EXIT_WORKER_FAILED = 3  # which uvicorn uses, too, for an application that does not start
 SHARED_MEMORY = "/dev/shm"
+NO_MODELS_ACTION = "Put a model there as NAME/VERSION/, or name another folder with --models or CONVOY_MODELS."
 
 
 class CannotListen(ConvoyError):
@@ -36,7 +40,7 @@ def serve(settings: Settings) -> int:
 
     A single worker with another exit code than 0 raises SystemExit.
     """
-    logs.configure(settings.log_level)
+    logs.configure(settings.log_level, settings.log_format)
     for name, suggestion in unknown_variables(os.environ).items():
         logs.event(logging.WARNING, "unknown setting", variable=name, nearest=suggestion)
     # Missing GPUs, a bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
@@ -44,6 +48,7 @@ def serve(settings: Settings) -> int:
         check_gpus(settings.gpus, list_gpus(load_driver()))
     open_mirror(settings)
     Keyring(settings.keys, settings.keys_file)
+    _warn_without_models(settings.models)
     with (
         listen(settings.host, settings.port) as sock,
         TemporaryDirectory(prefix="convoy-", dir=_shared_memory_folder()) as folder,
@@ -66,6 +71,20 @@ def serve(settings: Settings) -> int:
         return Supervisor(target, sock, status_store, settings.workers, drain_timeout_s, settings.gpus).run()
 
 
+def _warn_without_models(models: str) -> None:
+    """Logs a warning if the folder of models does not exist or is empty: the service starts, and waits for models."""
+    if is_url(models):
+        return
+    folder = Path(models).absolute()
+    try:
+        if Repository(folder).models():
+            return
+        reason = "This folder is empty." if folder.is_dir() else "This folder does not exist."
+    except OSError as error:
+        reason = f"This folder cannot be read: {error.strerror}."
+    logs.event(logging.WARNING, "no models", folder=str(folder), reason=reason, action=NO_MODELS_ACTION)
+
+
 def _shared_memory_folder() -> str | None:
     """The parent of the folder that workers share. They rename small files there every second, which on a busy disk can
     take seconds and block the event loop. None, for the default temporary folder, without a file system in memory."""
@@ -82,18 +101,13 @@ def _run_supervised_worker(
     settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int
 ) -> None:
     """As `_run_worker`, in a process of its own: logs the error that ends it, which the supervisor cannot see."""
-    logs.configure(settings.log_level, worker=worker_id)
+    logs.configure(settings.log_level, settings.log_format, worker=worker_id)
     try:
         _run_worker(settings, folder, parent_pid, sock, worker_id)
     except Exception as error:
         reason = f"{error.full_message} {error.hint}" if isinstance(error, ConvoyError) else repr(error)
         logs.logger.critical("worker failed", exc_info=True, extra={"fields": {"reason": reason}})
         sys.exit(EXIT_WORKER_FAILED)
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands before a port: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -37,6 +37,7 @@ from service.server.connection_cap import (
 )
 from service.server.connection_limits import LimitedProtocol
 from service.server.limits import ConnectionLimits
+from service.server.start_report import local_url, log_start
 from service.settings import Settings, split_list
 from service.workers.shutdown import EXIT_REQUESTS_LOST, ShutdownState, drop_new_connections
 from service.workers.worker_status import WorkerStatusStore
@@ -70,10 +71,13 @@ class WorkerServer(uvicorn.Server):
         connection_counts: ConnectionCounts,
         drain_timeout_s: float,
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
+        url: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`drain_timeout_s` are the seconds from the signal to the end of the process."""
+        """`drain_timeout_s` are the seconds from the signal to the end of the process. With a `url` the end of the
+        start is logged, once."""
         super().__init__(config)
+        self._unreported_url = url
         self._shutdown_state = shutdown_state
         self._registry = registry
         self._parent_pid = parent_pid
@@ -96,6 +100,9 @@ class WorkerServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         self._publish_connections()
+        if self._unreported_url and self._registry.has_tried_all:
+            log_start(self._unreported_url, self._registry)
+            self._unreported_url = ""
         is_orphaned = self._parent_pid not in (os.getpid(), os.getppid())
         return await super().on_tick(counter) or is_orphaned
 
@@ -205,7 +212,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
     raise_file_limit()
-    logs.configure(settings.log_level, **({"worker": worker_id} if settings.workers > 1 else {}))
+    logs.configure(settings.log_level, settings.log_format, **({"worker": worker_id} if settings.workers > 1 else {}))
     connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
     connection_counts.publish(NOT_ACCEPTING)  # in place of what a worker that died has left
     if (gpu := settings.gpu_of(worker_id)) is not None:
@@ -230,8 +237,9 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     )
     state, drain_timeout_s = app.state.shutdown_state, settings.effective_drain_timeout_s
     max_connections = effective_max_connections(settings.max_connections)
+    url = local_url(sock, settings.root_path) if worker_id == 0 else ""
     WorkerServer(
-        config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s, max_connections
+        config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s, max_connections, url
     ).run(sockets=[sock])
     exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
     if exit_code:

@@ -15,6 +15,7 @@ from service.errors import ConvoyError, UnknownModel, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR
 from service.model_store.mirror import CannotMirror
 from service.model_store.object_store import BucketUnreachable
+from service.settings import Settings
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.service_process import CONVOY
@@ -218,3 +219,14 @@ def test_a_batch_job_that_is_stopped_while_it_starts_does_not_say_that_it_is_don
     assert result.returncode == 130
     assert "Stopped." in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_help_of_serve_lists_every_setting_once_under_its_heading(root: Path) -> None:
+    text = convoy(root, "serve", "--help").stdout
+    headings = [line.strip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[:3] == ["Address", "Models", "Batches and queues"]
+    address = text.partition("Address:")[2].partition("Models:")[0]
+    assert "--port" in address
+    assert "--bucket-cache" not in address
+    for name in Settings.model_fields:
+        assert text.count(f"\n  --{name.replace('_', '-')} ") == 1, name

@@ -1,10 +1,12 @@
 """Every log record is one line of JSON, whatever data it contains."""
 
+import io
 import json
 import logging
 import re
 import subprocess
 import sys
+import threading
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.observability import logs
-from service.observability.logs import MAX_TEXT_LENGTH, JsonFormatter, LogRateLimiter, RequestLogLimiter, shorten
+from service.observability.logs import (
+    MAX_TEXT_LENGTH,
+    JsonFormatter,
+    LogFormat,
+    LogRateLimiter,
+    RequestLogLimiter,
+    TextFormatter,
+    shorten,
+)
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -222,3 +232,75 @@ def test_of_an_answer_that_is_not_complete_only_convoy_writes() -> None:
     assert not is_written("httptools_impl", None)
     assert is_written("httptools_impl", (None, None, None))
     assert is_written("on", None), "otherwise the application does not start"
+
+
+def text_of(message: str, exc_info: Any = None, **fields: object) -> str:
+    record = logging.LogRecord("convoy", logging.WARNING, "file.py", 1, message, (), exc_info)
+    record.fields = fields
+    return TextFormatter({"worker": 1}).format(record)
+
+
+def test_a_line_for_a_person_has_time_level_event_and_fields() -> None:
+    text = text_of("version is loaded", model="mnist", reason="two words", empty="", models=["a", "b"], none=[])
+    assert re.fullmatch(
+        r'\d\d:\d\d:\d\d WARNING  version is loaded  worker=1  model=mnist  reason="two words"  empty=""'
+        r"  models=a,b  none=-",
+        text,
+    )
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "a\nb", "\x9b31m", "\ud800", "\u202e"])
+def test_a_line_for_a_person_has_no_control_characters(text: str) -> None:
+    assert text_of(text, **{text: text}).isprintable()
+
+
+def test_a_traceback_follows_its_line_indented() -> None:
+    try:
+        raise ValueError("no such\nthing")
+    except ValueError:
+        lines = text_of("unexpected error", sys.exc_info()).splitlines()
+    assert lines[0].endswith("unexpected error  worker=1")
+    assert lines[1] == "    Traceback (most recent call last):"
+    assert lines[-2:] == ["    ValueError: no such", "    thing"]
+
+
+class Terminal(io.StringIO):
+    """A standard error that may be a terminal."""
+
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize(
+    ("log_format", "is_terminal", "is_json"),
+    [
+        ("auto", True, False),
+        ("auto", False, True),
+        ("json", True, True),
+        ("text", False, False),
+    ],
+)
+def test_the_format_follows_the_terminal_unless_it_is_chosen(
+    log_format: LogFormat, is_terminal: bool, is_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, hook in ((sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")):
+        monkeypatch.setattr(module, hook, getattr(module, hook))
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.handlers.clear()  # those of pytest, which `configure` would close
+    stderr = Terminal(is_terminal=is_terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    try:
+        logs.configure("info", log_format)
+        logs.event(logging.INFO, "listening", pid=3)
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.captureWarnings(False)
+        logs.logger.setLevel(logging.NOTSET)
+    assert stderr.getvalue().startswith("{") is is_json
+    assert ("  pid=3" in stderr.getvalue()) is not is_json

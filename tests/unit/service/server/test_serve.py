@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.server.serve import CannotListen, bracketed, listen
+from service.server.serve import CannotListen, listen
+from service.server.start_report import bracketed
 
 
 @pytest.mark.parametrize(
