@@ -104,7 +104,7 @@ def hidden_layer(x: keras.KerasTensor, units: int, dropout: float, number: int, 
 
 @keras.saving.register_keras_serializable(package="convoy")
 class LocalResponseNormalization(keras.layers.Layer):
-    """b = a / (k + alpha * sum of a^2 over `n` neighbouring channels) ** beta: Krizhevsky et al. 2012, section 3.3.
+    """b = a / (k + alpha * sum of a^2 over `n` neighboring channels) ** beta: Krizhevsky et al. 2012, section 3.3.
 
     The constants are the paper's. Alpha multiplies the sum, as printed there; Caffe, PyTorch and ONNX divide alpha by
     n. The sum is a 1x1 convolution with a band of ones: 2.5 times as fast in training as n shifted copies, and twice as

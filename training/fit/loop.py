@@ -1,4 +1,4 @@
-"""The training loop: a run's epochs in one or two phases (frozen base or not), with their optimiser and callbacks."""
+"""The training loop: a run's epochs in one or two phases (frozen base or not), with their optimizer and callbacks."""
 
 import sys
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Accuracy, loss and confusion matrix of predictions on labelled images, from Keras or from the service."""
+"""Accuracy, loss and confusion matrix of predictions on labeled images, from Keras or from the service."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

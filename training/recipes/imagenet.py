@@ -21,7 +21,7 @@ def _crop_area(*shorter_px: int) -> tuple[float, float]:
 
 
 # Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, rate 0.01 divided by 10
-# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, colours shifted by
+# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, colors shifted by
 # 0.1, dropout 0.5.
 ALEXNET = Recipe(
     name="imagenet-alexnet",
@@ -47,7 +47,7 @@ ALEXNET = Recipe(
 
 # Simonyan, Zisserman 2014. Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, rate 0.01 divided by
 # 10 when the validation accuracy stops improving, 74 epochs; crops out of shorter sides of 256 to 512, mirrored,
-# AlexNet's shift of colours.
+# AlexNet's shift of colors.
 VGG16 = Recipe(
     name="imagenet-vgg16",
     about="VGG-16 (D) as it was trained in 2014, on a folder in ImageNet's layout",
@@ -72,7 +72,7 @@ VGG16 = Recipe(
 
 # Szegedy et al. 2014. Section 5: auxiliary classifiers with weight 0.3, dropout 0.4. Section 6: momentum 0.9, the rate
 # falls by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3, and Howard's
-# distortions of 2013 (brightness, contrast and colour by half). The paper does not state initial rate, batch size,
+# distortions of 2013 (brightness, contrast and color by half). The paper does not state initial rate, batch size,
 # weight decay and number of epochs: these are from BVLC's GoogLeNet for Caffe.
 GOOGLENET_EPOCHS = 250
 GOOGLENET = Recipe(
@@ -102,7 +102,7 @@ GOOGLENET = Recipe(
 
 # He, Zhang, Ren, Sun 2015. Section 3.4: batch 256, momentum 0.9, weight decay 0.0001, rate 0.1 divided by 10 when the
 # error plateaus, 600,000 steps, no dropout; crops out of shorter sides of 256 to 480, mirrored,
-# AlexNet's shift of colours.
+# AlexNet's shift of colors.
 RESNET50 = Recipe(
     name="imagenet-resnet50",
     about="ResNet-50 as it was trained in 2015, on a folder in ImageNet's layout",

@@ -159,7 +159,7 @@ def test_processes_with_other_numbers_of_steps_are_refused_before_they_train(tmp
     two = start_two(command(tmp_path), command(tmp_path, "--limit", "48"))
     for code, last in map(wait_for_exit, two):
         assert code == 2
-        assert "number of steps an epoch is 4 in process 0, 3 in process 1" in last
+        assert "number of steps per epoch is 4 in process 0, 3 in process 1" in last
     assert not list(tmp_path.iterdir())
 
 

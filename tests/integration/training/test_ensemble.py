@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
         ([], "The members were trained on a folder of images: name it with --data, or use --images FOLDER"),
-        (["--data", "photos"], "cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/note.txt: "),
+        (["--data", "photos"], "cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
         assert (code, message in output) == (2, True), output
@@ -196,7 +196,7 @@ def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
     for words, message in (
         (["models/net/1"], "needs at least two members"),
         (["models/net/1", "models"], "is not a version's folder"),
-        (["models/net/1", "models/small/1"], "small/1 takes other images than net/1"),
+        (["models/net/1", "models/small/1"], "small/1 has another input than net/1"),
         (
             ["models/small/1", "models/small/1"],
             "name no common data set: use --dataset or --data FOLDER, or --images FOLDER",

@@ -120,7 +120,7 @@ def test_a_graph_of_an_old_opset_and_weights_in_another_file(working_dir: Path) 
     np.testing.assert_allclose(answers(apart, images), expected, atol=1e-6)
     Path("apart.bin").unlink()
     code, output = run("apart.onnx", "--name", "apart", "--labels", "labels.txt")
-    assert (code, "keeps its weights in apart.bin: put that beside it" in output) == (2, True)
+    assert (code, "stores its weights in apart.bin, which is missing or damaged" in output) == (2, True)
 
 
 def two_inputs() -> onnx.ModelProto:
@@ -157,11 +157,11 @@ def wrong_dynamic_batch() -> onnx.ModelProto:
 
 REJECTED = {
     "two inputs": (two_inputs, [], "has 2 inputs (data, more)"),
-    "two outputs": (two_outputs, [], "say with --output which of out, pool"),
-    "custom operator": (custom_operator, [], "operators that onnxruntime does not have: acme.Sparkle"),
-    "integers": (integer_input, [], "takes int64 numbers; float32, float16, uint8 can be served"),
+    "two outputs": (two_outputs, [], "choose the one with the classes with --output: out, pool"),
+    "custom operator": (custom_operator, [], "operators that onnxruntime does not support: acme.Sparkle"),
+    "integers": (integer_input, [], "takes int64 numbers; only float32, float16, uint8 can be served"),
     "batch of one": (wrong_dynamic_batch, [], "failed to run"),
-    "wrong type": (third_party_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype says uint8"),
+    "wrong type": (third_party_graph, ["--dtype", "uint8"], "takes float32 numbers; --dtype states uint8"),
     "wrong layout": (third_party_graph, ["--layout", "nhwc"], "takes ?x3x12x12, which is not nhwc"),
     "ambiguous": (lambda: third_party_graph(side=3), [], "could be either layout: use --layout"),
     "four channels": (lambda: third_party_graph(channels=4), [], "has no dimension of 1 or 3 channels"),
@@ -200,7 +200,7 @@ def test_what_cannot_be_served_is_told_in_a_sentence(working_dir: Path, make, fl
 def test_what_is_no_onnx_file(working_dir: Path, content: bytes) -> None:
     Path("net.onnx").write_bytes(content)
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt")
-    assert (code, "net.onnx is no ONNX file" in output) == (2, True)
+    assert (code, "net.onnx is not an ONNX file" in output) == (2, True)
     assert run("none.onnx", "--name", "net", "--labels", "labels.txt")[1].startswith("Error: none.onnx cannot be read")
 
 
@@ -223,7 +223,7 @@ def test_a_real_mobilenet_answers_as_a_straightforward_pipeline(data_dir: Path, 
     words = [file, "--name", "mobilenet", "--labels", labels, "--check", data_dir / "photos"]
     code, output = run(*words, *CORRECT_FLAGS)
     assert code == 0, output
-    assert output.startswith("accuracy 45.0%, among the first 5 75.0%, over 40 images of known class\n")
+    assert output.startswith("accuracy 45.0%, top-5 accuracy 75.0%, over 40 images of known classes\n")
     assert output.count("_") >= 5  # the most confident predictions, with their files
     version = Repository(Path("models")).open("mobilenet", 1)
     preprocessing = version.manifest.preprocessing
@@ -256,7 +256,7 @@ def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(work
         Image.fromarray(image).save(folder / f"{index:02}.png")
     words = ["net.onnx", "--name", "bad", "--labels", "labels.txt", "--scale", "1/255", "--check", "check"]
     code, output = run(*words)
-    assert (code, "accuracy 0.0%, among the first 5 100.0%, over 20 images" in output) == (2, True)
+    assert (code, "accuracy 0.0%, top-5 accuracy 100.0%, over 20 images" in output) == (2, True)
     assert "no better than chance" in output
     assert run(*words, "--force", "--dry-run")[0] == 0
     assert not Path("models/bad").exists()

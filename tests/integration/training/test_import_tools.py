@@ -289,11 +289,14 @@ def test_refusals_say_what_to_do(make: Callable[[], onnx.ModelProto], message: s
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04 archive/data.pkl", "is a zip file: a .keras file goes to convoy-train export"),
-        (b"\x80\x02 pickle", "is a file of PyTorch: load the network, and torch.onnx.export("),
+        (b"PK\x03\x04 archive/data.pkl", "is a zip file: import a .keras file with convoy-train export"),
+        (b"\x80\x02 pickle", "is a PyTorch file: load the network, and call torch.onnx.export("),
         (b"\x89HDF\r\n\x1a\n....", "is a Keras HDF5 file: use convoy-train export"),
         (b"\x1c\0\0\0TFL3....", "is a TFLite file: python -m tf2onnx.convert --tflite FILE"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer and not the file itself"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "is a Git LFS pointer instead of the file: run git lfs pull",
+        ),
         (b"<!DOCTYPE html>", "is a web page: download the file itself"),
     ],
 )

@@ -71,7 +71,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
         (["my.keras", "--weights", "w.h5"], "--weights needs --from-keras-applications"),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "none.h5"],
-            "none.h5 is not there: --weights needs a file of MobileNetV3Small's weights",
+            "none.h5 does not exist: --weights needs a file with the weights of MobileNetV3Small",
         ),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "few.txt"],

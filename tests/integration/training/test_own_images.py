@@ -96,7 +96,9 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
         assert lines[2].split() == ["blue", "no", "images"]
     write_image_folder(root / "other", "red", count=1)
     (root / "other" / "red").rename(root / "other" / "purple")
-    assert "does not know: purple" in convoy_train("evaluate", version, "--data", root / "other", code=2)
+    assert "has classes that the network does not have: purple" in convoy_train(
+        "evaluate", version, "--data", root / "other", code=2
+    )
 
 
 CROPPED = ("--epochs", "3", "--set", "architecture.hidden=16,", "--set", "crop_area=0.5,1", "--set", "mixup=0.2")
@@ -128,18 +130,18 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "mlp", "--data", "missing"], "missing is no folder; expected is one folder of images for each"),
-        (["run", "mlp", "--data", "empty"], "empty has none of at least 2 folders of images"),
+        (["run", "mlp", "--data", "missing"], "missing is not a folder; expected: one folder of images for each"),
+        (["run", "mlp", "--data", "empty"], "empty has no folders of images; at least 2 are needed"),
         (
             ["run", "mlp", "--data", "photos"],
-            "Images that cannot be read: 1. Mend them, or add --skip-unreadable:\n  red/n",
+            "Images that cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/n",
         ),
         (["run", "mlp"], "needs a folder of images: name it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
         (["run", "lenet5", "--data", "photos", "--skip-unreadable", "--set", "side_px=8"], "needs images of at least"),
         (
             ["run", "mlp", "--data", "photos", "--skip-unreadable", "--set", "validation=80"],
-            "leave nothing of folder's 76",
+            "leave none of folder's 76",
         ),
         (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' is not a valid run name"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded automatically"),

@@ -148,7 +148,7 @@ def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) ->
     )
     assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in log_lines)
     card = (quantized / "card.md").read_text()
-    assert "Those held out are drawn by chance, and the network may have learnt them" in card
+    assert "The held-out images are a random choice that the network may have been trained on" in card
     assert "--even-if-slower --dataset xo`" in card
 
 
@@ -214,7 +214,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
         (["xo/1", "--dataset", "folder"], "needs a folder of images"),
         (["other/1"], "names no data set: use --dataset, or --data FOLDER"),
-        (["other/1", "--dataset", "xo"], "other classes than the network: 2 in place of 4"),
+        (["other/1", "--dataset", "xo"], "other classes than the network: 2 instead of 4"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:

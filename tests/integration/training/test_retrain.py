@@ -58,7 +58,7 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     assert figure in worse.output
     assert allowed["max_drop"] == 1
     assert read_manifest(published[2]).variants[0].held_out_accuracy == allowed["accuracy"]
-    assert "of 500 validation images right, toy/1" in (published[2] / "card.md").read_text()
+    assert "of 500 validation images correct, toy/1" in (published[2] / "card.md").read_text()
 
 
 class RecordedImages:

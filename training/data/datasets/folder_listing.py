@@ -88,10 +88,8 @@ def _list_test_files(folder: Path, test: str, labels: tuple[str, ...]) -> Labele
 def _list_classes(folder: Path, part: str, min_classes: int) -> tuple[tuple[str, ...], LabeledFiles]:
     names = _subfolder_names(folder / part)
     if len(names) < min_classes:
-        class_count = f"only {names[0]!r}" if names else "none"
-        raise TrainingError(
-            f"{folder / part} has {class_count} folders of images; at least {min_classes} are needed: {LAYOUT}."
-        )
+        found = f"only one folder of images ({names[0]!r})" if names else "no folders of images"
+        raise TrainingError(f"{folder / part} has {found}; at least {min_classes} are needed: {LAYOUT}.")
     files_by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, files_by_class, strict=True) if not files]:
         raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")
