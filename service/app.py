@@ -169,6 +169,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer, routes)
     app.entry_point, app.state.record_unrouted_request = middleware, middleware.record_unrouted
     routes += [*app.router.routes, *_add_routes(app, registry, worker_group, shutdown_state, settings)]
+    for path in {route.path for route in routes if isinstance(route, Route)}:
+        metrics.declare_route(path)
     _add_error_handlers(app)
     install_openapi(app, with_keys=requires_api_key(settings))
     return app

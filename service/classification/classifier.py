@@ -160,7 +160,7 @@ class Classifier:
         try:
             result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, context.loaded.model)
+            self._metrics.count_rejection(error.code, context.loaded.model, background=context.background)
             raise
         context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
         return result
@@ -174,17 +174,18 @@ class Classifier:
         context.timings.mark_decoded()
         return pixels
 
-    def queue_full_error(self, loaded: LoadedVersion, message: str, retry_after_s: float) -> QueueFull:
+    def queue_full_error(self, context: RequestContext, message: str, retry_after_s: float) -> QueueFull:
         """Counts a request as rejected because of others, and returns its error."""
-        self._metrics.count_rejection(QueueFull.code, loaded.model)
+        self._metrics.count_rejection(QueueFull.code, context.loaded.model, background=context.background)
         return QueueFull(message, retry_after_s)
 
     def _reserve(self, context: RequestContext, count: int) -> None:
         loaded = context.loaded
+        context.image_count = count
         try:
             loaded.batcher.reserve(count, context.remaining_s(), context.background)
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, loaded.model)
+            self._metrics.count_rejection(error.code, loaded.model, background=context.background)
             raise
 
 

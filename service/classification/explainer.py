@@ -118,13 +118,12 @@ class Explainer:
     @contextmanager
     def _limited(self, context: RequestContext) -> Iterator[None]:
         """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
-        client = context.client
+        client, context.background = context.client, True
         if client in self._active_clients or len(self._active_clients) >= MAX_CONCURRENT_EXPLANATIONS:
             whose = "this client" if client in self._active_clients else "other clients"
             message = f"An explanation for {whose} is being made already."
-            raise self._classifier.queue_full_error(context.loaded, message, MAX_COMPUTE_MS / 1000)
+            raise self._classifier.queue_full_error(context, message, MAX_COMPUTE_MS / 1000)
         self._active_clients.add(client)
-        context.background = True
         try:
             yield
         finally:

@@ -109,7 +109,7 @@ class ImageDecoder:
         try:
             self._decode_pool.check_in_time(_owner(context), work, context.remaining_s())
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, context.loaded.model)
+            self._metrics.count_rejection(error.code, context.loaded.model, background=context.background)
             raise
 
     async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
@@ -117,7 +117,7 @@ class ImageDecoder:
         try:
             return await context.within_deadline(work)
         except DeadlineExceeded:
-            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model)
+            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model, background=context.background)
             raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> Pixels | None:

@@ -5,9 +5,9 @@ import time
 from types import TracebackType
 from typing import Any, TypeVar
 
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, DeadlineTooShort
 from service.loaded_models.loaded_version import LoadedVersion
-from service.observability.metrics import Metrics
+from service.observability.metrics import BACKGROUND, Metrics
 from service.observability.stage_timings import StageTimings
 
 T = TypeVar("T")
@@ -16,24 +16,37 @@ T = TypeVar("T")
 class RequestContext:
     """A context manager around the work for one request to `loaded`; its exit counts the request."""
 
-    __slots__ = ("_deadline_s", "_metrics", "background", "client", "loaded", "timings")
+    __slots__ = (
+        "_deadline_s",
+        "_has_client_deadline",
+        "_metrics",
+        "background",
+        "client",
+        "image_count",
+        "loaded",
+        "timings",
+    )
 
     def __init__(self, loaded: LoadedVersion, metrics: Metrics, timeout_s: float) -> None:
         self.loaded = loaded
         self.background = False
+        self.image_count = 1
         self.client = ""
         """Who sent the request: the name of an API key, or an address."""
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s
+        self._has_client_deadline = False
 
     def __enter__(self) -> "RequestContext":
         return self
 
     def limit_timeout(self, timeout_s: float | None) -> None:
         """Applies the timeout that the request itself asks for, counted from its start, where it is shorter."""
-        if timeout_s is not None:
-            self._deadline_s = min(self._deadline_s, self.timings.started_at_s + timeout_s)
+        if timeout_s is None or (deadline_s := self.timings.started_at_s + timeout_s) >= self._deadline_s:
+            return
+        self._deadline_s = deadline_s
+        self._has_client_deadline = True
 
     def remaining_s(self) -> float:
         """Seconds until the request's deadline."""
@@ -57,9 +70,17 @@ class RequestContext:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
-            self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model)
-        else:
-            self.timings.record_failure(self.loaded.statistics)
+            self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model, self._kind())
+            return
+        self.timings.record_failure(self.loaded.statistics)
+        if isinstance(error, DeadlineTooShort) and self._has_client_deadline:
+            self._metrics.short_client_deadlines.inc()
+
+    def _kind(self) -> str:
+        """Groups requests whose durations are comparable."""
+        if self.background:
+            return BACKGROUND
+        return "single" if self.image_count == 1 else "batch"
 
 
 def _retrieve_error(work: asyncio.Future[Any]) -> None:

@@ -42,6 +42,10 @@ class LoadFailures:
         self._unconfirmed.discard((model, version))
         return is_new
 
+    def confirmed_count(self, model: str) -> int:
+        """The number of versions that cannot be loaded now; 1 if the model's folder cannot be read."""
+        return sum((model, version) not in self._unconfirmed for version in self._reasons.get(model, {}))
+
     def record_unreadable_folder(self, model: str, reason: str) -> bool:
         """Records that the model's folder cannot be read. Returns whether that is new."""
         is_new = self._reasons.get(model) != {MODEL_FOLDER: reason}

@@ -6,6 +6,7 @@ unloads old ones.
 
 import asyncio
 import logging
+from functools import partial
 from typing import NamedTuple
 
 from service.errors import BrokenModel, ConvoyError, NotReady, UnknownModel, UnknownVersion
@@ -239,6 +240,7 @@ class Registry:
         return self._models[name].versions if name in self._models else {}
 
     async def _reconcile_model(self, name: str, spec: ModelSpec, *, may_be_copied: bool) -> None:
+        self._metrics.broken_versions.labels(name).set_function(partial(self.failures.confirmed_count, name))
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:

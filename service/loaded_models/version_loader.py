@@ -82,7 +82,6 @@ class VersionLoader:
     def _report_failure(self, name: str, number: int) -> None:
         if self._failures.confirm(name, number):
             reason = self._failures.reason_for_version(name, number)
-            self._metrics.broken_versions.labels(name).inc()
             logs.event(logging.ERROR, "version is broken", model=name, version=number, reason=reason)
 
     def _load(self, name: str, number: int, spec: ModelSpec, loaded: LoadedVersion | None) -> LoadedVersion:

@@ -44,27 +44,27 @@ class DurationHistogram:
 
 
 class DurationHistogramCollector(Collector):
-    """The histogram `name`, with one series per value of `label`."""
+    """The histogram `name`, with one series per combination of the values of `labels`."""
 
-    def __init__(self, name: str, documentation: str, label: str, bounds_s: tuple[float, ...]) -> None:
+    def __init__(self, name: str, documentation: str, labels: Sequence[str], bounds_s: tuple[float, ...]) -> None:
         self._name = name
         self._documentation = documentation
-        self._label = label
+        self._labelnames = labels
         self._bounds_s = bounds_s
-        self._series: dict[str, DurationHistogram] = {}
+        self._series: dict[tuple[str, ...], DurationHistogram] = {}
 
-    def labels(self, value: str) -> DurationHistogram:
-        """Returns the series of a label value."""
-        return self._series.setdefault(value, DurationHistogram(self._bounds_s))
+    def labels(self, *values: str) -> DurationHistogram:
+        """Returns the series of these label values."""
+        return self._series.setdefault(values, DurationHistogram(self._bounds_s))
 
     def describe(self) -> list[HistogramMetricFamily]:
-        return [HistogramMetricFamily(self._name, self._documentation, labels=[self._label])]
+        return [HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)]
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         (family,) = self.describe()
-        for value, series in list(self._series.items()):
+        for values, series in list(self._series.items()):
             buckets, sum_s = series.buckets()
-            family.add_metric([value], buckets, sum_s)
+            family.add_metric(values, buckets, sum_s)
         yield family
 
 

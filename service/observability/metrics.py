@@ -17,16 +17,30 @@ from service.observability.collectors import (
 from service.observability.multiprocess import Families, StatsByVersion, families_to_metrics, metrics_to_families
 from service.observability.version_stats import STAGES, VersionStats
 
-BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+REQUEST_BUCKETS_S = (
+    *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30),  # finer, because objectives for large models are in this range
+)
+STAGE_BUCKETS_S = (0.000025, 0.00005, 0.0001, 0.00025, *REQUEST_BUCKETS_S)  # a small model runs for 0.1 ms
 BUCKETS_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 OTHER_LABEL = "other"
+TOO_MANY_REQUESTS = 429
+# Statuses with which the service can fail a request. Their series exist from the start, so that `rate()` sees the first
+# failure.
+FAILURE_STATUSES = (500, 503, 504)
+NORMAL, BACKGROUND = "normal", "background"  # priorities of requests
 
 # Process metrics that may be summed over workers. A start time may not.
 PROCESS_METRICS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
 
 # Every worker loads the same versions: over workers the maximum is taken, not the sum.
 MAX_AGGREGATED = frozenset(
-    {"convoy_loaded_versions", "convoy_bucket_synced_timestamp_seconds", "convoy_bucket_failed_versions"}
+    {
+        "convoy_broken_versions",
+        "convoy_loaded_versions",
+        "convoy_bucket_synced_timestamp_seconds",
+        "convoy_bucket_failed_versions",
+    }
 )
 
 VERSION_LABELS = ["model", "version"]
@@ -52,14 +66,25 @@ class Metrics:
         self._process = ProcessCollector(registry=None)
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
         self.request_s = self._histogram(
-            "convoy_request_seconds", "Seconds from the headers of a request to its answer.", "route"
+            "convoy_request_seconds",
+            "Seconds from the headers of a request to its answer, upload included; without 429.",
+            "route",
+            bounds_s=REQUEST_BUCKETS_S,
+        )
+        self.response_s = self._histogram(
+            "convoy_response_seconds",
+            "Seconds from a complete request to its successful answer: `kind` is `single`, `batch`, or, for "
+            "explanations and requests of low priority, `background`.",
+            "model",
+            "kind",
+            bounds_s=REQUEST_BUCKETS_S,
         )
         self.in_flight = Gauge("convoy_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self.in_flight.set_function(lambda: self.open_requests)
         self.open_requests = 0
         # Cached because looking labels up costs more than counting.
         self._request_metrics: dict[tuple[str, int], tuple[Counter, DurationHistogram]] = {}
-        self._stage_metrics: dict[str, tuple[DurationHistogram, DurationHistogram]] = {}
+        self._answer_metrics: dict[tuple[str, str], tuple[DurationHistogram, ...]] = {}
         self.decode_s = self._histogram(
             "convoy_decode_seconds", "Seconds of decoding and preprocessing per request.", "model"
         )
@@ -77,7 +102,15 @@ class Metrics:
         )
         self.registry.register(self.predictions)
         self.refused_requests = self._counter(
-            "convoy_refused_total", "Requests that were not run: `reason` is the error's code.", "model", "reason"
+            "convoy_refused_total",
+            "Requests that were not run: `reason` is the error's code, `priority` is `normal` or `background`.",
+            "model",
+            "reason",
+            "priority",
+        )
+        self.short_client_deadlines = self._counter(
+            "convoy_short_client_deadlines_total",
+            "Requests answered with 504 because the client's own time limit is below the run time of the model.",
         )
         self.background_failures = self._counter(
             "convoy_background_failures_total", "Failures of background tasks, which are then restarted.", "task"
@@ -90,7 +123,9 @@ class Metrics:
         )
         self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
-        self.broken_versions = self._counter("convoy_broken_versions_total", "Versions that failed to load.", "model")
+        self.broken_versions = Gauge(
+            "convoy_broken_versions", "Versions on disk that cannot be loaded now.", ["model"], registry=self.registry
+        )
         self.loaded_versions = Gauge(
             "convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry
         )
@@ -141,27 +176,39 @@ class Metrics:
         """Counts a request that was refused before it reached any route."""
         self.requests.labels(OTHER_LABEL, status).inc()
 
-    def count_rejection(self, reason: str, model: str = OTHER_LABEL) -> None:
+    def declare_route(self, route: str) -> None:
+        """Creates the series of a route's failures."""
+        for status in FAILURE_STATUSES:
+            self.requests.labels(route, status)
+
+    def count_rejection(self, reason: str, model: str = OTHER_LABEL, *, background: bool = False) -> None:
         """Counts a request that was not run because of the load; `reason` is its error's code.
 
         Without `model` the request was rejected before its model was known.
         """
-        self.refused_requests.labels(model, reason).inc()
+        self.refused_requests.labels(model, reason, BACKGROUND if background else NORMAL).inc()
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
-        """Counts an answered request and observes its duration."""
+        """Counts an answered request and observes its duration.
+
+        Rejections are fast: their durations would hide how long accepted requests take under overload.
+        """
         key = (route, status)
         if key not in self._request_metrics:
             self._request_metrics[key] = self.requests.labels(route, status), self.request_s.labels(route)
         count, duration = self._request_metrics[key]
         count.inc()
-        duration.observe(seconds)
+        if status != TOO_MANY_REQUESTS:
+            duration.observe(seconds)
 
-    def record_waiting(self, model: str, decode_s: float, queue_s: float) -> None:
-        """Observes how long a request to `model` was decoded and queued."""
-        if model not in self._stage_metrics:
-            self._stage_metrics[model] = self.decode_s.labels(model), self.queue_s.labels(model)
-        decode, queue = self._stage_metrics[model]
+    def record_answer(self, model: str, kind: str, total_s: float, decode_s: float, queue_s: float) -> None:
+        """Observes how long a successful request to `model` took, and how long it was decoded and queued."""
+        key = (model, kind)
+        if key not in self._answer_metrics:
+            series = self.response_s.labels(model, kind), self.decode_s.labels(model), self.queue_s.labels(model)
+            self._answer_metrics[key] = series
+        total, decode, queue = self._answer_metrics[key]
+        total.observe(total_s)
         decode.observe(decode_s)
         queue.observe(queue_s)
 
@@ -182,8 +229,10 @@ class Metrics:
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
-    def _histogram(self, name: str, documentation: str, label: str) -> DurationHistogramCollector:
-        durations = DurationHistogramCollector(name, documentation, label, BUCKETS_S)
+    def _histogram(
+        self, name: str, documentation: str, *labels: str, bounds_s: tuple[float, ...] = STAGE_BUCKETS_S
+    ) -> DurationHistogramCollector:
+        durations = DurationHistogramCollector(name, documentation, labels, bounds_s)
         self.registry.register(durations)
         return durations
 

@@ -28,12 +28,13 @@ class StageTimings:
         self._computed_at_s = time.perf_counter()
         self.queue_s, self.compute_s, self.batch_size = queue_s, compute_s, batch_size
 
-    def record_success(self, statistics: VersionStats, metrics: Metrics, model: str) -> None:
+    def record_success(self, statistics: VersionStats, metrics: Metrics, model: str, kind: str) -> None:
         """Ends the request, and adds its stages to the statistics of its version and to the metrics."""
         now_s = time.perf_counter()
         encode_s = now_s - self._computed_at_s
-        statistics.add_success(now_s - self.started_at_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
-        metrics.record_waiting(model, self.decode_s, self.queue_s)
+        total_s = now_s - self.started_at_s
+        statistics.add_success(total_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
+        metrics.record_answer(model, kind, total_s, self.decode_s, self.queue_s)
 
     def record_failure(self, statistics: VersionStats) -> None:
         """Ends the request, and counts it as failed."""

@@ -39,7 +39,13 @@ def substitute_variables(expr: str) -> str:
 def alerts() -> dict[str, str]:
     """Returns the alerts: name -> expression."""
     groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
-    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def recorded() -> dict[str, str]:
+    """Returns the recording rules: name -> expression."""
+    groups = yaml.safe_load((FOLDER / "rules.yml").read_text())["groups"]
+    return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
 def copy_for(target: str, folder: Path) -> Path:

@@ -17,6 +17,7 @@ from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, model_info, version_metrics
 from service.settings import PREFIX, Settings
 from service.workers.worker_status import WorkerStatusStore
+from tests.monitoring import shipped_config
 from tests.support.kubernetes_manifests import (
     COMPATIBLE_COMPONENTS,
     JOBS,
@@ -200,7 +201,12 @@ def test_the_operator_and_grafana_are_given_the_alerts_and_the_dashboard() -> No
     rules = yaml.safe_load((K8S / "monitoring/rules.yml").read_text())
     assert of_kind(manifests, "PrometheusRule")["spec"] == rules
     job = of_kind(manifests, "Service")["metadata"]["name"]
-    assert all(f'job="{job}"' in rule["expr"] for group in rules["groups"] for rule in group["rules"])
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    selectors = [
+        selector for expr in expressions for selector in re.findall(r"\b(?:convoy_\w+|up)(?:\{(.*?)\})?", expr)
+    ]
+    assert [selector for selector in selectors if f'job="{job}"' not in selector] == []
+    assert len(selectors) > len(shipped_config.alerts())
     (dashboard_config,) = [
         one for one in manifests if one["metadata"].get("labels", {}).get("grafana_dashboard") == "1"
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.observability.metrics import REQUEST_BUCKETS_S
 from tests.documentation import metrics_table
 from tests.monitoring import prometheus_rule, shipped_config
 
@@ -17,9 +18,10 @@ needs_promtool = pytest.mark.skipif(
 )
 QUERIES = [query.expr for query in shipped_config.queries()]
 ALERTS = shipped_config.alerts()
+RECORDED = shipped_config.recorded()
 METRIC = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z]+)\s*(?:=~|!~|!=|=)")
-SCRAPE_LABELS = {"job", "instance", "le"}
+SCRAPE_LABELS = {"job", "namespace", "instance", "le"}
 ROW = re.compile(r"^\| `(\w+)` \((\w+)\) \| (.*?) \|", re.MULTILINE)
 
 
@@ -35,12 +37,26 @@ def documented_metrics() -> dict[str, set[str]]:
     return series
 
 
-@pytest.mark.parametrize("expr", [*QUERIES, *ALERTS.values()])
+@pytest.mark.parametrize("expr", [*QUERIES, *ALERTS.values(), *RECORDED.values()])
 def test_only_what_the_service_counts_is_asked_for(expr: str) -> None:
     metrics = documented_metrics()
     for name, selector in METRIC.findall(expr):
         assert name in metrics
         assert set(LABEL.findall(selector)) <= metrics[name]
+
+
+def test_alerts_use_only_rates_that_are_recorded() -> None:
+    used = {name for expr in [*ALERTS.values(), *RECORDED.values()] for name in re.findall(r"convoy:[\w:]+", expr)}
+    assert used == RECORDED.keys()
+
+
+def test_the_limits_of_alerts_are_bounds_of_buckets() -> None:
+    """Without a series of that bound, the share of slow answers would have no value."""
+    limits = {
+        limit for expr in RECORDED.values() for one in re.findall(r'le=~"([^"]+)"', expr) for limit in one.split("|")
+    }
+    assert limits == {"1", "1.0"}
+    assert 1 in REQUEST_BUCKETS_S
 
 
 def test_the_dashboard_shows_everything_that_is_counted() -> None:

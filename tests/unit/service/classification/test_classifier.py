@@ -90,7 +90,7 @@ def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root
                     )
         assert registry.get("linear").batcher.queued_images == 0
         text = classifier._metrics.to_text(classifier._metrics.families()).decode()
-        assert 'convoy_refused_total{model="linear",reason="expired_in_queue"} 2.0' in text
+        assert 'convoy_refused_total{model="linear",priority="normal",reason="expired_in_queue"} 2.0' in text
 
     with_classifier(root, test, busy=4)
 
@@ -235,7 +235,7 @@ def test_images_that_do_not_fit_into_memory_are_rejected_before_any_decoding(roo
             classifier.admit("linear", None)
         assert batcher.queued_images == 0
         text = classifier._metrics.to_text(classifier._metrics.families()).decode()
-        assert 'convoy_refused_total{model="linear",reason="memory_full"} 3.0' in text
+        assert 'convoy_refused_total{model="linear",priority="normal",reason="memory_full"} 3.0' in text
 
     with_classifier(root, test)
 

@@ -81,6 +81,8 @@ def test_a_client_has_one_explanation_at_a_time(tmp_path: Path) -> None:
                     await explain("one")
                 with pytest.raises(QueueFull, match="for other clients"):
                     await explain("a third")
+                rejected = {"model": "linear", "reason": "queue_full", "priority": "background"}
+                assert metrics.registry.get_sample_value("convoy_refused_total", rejected) == 2
                 release.set()
                 assert (await first).image.shape == (await other).image.shape == (8, 8, 1)
                 assert (await explain("one")).image.shape == (8, 8, 1)

@@ -79,7 +79,7 @@ def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
             await answer(classifier, data)
         assert registry.get("linear").batcher.queued_images == 0
         text = classifier._metrics.to_text(classifier._metrics.families()).decode()
-        assert 'convoy_refused_total{model="linear",reason="too_late_to_start"} 1.0' in text
+        assert 'convoy_refused_total{model="linear",priority="normal",reason="too_late_to_start"} 1.0' in text
         with classifier.context("linear", None) as context:
             context.client = "another"
             assert (await classifier.predict(context, data)).shape == (4,)

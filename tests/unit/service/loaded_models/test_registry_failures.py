@@ -94,7 +94,9 @@ def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.
     assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
 
 
-def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_path: Path) -> None:
+def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         folder = write_version(tmp_path, "a", 2)
@@ -103,18 +105,19 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(tmp_
         metrics = Metrics()
         registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), metrics)
 
-        def load_failures_total() -> float:
-            return metrics.registry.get_sample_value("convoy_broken_versions_total", {"model": "a"}) or 0
+        def broken_versions() -> float:
+            return metrics.registry.get_sample_value("convoy_broken_versions", {"model": "a"}) or 0
 
         for _ in range(3):
             await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, load_failures_total()) == ("1", 1)
+        assert (registry.get("a").version, broken_versions()) == ("1", 1)
         assert [(e.version, e.is_ready) for e in registry.index()] == [("1", True), ("2", False)]
         await registry.reconcile(DesiredState(), retry=True)
-        assert load_failures_total() == 2
+        assert broken_versions() == 1
+        assert caplog.messages.count("version is broken") == 2
         (folder / "labels.txt").write_bytes(good)
         await registry.reconcile(DesiredState())
-        assert (registry.get("a").version, load_failures_total()) == ("2", 2)
+        assert (registry.get("a").version, broken_versions()) == ("2", 0)
         assert registry.failures.reason_for("a") == ""
         await registry.close()
 

@@ -12,7 +12,7 @@ BOUNDS_S = (0.001, 0.25, 1, 30)
 
 @given(st.lists(st.sampled_from([*BOUNDS_S, 0.0, 0.0005, 0.3, 31.0]), max_size=50))
 def test_counts_are_those_of_prometheus(seconds: list[float]) -> None:
-    ours = DurationHistogramCollector("wait_seconds", "Waiting.", "model", BOUNDS_S)
+    ours = DurationHistogramCollector("wait_seconds", "Waiting.", ["model"], BOUNDS_S)
     theirs = Histogram("wait_seconds", "Waiting.", ["model"], buckets=BOUNDS_S, registry=CollectorRegistry())
     for value in seconds:
         ours.labels("a").observe(value)
@@ -26,7 +26,7 @@ def test_counts_are_those_of_prometheus(seconds: list[float]) -> None:
 
 @pytest.mark.parametrize("values", [1, MAX_PENDING, 2 * MAX_PENDING + 1])
 def test_every_value_is_counted_once(values: int) -> None:
-    durations = DurationHistogramCollector("wait_seconds", "Waiting.", "model", BOUNDS_S)
+    durations = DurationHistogramCollector("wait_seconds", "Waiting.", ["model"], BOUNDS_S)
     for total in (values, 2 * values):
         for _ in range(values):
             durations.labels("a").observe(0.5)

@@ -46,7 +46,7 @@ def test_a_name_is_used_once() -> None:
 
 @pytest.mark.parametrize("metric", [m for m in own_metrics(Metrics()) if isinstance(m, HISTOGRAMS)])
 def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | DurationHistogramCollector) -> None:
-    metric.labels("x").observe(0)
+    metric.labels(*("x" for _ in metric._labelnames)).observe(0)
     (family,) = metric.collect()
     bounds = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
     assert all(low < high for low, high in pairwise(bounds))
@@ -68,6 +68,36 @@ def test_what_is_counted_is_scraped() -> None:
     assert found["convoy_compute_seconds_bucket", (("le", "0.0025"), ("model", "mnist"))] == 0
     assert found["convoy_compute_seconds_bucket", (("le", "0.005"), ("model", "mnist"))] == 1
     assert found["convoy_batch_images_bucket", (("le", "8.0"), ("model", "mnist"))] == 1
+
+
+def test_rejections_are_counted_and_do_not_hide_how_long_accepted_requests_take() -> None:
+    metrics = Metrics()
+    metrics.record_request("/classify", 200, 2.0)
+    metrics.record_request("/classify", 429, 0.001)
+    metrics.record_request("/classify", 504, 30.0)
+    found = samples(metrics)
+    assert found["convoy_requests_total", (("code", "429"), ("route", "/classify"))] == 1
+    assert found["convoy_request_seconds_count", (("route", "/classify"),)] == 2
+    assert found["convoy_request_seconds_sum", (("route", "/classify"),)] == 32
+
+
+def test_the_failures_of_a_route_are_counted_from_zero() -> None:
+    """Prometheus' rate() does not see the first failure of a series that begins with it."""
+    metrics = Metrics()
+    metrics.declare_route("/classify")
+    found = {key: value for key, value in samples(metrics).items() if key[0] == "convoy_requests_total"}
+    assert found == {
+        ("convoy_requests_total", (("code", code), ("route", "/classify"))): 0 for code in ("500", "503", "504")
+    }
+
+
+def test_a_stage_below_a_tenth_of_a_millisecond_has_buckets_of_its_own() -> None:
+    metrics = Metrics()
+    metrics.compute_s.labels("mnist").observe(0.00004)
+    metrics.compute_s.labels("mnist").observe(0.00008)
+    found = samples(metrics)
+    counts = [found["convoy_compute_seconds_bucket", (("le", le), ("model", "mnist"))] for le in ("5e-05", "0.0001")]
+    assert counts == [1, 2]
 
 
 def test_predictions_are_counted_by_label_and_no_more_labels_than_allowed() -> None:
@@ -93,13 +123,21 @@ def test_a_class_that_was_never_predicted_has_no_series() -> None:
 def test_no_label_breaks_the_text(label: str) -> None:
     metrics = Metrics()
     metrics.count_rejection("queue_full", label)
-    assert samples(metrics)["convoy_refused_total", (("model", label), ("reason", "queue_full"))] == 1
+    assert (
+        samples(metrics)["convoy_refused_total", (("model", label), ("priority", "normal"), ("reason", "queue_full"))]
+        == 1
+    )
 
 
 def test_a_rejection_before_the_model_is_known_is_counted_for_no_model() -> None:
     metrics = Metrics()
     metrics.count_rejection("memory_full")
-    assert samples(metrics)["convoy_refused_total", (("model", "other"), ("reason", "memory_full"))] == 1
+    assert (
+        samples(metrics)[
+            "convoy_refused_total", (("model", "other"), ("priority", "normal"), ("reason", "memory_full"))
+        ]
+        == 1
+    )
 
 
 def test_two_services_count_apart() -> None:

@@ -28,7 +28,7 @@ def test_stages_follow_one_another_from_the_start_of_the_request() -> None:
 def test_a_request_is_counted_as_a_success_with_its_stages_or_as_a_failure() -> None:
     timings, statistics, metrics = StageTimings(), VersionStats(), Metrics()
     timings.mark_computed(0.25, 0.5, 3)
-    timings.record_success(statistics, metrics, "linear")
+    timings.record_success(statistics, metrics, "linear", "batch")
     assert (statistics.success.count, statistics.fail.count) == (1, 0)
     assert (statistics.queue.seconds, statistics.compute.seconds) == (0.25, 0.5)
     timings.record_failure(statistics)

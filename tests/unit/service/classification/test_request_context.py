@@ -1,0 +1,67 @@
+"""The context of a request counts its outcome: successes by kind, and deadlines that no answer could meet."""
+
+from pathlib import Path
+
+import pytest
+
+from service.classification.classifier import Classifier
+from service.classification.request_context import RequestContext
+from service.errors import DeadlineTooShort, ExpiredInQueue
+from service.loaded_models.registry import Registry
+from tests.support.images import image_bytes
+from tests.support.model_versions import write_version
+from tests.unit.service.classification.classifiers import predict, predict_many, with_classifier
+
+TIMEOUT_S = 10.0
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write_version(tmp_path, "linear")
+    return tmp_path
+
+
+def count(classifier: Classifier, name: str, **labels: str) -> float | None:
+    return classifier._metrics.registry.get_sample_value(name, labels)
+
+
+def test_successes_are_counted_by_model_and_kind(root: Path) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        await predict(classifier, image_bytes())
+        await predict_many(classifier, [image_bytes()])
+        await predict_many(classifier, [image_bytes(), image_bytes()])
+        with classifier.context("linear", None) as context:
+            context.background = True
+            await classifier.predict(context, image_bytes())
+        kinds = {
+            kind: count(classifier, "convoy_response_seconds_count", model="linear", kind=kind)
+            for kind in ("single", "batch", "background")
+        }
+        assert kinds == {"single": 2, "batch": 1, "background": 1}
+
+    with_classifier(root, test)
+
+
+@pytest.mark.parametrize(
+    ("client_timeout_s", "error", "expected"),
+    [
+        (0.005, DeadlineTooShort, 1),
+        (0.005, ExpiredInQueue, 0),  # it could have been met without the load
+        (None, DeadlineTooShort, 0),  # the service's own limit is too short: a failure
+        (TIMEOUT_S + 1, DeadlineTooShort, 0),
+    ],
+)
+def test_a_deadline_below_the_run_time_counts_if_the_client_chose_it(
+    root: Path, client_timeout_s: float | None, error: type[Exception], expected: int
+) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        def reject(context: RequestContext) -> None:
+            with context:
+                context.limit_timeout(client_timeout_s)
+                raise error("too late")
+
+        with pytest.raises(error):
+            reject(RequestContext(registry.get("linear"), classifier._metrics, TIMEOUT_S))
+        assert count(classifier, "convoy_short_client_deadlines_total") == expected
+
+    with_classifier(root, test)
