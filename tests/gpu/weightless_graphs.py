@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 GRAPHS = Path(__file__).parent / "graphs"
-NETWORKS = {"resnet50": "resnet50", "vgg16": "vgg-d"}
+NETWORKS = {"resnet50": "resnet50"}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation per channel."""
 MIN_STRIPPED_VALUES = 1024
