@@ -58,7 +58,7 @@ VALID_ERROR = b'{"error":{"code":"bad_image","message":"a","hint":"b"}}'
         (Answer(400, JSON, b'{"error":"a"}'), TEXT_ERROR, 0, 0, ""),
         (Answer(503, JSON, VALID_ERROR), CONVOY_ERROR, 0, 0, ""),
         (Answer(200, {}, b""), CONVOY_ERROR, 0, 0, ""),
-        (None, CONVOY_ERROR, 0, 0, "no answer"),
+        (None, CONVOY_ERROR, 0, 0, "no response"),
         (Answer(500, JSON, VALID_ERROR), CONVOY_ERROR, 0, 0, "was 500"),
         (Answer(504, JSON, VALID_ERROR), CONVOY_ERROR, 0, 0, "was 504"),
         (Answer(400, JSON, VALID_ERROR), TEXT_ERROR, 0, 0, "not foreign"),

@@ -120,6 +120,12 @@ CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_every
 CODES_TESTED_ELSEWHERE = {
     "bad_http": "test_connection_limits_http.py::test_what_is_no_http_ends_with_400",
     "unsupported_http_version": "test_request_smuggling_http.py::test_another_version_of_http_is_named_as_the_cause",
+    "too_many_connections": (
+        "unit/service/server/test_connection_limits.py::test_a_connection_for_health_checks_answers_nothing_else"
+    ),
+    "response_too_large": (
+        "test_large_responses_http.py::test_a_response_over_the_limit_is_rejected_before_the_model_runs"
+    ),
     "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
@@ -159,7 +165,7 @@ def test_every_documented_code_is_provoked() -> None:
 @pytest.mark.parametrize("where", sorted(set(CODES_TESTED_ELSEWHERE.values())))
 def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
     file, _, name = where.partition("::")
-    assert f"def {name}(" in next(Path(__file__).parents[1].rglob(file)).read_text()
+    assert f"def {name}(" in next(Path(__file__).parents[2].rglob(file)).read_text()
 
 
 def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

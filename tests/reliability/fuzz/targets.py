@@ -13,6 +13,7 @@ import numpy as np
 from service.api.http import status_codes
 from service.api.http.responses import json_bytes
 from service.api.v1 import request_parser as v1_parser
+from service.api.v1 import response_encoder as v1_encoder
 from service.api.v2 import request_parser as v2_parser
 from service.api.v2 import response_encoder
 from service.errors import ConvoyError
@@ -65,7 +66,7 @@ def fuzz_predict(data: bytes) -> None:
     if request is not None:
         count = _check_images(request.tensor, request.images)
         rows = np.zeros((count, CLASSES), np.float32)
-        v1_parser.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
+        v1_encoder.encode(request, rows, [f"class {n}" for n in range(CLASSES)])
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"decode": fuzz_decode, "infer": fuzz_infer, "predict": fuzz_predict}

@@ -64,7 +64,11 @@ def test_a_network_in_training_computes_at_each_size_what_one_of_that_size_does(
         (recipe("mlp", (8, 16), hidden=(4,)), 16, r"mlp flattens them: .* \(192, 4\) for images of 8 .* \(768, 4\)"),
         (recipe("googlenet", (96, 128), auxiliary=True), 128, "googlenet flattens them: auxiliary1_fc"),
         (recipe("resnet9", (4, 32)), 32, "resnet9 needs images of at least 8 pixels a side; 4x4 is too small"),
-        (recipe("resnet9", (24, 32)), 28, "ends with 32, the images of noise are 28x28 for resnet9: end with 28"),
+        (
+            recipe("resnet9", (24, 32)),
+            28,
+            "ends with 32, but the images of noise have 28x28 pixels for resnet9",
+        ),
     ],
 )
 def test_sizes_that_a_network_cannot_be_trained_at_are_refused(chosen: Recipe, side: int, message: str) -> None:

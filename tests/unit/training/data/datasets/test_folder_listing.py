@@ -64,12 +64,12 @@ def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([], "has none of at least 2 folders of images: one folder of images for each class, or train/"),
-        (["1.jpg", "2.jpg"], "has none of at least 2 folders"),
-        (["cat/1.jpg"], "has only 'cat' of at least 2 folders"),
+        ([], "has no folders of images; at least 2 are needed: one folder of images for each class, or train/"),
+        (["1.jpg", "2.jpg"], "has no folders of images; at least 2 are needed"),
+        (["cat/1.jpg"], r"has only one folder of images \('cat'\); at least 2 are needed"),
         (["cat/1.jpg", "dog/.hidden", "ox/.hidden"], "has classes without images: dog, ox"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/d/1.jpg", "val/c/1.jpg"], "that .*train lacks: c, d"),
-        (["train/a/1.jpg", "val/a/1.jpg"], "train has only 'a' of at least 2"),
+        (["train/a/1.jpg", "val/a/1.jpg"], r"train has only one folder of images \('a'\); at least 2"),
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/.hidden"], "val has classes without images: b"),
     ],
 )
@@ -79,7 +79,7 @@ def test_other_folders_are_refused_with_what_is_wrong(tmp_path: Path, paths: lis
 
 
 def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nowhere is no folder; expected is one folder of images for each class"):
+    with pytest.raises(TrainingError, match="nowhere is not a folder; expected: one folder of images for each class"):
         list_images(tmp_path / "nowhere")
 
 

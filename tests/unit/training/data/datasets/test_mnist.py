@@ -58,7 +58,7 @@ def test_both_places_are_read(official: Path, tmp_path: Path, subfolder: str) ->
 
 def test_missing_files_are_named(copy: Path) -> None:
     (copy / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(TrainingError, match=r"lacks t10k-labels-idx1-ubyte\.gz: put the official files there"):
+    with pytest.raises(TrainingError, match=r"lacks t10k-labels-idx1-ubyte\.gz: add the official files"):
         mnist.load(copy)
     with pytest.raises(TrainingError, match=r"lacks train-images-idx3-ubyte\.gz, train-labels"):
         mnist.load(copy / "nowhere")
