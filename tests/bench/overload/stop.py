@@ -44,8 +44,10 @@ class Stop(NamedTuple):
     answered: int
     rejected: int
     """429, or 503 from Convoy as JSON, or from HAProxy because Convoy accepts no connections any more."""
+    late: int
+    """504: answered, but not in time, because the machine became slower than when the request was accepted."""
     lost: int
-    """Connections that ended without an answer, 502, 504 and any other status."""
+    """Connections that ended without an answer, 502 and any other status."""
     exit_code: int | None
     stop_s: float
 
@@ -86,11 +88,12 @@ def _stop(
     return Stop(timeout_s, workers, is_behind_haproxy, *count(after), exit_code, stop_s)
 
 
-def count(records: Sequence[RequestRecord]) -> tuple[int, int, int]:
-    """Returns the numbers of answered, rejected and lost requests."""
+def count(records: Sequence[RequestRecord]) -> tuple[int, int, int, int]:
+    """Returns the numbers of answered, rejected, late and lost requests."""
     answered = sum(one.status == 200 for one in records)
     rejected = sum(one.status in REJECTED for one in records)
-    return answered, rejected, len(records) - answered - rejected
+    late = sum(one.status == 504 for one in records)
+    return answered, rejected, late, len(records) - answered - rejected - late
 
 
 def _exit_code(process: subprocess.Popen[bytes], timeout_s: float) -> int | None:

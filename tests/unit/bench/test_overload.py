@@ -45,8 +45,8 @@ def test_clients_are_capacity_times_timeout_up_to_the_maximum(
 
 
 def test_a_stop_loses_what_is_neither_answered_nor_rejected() -> None:
-    statuses = (200, 200, 429, 503, 500, 502, LOST)
-    assert count([RequestRecord(0, 0, status, True) for status in statuses]) == (2, 2, 3)
+    statuses = (200, 200, 429, 503, 504, 500, 502, LOST)
+    assert count([RequestRecord(0, 0, status, True) for status in statuses]) == (2, 2, 1, 3)
 
 
 def excess_results(*, failed: int = 0) -> ExcessResults:
@@ -58,17 +58,17 @@ def excess_results(*, failed: int = 0) -> ExcessResults:
 
 
 def test_the_section_shows_medians_over_the_rounds() -> None:
-    stop = Stop(30, 2, True, 50, 7, 0, 0, 12.34)
+    stop = Stop(30, 2, True, 50, 7, 1, 0, 0, 12.34)
     interference = Interference("form", 2.5, (200,), 1.2, 9.8, 120_000_000)
     text = section({"CPU": "one"}, excess_results(), [stop], [interference], "make bench-overload")
     assert "| image | 4x | 40 | 100.0 | 95.0 | 90% | 300 | 1.0 | 480 | 20 | 97% |" in text
-    assert "| 30 | 2 | HAProxy | 50 | 7 | 0 | 0 | 12.3 |" in text
+    assert "| 30 | 2 | HAProxy | 50 | 7 | 1 | 0 | 0 | 12.3 |" in text
     assert "| form | 2.5 | 200 | 1.2 | 9.8 | 120 |" in text
 
 
 def test_failed_and_lost_requests_make_a_run_void() -> None:
     assert OverloadResults({}, excess_results()).voids() == []
-    stop = Stop(2, 1, False, 50, 7, 3, 0, 2.0)
+    stop = Stop(2, 1, False, 50, 7, 0, 3, 0, 2.0)
     assert OverloadResults({}, excess_results(failed=3), [stop]).voids() == [
         "image at 4x: 9 failed",
         "3 lost in a stop with a timeout of 2 s",
