@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import _imaging
 
 HEADER_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 MODES = {1: "L", 3: "RGB"}
@@ -39,9 +39,22 @@ def decode_simple_png(data: bytes, channels: int, max_pixels: int) -> NDArray[np
     width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
     if not 0 < width * height <= min(MAX_PIXELS, max_pixels):
         return None
-    mode = MODES[channels]
-    try:
-        image = Image.frombytes(mode, (width, height), data[DATA_OFFSET:data_end], "zip", mode, 0)
-    except (ValueError, OSError):
+    pixels = _decode_zip(MODES[channels], width, height, data[DATA_OFFSET:data_end])
+    return None if pixels is None else np.frombuffer(pixels, np.uint8).reshape(height, width, channels)
+
+
+def _decode_zip(mode: str, width: int, height: int, data: bytes) -> bytes | None:
+    """Rows of pixels from the data of an IDAT chunk, None where it is damaged or too short.
+
+    `Image.frombytes` and `tobytes` do the same with these decoders, in 16 us for an image of 28x28 instead of 4.
+    """
+    image = _imaging.new(mode, (width, height))
+    decoder = _imaging.zip_decoder(mode, mode, 0)
+    decoder.setimage(image, (0, 0, width, height))
+    unused_bytes, error = decoder.decode(data)
+    if unused_bytes >= 0 or error:  # below 0: the image is complete
         return None
-    return np.asarray(image).reshape(height, width, channels)
+    encoder = _imaging.raw_encoder(mode, mode, 0, 1)
+    encoder.setimage(image, (0, 0, width, height))
+    pixels: bytes = encoder.encode(width * height * len(mode))[2]
+    return pixels if len(pixels) == width * height * len(mode) else None

@@ -10,7 +10,17 @@ from tests.bench.report.markdown import environment_table, table
 
 EXCESS_COLUMNS = ["load", "offered", "clients", "capacity/s", "good/s", "good, of capacity", "rejected/s", "late/s"]
 EXCESS_COLUMNS += ["p99 ms of the accepted", "p95 ms of a rejection", "after the load, of capacity"]
-STOP_COLUMNS = ["timeout s", "workers", "behind", "answered", "rejected", "late", "lost", "exit code", "seconds to the exit"]
+STOP_COLUMNS = [
+    "timeout s",
+    "workers",
+    "behind",
+    "answered",
+    "rejected",
+    "late",
+    "lost",
+    "exit code",
+    "seconds to the exit",
+]
 BODIES_COLUMNS = ["large body", "large/s", "their statuses", "p50 ms", "p99 ms", "memory MB"]
 
 
