@@ -117,6 +117,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     )
     explainer = Explainer(classifier, settings.max_queue_images)
     keyring = Keyring(settings.keys, settings.keys_file) if requires_api_key(settings) else None
+    if keyring is not None:
+        metrics.invalid_keys_file.set_function(lambda: keyring.is_file_invalid)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -11,6 +11,7 @@ from service.model_store.manifest import Manifest, Variant
 from service.model_store.repository import Repository
 from service.observability.collectors import ClassCounterCollector, DurationHistogramCollector
 from service.observability.metrics import Metrics, model_info, version_metrics
+from service.observability.service_metrics import service_metrics
 from service.settings import Settings
 from tests.published_results import results_table
 
@@ -44,7 +45,8 @@ def metrics_table() -> str:
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):
             rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
-    for family in [*version_metrics({}), model_info([])]:
+    service = service_metrics(is_ready=True, started_at_s=0, worker_restarts=0, version="")
+    for family in [*version_metrics({}), model_info([]), *service]:
         rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
     for family in Metrics().process_metrics():
         rows.append(_metric_row(family.name, family.type, (), f"{family.documentation} All workers together."))

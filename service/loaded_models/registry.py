@@ -154,6 +154,11 @@ class Registry:
         reasons = {model: self.failures.reason_for(model) for model in missing}
         return reasons | self.hung_models() | self._models_with_lost_gpu()
 
+    @property
+    def has_loaded(self) -> bool:
+        """Whether the models found at the start have been loaded, or have failed."""
+        return self._required_models is not None
+
     def hung_models(self) -> dict[str, str]:
         """Reasons by model, for models with a batch that has run for longer than any request waits."""
         return self._hung_for(1)
@@ -179,10 +184,16 @@ class Registry:
         return {
             name: f"Version {loaded.version} has been at one batch for more than {limit_s:g} s; "
             "no request waits longer."
-            for name, model in self._models.items()
-            for loaded in model.versions.values()
-            if loaded.batcher.elapsed_timeouts(limit_s / timeouts) > timeouts
+            for name in self._models
+            if (loaded := self._hung_version(name, timeouts, limit_s)) is not None
         }
+
+    def _hung_version(self, name: str, timeouts: int = 1, limit_s: float | None = None) -> LoadedVersion | None:
+        """Returns a version with a batch that has run for `limit_s`, by default one request timeout; or None."""
+        timeout_s = self._settings.request_timeout_ms / 1000 if limit_s is None else limit_s / timeouts
+        versions = self._loaded_versions(name).values()
+        hung = [loaded for loaded in versions if loaded.batcher.elapsed_timeouts(timeout_s) > timeouts]
+        return hung[-1] if hung else None
 
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
         """Loads and unloads versions until those on disk that `desired` asks for are loaded, and no others.
@@ -241,6 +252,7 @@ class Registry:
 
     async def _reconcile_model(self, name: str, spec: ModelSpec, *, may_be_copied: bool) -> None:
         self._metrics.broken_versions.labels(name).set_function(partial(self.failures.confirmed_count, name))
+        self._metrics.hung_models.labels(name).set_function(lambda: float(self._hung_version(name) is not None))
         try:
             numbers = await asyncio.to_thread(self._repository.versions, name)
         except OSError as error:

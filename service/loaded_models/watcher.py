@@ -42,7 +42,7 @@ class Watcher:
         self._state = state
         self._registry = registry
         self._publisher = publisher
-        self._hang_log = HangLog(registry)
+        self._hang_log, self._readiness_log = HangLog(registry), ReadinessLog(registry)
         self._scan_interval_s = scan_interval_s
         self._desired = DesiredState()
         self._fingerprint: FileFingerprint | None = None
@@ -76,6 +76,7 @@ class Watcher:
             request = self._publisher.refresh_request()
             if request != answered_request or time.monotonic() - published_s >= HEARTBEAT_INTERVAL_S:
                 self._hang_log.update()
+                self._readiness_log.update()
                 self._publisher.publish_status(self._applied_generation)
                 published_s, answered_request = time.monotonic(), request
                 on_success()
@@ -117,3 +118,22 @@ class HangLog:
         for model in sorted(self._logged - hanging.keys()):
             logs.event(logging.INFO, "model no longer hangs", model=model)
         self._logged = set(hanging)
+
+
+class ReadinessLog:
+    """Logs one line when the worker has loaded its models and is not ready, and one when it is ready again."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._logged: dict[str, str] = {}
+
+    def update(self) -> None:
+        """Compares the reasons with those of the last call. To be called regularly."""
+        if not self._registry.has_loaded:
+            return
+        reasons = self._registry.not_ready_reasons()
+        if reasons and reasons.keys() != self._logged.keys():
+            logs.event(logging.ERROR, "service is not ready", reasons=reasons)
+        elif self._logged and not reasons:
+            logs.event(logging.INFO, "service is ready again")
+        self._logged = reasons

@@ -37,6 +37,7 @@ PROCESS_METRICS = {"process_cpu_seconds", "process_resident_memory_bytes", "proc
 MAX_AGGREGATED = frozenset(
     {
         "convoy_broken_versions",
+        "convoy_invalid_keys_file",
         "convoy_loaded_versions",
         "convoy_bucket_synced_timestamp_seconds",
         "convoy_bucket_failed_versions",
@@ -125,6 +126,17 @@ class Metrics:
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
         self.broken_versions = Gauge(
             "convoy_broken_versions", "Versions on disk that cannot be loaded now.", ["model"], registry=self.registry
+        )
+        self.hung_models = Gauge(
+            "convoy_hung_models",
+            "Workers in which a run of the model has not returned within the request timeout.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.invalid_keys_file = Gauge(
+            "convoy_invalid_keys_file",
+            "1 if the file of API keys has become invalid, so that its previous keys stay valid.",
+            registry=self.registry,
         )
         self.loaded_versions = Gauge(
             "convoy_loaded_versions", "Versions loaded now.", ["model"], registry=self.registry

@@ -5,6 +5,7 @@ Knows the other workers only through their status files.
 
 import asyncio
 import time
+from importlib.metadata import version as version_of
 
 from service.errors import BrokenModel, BrokenVersion, NotEverywhere, NotReady, UnknownModel
 from service.loaded_models.registry import Registry, RepositoryEntry
@@ -13,6 +14,7 @@ from service.model_store.mirror import BucketMirror
 from service.model_store.repository import Repository
 from service.observability.metrics import Metrics, model_info, version_metrics
 from service.observability.multiprocess import StatsByVersion, metrics_to_families, version_key
+from service.observability.service_metrics import service_metrics
 from service.workers.background_tasks import BackgroundTasks
 from service.workers.worker_status import WorkerStatusStore, WorkerTotals
 
@@ -43,6 +45,7 @@ class WorkerGroup:
         self._background_tasks = background_tasks
         self._timeout_s = timeout_s
         self._mirror = mirror
+        self._version = version_of("convoy")
         self._answered_request = 0
 
     async def load(self, model: str) -> None:
@@ -108,7 +111,17 @@ class WorkerGroup:
     async def metrics_text(self) -> bytes:
         """Prometheus text of all workers together."""
         totals = await self._all_totals()
-        families = [*version_metrics(totals.stats), model_info(self._registry.engine_rows())]
+        supervisor = self._status_store.supervisor()
+        families = [
+            *version_metrics(totals.stats),
+            model_info(self._registry.engine_rows()),
+            *service_metrics(
+                is_ready=not self.not_ready_reasons(),
+                started_at_s=supervisor.started_at_s,
+                worker_restarts=supervisor.restarts,
+                version=self._version,
+            ),
+        ]
         return self._metrics.to_text(totals.families | metrics_to_families(families))
 
     async def statistics(self) -> StatsByVersion:

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from service.exit_codes import EXIT_RETRY
 from service.observability import logs
 from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy, describe_exit
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
-from service.workers.worker_status import WorkerStatus, WorkerStatusStore
+from service.workers.worker_status import SupervisorStatus, WorkerStatus, WorkerStatusStore
 
 EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
@@ -53,6 +54,8 @@ class Supervisor:
         ]
         self._wake_reader, self._wake_writer = os.pipe()
         self._is_stopping = False
+        self._status = SupervisorStatus(time.time())
+        status_store.publish_supervisor(self._status)
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT and the end of all workers, or until a worker cannot be started.
@@ -77,6 +80,9 @@ class Supervisor:
     def _start_missing_workers(self) -> None:
         for worker in self._workers:
             if worker.process is None and time.monotonic() >= worker.restarts.next_start_s:
+                if worker.last_death:
+                    self._status = replace(self._status, restarts=self._status.restarts + 1)
+                    self._status_store.publish_supervisor(self._status)
                 worker.start(self._target, self._sock)
 
     def _wait_for_event(self) -> None:

@@ -22,6 +22,7 @@ MAX_SILENCE_S = 5.0
 MAX_ABSORBED_FILES = 16
 LOST_PREFIX = "lost-"
 REFRESH_REQUEST_FILE = "refresh-request"
+SUPERVISOR_FILE = "supervisor.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class WorkerStatus:
     failures: dict[str, str] = field(default_factory=dict)
     answered_request: int = 0
     stuck_models: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorStatus:
+    """Unix time at which the service started, and the number of workers started in place of another."""
+
+    started_at_s: float
+    restarts: int = 0
 
 
 @dataclass(slots=True)
@@ -63,6 +72,7 @@ class WorkerStatusStore:
         self.workers = workers
         self._is_failing = False
         self._own_status: WorkerStatus | None = None
+        self._created_at_s = time.time()
 
     def publish_status(
         self,
@@ -120,6 +130,17 @@ class WorkerStatusStore:
         """The reasons by id, for workers that cannot start while others can."""
         files = self.folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
         return {int(file.name.removeprefix(LOST_PREFIX)): file.read_text() for file in files}
+
+    def publish_supervisor(self, status: SupervisorStatus) -> bool:
+        """Publishes the status of the supervisor. Returns whether the file could be written."""
+        return self._write(SUPERVISOR_FILE, status)
+
+    def supervisor(self) -> SupervisorStatus:
+        """The last status of the supervisor; a single worker has none, and is never replaced."""
+        try:
+            return SupervisorStatus(**orjson.loads((self.folder / SUPERVISOR_FILE).read_bytes()))
+        except FileNotFoundError:
+            return SupervisorStatus(self._created_at_s)
 
     def publish_totals(self, totals: WorkerTotals) -> None:
         """Publishes the totals of this worker to the others."""

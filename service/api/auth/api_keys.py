@@ -59,6 +59,8 @@ class Keyring:
         self._file = file
         self._fingerprint = None if file is None else file_fingerprint(file)
         self._file_keys = [] if file is None else _read_keys(file)
+        self.is_file_invalid = False
+        """Whether the file has been invalid since it last changed, so that older keys are valid."""
 
     def authorize(self, secret: bytes, scope: str) -> str:
         """Returns the name of the key if it has the scope. Raises Unauthenticated or Forbidden."""
@@ -95,8 +97,10 @@ class Keyring:
             return
         try:
             self._file_keys = _read_keys(self._file)
+            self.is_file_invalid = False
             logs.event(logging.INFO, "keys are read", file=str(self._file), keys=len(self._file_keys))
         except BadKeys as error:
+            self.is_file_invalid = True
             logs.event(logging.ERROR, "keys are invalid", reason=error.message)
         self._fingerprint = fingerprint  # only now, so that the file is read again after any other error
 

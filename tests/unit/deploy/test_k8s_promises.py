@@ -15,6 +15,7 @@ from service.exit_codes import EXIT_PARTIAL, EXIT_PEER_LOST, EXIT_RETRY, FINAL_E
 from service.hardware import usable_cores
 from service.model_store.desired_state import StateFile
 from service.observability.metrics import Metrics, model_info, version_metrics
+from service.observability.service_metrics import service_metrics
 from service.settings import PREFIX, Settings
 from service.workers.worker_status import WorkerStatusStore
 from tests.monitoring import shipped_config
@@ -59,7 +60,8 @@ def paths(tmp_path: Path) -> set[str]:
 @pytest.fixture
 def metrics() -> set[str]:
     """The names of all samples that the service can give."""
-    families = [*Metrics().registry.collect(), *version_metrics({}), model_info([])]
+    service = service_metrics(is_ready=True, started_at_s=0, worker_restarts=0, version="")
+    families = [*Metrics().registry.collect(), *version_metrics({}), model_info([]), *service]
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("_total",), "gauge": ("",)}
     return {f.name + suffix for f in families for suffix in suffixes[f.type]}
 
@@ -322,6 +324,19 @@ def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
     assert PeerMissing.exit_code == EXIT_RETRY
     assert spec["backoffLimit"] == 6
     assert spec["activeDeadlineSeconds"] == 7 * 24 * 3600
+
+
+def test_a_nightly_job_ends_before_the_next_night() -> None:
+    """While one runs, the next is skipped."""
+    spec = of_kind(render(K8S / "jobs/nightly"), "CronJob")["spec"]
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 24 * 3600
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "gpu"])
+def test_an_update_starts_a_pod_before_it_ends_one(overlay: str) -> None:
+    spec = of_kind(render(K8S / "overlays" / overlay), "Deployment")["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
 
 
 def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:

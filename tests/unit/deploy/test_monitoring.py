@@ -19,6 +19,7 @@ needs_promtool = pytest.mark.skipif(
 QUERIES = [query.expr for query in shipped_config.queries()]
 ALERTS = shipped_config.alerts()
 RECORDED = shipped_config.recorded()
+RULE_TESTS = sorted(shipped_config.FOLDER.glob("*_test.yml"))
 METRIC = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z]+)\s*(?:=~|!~|!=|=)")
 SCRAPE_LABELS = {"job", "namespace", "instance", "le"}
@@ -84,14 +85,12 @@ def test_promtool_accepts_configuration_and_rules() -> None:
 
 @needs_promtool
 def test_the_alerts_fire_when_they_should_and_not_before() -> None:
-    process = subprocess.run(
-        ["promtool", "test", "rules", shipped_config.FOLDER / "rules_test.yml"], capture_output=True, text=True
-    )
+    process = subprocess.run(["promtool", "test", "rules", *RULE_TESTS], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
 
 
 def test_every_alert_is_tested_by_its_rules() -> None:
-    tests = (shipped_config.FOLDER / "rules_test.yml").read_text()
+    tests = "".join(file.read_text() for file in RULE_TESTS)
     assert [name for name in ALERTS if tests.count(f"alertname: {name}") < 2] == []
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.loaded_models.watcher import HangLog, Watcher
+from service.loaded_models.watcher import HangLog, ReadinessLog, Watcher
 from service.model_store.desired_state import DesiredState, StateFile
 
 TIMEOUT_S, POLL_S = 30.0, 0.005
@@ -20,6 +20,8 @@ class FakeRegistry:
         self.reconciled: list[DesiredState] = []
         self.retries: list[bool] = []
         self.hung: dict[str, str] = {}
+        self.not_ready: dict[str, str] = {}
+        self.has_loaded = True
         self.error: Exception | None = None
 
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
@@ -30,6 +32,9 @@ class FakeRegistry:
 
     def hung_models(self) -> dict[str, str]:
         return self.hung
+
+    def not_ready_reasons(self) -> dict[str, str]:
+        return self.not_ready
 
 
 class FakePublisher:
@@ -180,3 +185,16 @@ def test_each_is_told_once_at_the_beginning_and_at_the_end(caplog: pytest.LogCap
     logged = [(record.message, record.fields["model"]) for record in caplog.records if record.name == "convoy"]  # type: ignore[attr-defined]
     assert logged[:2] == [("model hangs", "a"), ("model hangs", "b")]
     assert logged[2:] == [("model no longer hangs", "a"), ("model no longer hangs", "b")]
+
+
+def test_missing_readiness_is_logged_once_after_the_first_load(caplog: pytest.LogCaptureFixture) -> None:
+    registry = FakeRegistry()
+    readiness_log = ReadinessLog(registry)  # type: ignore[arg-type]
+    empty = {"service": "There is no model."}
+    with caplog.at_level(logging.INFO, logger="convoy"):
+        for has_loaded, reasons in ((False, empty), (True, empty), (True, empty), (True, {}), (True, {})):
+            registry.has_loaded, registry.not_ready = has_loaded, reasons
+            readiness_log.update()
+    first, second = (record for record in caplog.records if record.name == "convoy")
+    assert (first.message, first.levelname, first.fields["reasons"]) == ("service is not ready", "ERROR", empty)  # type: ignore[attr-defined]
+    assert (second.message, second.levelname) == ("service is ready again", "INFO")

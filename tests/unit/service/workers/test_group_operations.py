@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.errors import BrokenVersion, NotEverywhere
 from service.loaded_models.registry import Registry
@@ -18,7 +19,7 @@ from service.settings import Settings
 from service.workers import group_operations
 from service.workers.background_tasks import MAX_FAILURES, BackgroundTasks
 from service.workers.group_operations import WorkerGroup
-from service.workers.worker_status import WorkerStatusStore, WorkerTotals
+from service.workers.worker_status import SupervisorStatus, WorkerStatusStore, WorkerTotals
 from tests.support.model_versions import write_version
 from tests.unit.service.buckets import WatchedBucket, replace_file
 
@@ -264,3 +265,30 @@ def test_a_stuck_model_ends_the_service_if_it_has_one_worker_and_else_only_that_
     assert own_status is not None
     assert own_status.stuck_models == {"a": "It hangs."}
     assert worker_group.not_live_reasons() == ({"a": "It hangs."} if count == 1 else {})
+
+
+def test_metrics_show_readiness_restarts_and_start_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(group_operations, "REFRESH_TIMEOUT_S", 0.0)
+    workers = Workers(tmp_path)
+    workers.other.publish_supervisor(SupervisorStatus(started_at_s=1234.5, restarts=3))
+    workers.other.publish_status(0, {})
+    samples = asyncio.run(service_samples(workers))
+    assert samples["convoy_ready"] == 0, "this worker has not loaded its models"
+    assert samples["convoy_start_timestamp_seconds"] == 1234.5
+    assert samples["convoy_worker_restarts_total"] == 3
+
+    async def load_and_read() -> dict[str, float]:
+        await workers.load()
+        return await service_samples(workers)
+
+    assert asyncio.run(load_and_read())["convoy_ready"] == 1
+    workers.other.publish_status(1, {"service": "There is no model."})
+    assert asyncio.run(service_samples(workers))["convoy_ready"] == 0
+
+
+async def service_samples(workers: Workers) -> dict[str, float]:
+    """Returns the samples without labels, as a scraper reads them."""
+    families = text_string_to_metric_families((await workers.worker_group.metrics_text()).decode())
+    return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}

@@ -54,6 +54,7 @@ def test_the_service_ends_when_a_worker_dies_early_again_and_again(
     assert (end["worker"], end["code"]) == (0, EXIT_CODE)
     assert "code 7" in end["reason"]
     assert end["action"]
+    assert WorkerStatusStore(tmp_path, workers=1).supervisor().restarts == MAX_EARLY_DEATHS - 1
 
 
 def test_a_worker_that_runs_is_stopped_when_another_cannot_start(

@@ -118,15 +118,20 @@ def test_a_bad_or_missing_file_is_logged_once_and_leaves_the_keys_from_before(
     file = tmp_path / "keys"
     file.write_text(f"shop inference {SECRET}")
     keyring = Keyring("", file)
+    assert not keyring.is_file_invalid
     file.write_text("shop inference")
     for _ in range(2):
         keyring.reload_if_changed()
+        assert keyring.is_file_invalid
         assert keyring.authorize(SECRET.encode(), "inference") == "shop"
     file.unlink()
     for _ in range(2):
         keyring.reload_if_changed()
         assert keyring.authorize(SECRET.encode(), "inference") == "shop"
     assert caplog.messages == ["keys are invalid"] * 2
+    file.write_text(f"shop inference {SECRET}")
+    keyring.reload_if_changed()
+    assert not keyring.is_file_invalid
 
 
 def test_a_file_is_read_again_after_an_unforeseen_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
