@@ -25,6 +25,7 @@ from service.workers.shutdown import ShutdownState
 MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 NOT_FOUND = 404
+HEALTH = "/health/"  # in the routes of all protocols' health checks
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that disconnected; logged and counted, never sent
 
 
@@ -108,10 +109,11 @@ class RequestMiddleware:
         self._metrics.record_request(route, status, ended_s - started_s)
         if self._tracer is not None:
             self._trace(self._tracer, scope, route, status, started_s, ended_s)
-        if logs.logger.isEnabledFor(logging.INFO):
+        level = _log_level(route, status)
+        if logs.logger.isEnabledFor(level):
             skipped = self._log_limiter.try_acquire(status, ended_s)
             if skipped is not None:
-                _log(scope, status, ended_s - started_s, skipped)
+                _log(scope, level, status, ended_s - started_s, skipped)
 
     def record_unrouted(self, status: int, error_code: str, client: str | None) -> None:
         """Counts and logs a request that the server has rejected before it came here."""
@@ -119,7 +121,8 @@ class RequestMiddleware:
         skipped = self._log_limiter.try_acquire(status, time.perf_counter())
         if skipped is not None:
             fields = {"skipped": skipped} if skipped else {}
-            logs.event(logging.INFO, "request", status=status, error=error_code, client=client, **fields)
+            level = _log_level(OTHER_LABEL, status)
+            logs.event(level, "request", status=status, error=error_code, client=client, **fields)
 
     def _trace(self, tracer: Tracer, scope: Scope, route: str, status: int, started_s: float, ended_s: float) -> None:
         context: RequestContext | None = scope.get(REQUEST_CONTEXT)
@@ -129,11 +132,20 @@ class RequestMiddleware:
             tracestate=header(scope, b"tracestate").decode("latin-1"),
             interval_s=(started_s, ended_s),
             stages=context.timings.stages() if context is not None else [],
-            is_error=status >= SERVER_ERROR,
+            is_error=_is_failure(route, status),
             attributes=_span_attributes(scope, route, status, context),
         )
         if trace_id:
             scope[LOG_FIELDS]["trace_id"] = trace_id
+
+
+def _is_failure(route: str, status: int) -> bool:
+    """Whether the service has failed. A health check that answers 503, as while models load, has not."""
+    return status >= SERVER_ERROR and HEALTH not in route
+
+
+def _log_level(route: str, status: int) -> int:
+    return logging.ERROR if _is_failure(route, status) else logging.INFO
 
 
 def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
@@ -148,7 +160,7 @@ def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
     return ConvoyError("The service made a mistake.")
 
 
-def _log(scope: Scope, status: int, seconds: float, skipped: int) -> None:
+def _log(scope: Scope, level: int, status: int, seconds: float, skipped: int) -> None:
     context: RequestContext | None = scope.get(REQUEST_CONTEXT)
     fields = scope[LOG_FIELDS] | (context.log_fields() if context is not None else {})
     client = scope["client"][0] if scope["client"] else None
@@ -156,7 +168,7 @@ def _log(scope: Scope, status: int, seconds: float, skipped: int) -> None:
     fields["ms"] = round(seconds * 1000, 3)
     if skipped:
         fields["skipped"] = skipped
-    logs.event(logging.INFO, "request", **fields)
+    logs.event(level, "request", **fields)
 
 
 def _span_attributes(scope: Scope, route: str, status: int, context: RequestContext | None) -> dict[str, str | int]:

@@ -86,6 +86,7 @@ def test_a_service_is_confined(services: dict[str, Service], name: str) -> None:
     service = services[name]
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
+    assert {"max-size", "max-file"} <= service["logging"]["options"].keys()
 
 
 @pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])
