@@ -326,6 +326,12 @@ def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
     assert spec["activeDeadlineSeconds"] == 7 * 24 * 3600
 
 
+def test_clients_that_keep_connections_reach_new_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Service balances connections: without a limit, those of an old client would never move."""
+    for manifests in service_manifests():
+        assert settings_of(manifests, monkeypatch).keep_alive_requests > 0
+
+
 def test_a_nightly_job_ends_before_the_next_night() -> None:
     """While one runs, the next is skipped."""
     spec = of_kind(render(K8S / "jobs/nightly"), "CronJob")["spec"]
