@@ -114,7 +114,7 @@ def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.Mon
 def test_a_missing_model_is_a_sentence(report: Path) -> None:
     process = _bench("run", report, "--model", "nothing")
     assert process.returncode == 2
-    assert process.stderr.startswith("Error: There is no ")
+    assert "models/nothing does not exist. " in process.stderr
     assert "Traceback" not in process.stderr
 
 

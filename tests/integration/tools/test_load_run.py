@@ -60,7 +60,7 @@ def test_a_wrong_label_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
     process = _load(tmp_path, "--model", "no-such-model")
     assert process.returncode == 2
-    assert process.stderr.startswith("Error: There is no ")
+    assert "models/no-such-model does not exist. " in process.stderr
     assert "Traceback" not in process.stderr
 
 
