@@ -1,4 +1,4 @@
-"""Opens the socket and runs one worker in-process, or several under a supervisor.
+"""Binds the socket and runs one worker in-process, or several under a supervisor.
 
 Serving code is imported only by workers, so the supervisor stays small and workers start at once.
 """
@@ -18,25 +18,18 @@ from service.model_store.mirror import open_mirror
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
 from service.observability import logs
-from service.server.start_report import bracketed
+from service.server.listener import bind, bracketed
 from service.settings import Settings, unknown_variables
 from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
 
-BACKLOG = 2048
 EXIT_WORKER_FAILED = 3  # which uvicorn uses, too, for an application that does not start
 SHARED_MEMORY = "/dev/shm"
 NO_MODELS_ACTION = "Put a model there as NAME/VERSION/, or name another folder with --models or CONVOY_MODELS."
 
 
-class CannotListen(ConvoyError):
-    """The address is taken, or not ours to take."""
-
-    code = "cannot_listen"
-
-
 def serve(settings: Settings) -> int:
-    """Listens and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen, UnusableGpu.
+    """Binds the address and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen, UnusableGpu.
 
     A single worker with another exit code than 0 raises SystemExit.
     """
@@ -50,13 +43,13 @@ def serve(settings: Settings) -> int:
     Keyring(settings.keys, settings.keys_file)
     _warn_without_models(settings.models)
     with (
-        listen(settings.host, settings.port) as sock,
+        bind(settings.host, settings.port) as sock,
         TemporaryDirectory(prefix="convoy-", dir=_shared_memory_folder()) as folder,
     ):
         host, port = sock.getsockname()[:2]
         logs.event(
             logging.INFO,
-            "listening",
+            "starting",
             url=f"http://{bracketed(host)}:{port}",
             pid=os.getpid(),
             workers=settings.workers,
@@ -108,19 +101,3 @@ def _run_supervised_worker(
         reason = f"{error.full_message} {error.hint}" if isinstance(error, ConvoyError) else repr(error)
         logs.logger.critical("worker failed", exc_info=True, extra={"fields": {"reason": reason}})
         sys.exit(EXIT_WORKER_FAILED)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises CannotListen, saying what to do."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(BACKLOG)  # who connects while the workers start waits for them
-    except OSError as error:
-        sock.close()
-        hint = "Stop what listens there, or choose another port with --port or CONVOY_PORT."
-        raise CannotListen(f"Cannot listen on {bracketed(host)}:{port}: {error.strerror}.", hint) from error
-    return sock

@@ -8,13 +8,9 @@ import socket
 
 from service.loaded_models.registry import Registry
 from service.observability import logs
+from service.server.listener import bracketed
 
 ALL_INTERFACES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-def bracketed(host: str) -> str:
-    """The host as it stands before a port: IPv6 addresses in brackets."""
-    return f"[{host}]" if ":" in host else host
 
 
 def local_url(sock: socket.socket, root_path: str = "") -> str:

@@ -37,6 +37,7 @@ from service.server.connection_cap import (
 )
 from service.server.connection_limits import LimitedProtocol
 from service.server.limits import ConnectionLimits
+from service.server.listener import start_listening
 from service.server.start_report import local_url, log_start
 from service.settings import Settings, split_list
 from service.workers.shutdown import EXIT_REQUESTS_LOST, ShutdownState, drop_new_connections
@@ -75,9 +76,9 @@ class WorkerServer(uvicorn.Server):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`drain_timeout_s` are the seconds from the signal to the end of the process. With a `url` the end of the
-        start is logged, once."""
+        start is logged."""
         super().__init__(config)
-        self._unreported_url = url
+        self._url = url
         self._shutdown_state = shutdown_state
         self._registry = registry
         self._parent_pid = parent_pid
@@ -86,23 +87,34 @@ class WorkerServer(uvicorn.Server):
         self._cap = ConnectionCap(max_connections, self.server_state.connections)
         self._clock = clock
         self._stop_requested_s: float | None = None
+        self._sockets: list[socket.socket] = []
         self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup([])
+        self._sockets = sockets or []
+        self._listen_once_loaded()
+
+    def _listen_once_loaded(self) -> None:
+        """Opens the port when the first attempt to load every model has ended, failed or not. Until then clients and
+        load balancers are refused at once, and go to another instance."""
+        if self._acceptors or not self._registry.has_tried_all:
+            return
         connections = self.server_state.connections
         counts, is_unavailable = self._connection_counts, self._registry.is_unavailable
+        for sock in self._sockets:
+            start_listening(sock)
         self._acceptors = [
-            Acceptor(sock, self._protocol, connections, counts, is_unavailable, self._cap) for sock in sockets or []
+            Acceptor(sock, self._protocol, connections, counts, is_unavailable, self._cap) for sock in self._sockets
         ]
         self.servers.extend(self._acceptors)  # type: ignore[arg-type]
         logs.event(logging.INFO, "accepting connections", pid=os.getpid())
+        if self._url:
+            log_start(self._url, self._registry)
 
     async def on_tick(self, counter: int) -> bool:
         self._publish_connections()
-        if self._unreported_url and self._registry.has_tried_all:
-            log_start(self._unreported_url, self._registry)
-            self._unreported_url = ""
+        self._listen_once_loaded()
         is_orphaned = self._parent_pid not in (os.getpid(), os.getppid())
         return await super().on_tick(counter) or is_orphaned
 

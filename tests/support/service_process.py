@@ -36,7 +36,7 @@ class RunningService:
 
     def __enter__(self) -> "RunningService":
         try:
-            self.url = self.wait_for("listening")["url"]
+            self.url = self.wait_for("starting")["url"]
             self.client = httpx.Client(base_url=self.url, timeout=30)
             if self._wait_ready:
                 self.wait_ready()

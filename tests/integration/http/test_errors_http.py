@@ -317,7 +317,7 @@ def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -
     (damaged_version / "model.onnx").write_bytes(b"not what the manifest says")
     with RunningService(tmp_path, wait_ready=False) as service:
         assert "sha256" in service.wait_for("version is broken")["reason"]
-        service.wait_for("version is loaded")
+        service.wait_for("accepting connections")
         ready = service.client.get("/health/ready")
         check_error(ready, "not_ready", 503)
         assert "sha256" in ready.json()["error"]["reasons"]["broken"]
@@ -339,6 +339,7 @@ def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path
     write_version(tmp_path, "linear", 1)
     with RunningService(tmp_path, wait_ready=False, device="cuda") as service:
         assert "CUDAExecutionProvider" in service.wait_for("version is broken")["reason"]
+        service.wait_for("accepting connections")
         reply = service.client.get("/health/ready")
         check_error(reply, "not_ready", 503)
         assert "CUDAExecutionProvider" in reply.json()["error"]["reasons"]["linear"]
@@ -346,6 +347,7 @@ def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path
 
 def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path) -> None:
     with RunningService(tmp_path / "nothing", wait_ready=False) as service:
+        service.wait_for("accepting connections")
         assert service.client.get("/health/live").status_code == 200
         check_error(service.client.get("/health/ready"), "not_ready", 503)
         service.wait_until(lambda: "put one there" in service.client.get("/health/ready").text)

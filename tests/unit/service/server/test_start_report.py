@@ -3,15 +3,20 @@
 import asyncio
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import uvicorn
 
+from service.server.connection_limits import LimitedProtocol
+from service.server.limits import ConnectionLimits
+from service.server.listener import bind
 from service.server.serve import _warn_without_models
 from service.server.start_report import local_url, log_start
 from service.server.worker import WorkerServer
+from service.settings import Settings
 from service.workers.shutdown import ShutdownState
 from tests.support.model_versions import write_version
 from tests.unit.service.server.test_worker import RecordingCounts, app
@@ -23,6 +28,9 @@ class LoadingRegistry:
     def __init__(self, *models: str) -> None:
         self.has_tried_all = False
         self._models = models
+
+    def is_unavailable(self) -> bool:
+        return False
 
     def versions_by_model(self) -> list[list[SimpleNamespace]]:
         return [[SimpleNamespace(model=name)] for name in self._models]
@@ -61,19 +69,35 @@ def test_addresses_and_models_are_logged(caplog: pytest.LogCaptureFixture) -> No
     }
 
 
-def test_a_worker_logs_the_end_of_its_start_once_and_not_before_its_models_were_tried(
+def test_a_worker_opens_its_port_once_and_not_before_its_models_were_tried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "convoy")
     registry, counts = LoadingRegistry("mnist"), RecordingCounts(tmp_path / "connections", 0, 1)
-    config = uvicorn.Config(app, log_config=None)
+    protocol = partial(LimitedProtocol, ConnectionLimits.from_settings(Settings()), lambda status: None)
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    config.load()
     server = WorkerServer(config, ShutdownState(), registry, 0, counts, 33.0, url="http://127.0.0.1:8000")  # type: ignore[arg-type]
-    asyncio.run(server.on_tick(1))
-    assert caplog.messages == []
-    registry.has_tried_all = True
-    asyncio.run(server.on_tick(2))
-    asyncio.run(server.on_tick(3))
-    assert caplog.messages == ["ready"]
+    server.lifespan = config.lifespan_class(config)
+
+    async def start(sock: socket.socket) -> None:
+        await server.startup([sock])
+        await server.on_tick(1)
+        assert caplog.messages == []
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*sock.getsockname())
+        registry.has_tried_all = True
+        await server.on_tick(2)
+        await server.on_tick(3)
+        assert caplog.messages == ["accepting connections", "ready"]
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        await counts.until(1)
+        writer.close()
+        await counts.until(0)
+        await server.shutdown([sock])
+
+    with bind("127.0.0.1", 0) as sock:
+        asyncio.run(start(sock))
 
 
 def test_a_folder_without_models_is_named_with_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,8 @@ from service.workers.shutdown import ShutdownState
 
 
 class IdleRegistry:
+    has_tried_all = True
+
     def is_unavailable(self) -> bool:
         return False
 

@@ -1,0 +1,49 @@
+"""The socket of the service: bound at the start, so that a taken address is reported at once, and listening later.
+
+All workers share it. The first that has tried to load its models makes it listen.
+"""
+
+import socket
+
+from service.errors import ConvoyError
+
+BACKLOG = 2048
+HINT = "Stop what listens there, or choose another port with --port or CONVOY_PORT."
+
+
+class CannotListen(ConvoyError):
+    """The address is taken, or cannot be taken."""
+
+    code = "cannot_listen"
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands before a port: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket, which refuses connections until `start_listening`. Raises CannotListen, saying what to do."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family)
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise _cannot_listen(host, port, error) from error
+    return sock
+
+
+def start_listening(sock: socket.socket) -> None:
+    """Opens the port; does nothing to one that is open. Raises CannotListen if another process was faster."""
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:
+        host, port = sock.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotListen:
+    return CannotListen(f"Cannot listen on {bracketed(host)}:{port}: {error.strerror}.", HINT)
