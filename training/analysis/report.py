@@ -63,7 +63,7 @@ def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
         _layers_section(tested),
         _recipe_section(tested.run),
     ]
-    text = html.page(f"{tested.run.recipe().name}, run {tested.run.folder.name}", filter(None, sections))
+    text = html.page(f"{tested.run.name}, run {tested.run.folder.name}", filter(None, sections))
     path = out or tested.run.folder / FILE_NAME
     write_text(path, text)
     return path

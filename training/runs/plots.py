@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.atomic_files import atomic_write
 from training.runs.run_folder import HistoryRow
@@ -21,6 +22,7 @@ def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
             if column in history[0]:
                 axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, marker=".")
         axes.set(title=name, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     save_figure(figure, path)
@@ -38,6 +40,7 @@ def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -
             label = run if column.startswith("val") else f"{run} (training)"
             axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=label, marker=".")
         axes.set(title=name, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     save_figure(figure, path)

@@ -29,6 +29,11 @@ class Run:
     folder: Path
 
     @property
+    def name(self) -> str:
+        """The name that the user gave the run, by default that of its recipe."""
+        return self.folder.resolve().parent.name
+
+    @property
     def model_path(self) -> Path:
         return self.folder / "model.keras"
 

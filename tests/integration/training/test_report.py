@@ -24,7 +24,7 @@ from training.runs.run_folder import Run, start_run
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run that is short enough to make mistakes, with a class name that contains HTML."""
     recipe = with_settings(find_recipe("xo"), {"epochs": "1", "limit": "300", "learning_rate": "0.003"})
-    run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None)
+    run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None, name="letters")
     write_json(run.folder / "run.json", run.info() | {"labels": ["X", MARKUP]})
     return run
 
@@ -52,6 +52,7 @@ def test_its_images_can_be_seen(page: Elements) -> None:
 
 
 def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
+    assert f"letters, run {run.folder.name}" in page.text
     test = run.metrics()["test"]
     assert f"{test['accuracy']:.2%} of 300 test images correct" in page.text
     confusion = np.array(test["confusion"])

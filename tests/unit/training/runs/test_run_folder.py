@@ -98,3 +98,8 @@ def test_a_run_records_the_machine_of_each_of_its_parts(tmp_path: Path, monkeypa
             {"first_epoch": 3, "processor": "EPYC", "cores": 2},
         ],
     }
+
+
+def test_a_run_has_the_name_that_was_given_to_it(tmp_path: Path) -> None:
+    assert start_run(tmp_path, RECIPE, {}, "pets").name == "pets"
+    assert start_run(tmp_path, RECIPE, {}).name == RECIPE.name
