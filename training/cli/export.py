@@ -21,6 +21,7 @@ from training.cli.options import (
     SIZE,
     SKIP_UNREADABLE,
     CommaCommand,
+    echo_published,
     example,
     import_keras,
 )
@@ -120,9 +121,9 @@ def export(
     if application is not None:
         network_source = sources.open_application(application, weights, options["labels"])
         options |= {"labels": None, "outputs": "probabilities"}
-        click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
+        echo_published(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
         return
     assert source is not None, "one of the two was given"
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
-    click.echo(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
+    echo_published(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))

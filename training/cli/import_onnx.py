@@ -17,6 +17,7 @@ from training.cli.options import (
     PATH,
     SIZE,
     CommaCommand,
+    echo_published,
     example,
     import_keras,
 )
@@ -115,4 +116,4 @@ def import_network(
     if dry_run:
         importer.check_network(file, name, options, check_options, click.echo)
     else:
-        click.echo(importer.import_network(file, name, models_dir, options, check_options, click.echo))
+        echo_published(importer.import_network(file, name, models_dir, options, check_options, click.echo))

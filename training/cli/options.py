@@ -49,6 +49,12 @@ class _Size(click.ParamType):  # type: ignore[type-arg]
         return int(match[1]), int(match[2] or match[1])
 
 
+def echo_published(folder: Path) -> None:
+    """Prints the folder of a published version, and on standard error the command that serves it."""
+    click.echo(folder)
+    click.echo(f"Next: convoy serve --models {folder.parent.parent}", err=True)
+
+
 class CommaCommand(click.Command):
     """A command that explains how to write --mean and --std when their numbers are separated by spaces."""
 

@@ -20,3 +20,4 @@ def report(run: Path, out: Path | None, data_dir: Path | None) -> None:
     from training.analysis.report import write_report
 
     click.echo(write_report(run, out, data_dir))
+    click.echo(f"Next: convoy-train export {run} --name {run.resolve().parent.name}", err=True)

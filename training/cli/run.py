@@ -144,10 +144,11 @@ def run(
                 run_to_resume = context.run_and_compare(
                     partial(_find_run, resume, runs_dir, name or recipe), lambda run: {"run": run.folder.name}
                 )
-                trainer.resume(run_to_resume, log, data_options, tensorboard, context)
+                finished = trainer.resume(run_to_resume, log, data_options, tensorboard, context)
             else:
                 start = resume_or_train if auto_resume else trainer.train
-                start(configured_recipe, runs_dir, log, data_options, name, weights, tensorboard, context)
+                finished = start(configured_recipe, runs_dir, log, data_options, name, weights, tensorboard, context)
+        log(f"Next: convoy-train export {finished.folder} --name {finished.name}")
     except KeyboardInterrupt:
         name_option = f" --name {name}" if name else ""
         click.echo(f"Stopped. Resume with: convoy-train run {recipe}{name_option} --resume", err=True)

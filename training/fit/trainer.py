@@ -128,6 +128,12 @@ def _log_start(context: TrainingContext) -> None:
     context.log(f"run {context.run.folder}")
     if skipped := context.dataset.origin.get("skipped"):
         context.log(f"unreadable images skipped: {len(skipped):,}, listed in run.json")
+    splits = context.splits
+    context.log(
+        f"{len(context.dataset.labels):,} classes; images: {len(splits.train):,} for training, "
+        f"{len(splits.validation):,} for validation, {len(splits.holdout):,} held out, "
+        f"{len(splits.test):,} for testing"
+    )
     if devices := context.distributed.describe():
         context.log(f"processes: {devices['processes']}, devices: {devices['devices']} ({devices['device']})")
         if dropped := len(context.splits.train) - context.distributed.shard.divisible_count(len(context.splits.train)):

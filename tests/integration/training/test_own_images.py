@@ -37,7 +37,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
     lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-unreadable", *TINY).splitlines()
     assert lines[1] == "unreadable images skipped: 1, listed in run.json"
-    assert "waiting for data" in lines[2]
+    assert lines[2].startswith("3 classes; images: ")
+    assert "waiting for data" in lines[3]
+    (folder,) = (root / "runs" / "colours").iterdir()
+    assert lines[-1] == f"Next: convoy-train export {folder} --name colours"
     return root
 
 

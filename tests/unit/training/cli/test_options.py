@@ -1,10 +1,12 @@
 """Option types parse values, or reject them with advice."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from training.cli import main
-from training.cli.options import FRACTION, FRACTIONS
+from training.cli.options import FRACTION, FRACTIONS, echo_published
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,10 @@ def test_what_is_no_number_is_refused(option: str, text: str) -> None:
     result = CliRunner().invoke(main, ["export", "x.keras", "--name", "n", option, text])
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.output
+
+
+def test_a_published_version_is_followed_by_the_command_that_serves_it(capsys: pytest.CaptureFixture[str]) -> None:
+    echo_published(Path("my/models/pets/3"))
+    captured = capsys.readouterr()
+    assert captured.out == "my/models/pets/3\n", "the standard output is the folder alone, for scripts"
+    assert captured.err == "Next: convoy serve --models my/models\n"
