@@ -7,10 +7,12 @@ from training.cli.options import example
 
 @click.command("list", epilog=example("convoy-train list"))
 def list_recipes() -> None:
-    """List the recipes."""
-    from training.recipes import RECIPES
+    """List the recipes, and the networks that --data accepts in place of a recipe."""
+    from training.recipes import RECIPES, own_images
 
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
         images = "--data FOLDER" if recipe.dataset == "folder" else recipe.dataset
         click.echo(f"{name:{width}}  {recipe.about}; {recipe.epochs} epochs of {images}")
+    networks = [name for name in own_images.ARCHITECTURE_NAMES if name not in RECIPES]
+    click.echo(f"With --data FOLDER also these networks: {', '.join(networks)}")

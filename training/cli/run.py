@@ -116,8 +116,8 @@ def run(
     The same seed gives the same weights on the same machine with the same number of cores. After an interruption,
     --resume continues from the last finished epoch and reaches the same weights as an uninterrupted run.
     """
-    if recipe is None and application is None:
-        raise click.UsageError("Missing argument 'RECIPE'.")
+    if application is None:
+        _require_recipe(recipe, data)
     recipe = recipe or FINE_TUNE
     changes = parse_changes(
         settings, {"epochs": epochs, "seed": seed, "limit": limit, "dataset": None if data is None else "folder"}
@@ -153,6 +153,16 @@ def run(
         name_option = f" --name {name}" if name else ""
         click.echo(f"Stopped. Resume with: convoy-train run {recipe}{name_option} --resume", err=True)
         sys.exit(EXIT_STOPPED)
+
+
+def _require_recipe(recipe: str | None, data: Path | None) -> None:
+    """Raises TrainingError, which lists what fits, without a recipe or with a folder of images in its place."""
+    from training.recipes import is_recipe, own_images
+
+    if recipe is None:
+        raise TrainingError(own_images.choices("FOLDER" if data is None else str(data)))
+    if Path(recipe).is_dir() and not is_recipe(recipe):
+        raise TrainingError(own_images.choices(recipe))
 
 
 def _configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":

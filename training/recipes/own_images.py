@@ -4,6 +4,7 @@ Networks with batch normalization tolerate a higher learning rate than others. A
 pretrained on ImageNet (`fine-tune`) needs far fewer images.
 """
 
+import shlex
 from typing import Any
 
 from training.recipes.base import Recipe
@@ -38,6 +39,21 @@ def recipe_for(architecture: str) -> Recipe:
         holdout=0.1,
         keep="best",
         **values,
+    )
+
+
+def choices(folder: str) -> str:
+    """Returns the commands that train on the images of `folder`, and for which images each fits, on several lines."""
+    data = shlex.quote(folder)
+    return (
+        f"Name a recipe or a network. For the images of {folder}, with one folder per class:\n"
+        f"  convoy-train run --from keras:MobileNetV3Small --data {data}\n"
+        "      photos, even few: starts from weights of ImageNet, which Keras downloads (or --weights FILE)\n"
+        f"  convoy-train run resnet18 --data {data}\n"
+        "      a few thousand photos: starts from random weights, without a download\n"
+        f"  convoy-train run lenet5 --data {data}\n"
+        "      small gray images, such as digits: the fastest, without a download\n"
+        "`convoy-train list` shows all recipes and networks."
     )
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from training.cli import main
 from training.recipes import RECIPES
+from training.recipes.own_images import ARCHITECTURE_NAMES
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -29,10 +30,32 @@ def test_help_imports_neither_keras_nor_onnx() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_list_shows_every_recipe() -> None:
+def test_list_shows_every_recipe_and_network() -> None:
     code, output = run("list")
     assert code == 0
-    assert [line.split()[0] for line in output.splitlines()] == list(RECIPES)
+    *recipes, networks = output.splitlines()
+    assert [line.split()[0] for line in recipes] == list(RECIPES)
+    assert "--data FOLDER" in networks
+    assert set(networks.partition(": ")[2].split(", ")) | set(RECIPES) == {*RECIPES, *ARCHITECTURE_NAMES}
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"), [([], "FOLDER"), (["--data", "my photos"], "'my photos'"), (["my photos/"], "'my photos/'")]
+)
+def test_a_run_without_a_recipe_lists_what_fits(
+    words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, output = run("run", *words)
+    assert code == 2
+    commands = [line.strip().partition(" --data ") for line in output.splitlines() if " --data " in line]
+    assert [command for command, _, _ in commands] == [
+        "convoy-train run --from keras:MobileNetV3Small",
+        "convoy-train run resnet18",
+        "convoy-train run lenet5",
+    ]
+    assert {argument for _, _, argument in commands} == {folder}
 
 
 @pytest.mark.parametrize(
