@@ -4,7 +4,10 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -39,17 +42,61 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         yield running
 
 
+class FakeInstance(ThreadingHTTPServer):
+    """An instance of the service that answers every POST with `status`."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(("127.0.0.1", 0), _FakeHandler)
+        self.status = status
+        self.address = f"127.0.0.1:{self.server_port}"
+
+
+class _FakeHandler(BaseHTTPRequestHandler):
+    server: FakeInstance
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def running_instance(status: int) -> Iterator[FakeInstance]:
+    with FakeInstance(status) as instance:
+        thread = Thread(target=instance.serve_forever)
+        thread.start()
+        try:
+            yield instance
+        finally:
+            instance.shutdown()
+            thread.join()
+
+
 @pytest.fixture(scope="module")
 def proxy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Yields a client of nginx with the page's configuration, but another port and certificate."""
+    """Yields a client of nginx in front of the service and of an instance that is stopping."""
+    address = service.url.removeprefix("http://")
+    folder = tmp_path_factory.mktemp("proxy")
+    with running_instance(503) as stopping, running_proxy(folder, address, stopping.address) as client:
+        yield client
+
+
+@contextmanager
+def running_proxy(folder: Path, first_address: str, second_address: str) -> Iterator[httpx.Client]:
+    """Yields a client of nginx with the page's configuration, but other addresses and another certificate."""
     if NGINX is None or not shutil.which("openssl"):
         pytest.skip("nginx or openssl is not installed")
-    folder = tmp_path_factory.mktemp("proxy")
+    folder.mkdir(exist_ok=True)
     request = f"req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost -keyout {folder}/key -out {folder}/crt"
     subprocess.run(["openssl", *request.split()], check=True, capture_output=True)
     (port,) = free_ports()
     replacements = {
-        "127.0.0.1:8000": service.url.removeprefix("http://"),
+        "127.0.0.1:8000": first_address,
+        "127.0.0.1:8001": second_address,
         "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
         "/etc/nginx/images.crt": f"{folder}/crt",
         "/etc/nginx/images.key": f"{folder}/key",
@@ -69,6 +116,21 @@ def proxy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_clients_with_a_key_are_answered(proxy: httpx.Client) -> None:
     assert proxy.post(CLASSIFY, content=IMAGE).status_code == 200
     assert proxy.post(CLASSIFY, content=IMAGE, headers={"Authorization": "Bearer unknown"}).status_code == 401
+
+
+def test_an_instance_that_is_stopping_costs_no_request(proxy: httpx.Client) -> None:
+    assert [proxy.post(CLASSIFY, content=IMAGE).status_code for _ in range(10)] == [200] * 10
+
+
+def test_two_instances_restarted_one_after_the_other_cost_no_request(tmp_path: Path) -> None:
+    with (
+        running_instance(200) as first,
+        running_instance(200) as second,
+        running_proxy(tmp_path / "proxy", first.address, second.address) as client,
+    ):
+        for stopping, other in ((first, second), (second, first)):
+            stopping.status, other.status = 503, 200
+            assert [client.post(CLASSIFY, content=IMAGE).status_code for _ in range(4)] == [200] * 4
 
 
 def test_the_playground_of_the_same_origin_may_post(proxy: httpx.Client) -> None:
