@@ -109,6 +109,8 @@ def export(
             "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
             "--from-keras-applications NAME."
         )
+    if source is not None and dataset is None and data is None:
+        _require_images_and_labels(source, options["images"], options["labels"])
     if weights is not None and application is None:
         raise TrainingError("--weights needs --from-keras-applications.")
     # The export needs TensorFlow, whichever backend the network was trained on. Keras reads this when it is imported.
@@ -127,3 +129,13 @@ def export(
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
     echo_published(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
+
+
+def _require_images_and_labels(source: Path, images: Path | None, labels: Path | None) -> None:
+    """Raises TrainingError for a network without them, before Keras is imported and the network loaded."""
+    is_network = source.is_file() or (source / "saved_model.pb").is_file()
+    if is_network and (images is None or labels is None):
+        raise TrainingError(
+            f"{source} needs images and labels: use --data FOLDER, with one folder of images per class, which sort as "
+            "the network's classes; or --images FOLDER and --labels FILE, with one label per line."
+        )

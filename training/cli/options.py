@@ -18,9 +18,17 @@ class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4
         if isinstance(value, tuple):
             return value
         try:
-            return tuple(float(Fraction(part.strip())) for part in value.split(","))
+            return tuple(_number(part) for part in value.split(","))
         except (ValueError, ZeroDivisionError):
             self.fail(f"{value!r} is not a number, and not several separated by commas.", param, context)
+
+
+def _number(text: str) -> float:
+    """The value of a number or of a fraction of two numbers, such as 1/127.5. Raises ValueError, ZeroDivisionError."""
+    numerator, slash, denominator = text.partition("/")
+    if "/" in denominator:
+        raise ValueError(text)
+    return float(Fraction(numerator.strip()) / Fraction(denominator.strip() if slash else 1))
 
 
 class _Fraction(click.ParamType):  # type: ignore[type-arg]

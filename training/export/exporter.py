@@ -135,6 +135,7 @@ def export(source: Source, options: ExportOptions, log: Log) -> Path:
     sample = _parity_sample(source, options, model_input)
     images = sample.images[:DETECTION_IMAGES]
     serving = to_serving_model(source.model, options.scaling, options.outputs, images, options.flip)
+    log(serving.describe(options.scaling))
     labels = labels_for(source, options.labels_file, serving.classes)
     plan = _ExportPlan(source, options, model_input, serving, labels, sample)
     return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, log))

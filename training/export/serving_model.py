@@ -70,6 +70,20 @@ class ServingModel:
     def classes(self) -> int:
         return outputs_of(self.network)
 
+    def describe(self, scaling: Scaling) -> str:
+        """One line for the user: what was assumed about the input, and what was added to the network."""
+        height, width, channels = self.network.input_shape[1:]
+        colors = {1: "gray", 3: "RGB"}[channels]
+        pixels = "0 to 255, unchanged"
+        if not scaling.is_identity:
+            mean, std = (",".join(f"{value:g}" for value in values) for values in (scaling.mean, scaling.std))
+            pixels = f"(pixel * {scaling.scale:g} - {mean}) / {std}"
+        added = "added" if self.head.is_logits else "as in the network"
+        return (
+            f"input {height}x{width} (height x width), {colors}; pixels {pixels}; "
+            f"{self.classes} classes; {self.head.activation} {added}"
+        )
+
 
 def to_serving_model(
     model: keras.Model, scaling: Scaling, options: OutputOptions, images: NDArray[np.uint8], flip: bool = False

@@ -75,6 +75,8 @@ def test_a_run_without_a_recipe_lists_what_fits(
         (["run", "xo", "--set", "architecture.filters=wide"], "xo cannot be built for xo"),
         (["run", "xo", "--set", "dataset=imagenet"], "no data set called 'imagenet'"),
         (["export", "none.keras", "--name", "n"], "does not exist"),
+        (["export", __file__, "--name", "n"], "needs images and labels: use --data FOLDER"),
+        (["export", __file__, "--name", "n", "--images", "."], "needs images and labels: use --data FOLDER"),
         (["evaluate", "."], "is not the folder of a run"),
     ],
 )

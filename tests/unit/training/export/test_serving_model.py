@@ -27,8 +27,10 @@ def answers(model: keras.Model, images: np.ndarray = IMAGES) -> np.ndarray:
     return model.predict(images.astype(np.float32), verbose=0)
 
 
-def serving(model: keras.Model, scaling: Scaling = NO_SCALING, options: OutputOptions = DETECT) -> ServingModel:
-    return to_serving_model(model, scaling, options, IMAGES)
+def serving(
+    model: keras.Model, scaling: Scaling = NO_SCALING, options: OutputOptions = DETECT, images: np.ndarray = IMAGES
+) -> ServingModel:
+    return to_serving_model(model, scaling, options, images)
 
 
 def serving_answers(model: keras.Model, scaling: Scaling = NO_SCALING, options: OutputOptions = DETECT) -> np.ndarray:
@@ -39,6 +41,16 @@ def test_logits_get_a_softmax() -> None:
     model = network()
     np.testing.assert_allclose(serving_answers(model), softmax(answers(model)), atol=1e-6)
     assert serving(model).head == Head("softmax", True)
+
+
+def test_what_is_assumed_and_added_is_said() -> None:
+    assert serving(network()).describe(NO_SCALING) == (
+        "input 6x5 (height x width), RGB; pixels 0 to 255, unchanged; 4 classes; softmax added"
+    )
+    scaling = Scaling(1 / 127.5, (1.0,), (1.0,))
+    assert serving(network("sigmoid", (6, 5, 1)), scaling, images=IMAGES[..., :1]).describe(scaling) == (
+        "input 6x5 (height x width), gray; pixels (pixel * 0.00784314 - 1) / 1; 4 classes; sigmoid as in the network"
+    )
 
 
 def test_probabilities_stay_as_they_are() -> None:
