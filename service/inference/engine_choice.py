@@ -98,14 +98,9 @@ def choose(times_ms: Mapping[Candidate, float]) -> Candidate:
     """The winner. `times_ms` are milliseconds of one run of the same batch, the candidate to beat first."""
     first = next(iter(times_ms))
     fastest_ms = min(times_ms.values())
-    if times_ms[first] < MIN_SPEEDUP * fastest_ms:
-        return first
-    faster = {
-        candidate: ms
-        for candidate, ms in times_ms.items()
-        if ms <= TIE_RATIO * fastest_ms and MIN_SPEEDUP * ms <= times_ms[first]
-    }
-    return min(faster, key=lambda candidate: (candidate.inexactness, faster[candidate]))
+    equal = [candidate for candidate, ms in times_ms.items() if ms <= TIE_RATIO * fastest_ms]
+    winner = min(equal, key=lambda candidate: (candidate.inexactness, times_ms[candidate]))
+    return winner if times_ms[first] >= MIN_SPEEDUP * times_ms[winner] else first
 
 
 def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: Collection[str]) -> Candidate:
@@ -130,4 +125,6 @@ def _may_serve(variant: Variant, variants: Sequence[Variant], cpu_flags: Collect
 def _is_allowed(variant: Variant, placement: Placement, cpu_flags: Collection[str]) -> bool:
     if placement.hint == "bf16":
         return not BF16_FLAGS.isdisjoint(cpu_flags) and variant.accepts("openvino", "bf16")
-    return placement is ON_CPU or variant.precision != "float16"
+    if placement is ON_OPENVINO:
+        return variant.precision != "float16" and not variant.refuses("openvino", "f32")
+    return True

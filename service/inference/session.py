@@ -250,7 +250,8 @@ def _check_input(path: Path, session: onnxruntime.InferenceSession, model_input:
 
 def _create_session(path: Path, threads: int, placement: Placement, instances: int) -> onnxruntime.InferenceSession:
     if placement.hint is not None:
-        return _create_plugin_session(path, session_options(threads), load_config(placement.hint, threads, instances))
+        # One thread: those of onnxruntime would idle beside the plugin's.
+        return _create_plugin_session(path, session_options(1), load_config(placement.hint, threads, instances))
     if not CUDA_BASED_PROVIDERS.isdisjoint(placement.providers):
         preload_cuda()
     providers = list(zip(placement.providers, map(dict, placement.options), strict=True))

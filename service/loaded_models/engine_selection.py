@@ -115,7 +115,9 @@ def measure_candidates(
         try:
             times_ms[candidate] = _run_ms(open_session(candidate), input_shape, batch_size, timeout_s, clock)
         except BrokenVersion as error:
-            failures[candidate.name] = error
+            # Its traceback would keep the session in memory.
+            failures[candidate.name] = error.with_traceback(None)
+            error.__context__ = error.__cause__ = None
         gc.collect()  # its memory goes before the next one is loaded
     if not times_ms:
         raise failures[candidates[0].name]

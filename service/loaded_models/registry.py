@@ -335,6 +335,7 @@ def _log_loaded(loaded: LoadedVersion) -> None:
         digest=loaded.digest,
         engine=loaded.candidate.engine,
         precision=loaded.candidate.precision,
+        hint=loaded.candidate.hint,
         engine_ms=loaded.engine_choice.times_ms,
         provider=loaded.session.provider,
         device=loaded.session.device,

@@ -1,5 +1,7 @@
 """Opens the sessions of one version: lists what may serve it on this machine, chooses, and loads the graph."""
 
+from hashlib import sha256
+
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.inference.cuda_devices import UnusableGpu, list_gpus, load_driver
 from service.inference.engine_choice import Candidate, list_candidates
@@ -66,7 +68,8 @@ class SessionOpener:
             input_shape = self.folder.manifest.input.shape
             return measure_candidates(list(candidates.values()), self.open, input_shape, batch_size, timeout_s)
 
-        choice = engine_choices.get(f"{self.folder.digest}-{self._threads}", list(candidates), measure)
+        key = f"{self.folder.digest} {self._threads} {self._spec.instances} {batch_size} {', '.join(candidates)}"
+        choice = engine_choices.get(sha256(key.encode()).hexdigest(), list(candidates), measure)
         return candidates[choice.name], choice
 
     def open(self, candidate: Candidate) -> Session:

@@ -19,6 +19,10 @@ BF16_TOLERANCE = 0.1
 """How far a probability may be from the stored one when the graph is computed in bfloat16."""
 
 
+class GraphNotTaken(BrokenVersion):
+    """The plugin cannot run the graph as a whole; onnxruntime's own engine serves it."""
+
+
 class Finding(NamedTuple):
     """The result for one graph, or for the version as a whole. `subject` names which."""
 
@@ -41,6 +45,8 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
         subject = candidate.precision if candidate.engine == "cpu" else candidate.name
         try:
             yield Finding(model, version, subject, True, _verify_graph(folder, candidate, samples))
+        except GraphNotTaken as error:
+            yield Finding(model, version, subject, True, f"stays on onnxruntime's own engine: {error.full_message}")
         except (BrokenVersion, ModelFailed) as error:
             yield Finding(model, version, subject, False, error.full_message)
     for name in folder.manifest.extra_graphs:
@@ -74,7 +80,12 @@ def _verify_graph(folder: VersionFolder, candidate: Candidate, samples: GoldenSa
     """Returns the report for a valid graph. Raises BrokenVersion or ModelFailed for an invalid one."""
     manifest, variant = folder.manifest, candidate.variant
     path = folder.graph_path(variant)
-    session = Session(path, manifest.input, manifest.classes, usable_cores(), candidate.placement)
+    try:
+        session = Session(path, manifest.input, manifest.classes, usable_cores(), candidate.placement)
+    except BrokenVersion as error:
+        if candidate.placement.is_on_openvino:
+            raise GraphNotTaken(error.message, error.hint) from error
+        raise
     session.warm_up(WARM_UP_SIZES)
     expected = None if samples is None else samples.probabilities.get(variant.precision)
     if samples is None or expected is None:

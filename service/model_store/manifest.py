@@ -187,6 +187,11 @@ class Variant(File):
         """Whether the graph was accepted on that engine with that hint."""
         return any(one.automatic for one in self.acceptances if (one.engine, one.hint) == (engine, hint))
 
+    def refuses(self, engine: str, hint: str) -> bool:
+        """Whether the graph was compared on that engine with that hint, and not accepted."""
+        was_compared = any((one.engine, one.hint) == (engine, hint) for one in self.acceptances)
+        return was_compared and not self.accepts(engine, hint)
+
 
 class ExtraGraph(File):
     """A graph beside the variants: uint8 `image` in, float32 tensors out.

@@ -33,7 +33,7 @@ from service.inference.session import Session
 from service.model_store.manifest import Input
 
 path, threads, instances = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-session = Session(path, Input(height=32, width=32, channels=3), 10, threads, ON_OPENVINO, instances)
+session = Session(path, Input(height=32, width=32, channels=3), 10, threads, ON_OPENVINO, instances=instances)
 images = np.zeros((8, 32, 32, 3), np.uint8)
 clients = [threading.Thread(target=session.run, args=(images,)) for _ in range(4)]
 [client.start() for client in clients]

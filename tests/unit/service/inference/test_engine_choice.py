@@ -77,6 +77,12 @@ def test_what_may_serve_a_version(
     assert [candidate.name for candidate in candidates] == names
 
 
+def test_int8_that_was_refused_on_openvino_runs_on_the_other_engine() -> None:
+    refused = ACCEPTED.model_copy(update={"hint": "f32", "automatic": False})
+    candidates = list_candidates(manifest(F32, variant("int8", refused)), "auto", BOTH, AMX)
+    assert [candidate.name for candidate in candidates] == ["cpu float32", "cpu int8", "openvino float32"]
+
+
 def test_a_refused_acceptance_allows_nothing() -> None:
     refused = ACCEPTED.model_copy(update={"automatic": False})
     other_engine = ACCEPTED.model_copy(update={"engine": "cpu"})
@@ -118,7 +124,9 @@ OV_INT8_BF16 = Candidate(INT8, ON_OPENVINO_BF16)
         ({CPU: 10.0, OV_BF16: 3.2, OV_INT8: 2.5}, OV_INT8),
         ({CPU: 10.0, OV_INT8: 2.9, OV_INT8_BF16: 2.5}, OV_INT8),
         ({CPU: 10.0, CPU_INT8: 2.6, OV_INT8: 2.5}, OV_INT8),  # equally exact: the faster
-        ({CPU: 10.0, OV: 8.4, OV_BF16: 8.0}, OV_BF16),  # the more exact one is not fast enough itself
+        ({CPU: 10.0, OV: 8.4, OV_BF16: 8.0}, CPU),  # within 25 %, and OV is not 1.2 times as fast
+        ({CPU: 10.0, OV_INT8: 8.2}, CPU),  # within 25 %
+        ({CPU: 10.0, OV_INT8: 7.9}, OV_INT8),
     ],
 )
 def test_the_most_exact_of_the_fastest_wins(times_ms: dict[Candidate, float], winner: Candidate) -> None:

@@ -89,6 +89,7 @@ def test_each_version_is_logged_once_when_it_is_loaded(tmp_path: Path, caplog: p
             "digest": one.digest,
             "engine": "cpu",
             "precision": "float32",
+            "hint": "",
             "engine_ms": one.engine_choice.times_ms,
             "provider": "CPUExecutionProvider",
             "threads": one.threads,
