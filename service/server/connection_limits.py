@@ -81,6 +81,11 @@ class LimitedProtocol(HttpToolsProtocol):
         """Closes the connection at once, without an answer."""
         self.transport.abort()
 
+    @property
+    def is_lingering(self) -> bool:
+        """Whether the last answer was sent, and only what the client still sends is read and discarded."""
+        return self._lingering.is_active
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
         self._slow_reader_guard = SlowReaderGuard(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)

@@ -154,7 +154,7 @@ class WorkerServer(uvicorn.Server):
         drain timeout, or when SIGINT comes again."""
         assert self._stop_requested_s is not None
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
-        while self.server_state.connections or self.server_state.tasks:
+        while self._has_unanswered_connections() or self.server_state.tasks:
             self._end_idle_connections()
             if self.force_exit or self._clock() >= end_s:
                 self._shutdown_state.is_rejecting = True
@@ -162,6 +162,9 @@ class WorkerServer(uvicorn.Server):
                     task.cancel()
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
+
+    def _has_unanswered_connections(self) -> bool:
+        return any(not connection.is_lingering for connection in self.server_state.connections)  # type: ignore[union-attr]
 
     def _end_idle_connections(self) -> None:
         """Closes connections on which nothing was asked; all others end with their next answer.

@@ -193,6 +193,20 @@ def test_a_request_that_has_arrived_unread_on_an_idle_connection_is_answered(
     asyncio.run(scenario())
 
 
+def test_a_client_that_goes_on_sending_after_its_answer_does_not_hold_up_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            await harness.connect()
+            (connection,) = harness.server.server_state.connections
+            connection._lingering.start()  # type: ignore[union-attr]
+            await harness.stop()  # the clock stands still: it must not wait for the end of the drain timeout
+            assert harness.lost() == (0, 0)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("path", [NATIVE_PATH, "/v2/models/m/infer"])
 def test_a_request_without_an_answer_at_the_end_gets_503_in_its_protocol(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
