@@ -4,6 +4,7 @@ Ends when a worker cannot be started: `restart_policy` says when that is. With s
 a worker of each, and until then tries the workers of a failed GPU again and again.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -74,6 +75,12 @@ class Supervisor:
         return self._stop_workers()
 
     def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
+        """The first signal stops the service. A later SIGINT makes the workers give up what they still answer."""
+        if self._is_stopping and signal_number == signal.SIGINT:
+            for worker in self._workers:
+                if worker.process is not None and worker.process.pid is not None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker.process.pid, signal.SIGINT)
         self._is_stopping = True
         os.write(self._wake_writer, b"!")
 

@@ -28,3 +28,17 @@ def end_with_lost_requests(sock: socket, worker_id: int) -> None:
     client, _ = sock.accept()
     client.send(b"!")
     signal.pause()
+
+
+def end_at_the_second_signal(sock: socket, worker_id: int) -> None:
+    """Goes on after SIGTERM, like a worker that answers requests, and exits with code 1 on SIGINT.
+
+    Writes to a client when it is ready for SIGTERM, and again when it is ready for SIGINT.
+    """
+    sock.setblocking(True)
+    client, _ = sock.accept()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+    signal.signal(signal.SIGTERM, lambda *_: client.send(b"!"))
+    client.send(b"!")
+    while True:
+        signal.pause()

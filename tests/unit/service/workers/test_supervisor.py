@@ -16,7 +16,13 @@ from service.workers.restart_policy import MAX_EARLY_DEATHS
 from service.workers.shutdown import EXIT_REQUESTS_LOST
 from service.workers.supervisor import EXIT_CANNOT_START, Supervisor, WorkerTarget
 from service.workers.worker_status import WorkerStatusStore
-from tests.support.dying_worker import EXIT_CODE, die_at_once, end_with_lost_requests, only_the_first_stays
+from tests.support.dying_worker import (
+    EXIT_CODE,
+    die_at_once,
+    end_at_the_second_signal,
+    end_with_lost_requests,
+    only_the_first_stays,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +114,20 @@ def test_a_worker_that_lost_requests_is_told_by_the_exit_code(tmp_path: Path) ->
     stopping.start()
     assert run(end_with_lost_requests, tmp_path, workers=1, sock=sock) == EXIT_REQUESTS_LOST
     stopping.join()
+
+
+def test_a_second_sigint_reaches_the_workers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    address = sock.getsockname()
+
+    def stop_twice() -> None:
+        with socket.create_connection(address) as client:
+            for signal_number in (signal.SIGTERM, signal.SIGINT):
+                client.recv(1)
+                os.kill(os.getpid(), signal_number)
+
+    stopping = threading.Thread(target=stop_twice)
+    stopping.start()
+    assert run(end_at_the_second_signal, tmp_path, workers=1, sock=sock) == EXIT_REQUESTS_LOST
+    stopping.join()
+    assert fields_of(caplog, "worker is killed") == []
