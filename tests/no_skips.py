@@ -1,6 +1,6 @@
 """A pytest plugin that fails the run if a test is skipped for a reason that is not allowed.
 
-It is active with CONVOY_NO_SKIPS=1, as in CI, so that a missing program does not silently skip tests.
+It is active with PYTEST_NO_SKIPS=1, as in CI, so that a missing program does not silently skip tests.
 """
 
 import os
@@ -56,5 +56,5 @@ class NoSkips:
 
 def register(config: pytest.Config) -> None:
     """Registers the plugin if the variable is set, except in workers of xdist, which report to the main process."""
-    if os.environ.get("CONVOY_NO_SKIPS") and not hasattr(config, "workerinput"):
+    if os.environ.get("PYTEST_NO_SKIPS") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NoSkips())

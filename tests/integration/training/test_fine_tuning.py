@@ -91,7 +91,8 @@ def weights(run: Run) -> dict[str, np.ndarray]:
 
 def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, list]) -> None:
     run, lines = uninterrupted_run
-    _, first, one, second, averages, *others = lines
+    _, images, first, one, second, averages, *others = lines
+    assert images.startswith("2 classes; images: 23 for training")
     assert (first, second) == ("epochs 1 to 1: only the last layer learns", "epochs 2 to 3: all layers learn")
     assert one.startswith("epoch 1/3")
     assert averages == "moving averages of the weights are validated and kept, with a decay of 0.5 per step"

@@ -24,7 +24,7 @@ def run_pytest(folder: Path, no_skips: str, *options: str) -> subprocess.Complet
         "from tests import no_skips\n\ndef pytest_configure(config): no_skips.register(config)\n"
     )
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, *options, folder]
-    environment = os.environ | {"CONVOY_NO_SKIPS": no_skips, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTEST_NO_SKIPS": no_skips, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 

@@ -134,7 +134,7 @@ MISTAKES = {
     "convoy-train compare empty": "is not the folder of a run",
     "convoy-train report empty": "is not the folder of a run",
     "convoy-train export none --name x": "Name the folder of a run, or a .keras file",
-    "convoy-train export broken.keras --name x": "cannot be loaded as a Keras model",
+    "convoy-train export broken.keras --name x": "broken.keras needs images and labels",
     "convoy-train export broken.keras --name x --scale a": "is not a number",
     "convoy-train import broken.onnx --name x --labels text.txt": "is not an ONNX file",
     "convoy-train quantize empty": "such as models/mnist-lenet5/3",

@@ -171,10 +171,10 @@ def test_a_version_that_went_leaves_nothing_in_memory(
     """The memory is freed without the garbage collector, which runs rarely, and is returned to the system."""
     sessions: list[weakref.ref[Session]] = []
     is_alive: list[bool] = []
-    closed = threading.Event()
+    closed, collected = threading.Event(), threading.Event()
 
     def record_liveness() -> None:
-        is_alive.append(sessions[0]() is not None)
+        is_alive.append(not collected.wait(10))  # a thread of the version may be about to end
         closed.set()
 
     monkeypatch.setattr("service.malloc.trim", record_liveness)
@@ -183,7 +183,7 @@ def test_a_version_that_went_leaves_nothing_in_memory(
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
         await registry.reconcile(DesiredState())
-        sessions.append(weakref.ref(registry.get("a").session))
+        sessions.append(weakref.ref(registry.get("a").session, lambda _: collected.set()))
         await registry.reconcile(change(tmp_path))
         assert await asyncio.to_thread(closed.wait, 20)
         await registry.close()

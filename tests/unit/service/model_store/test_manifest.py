@@ -75,6 +75,7 @@ FULL: dict[str, Any] = {
                 "float32_us_per_image": {"1": 21.0, "32": 19.0},
             },
             "automatic": False,
+            "acceptances": [],
         },
     ],
     "extra_graphs": {"features": {"file": "features.onnx", "sha256": SHA256}},
