@@ -20,8 +20,6 @@ from tests.support.model_versions import write_version
 from tests.support.png_writer import END, chunk, header
 from tests.support.service_process import RunningService
 
-pytestmark = pytest.mark.slow
-
 CONNECTIONS = 60
 PAUSE_S = 0.5  # 60 connections send 20 to 40 KB per second in total, including headers
 REQUESTS = 20
@@ -50,7 +48,13 @@ ATTACKS = {
 """Bodies, number of connections, and the expected statuses of the attackers' responses."""
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(1, marks=pytest.mark.slow, id="one worker"),
+        pytest.param(2, marks=pytest.mark.long, id="two workers"),
+    ],
+)
 def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RunningService]:
     root = tmp_path_factory.mktemp("attacks") / "models"
     write_version(root, "linear", 1)

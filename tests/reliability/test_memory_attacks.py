@@ -23,7 +23,7 @@ from tests.support.images import encode
 from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 MIN_REQUESTS, MAX_REQUESTS, MIN_ROUNDS, MIN_ANSWERED = 20, 2000, 20, 0.9
 CLIENT_ADDRESS = "127.0.0.2"

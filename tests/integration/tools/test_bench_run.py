@@ -17,7 +17,7 @@ SHORT_OPTIONS = ("--rounds", "1", "--seconds", "1")
 VOID_OR_DONE = (0, 1)  # 1 on a machine too busy to keep a constant rate
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(not (ROOT / ".venv/bin/convoy").exists(), reason="there is no .venv: make .venv/.installed"),
     pytest.mark.skipif(not (shutil.which("wrk") and shutil.which("h2load")), reason="wrk or h2load is not installed"),
 ]
