@@ -66,7 +66,7 @@ class Candidate:
 def list_candidates(
     manifest: Manifest, precision: PrecisionChoice, engines: Sequence[str], cpu_flags: Collection[str]
 ) -> list[Candidate]:
-    """The candidates that may serve the version on the processor, the one that the others must beat first.
+    """Returns the candidates that may serve the version on the CPU, with the baseline first.
 
     `engines` are those that are usable here: `cpu`, `openvino` or both. With `auto`, a precision below float32 is
     allowed where the manifest says that it was accepted for that graph, engine and hint. Raises BrokenVersion where
@@ -95,7 +95,7 @@ def list_candidates(
 
 
 def choose(times_ms: Mapping[Candidate, float]) -> Candidate:
-    """The winner. `times_ms` are milliseconds of one run of the same batch, the candidate to beat first."""
+    """Returns the candidate to use. `times_ms` has milliseconds per run of the same batch, with the baseline first."""
     first = next(iter(times_ms))
     fastest_ms = min(times_ms.values())
     equal = [candidate for candidate, ms in times_ms.items() if ms <= TIE_RATIO * fastest_ms]

@@ -48,7 +48,10 @@ class EngineChoices:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
-        """The choice for `key` if it is one of `names`, else that of `measure`. One measurement at a time."""
+        """Returns the known choice for `key` if it is one of `names`, otherwise the result of `measure`.
+
+        Only one measurement runs at a time.
+        """
         with self._lock, self._exclusive():
             choice = self._known.get(key) or self._read(key)
             if choice is None or choice.name not in names:
@@ -59,7 +62,7 @@ class EngineChoices:
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keeps the other workers waiting: two that measure at once would time each other's load."""
+        """Makes other workers wait, because simultaneous measurements would distort each other."""
         if self.folder is None:
             yield
             return
@@ -84,7 +87,7 @@ class EngineChoices:
 
 
 class FixedEngine(EngineChoices):
-    """The candidate of this name and no other: that of a job which is resumed."""
+    """Selects the candidate with the given name, for a job that is resumed."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -105,7 +108,7 @@ def measure_candidates(
     timeout_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> EngineChoice:
-    """Times one candidate after the other, with one session open at a time.
+    """Times the candidates one after the other, with one session open at a time.
 
     A candidate that cannot run is left out, with the reason. Raises BrokenVersion where none can.
     """
@@ -118,7 +121,7 @@ def measure_candidates(
             # Its traceback would keep the session in memory.
             failures[candidate.name] = error.with_traceback(None)
             error.__context__ = error.__cause__ = None
-        gc.collect()  # its memory goes before the next one is loaded
+        gc.collect()  # frees the session before the next one is loaded
     if not times_ms:
         raise failures[candidates[0].name]
     for name, failure in failures.items():
@@ -138,7 +141,7 @@ def _run_ms(
     timeout_s: float,
     clock: Callable[[], float],
 ) -> float:
-    """Milliseconds of the fastest of several runs, after one that does not count."""
+    """Returns the milliseconds of the fastest of several runs, after a warm-up run."""
     session.warm_up([batch_size], timeout_s)
     batch = np.zeros((batch_size, *input_shape), np.uint8)
     fastest_s, runs, end_s = math.inf, 0, clock() + MAX_TIME_S

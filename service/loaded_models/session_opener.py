@@ -43,7 +43,7 @@ class SessionOpener:
         self._gpu = settings.gpu_of(worker_id)
 
     def candidates(self) -> list[Candidate]:
-        """What may serve the version, the one that the others must beat first. Raises BrokenVersion."""
+        """Returns the candidates that may serve the version, with the baseline first. Raises BrokenVersion."""
         settings, manifest = self._settings, self.folder.manifest
         engines = self._usable_engines()
         if engines != ["openvino"]:
@@ -55,7 +55,7 @@ class SessionOpener:
     def choose(
         self, engine_choices: EngineChoices, timeout_s: float = WARM_UP_TIMEOUT_S
     ) -> tuple[Candidate, EngineChoice]:
-        """What serves the version, timed unless there is only one candidate or `engine_choices` has it.
+        """Returns the candidate to use, timed unless there is only one or `engine_choices` already has it.
 
         Raises BrokenVersion, also when a run takes longer than `timeout_s`.
         """
