@@ -4,6 +4,7 @@
 tests/load/load_profile.py.
 """
 
+import os
 import random
 from typing import Any
 
@@ -12,10 +13,11 @@ from locust import FastHttpUser, constant, constant_throughput, task
 from tests.load import locust_reporting  # noqa: F401  (its listeners print the progress and write the figures)
 from tests.load.digit_images import read_digits
 from tests.load.load_profile import LoadProfile
-from tests.load.traffic import CheckedRequest, Traffic
+from tests.load.traffic import CheckedRequest, Traffic, authorization
 
 PROFILE = LoadProfile.from_environment()
 TRAFFIC = Traffic(PROFILE.model, read_digits(PROFILE.digits))
+AUTHORIZATION = authorization(os.environ)
 
 
 class CheckedUser(FastHttpUser):
@@ -30,7 +32,7 @@ class CheckedUser(FastHttpUser):
             request.path,
             name=request.name,
             data=request.body,
-            headers={"Content-Type": request.content_type},
+            headers={"Content-Type": request.content_type, **AUTHORIZATION},
             catch_response=True,
         ) as reply:
             report_outcome(
@@ -41,7 +43,7 @@ class CheckedUser(FastHttpUser):
             )
 
     def get_checked(self, path: str, name: str) -> None:
-        with self.client.get(path, name=name, catch_response=True) as reply:
+        with self.client.get(path, name=name, headers=AUTHORIZATION, catch_response=True) as reply:
             report_outcome(reply, None if reply.status_code == 200 else f"status {reply.status_code}: {reply.error}")
 
 

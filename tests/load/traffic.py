@@ -5,7 +5,7 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,12 @@ class CheckedRequest:
             if outcome_codes == self.expected
             else f"{', '.join(outcome_codes)} instead of {', '.join(self.expected)}"
         )
+
+
+def authorization(environment: Mapping[str, str]) -> dict[str, str]:
+    """Returns the header for the API key in LOAD_API_KEY; none without a key."""
+    key = environment.get("LOAD_API_KEY")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def outcomes(answer: dict[str, Any]) -> list[str]:

@@ -48,10 +48,10 @@ def recorded() -> dict[str, str]:
     return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"] if "record" in rule}
 
 
-def copy_for(target: str, folder: Path) -> Path:
+def copy_for(target: str, folder: Path, name: str = "prometheus.yml") -> Path:
     """Writes Prometheus' shipped configuration and rules to `folder`, with `target` instead of DNS names."""
     shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
-    config = folder / "prometheus.yml"
+    config = folder / name
     content = yaml.safe_load(config.read_text())
     (job,) = content["scrape_configs"]
     del job["dns_sd_configs"]

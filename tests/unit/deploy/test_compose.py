@@ -14,6 +14,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
+WITH_KEYS = ROOT / "docker-compose.keys.yml"
 DOCKERFILES = (ROOT / "service/Dockerfile", ROOT / "training/Dockerfile")
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+\.\d+\.\d+[a-z0-9.-]*(@sha256:[0-9a-f]{64})?")
 PROFILES = {"gpu": {"convoy-gpu"}, "load": {"load"}, "train": {"train", "tensorboard"}}
@@ -97,10 +98,53 @@ def test_prometheus_looks_for_every_service(name: str) -> None:
     assert lookup["port"] == Settings.model_fields["port"].default
 
 
-@pytest.mark.skipif(not shutil.which("docker-compose"), reason="there is no docker-compose to ask")
-def test_it_is_compose_as_specified() -> None:
+needs_compose = pytest.mark.skipif(not shutil.which("docker-compose"), reason="there is no docker-compose to ask")
+
+
+def rendered(*files: Path) -> dict[str, Service]:
+    """Returns the services of all profiles as docker-compose renders the files together."""
+    options = [option for file in files for option in ("--file", file)]
     profiles = [option for name in PROFILES for option in ("--profile", name)]
-    process = subprocess.run(
-        ["docker-compose", "--file", COMPOSE, *profiles, "config", "--quiet"], capture_output=True, text=True
-    )
+    process = subprocess.run(["docker-compose", *options, *profiles, "config"], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+    services_by_name: dict[str, Service] = yaml.safe_load(process.stdout)["services"]
+    return services_by_name
+
+
+def mounts(service: Service) -> dict[str, str]:
+    """Returns the source of each mount by its target; relative sources are paths from the repository's root."""
+    triples = (mount.split(":") for mount in service["volumes"])
+    return {target: source.removeprefix(f"{ROOT}/") for source, target, *_ in triples}
+
+
+@needs_compose
+def test_it_is_compose_as_specified() -> None:
+    assert rendered(COMPOSE).keys() >= {"convoy", *(name for names in PROFILES.values() for name in names)}
+
+
+@needs_compose
+@pytest.mark.parametrize("name", ["convoy", "convoy-gpu"])
+def test_with_keys_every_service_reads_them_and_is_otherwise_the_same(name: str) -> None:
+    plain, with_keys = rendered(COMPOSE)[name], rendered(COMPOSE, WITH_KEYS)[name]
+    file = Path(with_keys["environment"].pop("CONVOY_KEYS_FILE"))
+    assert mounts(with_keys)[str(file.parent)] == "keys/service"
+    assert with_keys["environment"] == plain.get("environment", {})
+    assert {mount for mount in with_keys["volumes"] if "keys/service" not in mount} == set(plain["volumes"])
+    assert with_keys.keys() - {"environment"} == plain.keys() - {"environment"}
+
+
+@needs_compose
+def test_with_keys_prometheus_has_its_own_and_the_service_does_not() -> None:
+    services = rendered(COMPOSE, WITH_KEYS)
+    mounted = mounts(services["prometheus"])
+    config = yaml.safe_load((ROOT / mounted["/etc/prometheus/prometheus.yml"]).read_text())
+    (job,) = config["scrape_configs"]
+    file = Path(job["authorization"]["credentials_file"])
+    assert (mounted[str(file.parent)], file.name) == ("keys/prometheus", "key")
+    assert mounted["/etc/prometheus/rules.yml"] == "k8s/monitoring/rules.yml"
+    assert "keys/prometheus" not in mounts(services["convoy"]).values()
+
+
+def test_keys_are_neither_committed_nor_sent_to_the_builder() -> None:
+    assert "/keys/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert not [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!keys")]

@@ -332,6 +332,45 @@ def test_clients_that_keep_connections_reach_new_pods(monkeypatch: pytest.Monkey
         assert settings_of(manifests, monkeypatch).keep_alive_requests > 0
 
 
+def test_keys_come_from_a_secret_that_every_pod_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in the copy for KServe. A pod that started without the Secret would serve without keys."""
+    for components in (("api-keys",), COMPATIBLE_COMPONENTS, ("bucket-models", "api-keys", "kserve")):
+        manifests = render(K8S / "overlays/cpu", *components)
+        settings, container = settings_of(manifests, monkeypatch), container_of(manifests)
+        assert settings.keys_file is not None
+        (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
+        (volume,) = [one for one in pod["volumes"] if "secret" in one]
+        assert volume["secret"]["secretName"] == "convoy-keys"
+        assert not volume["secret"].get("optional")
+        assert [item["path"] for item in volume["secret"]["items"]] == [settings.keys_file.name]
+        assert volume["secret"]["defaultMode"] & 0o777 == 0o440, "the pod's fsGroup reads it, others do not"
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"] == USER
+        (mount,) = [one for one in container["volumeMounts"] if one["name"] == volume["name"]]
+        assert Path(mount["mountPath"]) == settings.keys_file.parent
+        assert "subPath" not in mount, "it would not follow changes of the Secret"
+
+
+def test_prometheus_has_a_key_of_its_own_where_the_service_requires_keys() -> None:
+    (endpoint,) = of_kind(render(K8S / "overlays/cpu", "monitoring", "api-keys"), "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["authorization"] == {
+        "type": "Bearer",
+        "credentials": {"name": "convoy-metrics-key", "key": "key"},
+    }
+    (without,) = of_kind(render(K8S / "overlays/cpu", "monitoring"), "ServiceMonitor")["spec"]["endpoints"]
+    assert "authorization" not in without
+    endpoint.pop("authorization")
+    assert endpoint == without
+
+
+def test_no_volume_is_mounted_inside_a_read_only_one() -> None:
+    """The runtime could not create the folder for the inner mount."""
+    for name, manifests in all_rendered():
+        for pod in (pod for manifest in manifests if (pod := pod_of(manifest))):
+            mounts = pod["containers"][0]["volumeMounts"]
+            for outer in (one for one in mounts if one.get("readOnly")):
+                assert not [one for one in mounts if Path(outer["mountPath"]) in Path(one["mountPath"]).parents], name
+
+
 def test_a_nightly_job_ends_before_the_next_night() -> None:
     """While one runs, the next is skipped."""
     spec = of_kind(render(K8S / "jobs/nightly"), "CronJob")["spec"]

@@ -9,7 +9,17 @@ import click
 import yaml
 
 from service.cli import cli as convoy
-from tests.support.kubernetes_manifests import ROOT, all_kustomizations, container_of, environment, pod_of, render
+from tests.support.kubernetes_manifests import (
+    K8S,
+    ROOT,
+    Manifest,
+    all_kustomizations,
+    container_of,
+    environment,
+    of_kind,
+    pod_of,
+    render,
+)
 
 PAGE = (ROOT / "docs/kubernetes.md").read_text()
 
@@ -63,9 +73,31 @@ def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
             assert words[-1] in images
         elif program == "kubectl" and "-k" in options:
             assert (ROOT / options["-k"] / "kustomization.yaml").is_file()
-        elif program == "kubectl" and words[0] != "wait":
+        elif program == "kubectl" and words[:3] != ["create", "secret", "generic"] and words[0] != "wait":
             assert objects & set(words), words
     assert programs >= {"docker build", "kind load", "kubectl apply", "kubectl exec", "kubectl rollout", "kubectl logs"}
+
+
+def secrets_of_keys() -> dict[str, set[str]]:
+    """Returns the Secrets that the component `api-keys` reads, with their keys."""
+    manifests: tuple[Manifest, ...] = render(K8S / "overlays/cpu", "monitoring", "api-keys")
+    (pod,) = [pod for manifest in manifests if (pod := pod_of(manifest))]
+    (volume,) = [one["secret"] for one in pod["volumes"] if "secret" in one]
+    (endpoint,) = of_kind(manifests, "ServiceMonitor")["spec"]["endpoints"]
+    credentials = endpoint["authorization"]["credentials"]
+    return {
+        volume["secretName"]: {item["key"] for item in volume["items"]},
+        credentials["name"]: {credentials["key"]},
+    }
+
+
+def test_the_secrets_that_are_created_are_those_that_are_read() -> None:
+    created: dict[str, set[str]] = {}
+    for program, *words in commands():
+        if (program, *words[:3]) == ("kubectl", "create", "secret", "generic"):
+            (source,) = [word for word in words if word.startswith("--from-")]
+            created.setdefault(words[3], set()).add(source.split("=")[1])
+    assert created == secrets_of_keys()
 
 
 def test_what_is_run_in_pods_are_commands_of_ours() -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,11 +77,21 @@ def test_no_two_panels_lie_over_one_another() -> None:
 
 
 @needs_promtool
-def test_promtool_accepts_configuration_and_rules() -> None:
-    process = subprocess.run(
-        ["promtool", "check", "config", shipped_config.FOLDER / "prometheus.yml"], capture_output=True, text=True
-    )
+@pytest.mark.parametrize("name", ["prometheus.yml", "prometheus-keys.yml"])
+def test_promtool_accepts_configuration_and_rules(name: str, tmp_path: Path) -> None:
+    config = shipped_config.copy_for("127.0.0.1:8000", tmp_path, name)
+    (tmp_path / "key").write_text("k" * 32)
+    config.write_text(config.read_text().replace("/etc/prometheus/keys/key", str(tmp_path / "key")))
+    process = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
+
+
+def test_the_configuration_for_keys_differs_only_in_the_key() -> None:
+    plain, with_key = (
+        yaml.safe_load((shipped_config.FOLDER / name).read_text()) for name in ("prometheus.yml", "prometheus-keys.yml")
+    )
+    assert with_key["scrape_configs"][0].pop("authorization")
+    assert with_key == plain
 
 
 @needs_promtool

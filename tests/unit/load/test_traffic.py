@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.load.digit_images import Digit
-from tests.load.traffic import CheckedRequest, Traffic
+from tests.load.traffic import CheckedRequest, Traffic, authorization
 
 ONE = CheckedRequest("one", "/path", b"", "image/png", ("7",))
 TWO = CheckedRequest("two", "/path", b"", "image/png", ("7", "bad_image"))
@@ -50,3 +50,8 @@ def test_a_wrong_answer_is_noticed(checked_request: CheckedRequest, status: int,
 
 def test_an_answer_that_is_no_json_is_noticed() -> None:
     assert "cannot be parsed" in (ONE.check_answer(200, b"<html>") or "")
+
+
+def test_an_api_key_is_sent_if_there_is_one() -> None:
+    assert authorization({"LOAD_API_KEY": "secret"}) == {"Authorization": "Bearer secret"}
+    assert authorization({"LOAD_API_KEY": ""}) == authorization({}) == {}

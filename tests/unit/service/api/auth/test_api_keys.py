@@ -37,6 +37,48 @@ def test_the_command_prints_a_key_and_its_line() -> None:
     assert isinstance(bad.exception, BadKeys)
 
 
+def test_the_command_appends_lines_to_a_file_and_prints_only_the_keys(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"old inference {SECRET}")  # without a line end
+    inode = file.stat().st_ino
+    shop, metrics = (
+        CliRunner().invoke(key, [name, "--scopes", scopes, "--append", str(file)]).output.removesuffix("\n")
+        for name, scopes in (("shop", "inference"), ("prometheus", "metrics"))
+    )
+    keyring = Keyring("", file)
+    assert keyring.authorize(SECRET.encode(), "inference") == "old"
+    assert keyring.authorize(shop.encode(), "inference") == "shop"
+    assert keyring.authorize(metrics.encode(), "metrics") == "prometheus"
+    assert len(file.read_text().splitlines()) == 3
+    assert shop not in file.read_text()
+    assert file.stat().st_ino == inode, "a container that mounts the file alone would not see another one"
+
+
+def test_a_key_with_a_bad_scope_leaves_the_file_unchanged(tmp_path: Path) -> None:
+    result = CliRunner().invoke(key, ["shop", "--scopes", "all", "--append", str(tmp_path / "keys")])
+    assert isinstance(result.exception, BadKeys)
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_mounted_secret_is_read_again_when_kubernetes_replaces_its_folder(tmp_path: Path) -> None:
+    """The file is a link through the link `..data`, which is replaced by a rename."""
+
+    def publish(folder: str, line: str) -> None:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "keys").write_text(line)
+        (tmp_path / "..data_tmp").symlink_to(folder)
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+
+    publish("..first", f"old inference {SECRET}")
+    (tmp_path / "keys").symlink_to("..data/keys")
+    keyring = Keyring("", tmp_path / "keys")
+    publish("..second", f"new inference {OTHER}")
+    keyring.reload_if_changed()
+    assert keyring.authorize(OTHER.encode(), "inference") == "new"
+    with pytest.raises(Unauthenticated):
+        keyring.authorize(SECRET.encode(), "inference")
+
+
 @pytest.mark.parametrize(
     "wrong_key", [b"wrong", b"\xff\xfe", SECRET.encode() + b"x", SECRET[:-1].encode(), b"x" * 10_000]
 )
