@@ -34,7 +34,7 @@ def address(service: RunningService) -> str:
 def test_every_client_can_post_an_image(service: RunningService, image: Path, name: str) -> None:
     skip_without(missing_program(name))
     line_count = len(service.lines)
-    assert CLIENTS[name](service.url + CLASSIFY, image, {}, 3) == ["200"] * 3
+    assert CLIENTS[name](service.url + CLASSIFY, [image] * 3, {}) == ["200"] * 3
     assert {line["event"] for line in service.lines[line_count:]} <= {"request"}
 
 
@@ -44,7 +44,7 @@ def test_upgrade_that_a_proxy_forwards_is_ignored(
 ) -> None:
     skip_without(missing_program(name) or missing_proxy("nginx"))
     with run_proxy("nginx, forwards Upgrade", address(service), tmp_path) as url:
-        assert CLIENTS[name](url + CLASSIFY, image, {}, 3) == ["200"] * 3
+        assert CLIENTS[name](url + CLASSIFY, [image] * 3, {}) == ["200"] * 3
 
 
 @pytest.mark.parametrize(

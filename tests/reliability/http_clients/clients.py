@@ -1,15 +1,16 @@
-"""Common HTTP clients, each of which posts a file several times and reports the status of every response.
+"""Common HTTP clients, each of which posts files one after the other and reports the status of every response.
 
 Python's clients run in this process. The others are programs, which must be installed.
 """
 
 import asyncio
+import functools
 import http.client
 import shutil
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,15 +23,13 @@ TIMEOUT_S = 60
 START_TIMEOUT_S = 120  # a Java program is compiled first
 Outcomes = list[str]
 """For each request, the status of its response, or "lost" with a reason."""
-Client = Callable[[str, Path, dict[str, str], int], Outcomes]
-"""Posts the file to the URL with these headers, several times."""
+Client = Callable[[str, Sequence[Path], dict[str, str]], Outcomes]
+"""Posts the files to the URL, each with these headers."""
 
 
-def post_with_urllib(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    data = body.read_bytes()
-
-    def post() -> int:
-        request = urllib.request.Request(url, data, {"content-type": "image/png", **headers})
+def post_with_urllib(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
+    def post(body: Path) -> int:
+        request = urllib.request.Request(url, _content(body), {"content-type": "image/png", **headers})
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 answer.read()
@@ -40,49 +39,50 @@ def post_with_urllib(url: str, body: Path, headers: dict[str, str], times: int) 
                 answer.read()
                 return answer.code
 
-    return [_outcome(post) for _ in range(times)]
+    return [_outcome(post, body) for body in bodies]
 
 
-def post_with_http_client(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    data, parts = body.read_bytes(), urlsplit(url)
+def post_with_http_client(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
+    parts = urlsplit(url)
 
-    def post() -> int:
+    def post(body: Path) -> int:
         connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT_S)
         try:
-            connection.request("POST", url.removeprefix(f"http://{parts.netloc}"), data, headers)
+            connection.request("POST", url.removeprefix(f"http://{parts.netloc}"), _content(body), headers)
             answer = connection.getresponse()
             answer.read()
             return answer.status
         finally:
             connection.close()
 
-    return [_outcome(post) for _ in range(times)]
+    return [_outcome(post, body) for body in bodies]
 
 
-def post_with_requests(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    data = body.read_bytes()
+def post_with_requests(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
     with requests.Session() as session:
-        return [
-            _outcome(lambda: session.post(url, data=data, headers=headers, timeout=TIMEOUT_S).status_code)
-            for _ in range(times)
-        ]
+
+        def post(body: Path) -> int:
+            return session.post(url, data=_content(body), headers=headers, timeout=TIMEOUT_S).status_code
+
+        return [_outcome(post, body) for body in bodies]
 
 
-def post_with_httpx(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    data = body.read_bytes()
+def post_with_httpx(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
     with httpx.Client(timeout=TIMEOUT_S) as client:
-        return [_outcome(lambda: client.post(url, content=data, headers=headers).status_code) for _ in range(times)]
+
+        def post(body: Path) -> int:
+            return client.post(url, content=_content(body), headers=headers).status_code
+
+        return [_outcome(post, body) for body in bodies]
 
 
-def post_with_aiohttp(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    data = body.read_bytes()
-
+def post_with_aiohttp(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
     async def post_all() -> Outcomes:
         outcomes = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session:
-            for _ in range(times):
+            for body in bodies:
                 try:
-                    async with session.post(url, data=data, headers=headers) as answer:
+                    async with session.post(url, data=_content(body), headers=headers) as answer:
                         await answer.read()
                         outcomes.append(str(answer.status))
                 except (aiohttp.ClientError, OSError) as error:
@@ -92,30 +92,30 @@ def post_with_aiohttp(url: str, body: Path, headers: dict[str, str], times: int)
     return asyncio.run(post_all())
 
 
-def post_with_curl(url: str, body: Path, headers: dict[str, str], times: int, *options: str) -> Outcomes:
+def post_with_curl(url: str, bodies: Sequence[Path], headers: dict[str, str], *options: str) -> Outcomes:
     command = ["curl", "--silent", "--show-error", "--max-time", str(TIMEOUT_S), "--output", "/dev/null", *options]
     for name, value in headers.items():
         command += ["--header", f"{name}: {value}"]
-    command += ["--write-out", "%{http_code}", "--data-binary", f"@{body}", url]
 
-    def post() -> str:
-        run = subprocess.run(command, capture_output=True, text=True, timeout=2 * TIMEOUT_S, check=False)
+    def post(body: Path) -> str:
+        arguments = ["--write-out", "%{http_code}", "--data-binary", f"@{body}", url]
+        run = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         return run.stdout if run.returncode == 0 else f"lost {run.stderr.strip()}, status {run.stdout}"
 
-    return [post() for _ in range(times)]
+    return [post(body) for body in bodies]
 
 
-def post_with_curl_http2(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
+def post_with_curl_http2(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
     """Posts with the header Upgrade, which requests HTTP/2."""
-    return post_with_curl(url, body, headers, times, "--http2")
+    return post_with_curl(url, bodies, headers, "--http2")
 
 
-def post_with_node(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    return _run_program(["node", str(PROGRAMS / "post.mjs")], url, body, headers, times)
+def post_with_node(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
+    return _run_program(["node", str(PROGRAMS / "post.mjs")], url, bodies, headers)
 
 
-def post_with_java(url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    return _run_program(["java", str(PROGRAMS / "Post.java")], url, body, headers, times)
+def post_with_java(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
+    return _run_program(["java", str(PROGRAMS / "Post.java")], url, bodies, headers)
 
 
 CLIENTS: dict[str, Client] = {
@@ -140,16 +140,25 @@ def missing_program(client: str) -> str | None:
     return program if program is not None and shutil.which(program) is None else None
 
 
-def _outcome(post: Callable[[], int]) -> str:
+def _outcome(post: Callable[[Path], int], body: Path) -> str:
     try:
-        return str(post())
+        return str(post(body))
     except (OSError, http.client.HTTPException, httpx.TransportError, requests.RequestException) as error:
         return f"lost {error!r}"
 
 
-def _run_program(command: list[str], url: str, body: Path, headers: dict[str, str], times: int) -> Outcomes:
-    arguments = [url, str(body), str(times), *(part for header in headers.items() for part in header)]
+@functools.cache
+def _content(body: Path) -> bytes:
+    return body.read_bytes()
+
+
+def _run_program(command: list[str], url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
+    assert not headers, "these clients set their headers themselves"
     run = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=START_TIMEOUT_S + TIMEOUT_S * times, check=True
+        [*command, url, *map(str, bodies)],
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S + TIMEOUT_S * len(bodies),
+        check=True,
     )
     return run.stdout.splitlines()

@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import tempfile
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,11 +15,19 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
+from tests.bench import machine_info
 from tests.bench.errors import CannotMeasure
-from tests.bench.report.markdown import table
 from tests.reliability.http_clients.clients import CLIENTS, FIXED_HEADERS, missing_program
 from tests.reliability.http_clients.ordinary_requests import PASSED, describe_ordinary, send_ordinary
+from tests.reliability.http_clients.pauses import PauseCounter
 from tests.reliability.http_clients.proxies import PROXIES, missing_proxy, run_proxy
+from tests.reliability.http_clients.series import (
+    Series,
+    SeriesFile,
+    SizeOutcomes,
+    describe_outcomes,
+    wrong_outcomes,
+)
 from tests.reliability.report import add_report, write
 from tests.support.images import encode
 from tests.support.model_versions import write_version
@@ -32,6 +41,7 @@ LARGE_SIZES = {"200 MB": 200_000_000}
 ROUTES = ("direct", *PROXIES)
 LONG_MS = 3_600_000
 CLOSE = {"Connection": "close"}
+QUEUE_FULL = "429"
 
 
 class Situation(NamedTuple):
@@ -48,17 +58,8 @@ SITUATIONS = (
     Situation("405", "/api/v1/models/linear"),
     Situation("413", "/api/v1/models/linear/classify"),
     Situation("422", "/api/v1/models/linear/classify?top_k=0"),
-    Situation("429", "/api/v1/models/hung/classify"),
+    Situation(QUEUE_FULL, "/api/v1/models/hung/classify"),
 )
-
-
-@dataclass
-class ClientResults:
-    """The results of one client: the numbers of correct responses and of requests by situation, and all problems."""
-
-    answered: Counter[str] = field(default_factory=Counter)
-    sent: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
 
 
 class Plan(NamedTuple):
@@ -69,6 +70,14 @@ class Plan(NamedTuple):
     statuses: Sequence[str]
     times: int
     large_times: int
+
+    def series(self, route: str) -> list[Series]:
+        return [
+            Series(route, status, client, is_closing)
+            for status in self.statuses
+            for client in self.clients
+            for is_closing in ([False] if client in FIXED_HEADERS else [False, True])
+        ]
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -82,6 +91,8 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command.add_argument("--route", action="append", choices=ROUTES, help="only these; may be repeated")
     statuses = [situation.status for situation in SITUATIONS]
     command.add_argument("--status", action="append", choices=statuses, help="only these; may be repeated")
+    command.add_argument("--jobs", type=int, default=2, help="clients that send at a time (default: %(default)s)")
+    command.add_argument("--resume", type=Path, metavar="FILE", help="keep outcomes in FILE, and send what is missing")
     add_report(command)
 
 
@@ -92,66 +103,87 @@ def run(args: argparse.Namespace) -> int:
     for missing in [*map(missing_program, plan.clients), *map(missing_proxy, set(plan.routes) - {"direct"})]:
         if missing is not None:
             raise CannotMeasure(f"{missing} is not installed.")
+    known = SeriesFile(args.resume, f"{machine_info.describe()['convoy']}, {plan.times} and {plan.large_times} times")
     with tempfile.TemporaryDirectory() as folder:
-        results, ordinary = send_all(Path(folder), plan)
-    write(args.report, "clients", f"{describe(results, plan)}\n\n{describe_ordinary(ordinary, plan.routes)}")
+        ordinary = send_all(Path(folder), plan, known, args.jobs)
+    results = {series: known.outcomes[series] for route in plan.routes for series in plan.series(route)}
+    sizes = f"{', '.join(SIZES)} {plan.times} times each and {', '.join(LARGE_SIZES)} {plan.large_times} times"
+    intro = f"Bodies of {sizes}, over each route: {'; '.join(plan.routes)}. Answers that arrived, by their status:"
+    parts = [intro, describe_outcomes(results, plan.clients, statuses), describe_ordinary(ordinary, plan.routes)]
+    write(args.report, "clients", "\n\n".join(parts))
     is_ordinary = all(outcome == PASSED for outcomes in ordinary.values() for outcome in outcomes.values())
-    return int(any(client.wrong for client in results.values()) or not is_ordinary)
+    return int(any(wrong_outcomes(*item) for item in results.items()) or not is_ordinary)
 
 
-def send_all(folder: Path, plan: Plan) -> tuple[dict[str, ClientResults], dict[str, dict[str, str]]]:
-    """Sends everything in the plan, and other requests once. Returns the results by client, and those by route."""
-    results: dict[str, ClientResults] = defaultdict(ClientResults)
+def send_all(folder: Path, plan: Plan, known: SeriesFile, jobs: int) -> dict[str, dict[str, str]]:
+    """Sends everything in the plan that is not known, and other requests once. Returns the results of those by route.
+
+    The service starts anew for each route, because the model that hangs does so for `LONG_MS` only. It hangs only while
+    answers of that situation are due, because it takes a core.
+    """
     ordinary = {}
-    bodies = {size: (_body(folder, bytes_), plan.times) for size, bytes_ in SIZES.items()}
-    bodies |= {size: (_body(folder, bytes_), plan.large_times) for size, bytes_ in LARGE_SIZES.items()}
-    with _services(folder) as urls:
-        for route in plan.routes:
-            with _routes(route, urls, folder) as routed_urls:
-                ordinary[route] = send_ordinary(routed_urls[False])
-                for situation in SITUATIONS:
-                    if situation.status in plan.statuses:
-                        url = routed_urls[situation.needs_key] + situation.path
-                        _send(results, plan.clients, route, situation, url, bodies)
-    return results, ordinary
+    bodies = {size: [_body(folder, bytes_)] * plan.times for size, bytes_ in SIZES.items()}
+    bodies |= {size: [_body(folder, bytes_)] * plan.large_times for size, bytes_ in LARGE_SIZES.items()}
+    for number, route in enumerate(plan.routes):
+        missing = [series for series in plan.series(route) if series not in known.outcomes]
+        with (
+            _services(folder / str(number)) as addresses,
+            _routes(route, addresses, folder, number) as urls,
+            PauseCounter() as pauses,
+        ):
+            ordinary[route] = send_ordinary(urls[False])
+            for is_hanging in (False, True):
+                chosen = [series for series in missing if (series.status == QUEUE_FULL) is is_hanging]
+                if chosen and is_hanging:
+                    _fill_queue(f"http://{addresses[False]}")
+                with ThreadPoolExecutor(jobs) as pool:
+                    sent = [(series, pool.submit(_send, series, urls, bodies, pauses)) for series in chosen]
+                    for series, outcomes in sent:
+                        known.add(series, outcomes.result())
+                        print(f"{series}: {wrong_outcomes(series, outcomes.result()) or 'all arrived'}", flush=True)
+    return ordinary
 
 
-def _send(
-    results: dict[str, ClientResults],
-    clients: Sequence[str],
-    route: str,
-    situation: Situation,
-    url: str,
-    bodies: dict[str, tuple[Path, int]],
-) -> None:
-    for name in clients:
-        for headers in [{}] if name in FIXED_HEADERS else [{}, CLOSE]:
-            for size, (body, times) in bodies.items():
-                outcomes = CLIENTS[name](url, body, headers, times) if times else []
-                results[name].sent[situation.status] += times
-                results[name].answered[situation.status] += outcomes.count(situation.status)
-                for outcome in outcomes:
-                    if outcome != situation.status:
-                        where = f"{situation.status} to {size}{', close' if headers else ''}, {route}: {outcome}"
-                        results[name].wrong[where] += 1
-        print(f"{route}, {situation.status}, {name}: {dict(results[name].wrong)}", flush=True)
+def _send(series: Series, urls: dict[bool, str], bodies: dict[str, list[Path]], pauses: PauseCounter) -> SizeOutcomes:
+    situation = next(situation for situation in SITUATIONS if situation.status == series.status)
+    url = urls[situation.needs_key] + situation.path
+    return repeat_if_stopped(lambda: send_series(series, url, bodies), series, pauses)
+
+
+def repeat_if_stopped(send: Callable[[], SizeOutcomes], series: Series, pauses: PauseCounter) -> SizeOutcomes:
+    """Sends the series; again if an answer is missing and the processes were stopped meanwhile."""
+    while True:
+        count = pauses.count
+        outcomes = send()
+        if not wrong_outcomes(series, outcomes) or pauses.settle() == count:
+            return outcomes
+        print(f"{series}: stopped meanwhile, is sent again", flush=True)
+
+
+def send_series(series: Series, url: str, bodies: dict[str, list[Path]]) -> SizeOutcomes:
+    files = [file for of_size in bodies.values() for file in of_size]
+    outcomes = iter(CLIENTS[series.client](url, files, CLOSE if series.is_closing else {}))
+    return {size: Counter(next(outcomes) for _ in of_size) for size, of_size in bodies.items()}
 
 
 @contextlib.contextmanager
 def _services(folder: Path) -> Iterator[dict[bool, str]]:
-    """Runs a service without keys, whose model `hung` is full, and one with a key. Returns their addresses."""
-    models = folder / "models"
-    write_version(models, "linear", 1)
-    write_version(models, "hung", 1, graph=endless_graph(SHAPE, CLASSES))
+    """Runs a service without keys and one with a key. Returns their addresses. `folder` is for their models."""
+    write_version(folder, "linear", 1)
+    write_version(folder, "hung", 1, graph=endless_graph(SHAPE, CLASSES))
     options = {"max_body_bytes": MAX_BODY_BYTES, "request_timeout_ms": LONG_MS, "drain_timeout_s": 0}
     with (
-        RunningService(models, max_queue_images=1, max_batch_size=1, **options) as service,
-        RunningService(models, keys="client inference a-key-that-no-request-has", **options) as secured,
+        RunningService(folder, max_queue_images=1, max_batch_size=1, **options) as service,
+        RunningService(folder, keys="client inference a-key-that-no-request-has", **options) as secured,
     ):
-        for _ in range(4):  # one runs, one is queued, and the others were rejected
-            threading.Thread(target=_hang, args=(service.url,), daemon=True).start()
-        service.wait_until(lambda: service.client.post("/api/v1/models/hung/classify").status_code == 429)
         yield {False: urlsplit(service.url).netloc, True: urlsplit(secured.url).netloc}
+
+
+def _fill_queue(url: str) -> None:
+    for _ in range(4):  # one runs, one is queued, and the others are rejected
+        threading.Thread(target=_hang, args=(url,), daemon=True).start()
+    while httpx.post(f"{url}/api/v1/models/hung/classify").status_code != int(QUEUE_FULL):
+        time.sleep(0.01)
 
 
 def _hang(url: str) -> None:
@@ -160,7 +192,7 @@ def _hang(url: str) -> None:
 
 
 @contextlib.contextmanager
-def _routes(route: str, addresses: dict[bool, str], folder: Path) -> Iterator[dict[bool, str]]:
+def _routes(route: str, addresses: dict[bool, str], folder: Path, number: int) -> Iterator[dict[bool, str]]:
     """Returns the URLs of both services on that route, which runs a proxy before each."""
     with contextlib.ExitStack() as stack:
         urls = {}
@@ -168,7 +200,7 @@ def _routes(route: str, addresses: dict[bool, str], folder: Path) -> Iterator[di
             if route == "direct":
                 urls[needs_key] = f"http://{address}"
                 continue
-            proxy_folder = folder / f"{route} {needs_key}".replace(" ", "_").replace(",", "")
+            proxy_folder = folder / f"{number}-{'with' if needs_key else 'without'}-key"
             proxy_folder.mkdir()
             urls[needs_key] = stack.enter_context(run_proxy(route, address, proxy_folder))
         yield urls
@@ -178,15 +210,3 @@ def _body(folder: Path, size: int) -> Path:
     file = folder / f"{size}.bin"
     file.write_bytes(bytes(size))
     return file
-
-
-def describe(results: dict[str, ClientResults], plan: Plan) -> str:
-    """Returns the table by client and situation, followed by all problems."""
-    rows = [
-        [name, *(f"{client.answered[status]:,} of {client.sent[status]:,}" for status in plan.statuses)]
-        for name, client in results.items()
-    ]
-    sizes = f"{', '.join(SIZES)} {plan.times} times each and {', '.join(LARGE_SIZES)} {plan.large_times} times"
-    intro = f"Bodies of {sizes}, over each route: {'; '.join(plan.routes)}. Answers that arrived, by their status:"
-    wrong = [f"- {name}: {where} ({n})" for name, client in results.items() for where, n in client.wrong.items()]
-    return "\n\n".join([intro, table(["client", *plan.statuses], rows), "\n".join(wrong) or "Everything arrived."])

@@ -1,15 +1,15 @@
-// Posts a file with node's fetch.
-// Arguments: URL, file, how often, and headers as name and value. Prints the status of each answer, or "lost" and why.
+// Posts files with node's fetch.
+// Arguments: URL and files. Prints the status of each answer, or "lost" and why.
 
 import { readFileSync } from "node:fs";
 
-const [url, file, times, ...rest] = process.argv.slice(2);
-const body = readFileSync(file);
-const headers = {};
-for (let at = 0; at < rest.length; at += 2) headers[rest[at]] = rest[at + 1];
-for (let count = 0; count < Number(times); count++) {
+const [url, ...files] = process.argv.slice(2);
+const bodies = new Map(files.map((file) => [file, null]));
+for (const file of bodies.keys()) bodies.set(file, readFileSync(file));
+for (const file of files) {
   try {
-    const answer = await fetch(url, { method: "POST", body, headers });
+    const signal = AbortSignal.timeout(60_000);
+    const answer = await fetch(url, { method: "POST", body: bodies.get(file), signal });
     await answer.text();
     console.log(answer.status);
   } catch (error) {
