@@ -27,16 +27,12 @@ class FastRouter:
                 if (match := pattern.fullmatch(path)) is not None:
                     scope["path_params"] = match.groupdict()
                     scope["endpoint"] = endpoint
-                    await _call_endpoint(endpoint, scope, receive, send)
+                    try:
+                        await endpoint(scope, receive, send)
+                    except ConvoyError as error:
+                        await handle_error(scope, error)(scope, receive, send)
                     return
         await self._fallback(scope, receive, send)
-
-
-async def _call_endpoint(endpoint: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    try:
-        await endpoint(scope, receive, send)
-    except ConvoyError as error:
-        await handle_error(scope, error)(scope, receive, send)
 
 
 def _compile_template(path: str) -> re.Pattern[str]:

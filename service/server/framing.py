@@ -17,7 +17,7 @@ def check_version_and_host(http_version: str, headers: Headers) -> None:
     """Raises UnsupportedHttpVersion, or BadHttp unless there is one Host, which HTTP/1.0 may omit (RFC 9112, 3.2)."""
     if http_version not in HTTP_VERSIONS:
         raise UnsupportedHttpVersion(f"The request is in HTTP/{http_version}.")
-    hosts = sum(name == b"host" for name, _ in headers)
+    hosts = [name for name, _ in headers].count(b"host")
     if hosts > 1 or (not hosts and http_version == "1.1"):
         raise BadHttp(f"The request has {hosts} Host headers.", "Send exactly one Host header.")
 

@@ -64,12 +64,15 @@ class CsrfProtection:
     def _is_allowed(self, scope: Scope) -> bool:
         """Browsers send Sec-Fetch-Site to addresses with TLS and to the own machine. It is right also behind a proxy
         that changes the header Host."""
-        origin = header(scope, b"origin").decode("latin-1").lower()
+        site, sent_origin = header(scope, b"sec-fetch-site"), header(scope, b"origin")
+        if not site and not sent_origin:
+            return True
+        origin = sent_origin.decode("latin-1").lower()
         if not self._allowed_origins.isdisjoint({origin, "*"}):
             return True
-        if site := header(scope, b"sec-fetch-site"):
+        if site:
             return site in (b"same-origin", b"none")
-        return not origin or _host(origin) == header(scope, b"host").decode("latin-1").lower()
+        return _host(origin) == header(scope, b"host").decode("latin-1").lower()
 
 
 def _host(origin: str) -> str:

@@ -34,20 +34,18 @@ class BodyReader:
         self._parse_thread = parse_thread
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Returns the whole body. Raises what `read_chunks` raises, or MemoryFull, before reading if possible."""
-        chunks = await read_chunks(scope, receive, self._limit_bytes, self._budget)
-        if len(chunks) == 1:
-            return chunks[0]
-        return await self._parse_thread.run(sum(map(len, chunks)) <= MAX_INLINE_JOIN_BYTES, b"".join, chunks)
-
-    async def read_decompressed(self, scope: Scope, receive: Receive) -> bytes:
         """Returns the whole body without its Content-Encoding.
 
-        Raises UnsupportedBody, BadRequest, what `read` raises, or BodyTooLarge: at most the limit is decompressed.
+        Raises UnsupportedBody, BadRequest, what `read_chunks` raises, or BodyTooLarge: at most the limit is
+        decompressed.
         """
-        body = await self.read(scope, receive)
-        encoding = header(scope, b"content-encoding").strip().lower()
-        if not encoding or encoding == b"identity":
+        chunks = await read_chunks(scope, receive, self._limit_bytes, self._budget)
+        if len(chunks) == 1:
+            body = chunks[0]
+        else:
+            is_small = sum(map(len, chunks)) <= MAX_INLINE_JOIN_BYTES
+            body = await self._parse_thread.run(is_small, b"".join, chunks)
+        if not (encoding := header(scope, b"content-encoding").strip().lower()) or encoding == b"identity":
             return body
         # Always in a thread, because 1/1000 of the limit can decompress to the whole limit. Not in the parsing thread,
         # because zlib does not hold Python's lock.
@@ -58,9 +56,9 @@ class BodyReader:
     async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, str]]:
         """Returns one encoded image: the raw body, or the `file` of a multipart form; and the form's text fields.
 
-        Raises what `read_decompressed` and `parse_form` raise.
+        Raises what `read` and `parse_form` raise.
         """
-        body = await self.read_decompressed(scope, receive)
+        body = await self.read(scope, receive)
         content_type = header(scope, b"content-type")
         if not is_form(content_type):
             return body, {}
@@ -104,9 +102,7 @@ async def read_chunks(
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        if (
-            budget is not None
-        ):  # counted on arrival, so that clients that announce much but send nothing reserve no memory
+        if budget is not None:  # counted on arrival: clients that announce much but send nothing reserve no memory
             budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks

@@ -42,8 +42,9 @@ class BodyBudget:
     def reserve(self, scope: Scope, size_bytes: int) -> None:
         """Reserves more bytes for the request; `release_body` releases all of them. Raises MemoryFull as `check`."""
         self.check(scope, size_bytes)
-        reservation = scope.setdefault(RESERVATION, BodyReservation(self))
-        reservation.held_bytes += size_bytes
+        if RESERVATION not in scope:
+            scope[RESERVATION] = BodyReservation(self)
+        scope[RESERVATION].held_bytes += size_bytes
         self.used_bytes += size_bytes
 
 

@@ -78,7 +78,7 @@ class ClassifyBatch:
         query = query_parameters(scope, PARAMETERS)
         version, k = parse_parameters(query)
         self._classifier.admit(scope["path_params"]["model"], version)
-        body = await self._body_reader.read_decompressed(scope, receive)
+        body = await self._body_reader.read(scope, receive)
         content_type = header(scope, b"content-type")
         count = await self._body_reader.parse(body, estimate_image_count, content_type, body)
         self._classifier.admit(scope["path_params"]["model"], version, count)

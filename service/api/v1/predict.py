@@ -31,7 +31,7 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         params = scope["path_params"]
         self._classifier.admit(params["model"], params.get("version"))
-        body = await self._body_reader.read_decompressed(scope, receive)
+        body = await self._body_reader.read(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             apply_timeout_and_priority(scope, context)
             loaded = context.loaded

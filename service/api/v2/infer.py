@@ -40,7 +40,7 @@ class Infer:
         json_length = _json_length(scope)
         if json_length is not None:
             self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
-        body = await self._body_reader.read_decompressed(scope, receive)
+        body = await self._body_reader.read(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             loaded = context.loaded
             if json_length is None:

@@ -40,7 +40,7 @@ def read_request(body: bytes, encoding: str | None) -> bytes:
     headers = [] if encoding is None else [(b"content-encoding", encoding.encode("latin-1"))]
     with closing(ParseThread()) as parse_thread:
         reader = BodyReader(LIMIT, BodyBudget(10**9, lambda: None), parse_thread)
-        return asyncio.run(reader.read_decompressed({"headers": headers}, receive))  # type: ignore[arg-type]
+        return asyncio.run(reader.read({"headers": headers}, receive))  # type: ignore[arg-type]
 
 
 def send_response(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:
