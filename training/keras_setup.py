@@ -6,6 +6,7 @@ normalization, data parallelism.
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
 import sys
@@ -30,6 +31,9 @@ def _silent_stderr() -> Iterator[None]:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _silent_stderr():
     import keras
+
+# TensorFlow warns when several networks are computed one after the other, which exports and checks do on purpose.
+logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 RECORDED_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "onnxruntime")

@@ -89,7 +89,10 @@ class ModelVersion(BaseModel):
     )
     parameters: int | None
     test_accuracy: float | None
-    metrics: dict[str, float]
+    metrics: dict[str, float] = Field(
+        description="Figures of the export: `test_accuracy`, or `check_accuracy` on `check_images` given images, on "
+        "which the network may have been trained."
+    )
     documents: list[str] = Field(description="For people, at /api/v1/models/{model}/versions/{version}/.")
     explanations: list[str] = Field(description="Methods of POST /api/v1/models/{model}/explain.")
     provenance: dict[str, Any]

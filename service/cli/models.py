@@ -159,8 +159,10 @@ def _version_line(repository: Repository, name: str, version: int) -> str:
 
 
 def _describe_manifest(manifest: Manifest) -> str:
-    accuracy = manifest.variants[0].test_accuracy
+    accuracy, metrics = manifest.variants[0].test_accuracy, manifest.metrics
     known = "" if accuracy is None else f", test accuracy {accuracy:.2%}"
+    if accuracy is None and {"check_accuracy", "check_images"} <= metrics.keys():
+        known = f", accuracy {metrics['check_accuracy']:.2%} on {metrics['check_images']:.0f} given images"
     others = "".join(f", {variant.precision}" for variant in manifest.variants[1:])
     return f"{'x'.join(map(str, manifest.input.shape))} -> {manifest.classes} classes{known}{others}"
 

@@ -52,7 +52,8 @@ def _rows(path: Path) -> Iterator[str]:
     from training.export.heads import OutputOptions
     from training.export.keras_files import load_network
     from training.export.quantization.measure_latency import microseconds_per_image
-    from training.export.serving_model import Scaling, input_of, to_serving_model
+    from training.export.scaling import Scaling
+    from training.export.serving_model import input_of, to_serving_model
     from training.runs.run_folder import Run
 
     network = load_network(Run(path).model_path if path.is_dir() else path)

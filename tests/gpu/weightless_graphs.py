@@ -50,7 +50,8 @@ def main() -> None:
     from training.architectures.layers import Normalization
     from training.export.graph.keras_to_onnx import to_onnx
     from training.export.heads import OutputOptions
-    from training.export.serving_model import Scaling, to_serving_model
+    from training.export.scaling import Scaling
+    from training.export.serving_model import to_serving_model
 
     keras_setup.make_deterministic(1)
     for name, network in NETWORKS.items():

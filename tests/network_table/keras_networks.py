@@ -20,7 +20,8 @@ def main(name: str) -> None:
     from training.export.heads import OutputOptions
     from training.export.parity import ParitySample, check_parity
     from training.export.precision_copy import float64_copy
-    from training.export.serving_model import Scaling, input_of, to_serving_model
+    from training.export.scaling import Scaling
+    from training.export.serving_model import input_of, to_serving_model
     from training.export.serving_pipeline import ServingPipeline
     from training.export.version_folder import generated_images
 

@@ -37,8 +37,10 @@ def evaluate_source(
         dataset, scores = _measure_run(source, dataset_name, data_options, noise, flip)
     noise_text = f" with noise of sigma {noise:g}" if noise else ""
     flip_text = ", each also mirrored" if flip else ""
-    images = f"{scores.images:,} test images{noise_text}{flip_text}"
+    images = f"{scores.images:,} {'test' if dataset.is_test_set else 'given'} images{noise_text}{flip_text}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
+    if not dataset.is_test_set:
+        yield "all images of the folder, on which the network may have been trained"
     if dataset.note:
         yield f"note on these images: {dataset.note}"
     width = max(map(len, dataset.labels))

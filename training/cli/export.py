@@ -21,6 +21,7 @@ from training.cli.options import (
     SIZE,
     SKIP_UNREADABLE,
     CommaCommand,
+    command_to_repeat,
     echo_published,
     example,
     import_keras,
@@ -85,6 +86,7 @@ from training.errors import TrainingError
 @click.option(
     "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, at twice the cost."
 )
+@click.option("--force", is_flag=True, help="Publish even if the images show that the network expects other pixels.")
 @click.option("--background", type=click.IntRange(0, 255), help="Gray value (0 to 255) behind transparent pixels.")
 def export(
     source: Path | None,
@@ -115,6 +117,7 @@ def export(
         raise TrainingError("--weights needs --from-keras-applications.")
     # The export needs TensorFlow, whichever backend the network was trained on. Keras reads this when it is imported.
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    options["command"] = _command_to_repeat(source)
     import_keras()
     from training.data.load_dataset import DataOptions
     from training.export import exporter, sources
@@ -129,6 +132,15 @@ def export(
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
     network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
     echo_published(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
+
+
+def _command_to_repeat(source: Path | None) -> str:
+    """Returns the command for the card. Another run of the same recipe has another time."""
+    is_run = source is not None and source.is_dir() and not (source / "saved_model.pb").is_file()
+    folder = f"runs/{source.resolve().parent.name}/UTC-TIME" if source is not None and is_run else ""
+    context = click.get_current_context()
+    typed = {} if source is None or not is_run else {str(source): folder, f"{source}/": folder}
+    return command_to_repeat(context, typed)
 
 
 def _require_images_and_labels(source: Path, images: Path | None, labels: Path | None) -> None:

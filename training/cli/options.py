@@ -2,11 +2,14 @@
 
 import importlib
 import re
+import shlex
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
+
+_WORDS = "training.cli.words"
 
 
 class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4 it takes no argument
@@ -64,9 +67,13 @@ def echo_published(folder: Path) -> None:
 
 
 class CommaCommand(click.Command):
-    """A command that explains how to write --mean and --std when their numbers are separated by spaces."""
+    """A command that explains how to write --mean and --std when their numbers are separated by spaces.
+
+    It keeps the words of the command line for `command_to_repeat`.
+    """
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.meta[_WORDS] = list(arguments)
         has_spaces = any(
             name in ("--mean", "--std") and _is_number(first) and _is_number(second)
             for name, first, second in zip(arguments, arguments[1:], arguments[2:], strict=False)
@@ -76,6 +83,24 @@ class CommaCommand(click.Command):
                 "Separate the numbers of --mean and --std by commas: --mean 0.485,0.456,0.406.", context
             )
         return super().parse_args(context, arguments)
+
+
+def command_to_repeat(context: click.Context, replacements: dict[str, str]) -> str:
+    """Returns the command as it was typed, for the card of a version.
+
+    It names no folder of this machine: absolute paths are cut to their last part, and --models-dir is left out.
+    `replacements` are words to put in place of others.
+    """
+    words: list[str] = []
+    typed = iter(context.meta[_WORDS])
+    for word in typed:
+        if word == "--models-dir":
+            next(typed, None)
+        elif not word.startswith("--models-dir="):
+            option, is_joined, value = word.partition("=") if word.startswith("--") else ("", "", word)
+            value = replacements.get(value, Path(value).name if value.startswith("/") else value)
+            words.append(f"{option}{is_joined}{value}")
+    return shlex.join(["convoy-train", context.info_name or "", *words])
 
 
 def _is_number(text: str) -> bool:

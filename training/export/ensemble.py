@@ -162,7 +162,7 @@ def _write_version(
     parity = check_parity(members, pipeline, _parity_sample(members, dataset, evaluation))
     log(describe_parity(parity))
     scores = None if dataset is None else pipeline.score(dataset.test)
-    _report_accuracies(members, scores, log)
+    _report_accuracies(members, dataset, scores, log)
     contents = VersionContents(
         name=name,
         version=version,
@@ -193,13 +193,13 @@ def _command(members: _Members, name: str, evaluation: EvaluationData) -> str:
     return " ".join(words)
 
 
-def _report_accuracies(members: _Members, scores: Scores | None, log: Log) -> None:
+def _report_accuracies(members: _Members, dataset: Dataset | None, scores: Scores | None, log: Log) -> None:
     for version in members.versions:
         variant = version.manifest.variant("float32")
         if variant is not None and variant.test_accuracy is not None:
             log(f"{_version_name(version)}: test accuracy {variant.test_accuracy:.4f}")
-    if scores is not None:
-        log(f"together: test accuracy {scores.accuracy:.4f} over {scores.images} images")
+    if dataset is not None and scores is not None:
+        log(f"together: {dataset.describe_accuracy(scores.accuracy, scores.images)}")
 
 
 def _parity_sample(members: _Members, dataset: Dataset | None, evaluation: EvaluationData) -> ParitySample:

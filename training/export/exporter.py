@@ -24,15 +24,16 @@ from training.export.graph.keras_to_onnx import to_onnx
 from training.export.heads import OutputOptions, Outputs
 from training.export.parity import ParitySample, check_parity, describe_parity, sample_folder, sample_split
 from training.export.precision_copy import float64_copy
-from training.export.prepare_network import PrepareOptions, prepare_network
+from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network
 from training.export.publish import publish
 from training.export.quantization.paired_acceptance import compare_on_openvino, describe
 from training.export.resize_options import Like, resize_fields
+from training.export.scaling import LabeledImages, NetworkToCheck, Scaling, check_scaling, unscaled_warning
 from training.export.serving_model import (
     DETECTION_IMAGES,
-    Scaling,
     ServingModel,
     input_of,
+    last_activation,
     outputs_of,
     to_serving_model,
 )
@@ -59,6 +60,10 @@ class ExportOptions:
     flip: bool = False
     """Whether the graph returns the mean over each image and its mirror image."""
     prepare: PrepareOptions = field(default_factory=PrepareOptions)
+    force: bool = False
+    """Whether to publish even if the images show that the network expects other pixels."""
+    command: str | None = None
+    """The command that repeats the export, without folders of this machine."""
     comparison: Comparison | None = None
     """A comparison with a published version that decides whether the graph is published."""
 
@@ -84,6 +89,8 @@ def options_for(
     flip: bool = False,
     size: tuple[int, int] | None = None,
     output: str | None = None,
+    force: bool = False,
+    command: str | None = None,
 ) -> ExportOptions:
     """Returns options from the flags of the command line. Defaults come from the source's data set, if it has one."""
     changed = resize_fields(like, interpolation, antialias, background)
@@ -105,6 +112,8 @@ def options_for(
         features,
         flip,
         PrepareOptions(size, output),
+        force,
+        command,
     )
 
 
@@ -135,10 +144,26 @@ def export(source: Source, options: ExportOptions, log: Log) -> Path:
     sample = _parity_sample(source, options, model_input)
     images = sample.images[:DETECTION_IMAGES]
     serving = to_serving_model(source.model, options.scaling, options.outputs, images, options.flip)
-    log(serving.describe(options.scaling))
+    log(serving.describe(options.scaling, options.preprocessing))
     labels = labels_for(source, options.labels_file, serving.classes)
+    if source.run is None and source.cli_argument is None:
+        _check_scaling(source, options, sample, log)
     plan = _ExportPlan(source, options, model_input, serving, labels, sample)
     return publish(options.models_dir, options.name, lambda folder, version: _write_version(folder, version, plan, log))
+
+
+def _check_scaling(source: Source, options: ExportOptions, sample: ParitySample, log: Log) -> None:
+    """Compares the stated scaling with others if classes are known, else warns about unscaled pixels.
+
+    Raises TrainingError.
+    """
+    model = source.model
+    if sample.classes is not None:
+        network = NetworkToCheck(model, options.outputs, last_activation(model), is_channels_first(model))
+        known = LabeledImages(sample.images, sample.classes)
+        check_scaling(network, options.scaling, known, log, force=options.force)
+    elif (warning := unscaled_warning(model, options.scaling)) is not None:
+        log(warning)
 
 
 def _check_crop(preprocessing: Preprocessing, model_input: Input) -> None:
@@ -160,7 +185,8 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     log(describe_parity(parity))
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
-        log(f"test accuracy {scores.accuracy:.4f} over {scores.images} images, through the service's pipeline")
+        assert source.dataset is not None, "it was measured on"
+        log(f"{source.dataset.describe_accuracy(scores.accuracy, scores.images)}, through the service's pipeline")
     decision = None if options.comparison is None else options.comparison.decide(pipeline)
     if decision is not None:
         log(f"accuracy {decision.accuracy:.4f} on the same {decision.images:,} images as the published version")
@@ -174,6 +200,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
         parity=parity,
         architecture=source.model.name if source.recipe is None else source.recipe.architecture,
         source=source,
+        command=options.command,
         scores=scores,
         decision=decision,
         acceptances=_acceptances(folder / GRAPH_FILE, plan, pipeline, log),

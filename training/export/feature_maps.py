@@ -27,7 +27,8 @@ from training.export.heads import OutputOptions
 from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network
-from training.export.serving_model import DETECTION_IMAGES, Scaling, apply_scaling, to_serving_model
+from training.export.scaling import Scaling
+from training.export.serving_model import DETECTION_IMAGES, apply_scaling, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 from training.export.sources import Source
 from training.fit.callbacks import Log

@@ -34,7 +34,7 @@ class CardData:
     source: Source
     scores: Scores | None
     command: str | None = None
-    """The command that created the version, unless its source is a run or a Keras file."""
+    """The command that created the version; of a run, from its folder on."""
     decision: Decision | None = None
 
 
@@ -121,15 +121,24 @@ def _accuracy_section(card: CardData, folder: Path) -> str:
             f"{parity.graph_error:.1e}, and that of the network in float32 is {parity.float32_error:.1e}. Classes "
             "whose probabilities differ by no more than that count as equal."
         )
+    metrics = card.manifest.metrics
+    if card.scores is None and "check_accuracy" in metrics:
+        return (
+            f"## Accuracy\n\n**{metrics['check_accuracy']:.2%}** of {metrics['check_images']:,.0f} given images, on "
+            f"which the network may have been trained. {exactness}"
+        )
     if card.scores is None:
         return f"## Accuracy\n\nNot measured, because the export had no labeled images. {exactness}"
-    scores = card.scores
+    scores, dataset = card.scores, card.source.dataset
+    is_test_set = dataset is None or dataset.is_test_set
+    unknown = "" if is_test_set else " The network may have been trained on these images."
     wrong = scores.images - round(scores.accuracy * scores.images)
     comparison = "" if card.decision is None else f" {card.decision.describe()}"
     plot = "\n\n![confusion matrix](confusion.png)" if (folder / "confusion.png").exists() else ""
+    kind = "test" if is_test_set else "given"
     return (
-        f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.images:,} test images ({wrong:,} wrong), cross "
-        f"entropy {scores.loss:.4f}. Measured on the exported graph through the service's decoding and "
+        f"## Accuracy\n\n**{scores.accuracy:.2%}** of the {scores.images:,} {kind} images ({wrong:,} wrong), cross "
+        f"entropy {scores.loss:.4f}.{unknown} Measured on the exported graph through the service's decoding and "
         f"preprocessing. {exactness}{comparison}\n\n{_per_class_table(card.labels, scores)}{plot}"
     )
 
@@ -227,17 +236,16 @@ def _unknown_image_limit(manifest: Manifest) -> str:
 def _reproduction_section(card: CardData) -> str:
     provenance, run, recipe = card.manifest.provenance, card.source.run, card.source.recipe
     libraries = ", ".join(f"{name} {version}" for name, version in provenance.libraries.items())
-    if card.command is not None:
-        commands = card.command
-    elif run is not None and recipe is not None and is_recipe(recipe.name):
+    if run is not None and recipe is not None and is_recipe(recipe.name):
         libraries = ", ".join(f"{name} {version}" for name, version in run.info()["libraries"].items())
         folder = run.folder.parent.name
         name_flag = f" --name {shlex.quote(folder)}" if folder != recipe.name else ""
-        commands = (
-            f"{training_command(recipe)}{name_flag}\nconvoy-train export runs/{folder}/UTC-TIME --name {card.name}"
-        )
+        export = card.command or f"convoy-train export runs/{folder}/UTC-TIME --name {card.name}"
+        commands = f"{training_command(recipe)}{name_flag}\n{export}"
     else:
-        commands = f"convoy-train export {card.source.cli_argument or card.source.name} --name {card.name}"
+        commands = (
+            card.command or f"convoy-train export {card.source.cli_argument or card.source.name} --name {card.name}"
+        )
     return f"## How to reproduce\n\n```\n{commands}\n```\n\nMade with {libraries}."
 
 

@@ -50,6 +50,8 @@ class ParitySample:
     names: list[str]
     images: NDArray[np.uint8]
     prepared: NDArray[np.uint8]
+    classes: NDArray[np.int64] | None = None
+    """The true classes, if they are known."""
 
 
 def sample_split(
@@ -62,7 +64,8 @@ def sample_split(
     )
     holds_pixels = isinstance(split, ArraySplit) and split.shape == model_input.shape
     images = split.read_images(indices) if holds_pixels else prepared
-    return ParitySample([f"test image {index}" for index in indices], images, prepared)
+    classes = split.labels[indices].astype(np.int64)
+    return ParitySample([f"test image {index}" for index in indices], images, prepared, classes)
 
 
 def sample_folder(
@@ -237,15 +240,18 @@ def _mismatch_message(
 ) -> str:
     errors, reference, indices = expected.errors(actual), expected.reference, np.flatnonzero(mismatched)
     worst = indices[np.argsort(-errors[indices], kind="stable")][:MAX_NAMED_IMAGES]
-    images = ", ".join(
-        f"{names[i]} (by {errors[i]:.2g}, class {reference[i].argmax()} became {actual[i].argmax()})" for i in worst
-    )
+    images = ", ".join(f"{names[i]} (by {errors[i]:.2g}{_class_change(reference[i], actual[i])})" for i in worst)
     precision = "" if expected.float32_error is None else f" (its own error in float32 is {expected.float32_error:.2g})"
     return (
         f"The exported graph is not the network: at batch {batch} it differs by more than {expected.max_error:.2g}"
         f"{precision} or in the class on {len(indices)} of {len(actual)} images, most on {images}. Nothing was "
         "published."
     )
+
+
+def _class_change(reference: NDArray[np.floating], actual: NDArray[np.float32]) -> str:
+    before, after = int(reference.argmax()), int(actual.argmax())
+    return "" if before == after else f", class {before} became {after}"
 
 
 def _random_crop(pixels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

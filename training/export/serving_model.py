@@ -6,27 +6,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.model_store.manifest import Input
+from service.model_store.manifest import Input, Preprocessing
 from training.architectures.flip import average_over_flip
 from training.errors import TrainingError
 from training.export.heads import Head, OutputOptions, detect_head
 from training.export.prepare_network import CHANNELS, is_channels_first
+from training.export.scaling import Scaling
 
 DETECTION_IMAGES = 64
 """Number of images that decide whether a network outputs logits or probabilities."""
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The scaling of pixels 0..255 that the network expects: (pixel * scale - mean) / std."""
-
-    scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    @property
-    def is_identity(self) -> bool:
-        return self == Scaling()
 
 
 def input_of(model: keras.Model) -> Input:
@@ -70,17 +58,16 @@ class ServingModel:
     def classes(self) -> int:
         return outputs_of(self.network)
 
-    def describe(self, scaling: Scaling) -> str:
+    def describe(self, scaling: Scaling, preprocessing: Preprocessing) -> str:
         """One line for the user: what was assumed about the input, and what was added to the network."""
         height, width, channels = self.network.input_shape[1:]
         colors = {1: "gray", 3: "RGB"}[channels]
-        pixels = "0 to 255, unchanged"
-        if not scaling.is_identity:
-            mean, std = (",".join(f"{value:g}" for value in values) for values in (scaling.mean, scaling.std))
-            pixels = f"(pixel * {scaling.scale:g} - {mean}) / {std}"
+        resized = "both sides scaled to it"
+        if preprocessing.shorter is not None:
+            resized = f"shorter side scaled to {preprocessing.shorter}, the middle cut out"
         added = "added" if self.head.is_logits else "as in the network"
         return (
-            f"input {height}x{width} (height x width), {colors}; pixels {pixels}; "
+            f"input {height}x{width} (height x width; {resized}), {colors}; pixels: {scaling.describe()}; "
             f"{self.classes} classes; {self.head.activation} {added}"
         )
 

@@ -68,7 +68,7 @@ class VersionContents:
     source: Source
     activation: Activation = "softmax"
     command: str | None = None
-    """The command that created the version, if it is not `convoy-train export`."""
+    """The command that created the version, without folders of this machine."""
     scores: Scores | None = None
     decision: Decision | None = None
     """The comparison with a published version that it was accepted by."""
@@ -140,14 +140,13 @@ def publish_with_jpeg_scale(folder: Path) -> Path:
 
 
 def _manifest(folder: Path, contents: VersionContents) -> Manifest:
-    scores, network, graph = contents.scores, contents.source.model, folder / GRAPH_FILE
-    test_metrics = {} if scores is None else {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
+    network, graph, metrics = contents.source.model, folder / GRAPH_FILE, _measured(contents)
     variant = Variant(
         file=GRAPH_FILE,
         sha256=sha256_of(graph),
         precision="float32",
         bytes=graph.stat().st_size,
-        test_accuracy=None if scores is None else scores.accuracy,
+        test_accuracy=metrics.get("test_accuracy"),
         held_out_accuracy=None if contents.decision is None else contents.decision.held_out_accuracy,
         parity=contents.parity,
         acceptances=contents.acceptances,
@@ -163,9 +162,19 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
         variants=[variant],
         extra_graphs=contents.extra_graphs,
         samples=write_golden_samples(folder, contents.model_input, len(contents.labels), {"float32": GRAPH_FILE}),
-        metrics={**test_metrics, **contents.metrics},
+        metrics={**metrics, **contents.metrics},
         provenance=_provenance(contents),
     )
+
+
+def _measured(contents: VersionContents) -> dict[str, float]:
+    """Returns the figures of the test set, or those of other given images under other names."""
+    scores, dataset = contents.scores, contents.source.dataset
+    if scores is None:
+        return {}
+    if dataset is None or dataset.is_test_set:
+        return {"test_accuracy": scores.accuracy, "test_loss": scores.loss}
+    return {"check_accuracy": scores.accuracy, "check_images": scores.images}
 
 
 def _count_parameters(graph: Path) -> int:

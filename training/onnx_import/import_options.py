@@ -3,13 +3,13 @@
 import re
 import shlex
 from dataclasses import dataclass, fields
-from fractions import Fraction
 from pathlib import Path
 
 from service.model_store.manifest import Activation, Preprocessing
 from training.errors import TrainingError
 from training.export.heads import Outputs
 from training.export.resize_options import Like, resize_fields
+from training.export.scaling import format_number
 from training.onnx_import.reader import InputSignature, Layout, Size
 
 RESIZE_PATTERN = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?")
@@ -105,12 +105,5 @@ def _flag(name: str, value: object) -> list[str]:
         return [flag, value.name]
     if name in ("size", "crop") and isinstance(value, tuple):
         return [flag, str(value[0]) if value[0] == value[1] else f"{value[0]}x{value[1]}"]
-    return [flag, ",".join(map(_format_number, value)) if isinstance(value, tuple) else _format_number(value)]
-
-
-def _format_number(value: object) -> str:
-    """Formats a number as shortly as possible: 1/255 for 0.00392..."""
-    if not isinstance(value, float):
-        return str(value)
-    fraction = Fraction(value).limit_denominator(1000)
-    return str(fraction) if float(fraction) == value else repr(value)
+    values = value if isinstance(value, tuple) else (value,)
+    return [flag, ",".join(format_number(one) if isinstance(one, float) else str(one) for one in values)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from training.errors import TrainingError
 from training.export.graph.editor import Graph
 from training.export.labels import ClassLabels
+from training.export.scaling import COMMON_SCALINGS, MIN_ACCURACY_GAIN, MIN_KNOWN_IMAGES, is_no_better_than_chance
 from training.onnx_import.import_options import ImportOptions
 from training.onnx_import.reference_model import ReferenceSession
 from training.onnx_import.wrap import ModelInterface
@@ -18,21 +19,6 @@ from training.onnx_import.wrap import ModelInterface
 TOP_K = 5
 MAX_PLAUSIBLE_INPUT = 256.0
 MAX_RANGE_IMAGES = 64
-MIN_KNOWN_IMAGES = 5
-"""Minimum number of images of known classes for a rejection."""
-MIN_ACCURACY_GAIN = 0.1
-"""Minimum gain in accuracy of another preprocessing for a rejection of the stated one."""
-COMMON_SCALINGS: dict[str, tuple[float, tuple[float, ...], tuple[float, ...]]] = {
-    "--scale 1": (1.0, (0.0,), (1.0,)),
-    "--scale 1/255": (1 / 255, (0.0,), (1.0,)),
-    "--scale 1/127.5 --mean 1": (1 / 127.5, (1.0,), (1.0,)),
-    "--scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225": (
-        *(1 / 255, (0.485, 0.456, 0.406)),
-        (0.229, 0.224, 0.225),
-    ),
-    "--scale 1 --mean 123.68,116.779,103.939": (1.0, (123.68, 116.779, 103.939), (1.0,)),
-}
-"""The pixel scalings of common frameworks, as flags. Means and deviations per channel are in RGB order."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +73,7 @@ def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession
             f"The accuracy on the {count} images is {accuracy:.1%}, but {best_accuracy:.1%} with {flags}. Nothing was "
             "published. Use these flags, or --force."
         )
-    if accuracy * interface.classes <= 2:
+    if is_no_better_than_chance(accuracy, interface.classes, count):
         raise TrainingError(
             f"The accuracy on the {count} images is {accuracy:.1%}, no better than chance. Nothing was published. "
             "Check the order of the labels, --scale, --mean, --std, --channels and --drop-first-class, or use --force."
@@ -102,7 +88,7 @@ def implausible_inputs(
         return
     values = images[:MAX_RANGE_IMAGES].astype(np.float32) * interface.factor + interface.offset
     low, high = float(values.min()), float(values.max())
-    hint = f"common scalings: {'; '.join(COMMON_SCALINGS)}"
+    hint = f"common scalings: {'; '.join(scaling.flags for scaling in COMMON_SCALINGS)}"
     if options.is_unscaled and not _scales_itself(Graph(model), interface.signature.name):
         yield f"warning: the network gets unscaled pixels, {low:.0f} to {high:.0f}; {hint}"
     elif max(-low, high) > MAX_PLAUSIBLE_INPUT and not options.is_unscaled:
@@ -122,7 +108,8 @@ def _alternative_accuracies(
 ) -> Iterator[tuple[str, float]]:
     images = check_result.images[check_result.is_known]
     is_rgb = interface.input.channels == 3
-    for flags, (scale, mean, std) in COMMON_SCALINGS.items():
+    for scaling in COMMON_SCALINGS:
+        scale, mean, std, flags = scaling.scale, scaling.mean, scaling.std, scaling.flags
         if not is_rgb and max(len(mean), len(std)) > 1:
             continue
         for bgr in (False, True) if is_rgb else (False,):

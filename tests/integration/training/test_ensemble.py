@@ -95,11 +95,13 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
     code, output = run(*PETS, "--data", "photos")
     assert code == 0, output
     manifest = Repository(root).open("pets-together", 1).manifest
-    assert f"test accuracy {manifest.variants[0].test_accuracy:.4f} over 12 images" in output
+    assert f"together: accuracy {manifest.metrics['check_accuracy']:.4f} over the 12 given images" in output
+    assert manifest.variants[0].test_accuracy is None
     assert manifest.preprocessing == CROPPED
     assert manifest.provenance.dataset == "folder"
-    assert "which may include training images" in manifest.provenance.dataset_note
-    assert "--name pets-together --data FOLDER" in (root / "pets-together/1/card.md").read_text()
+    card = (root / "pets-together/1/card.md").read_text()
+    assert "of the 12 given images" in card
+    assert "--name pets-together --data FOLDER" in card
 
 
 def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(root: Path, tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_members_that_kept_the_same_images_for_the_test_are_measured_on_those(ro
         (photos / name).write_bytes(b"learnt: not looked at")
     code, output = run(*PETS, "--data", "photos")
     assert (code, f"over {len(test)} images" in output) == (0, True), output
-    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+    assert Repository(root).open("pets-together", 1).manifest.variants[0].test_accuracy is not None
 
 
 def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: Path, tmp_path: Path) -> None:
@@ -121,9 +123,8 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
     write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
     write_image_folder(tmp_path / "photos", *COLORS, count=20)
     code, output = run(*PETS, "--data", "photos")
-    assert (code, "over 60 images" in output) == (0, True), output
-    note = Repository(root).open("pets-together", 1).manifest.provenance.dataset_note
-    assert "which may include training images" in note
+    assert (code, "over the 60 given images" in output) == (0, True), output
+    assert Repository(root).open("pets-together", 1).manifest.metrics["check_images"] == 60
 
 
 def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> 
     write_image_folder(tmp_path / "photos" / "val", *COLORS, count=2)
     code, output = run(*PETS, "--data", "photos")
     assert (code, "over 6 images" in output) == (0, True), output
-    assert Repository(root).open("pets-together", 1).manifest.provenance.dataset_note is None
+    assert Repository(root).open("pets-together", 1).manifest.variants[0].test_accuracy is not None
 
 
 def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:

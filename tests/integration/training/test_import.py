@@ -84,7 +84,7 @@ def test_scaling_order_and_softmax_are_added(working_dir: Path, layout: str, bat
     expected = softmax(run_directly(model, np.ascontiguousarray(model_inputs)))
     assert np.ptp(expected, axis=0).max() > 0.1
     command = "convoy-train import net.onnx --name net --labels labels.txt --channels bgr --scale 1/255"
-    assert f"{command} --mean 2/5,9/20,1/2 --std 1/5,1/4,3/10\n" in (version.path / "card.md").read_text()
+    assert f"{command} --mean 0.4,0.45,0.5 --std 0.2,0.25,0.3\n" in (version.path / "card.md").read_text()
     np.testing.assert_allclose(answers(version, images), expected, atol=1e-5)
     operators = [node.op_type for node in onnx.load(version.path / "model.onnx").graph.node]
     assert "Gather" not in operators  # the first kernel's channels were reversed instead

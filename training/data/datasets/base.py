@@ -124,6 +124,14 @@ class Dataset:
     split_paths: Sequence[str] = ()
     workers: int | None = None
     """Threads that make batches. None: one per core."""
+    is_test_set: bool = True
+    """Whether the images of `test` were kept from training. False: a network may have been trained on them."""
+
+    def describe_accuracy(self, accuracy: float, images: int) -> str:
+        """An accuracy on the images of `test`, as text for the user."""
+        if self.is_test_set:
+            return f"test accuracy {accuracy:.4f} over {images} images"
+        return f"accuracy {accuracy:.4f} over the {images} given images, on which the network may have been trained"
 
     def check_labels(self) -> None:
         """Raises TrainingError for a label without a class."""

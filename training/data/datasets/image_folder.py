@@ -289,20 +289,28 @@ def evaluation_dataset(
     """
     if unknown := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not have: {', '.join(unknown)}.")
-    files, note = _evaluation_files(listing, test_split)
+    files, is_test_set = _evaluation_files(listing, test_split)
     # Names alone do not suffice, because some of ImageNet's classes have the same name.
     is_same_order = tuple(labels) == listing.labels
     class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
     split = FolderSplit(
         listing.folder, LabeledFiles(files.paths, class_numbers[files.classes]), input_spec, ImageCache(0)
     )
-    return Dataset(name, title, tuple(labels), split, split, note, preprocessing=input_spec.preprocessing)
+    return Dataset(
+        name,
+        title,
+        tuple(labels),
+        split,
+        split,
+        preprocessing=input_spec.preprocessing,
+        is_test_set=is_test_set,
+    )
 
 
-def _evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, str | None]:
-    """Returns the files and a note about them."""
+def _evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, bool]:
+    """Returns the files, and whether they were kept from training."""
     if listing.test is not None:
-        return listing.test, None
+        return listing.test, True
     if test_split is not None:
-        return split_test_files(listing.train, test_split.test_share, test_split.seed)[1], None
-    return listing.train, "all images of the folder, which may include training images"
+        return split_test_files(listing.train, test_split.test_share, test_split.seed)[1], True
+    return listing.train, False

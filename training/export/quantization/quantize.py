@@ -29,6 +29,7 @@ from service.model_store.manifest import (
     write_manifest,
 )
 from service.model_store.repository import VersionFolder
+from training.data.datasets import FOLDER
 from training.data.datasets.image_files import InputSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
@@ -90,8 +91,10 @@ class _Baseline:
     @property
     def can_publish_test_accuracy(self) -> bool:
         """Whether accuracies on these test images can be compared with the version's published accuracy, if any."""
+        if self.data.has_published_test:
+            return True
         float32 = self.version.manifest.variant("float32")
-        return self.data.has_published_test or float32 is None or float32.test_accuracy is None
+        return (float32 is None or float32.test_accuracy is None) and self.data.dataset.name != FOLDER
 
     @property
     def input_spec(self) -> InputSpec:

@@ -18,7 +18,7 @@ function facts(model, version) {
   const { height, width, channels } = version.input;
   const one = version.batch_ms[1];
   const rows = [
-    ["Accuracy on its test set", version.test_accuracy === null ? "not measured" : `${(version.test_accuracy * 100).toFixed(2)} %`],
+    accuracy(version),
     ["Input", `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}`],
     ["Classes", version.classes],
     ["Parameters", version.parameters?.toLocaleString("en") ?? "unknown"],
@@ -29,10 +29,18 @@ function facts(model, version) {
   return el("dl", { className: "facts" }, rows.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
 }
 
+/** Images that the user gave to the export may be images that the network was trained on. */
+function accuracy({ test_accuracy, metrics }) {
+  const percent = (share) => `${(share * 100).toFixed(2)} %`;
+  if (test_accuracy !== null) return ["Accuracy on its test set", percent(test_accuracy)];
+  if (metrics.check_accuracy === undefined) return ["Accuracy", "not measured"];
+  return [`Accuracy on ${metrics.check_images} given images, perhaps of its training`, percent(metrics.check_accuracy)];
+}
+
 function confusion(api, path) {
   const figure = el("figure", { className: "confusion" });
   image(api, path, "Confusion matrix: the right class by row, the answer by column").then(
-    (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the test set")),
+    (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the images of the accuracy")),
     (error) => show(figure, errorNotice(error)),
   );
   return figure;

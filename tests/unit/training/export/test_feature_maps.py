@@ -18,7 +18,7 @@ from training.export.feature_maps import (
     write_feature_maps,
 )
 from training.export.parity import ParitySample, check_feature_maps
-from training.export.serving_model import Scaling
+from training.export.scaling import Scaling
 
 UNLIMITED_BYTES = 10**9
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), np.uint8)

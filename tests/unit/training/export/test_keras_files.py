@@ -14,7 +14,8 @@ from training.export.graph.keras_to_onnx import to_onnx
 from training.export.heads import OutputOptions
 from training.export.keras_files import LoadOptions, cause_of, load_network
 from training.export.prepare_network import PrepareOptions, prepare_network
-from training.export.serving_model import Scaling, input_of, to_serving_model
+from training.export.scaling import Scaling
+from training.export.serving_model import input_of, to_serving_model
 from training.export.sources import open_source
 
 KERAS_2 = Path(__file__).parents[3] / "data" / "keras2"

@@ -17,7 +17,8 @@ from training.export.heads import OutputOptions
 from training.export.parity import ParitySample, check_parity
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network
-from training.export.serving_model import Scaling, input_of, to_serving_model
+from training.export.scaling import Scaling
+from training.export.serving_model import input_of, to_serving_model
 from training.export.serving_pipeline import ServingPipeline
 
 SHAPE, CLASSES, IMAGES = (8, 12, 3), 3, 16

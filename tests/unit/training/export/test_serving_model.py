@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from service.model_store.manifest import Preprocessing
 from training.errors import TrainingError
 from training.export.heads import Head, OutputOptions
-from training.export.serving_model import Scaling, ServingModel, input_of, last_activation, outputs_of, to_serving_model
+from training.export.scaling import Scaling
+from training.export.serving_model import ServingModel, input_of, last_activation, outputs_of, to_serving_model
 
 NO_SCALING, DETECT = Scaling(), OutputOptions()
 IMAGES = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3), np.uint8)
@@ -44,12 +46,15 @@ def test_logits_get_a_softmax() -> None:
 
 
 def test_what_is_assumed_and_added_is_said() -> None:
-    assert serving(network()).describe(NO_SCALING) == (
-        "input 6x5 (height x width), RGB; pixels 0 to 255, unchanged; 4 classes; softmax added"
+    assert serving(network()).describe(NO_SCALING, Preprocessing()) == (
+        "input 6x5 (height x width; both sides scaled to it), RGB; pixels: 0 to 255, unchanged; 4 classes; "
+        "softmax added"
     )
     scaling = Scaling(1 / 127.5, (1.0,), (1.0,))
-    assert serving(network("sigmoid", (6, 5, 1)), scaling, images=IMAGES[..., :1]).describe(scaling) == (
-        "input 6x5 (height x width), gray; pixels (pixel * 0.00784314 - 1) / 1; 4 classes; sigmoid as in the network"
+    model = serving(network("sigmoid", (6, 5, 1)), scaling, images=IMAGES[..., :1])
+    assert model.describe(scaling, Preprocessing(resize="shorter", shorter=8)) == (
+        "input 6x5 (height x width; shorter side scaled to 8, the middle cut out), gray; pixels: pixel * 1/127.5 - 1; "
+        "4 classes; sigmoid as in the network"
     )
 
 

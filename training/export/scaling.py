@@ -1,0 +1,237 @@
+"""The scaling of pixels that a network expects, and whether images contradict the stated one.
+
+Many tutorials divide pixels by 255 outside the network. Such a network answers with unscaled pixels too, only worse.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import TrainingError
+from training.export.heads import Head, OutputOptions, detect_head
+from training.fit.callbacks import Log
+
+MIN_KNOWN_IMAGES = 5
+"""Minimum number of images of known classes for a rejection."""
+MAX_KNOWN_IMAGES = 128
+MIN_ACCURACY_GAIN = 0.1
+"""Minimum gain in accuracy of another scaling for a rejection of the stated one."""
+MIN_LOSS_RATIO = 2.0
+"""Minimum ratio of the cross entropies for a rejection at the same accuracy, if the stated scaling is worse than equal
+probabilities. Pixels that are too large hardly change the class of a network without biases and normalization, but make
+its errors far too confident."""
+MIN_PROBABILITY = 1e-7
+MAX_DECIMAL_LENGTH = 7
+"""Longer numbers are written as fractions, if they are one."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The scaling of pixels 0..255 that the network expects: (pixel * scale - mean) / std."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @property
+    def is_identity(self) -> bool:
+        return (self.scale, set(self.mean), set(self.std)) == (1.0, {0.0}, {1.0})
+
+    @property
+    def flags(self) -> str:
+        """The flags of the command line for it; `--scale 1` if nothing is scaled."""
+        flags = [f"--scale {format_number(self.scale)}"]
+        flags += [f"--mean {_format_numbers(self.mean)}"] * (set(self.mean) != {0.0})
+        flags += [f"--std {_format_numbers(self.std)}"] * (set(self.std) != {1.0})
+        return " ".join(flags)
+
+    def describe(self) -> str:
+        """The values that the network gets, as text."""
+        if self.is_identity:
+            return "0 to 255, unchanged"
+        product = f"pixel * {format_number(self.scale)}"
+        if set(self.mean) != {0.0}:
+            product += f" - {_format_numbers(self.mean)}"
+        return product if set(self.std) == {1.0} else f"({product}) / {_format_numbers(self.std)}"
+
+    def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Scales images, (n, height, width, channels)."""
+        scaled: NDArray[np.float32] = ((images * self.scale - self.mean) / self.std).astype(np.float32)
+        return scaled
+
+
+COMMON_SCALINGS = (
+    Scaling(),
+    Scaling(1 / 255),
+    Scaling(1 / 127.5, (1.0,)),
+    Scaling(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    Scaling(1.0, (123.68, 116.779, 103.939)),
+)
+"""The scalings of common frameworks. Means and deviations per channel are in RGB order."""
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Images as the network gets them before the scaling, uint8 (n, height, width, channels), with their classes."""
+
+    images: NDArray[np.uint8]
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def few(self) -> "LabeledImages":
+        """Up to MAX_KNOWN_IMAGES of them, spread evenly."""
+        indices = np.unique(np.linspace(0, len(self) - 1, min(MAX_KNOWN_IMAGES, len(self))).astype(np.int64))
+        return LabeledImages(self.images[indices], self.classes[indices])
+
+
+@dataclass(frozen=True)
+class _Result:
+    scaling: Scaling
+    accuracy: float
+    loss: float
+    classes: int
+
+
+@dataclass(frozen=True)
+class NetworkToCheck:
+    """`channels_first` is whether the network takes (n, channels, height, width)."""
+
+    model: keras.Model
+    outputs: OutputOptions
+    last_activation: str | None
+    channels_first: bool
+
+    def measure(self, scaling: Scaling, known: LabeledImages) -> _Result:
+        """Raises TrainingError if the outputs cannot be probabilities."""
+        pixels = scaling.apply(known.images)
+        raw = self.model.predict(np.moveaxis(pixels, -1, 1) if self.channels_first else pixels, verbose=0)
+        answers = probabilities_of(raw, detect_head(raw, self.outputs, self.last_activation))
+        of_class = answers[np.arange(len(known)), known.classes]
+        accuracy = float((answers.argmax(axis=1) == known.classes).mean())
+        loss = float(-np.log(np.clip(of_class, MIN_PROBABILITY, 1)).mean())
+        return _Result(scaling, accuracy, loss, answers.shape[1])
+
+    def others(self, stated: Scaling, known: LabeledImages) -> Iterator[_Result]:
+        for scaling in COMMON_SCALINGS:
+            if scaling == stated or known.images.shape[-1] < len(scaling.mean):
+                continue
+            try:
+                yield self.measure(scaling, known)
+            except TrainingError:  # with this scaling, the outputs cannot be what the user states
+                continue
+
+
+def check_scaling(network: NetworkToCheck, stated: Scaling, known: LabeledImages, log: Log, *, force: bool) -> None:
+    """Raises TrainingError that names a better scaling of the pixels, if the images show that there is one.
+
+    With `force`, and for an accuracy that is no better than chance, logs a warning.
+    """
+    known = known.few()
+    if len(known) < MIN_KNOWN_IMAGES:
+        return
+    result = network.measure(stated, known)
+    better = [other for other in network.others(stated, known) if _is_clearly_better(other, result, len(known))]
+    if better:
+        best = max(better, key=operator.attrgetter("accuracy"))  # of several, the most common one
+        finding = (
+            f"accuracy {result.accuracy:.1%} on {len(known)} of the images, but {best.accuracy:.1%} with "
+            f"{best.scaling.flags}: the network seems to expect pixels that are scaled so"
+        )
+        if not force:
+            raise TrainingError(
+                f"With {stated.flags}, {finding}. Nothing was published. Use these flags, or --force to publish it "
+                "as stated."
+            )
+        log(f"warning: {finding}")
+    elif is_no_better_than_chance(result.accuracy, result.classes, len(known)):
+        log(
+            f"warning: accuracy {result.accuracy:.1%} on {len(known)} of the images is no better than chance; check "
+            "the order of the classes (folders sort by name), the order of the color channels (RGB), --scale, --mean "
+            "and --std"
+        )
+
+
+def is_no_better_than_chance(accuracy: float, classes: int, images: int) -> bool:
+    """Returns whether random guesses reach the accuracy in more than one of 40 cases."""
+    chance = 1 / classes
+    return accuracy <= chance + 2 * float(np.sqrt(chance * (1 - chance) / images))
+
+
+def unscaled_warning(model: keras.Model, stated: Scaling) -> str | None:
+    """Returns a warning for a network that gets pixels as they are and begins with no layer that scales them."""
+    if not stated.is_identity or scales_itself(model):
+        return None
+    return (
+        "warning: the network gets pixels from 0 to 255, and begins with no layer that scales them. If it was trained "
+        f"on scaled pixels, export it again with {COMMON_SCALINGS[1].flags} (0 to 1) or {COMMON_SCALINGS[2].flags} (-1 "
+        "to 1); with --data FOLDER the export finds out"
+    )
+
+
+def scales_itself(model: keras.Model) -> bool:
+    """Returns whether a network starts with arithmetic on its input, before any layer with kernels."""
+    scaling_layers = (
+        keras.layers.Rescaling,
+        keras.layers.Normalization,
+        keras.layers.BatchNormalization,
+        keras.layers.Lambda,
+    )
+    arithmetic = {"Add", "Subtract", "Multiply", "Divide", "TrueDivide"}
+    for operation in _operations(model):
+        if isinstance(operation, scaling_layers) or type(operation).__name__ in arithmetic:
+            return True
+        if any(len(weight.shape) > 1 for weight in getattr(operation, "weights", ())):
+            return False
+    return False
+
+
+def _operations(model: keras.Model) -> Iterator[keras.Operation]:
+    """Yields the layers and operations of a network in their order, those of networks inside it too."""
+    for operation in getattr(model, "operations", model.layers):
+        if isinstance(operation, keras.Model):
+            yield from _operations(operation)
+        else:
+            yield operation
+
+
+def probabilities_of(raw: NDArray[np.floating], head: Head) -> NDArray[np.floating]:
+    """Applies the activation of a head to a network's outputs. A binary network gets two columns."""
+    answers = raw
+    if head.activation == "binary":
+        answers = np.concatenate([-raw if head.is_logits else 1 - raw, raw], axis=1)
+    if head.is_logits and head.activation == "softmax":
+        powers = np.exp(raw - raw.max(axis=1, keepdims=True))
+        answers = powers / powers.sum(axis=1, keepdims=True)
+    elif head.is_logits:
+        answers = 1 / (1 + np.exp(-np.clip(answers, -80, 80)))
+    return answers
+
+
+def format_number(value: float) -> str:
+    """Formats a number as people write it: 0.485, 1/255 for 0.00392..., 1/127.5 for 0.00784..."""
+    decimal = f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    if len(decimal) <= MAX_DECIMAL_LENGTH:
+        return decimal
+    for numerator in (1, 2) if 0 < value < 1 else ():
+        fraction = Fraction(value / numerator).limit_denominator(1000)
+        if fraction.numerator == 1 and float(fraction) * numerator == value:
+            return f"1/{fraction.denominator / numerator:g}"
+    return decimal
+
+
+def _format_numbers(values: tuple[float, ...]) -> str:
+    return ",".join(map(format_number, values))
+
+
+def _is_clearly_better(other: _Result, stated: _Result, images: int) -> bool:
+    if other.accuracy >= stated.accuracy + max(MIN_ACCURACY_GAIN, 2 / images):
+        return True
+    is_worse_than_guessing = stated.loss > np.log(stated.classes)
+    return is_worse_than_guessing and other.accuracy >= stated.accuracy and other.loss * MIN_LOSS_RATIO <= stated.loss
