@@ -11,12 +11,13 @@ from pathlib import Path
 
 from service.hardware import usable_cores
 from service.settings import Settings
-from tests.bench import compare_checkouts, compare_peers, jpeg_scale, photographs, throughput
+from tests.bench import compare_checkouts, compare_peers, photographs, throughput
 from tests.bench.convoy_process import has_workers
 from tests.bench.errors import CannotMeasure
+from tests.bench.jpeg import libraries, reduced_scale
+from tests.bench.jpeg.phone_photos import parse_size
 from tests.bench.overload import run as overload_run
 from tests.bench.peers.environments import PACKAGES, set_up
-from tests.bench.phone_photos import parse_size
 from tests.bench.report import markdown, overload_section, sections
 
 REPORT = Path("tests/bench/README.md")
@@ -111,12 +112,23 @@ def _compare_checkouts(args: argparse.Namespace) -> int:
 def _jpeg_scale(args: argparse.Namespace) -> int:
     if not (data := os.environ.get("CONVOY_DATA")):
         raise CannotMeasure("CONVOY_DATA is not set: it names the folder with imagenette2-160/.")
-    plan = jpeg_scale.Plan(args.models, args.model, Path(data) / "imagenette2-160", args.photos, args.count, args.size)
-    content, is_within_limit = jpeg_scale.measure(plan, _print_progress)
+    plan = reduced_scale.Plan(
+        args.models, args.model, Path(data) / "imagenette2-160", args.photos, args.count, args.size
+    )
+    content, is_within_limit = reduced_scale.measure(plan, _print_progress)
     content = f"{content} Command: `{_command()}`."
     markdown.replace_section(args.report, "jpeg-scale", content)
-    voids = [] if is_within_limit else [f"the accuracies differ by more than {jpeg_scale.MAX_DIFFERENCE_POINTS} points"]
+    voids = (
+        [] if is_within_limit else [f"the accuracies differ by more than {reduced_scale.MAX_DIFFERENCE_POINTS} points"]
+    )
     return _finish(content, voids, args.report)
+
+
+def _jpeg_libraries(args: argparse.Namespace) -> int:
+    content = libraries.measure(libraries.photos_folder(), _print_progress)
+    content = f"{content} Command: `{_command()}`."
+    markdown.replace_section(args.report, "jpeg-libraries", content)
+    return _finish(content, [], args.report)
 
 
 def _photographs(args: argparse.Namespace) -> int:
@@ -193,6 +205,9 @@ def _arguments() -> argparse.Namespace:
     pair.add_argument("--connections", type=int, default=32, help="default: %(default)s")
     pair.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
     pair.add_argument("--photo-size", type=parse_size, metavar="WxH", help="bring the images to it, as 4032x3024")
+    by_library = commands.add_parser("jpeg-libraries", help="how fast libraries decode JPEGs, and their pixels")
+    by_library.set_defaults(run=_jpeg_libraries)
+    by_library.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
     scale = commands.add_parser("jpeg-scale", help="whether decoding JPEGs at a reduced scale changes answers")
     scale.set_defaults(run=_jpeg_scale)
     scale.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tests.bench import convoy_process
 from tests.bench.errors import CannotMeasure
+from tests.bench.jpeg.phone_photos import write_photos
 from tests.bench.load_generators.closed_loop import LoadResult, require_tool, wrk
 from tests.bench.local_model import LocalModel
-from tests.bench.phone_photos import write_photos
 from tests.bench.request_bodies import Bodies, Sizes
 from tests.bench.sample_images import load_samples
 from tests.bench.throughput import format_result, is_void, median_result, void_reason

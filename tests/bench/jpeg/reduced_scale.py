@@ -18,7 +18,7 @@ from service.inference.session import Session
 from service.model_store.repository import Repository, VersionFolder
 from tests.bench import machine_info
 from tests.bench.errors import CannotMeasure
-from tests.bench.phone_photos import phone_photo
+from tests.bench.jpeg.phone_photos import phone_photo
 from tests.bench.report import markdown
 
 LIMITS = DecodeLimits(400_000_000)
