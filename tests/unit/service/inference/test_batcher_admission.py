@@ -67,6 +67,23 @@ def timed_harness(**options: Any) -> tuple[BatcherHarness, ManualClock]:
     return harness, clock
 
 
+def test_a_run_whose_outputs_the_busy_event_loop_takes_late_raises_the_margin() -> None:
+    async def test() -> None:
+        harness, clock = timed_harness()
+        request = await harness.submit(0)
+        harness.executor.run_next()
+        clock.now_s += 0.01  # the run took as long as expected, the event loop as long again
+        await run_callbacks()
+        assert values(await request) == [0]
+        reserve = harness.batcher.reserve
+        with pytest.raises(DeadlineTooShort):
+            reserve(1, timeout_s=0.0179)  # 10 ms for the run, times 1 + 4 deviations of a fifth
+        reserve(1, timeout_s=0.0181)
+        harness.batcher.release(1)
+
+    run_in_manual_time(test)
+
+
 def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_for_itself() -> None:
     async def test() -> None:
         harness, clock = timed_harness()
