@@ -76,7 +76,7 @@ def test_a_run_whose_outputs_the_busy_event_loop_takes_late_raises_the_margin() 
         await run_callbacks()
         assert values(await request) == [0]
         reserve = harness.batcher.reserve
-        with pytest.raises(DeadlineTooShort):
+        with pytest.raises(TooLateToStart):
             reserve(1, timeout_s=0.0179)  # 10 ms for the run, times 1 + 4 deviations of a fifth
         reserve(1, timeout_s=0.0181)
         harness.batcher.release(1)
