@@ -38,7 +38,7 @@ from service.api.pages.swagger_ui import swagger_ui_routes
 from service.api.v1.metadata import model_status_routes
 from service.api.v1.predict import Predict
 from service.api.v2.infer import Infer
-from service.api.v2.load_unload import repository_routes
+from service.api.v2.load_unload import MAX_REPOSITORY_BODY_BYTES, repository_routes
 from service.api.v2.metadata import metadata_routes
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
@@ -160,6 +160,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     body_budget = BodyBudget(settings.max_inflight_body_bytes, partial(metrics.count_rejection, MemoryFull.code))
     metrics.body_bytes.set_function(lambda: body_budget.used_bytes)
     body_reader = BodyReader(settings.max_body_bytes, body_budget, parse_thread)
+    repository_body_reader = BodyReader(MAX_REPOSITORY_BODY_BYTES, body_budget, parse_thread)
     encoder = ResponseEncoder(settings.max_response_bytes, body_budget)
     fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
@@ -170,7 +171,10 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     log_limiter = RequestLogLimiter(settings.log_requests_per_s)
     middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer, routes)
     app.entry_point, app.state.record_unrouted_request = middleware, middleware.record_unrouted
-    routes += [*app.router.routes, *_add_routes(app, registry, worker_group, shutdown_state, settings)]
+    routes += [
+        *app.router.routes,
+        *_add_routes(app, registry, worker_group, shutdown_state, repository_body_reader, settings),
+    ]
     for path in {route.path for route in routes if isinstance(route, Route)}:
         metrics.declare_route(path)
     _add_error_handlers(app)
@@ -179,14 +183,19 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
 
 def _add_routes(
-    app: FastAPI, registry: Registry, worker_group: WorkerGroup, shutdown_state: ShutdownState, settings: Settings
+    app: FastAPI,
+    registry: Registry,
+    worker_group: WorkerGroup,
+    shutdown_state: ShutdownState,
+    repository_body_reader: BodyReader,
+    settings: Settings,
 ) -> list[BaseRoute]:
     """Adds all routes but the fast ones, and returns them: FastAPI does not list those of its routers."""
     routers = (
         model_routes(registry),
         model_file_routes(registry),
         metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms),
-        repository_routes(worker_group, settings.repository_changes),
+        repository_routes(worker_group, repository_body_reader, settings.repository_changes),
         model_status_routes(registry),
         health_routes(worker_group, shutdown_state),
         swagger_ui_routes(),

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from starlette.types import Receive, Scope
 
 from service.api.http.body_budget import BodyBudget
-from service.api.http.compression import decompress
+from service.api.http.compression import content_encoding, decompress
 from service.api.http.form import Form, is_form, parse_form
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
 from service.api.http.request_headers import content_length, header
@@ -45,7 +45,7 @@ class BodyReader:
         else:
             is_small = sum(map(len, chunks)) <= MAX_INLINE_JOIN_BYTES
             body = await self._parse_thread.run(is_small, b"".join, chunks)
-        if not (encoding := header(scope, b"content-encoding").strip().lower()) or encoding == b"identity":
+        if not (encoding := content_encoding(scope)):
             return body
         # Always in a thread, because 1/1000 of the limit can decompress to the whole limit. Not in the parsing thread,
         # because zlib does not hold Python's lock.
@@ -74,14 +74,7 @@ class BodyReader:
         return await self._parse_thread.run(len(body) <= MAX_INLINE_JSON_BYTES, function, *args)
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
-    """Returns a small body. Raises what `read_chunks` raises."""
-    return b"".join(await read_chunks(scope, receive, limit_bytes))
-
-
-async def read_chunks(
-    scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget | None = None
-) -> list[bytes]:
+async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget) -> list[bytes]:
     """Returns the body as the list of received pieces, at least one.
 
     Raises BodyTooLarge or MemoryFull (before reading, if there is a Content-Length), SlowRequest, BadHttp or
@@ -90,8 +83,7 @@ async def read_chunks(
     expected_bytes = content_length(scope)
     if expected_bytes > limit_bytes:
         raise _too_large(limit_bytes)
-    if budget is not None:
-        budget.check(scope, expected_bytes)
+    budget.check(scope, expected_bytes)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -102,8 +94,8 @@ async def read_chunks(
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        if budget is not None:  # counted on arrival: clients that announce much but send nothing reserve no memory
-            budget.reserve(scope, len(chunks[-1]))
+        # Counted on arrival: clients that announce much but send nothing reserve no memory.
+        budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks
         if BODY_ERROR in scope:

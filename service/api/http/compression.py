@@ -11,6 +11,7 @@ from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
 # zlib's window bits: 16 more than the window means gzip. Of encodings with equal weights, the first is used.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
+ALIASES = {b"x-gzip": b"gzip"}  # RFC 9110, 8.4.1.3
 COMPRESSION_LEVEL = 1  # the fastest: responses are numbers, which hardly compress better at higher levels
 MIN_COMPRESSED_BYTES = 1024
 MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compressed in a thread
@@ -32,6 +33,15 @@ async def compress_body(scope: Scope, body: Body) -> tuple[Body, Headers]:
     in_thread = size > MAX_INLINE_BYTES
     compressed = await asyncio.to_thread(_compress, body, encoding) if in_thread else _compress(body, encoding)
     return compressed, [(b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+
+
+def content_encoding(scope: Scope) -> bytes:
+    """Returns the Content-Encoding of all headers of that name, in lower case; empty for none and for identity."""
+    if not header(scope, b"content-encoding"):
+        return b""
+    values = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
+    names = [name for name in map(bytes.strip, values.lower().split(b",")) if name not in (b"", b"identity")]
+    return b", ".join(ALIASES.get(name, name) for name in names)
 
 
 def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
@@ -72,7 +82,7 @@ def negotiate_encoding(accepted: bytes) -> bytes | None:
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         name, _, parameter = part.partition(b";")
-        weights[name.strip()] = _weight(parameter)
+        weights[ALIASES.get(name.strip(), name.strip())] = _weight(parameter)
     default = weights.get(b"*", 0.0)
     preferred = max(WINDOW_BITS, key=lambda encoding: weights.get(encoding, default))
     weight = weights.get(preferred, default)

@@ -6,38 +6,46 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
-from service.api.http.body import read_body
+from service.api.http.body import BodyReader
 from service.api.openapi.error_responses import fastapi_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
-from service.errors import BadRequest, BadState, BodyTooLarge, NotAllowed, NotEverywhere, UnknownModel
+from service.errors import (
+    BadRequest,
+    BadState,
+    BodyTooLarge,
+    MemoryFull,
+    NotAllowed,
+    NotEverywhere,
+    UnknownModel,
+    UnsupportedBody,
+)
 from service.loaded_models.registry import RepositoryEntry
 from service.validation import describe_first
 from service.workers.group_operations import WorkerGroup
 
-MAX_BODY_BYTES = 65536
+MAX_REPOSITORY_BODY_BYTES = 65536
 HINT = "Send no body: models are taken as they lie on disk."
 
+BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedBody, MemoryFull)
 Body = TypeVar("Body", bound=BaseModel)
 INDEX_OPTIONS: dict[str, Any] = {
-    "responses": fastapi_responses(ErrorText, BadRequest, BodyTooLarge),
+    "responses": fastapi_responses(ErrorText, *BODY_ERRORS),
     "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
 }
 CHANGE_OPTIONS: dict[str, Any] = {
-    "responses": fastapi_responses(
-        ErrorText, BadRequest, BodyTooLarge, NotAllowed, UnknownModel, BadState, NotEverywhere
-    ),
+    "responses": fastapi_responses(ErrorText, *BODY_ERRORS, NotAllowed, UnknownModel, BadState, NotEverywhere),
     "openapi_extra": {"requestBody": {"content": json_content(ChangeRequest)}},
 }
 
 
-def repository_routes(worker_group: WorkerGroup, changes_allowed: bool) -> APIRouter:
+def repository_routes(worker_group: WorkerGroup, body_reader: BodyReader, changes_allowed: bool) -> APIRouter:
     """Bodies are optional, and read without FastAPI, which would not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
     @router.post("/index", summary="Every version on disk, and whether it is served", **INDEX_OPTIONS)
     async def index(request: Request) -> list[IndexEntry]:
-        options = await _read_json(request, IndexRequest)
+        options = await _read_json(body_reader, request, IndexRequest)
         entries = [_to_schema(entry) for entry in await run_in_threadpool(worker_group.index)]
         return [entry for entry in entries if entry.state == "READY" or not options.ready]
 
@@ -45,7 +53,7 @@ def repository_routes(worker_group: WorkerGroup, changes_allowed: bool) -> APIRo
         """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
         if not changes_allowed:
             raise NotAllowed("Clients may not load or unload models here.")
-        await _read_json(request, ChangeRequest)
+        await _read_json(body_reader, request, ChangeRequest)
 
     @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGE_OPTIONS)
     async def load(model: str, request: Request) -> Nothing:
@@ -67,8 +75,8 @@ def _to_schema(entry: RepositoryEntry) -> IndexEntry:
     return IndexEntry(name=entry.model, version=entry.version, state=state, reason=entry.reason)
 
 
-async def _read_json(request: Request, schema: type[Body]) -> Body:
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+async def _read_json(body_reader: BodyReader, request: Request, schema: type[Body]) -> Body:
+    body = await body_reader.read(request.scope, request.receive)
     try:
         return schema.model_validate_json(body or b"{}")
     except ValidationError as error:

@@ -77,14 +77,17 @@ def test_config_tells_what_triton_would(service: RunningService) -> None:
 def test_statistics_of_a_version_are_its_own(service: RunningService) -> None:
     both = service.client.get(f"{MODEL}/stats").json()["model_stats"]
     assert [entry["version"] for entry in both] == ["2", "1"]
-    (one,) = service.client.get(f"{MODEL}/versions/1/stats").json()["model_stats"]
-    assert one["version"] == "1"
+    for name in ("1", "001"):
+        (one,) = service.client.get(f"{MODEL}/versions/{name}/stats").json()["model_stats"]
+        assert one["version"] == "1"
 
 
 def test_the_index_can_be_asked_for_what_is_ready(service: RunningService) -> None:
     entries = service.client.post("/v2/repository/index", json={"ready": True}).json()
     assert {entry["state"] for entry in entries} == {"READY"}
     assert service.client.post("/v2/repository/index").json() == entries
+    body = gzip.compress(b'{"ready": true}')
+    assert service.client.post("/v2/repository/index", content=body, headers=GZIP).json() == entries
 
 
 def test_a_raw_request_is_answered_raw(service: RunningService) -> None:
@@ -132,7 +135,7 @@ def with_datatype(datatype: str, **fields: Any) -> Json:
 
 
 WHITE = np.full((1, *SHAPE), 255, np.uint8)
-GZIP = {"content-encoding": "gzip"}
+GZIP, BROTLI = {"content-encoding": "gzip"}, {"content-encoding": "br"}
 UNFRAMED = b'{"inputs": [{"name": "image", "parameters": {"binary_data_size": 64}}]}' + bytes(64)
 BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "no JSON": (400, "not valid JSON at byte 1: it is cut off there", post(content=b"{")),
@@ -155,13 +158,16 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "large body": (413, "larger than", post(content=bytes(MAX_BODY_BYTES + 1))),
     "bomb": (413, "unpacked body is larger", post(content=gzip.compress(bytes(MAX_BODY_BYTES + 1)), headers=GZIP)),
     "many images": (413, "holds 65 images; at most 64", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
-    "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers={"content-encoding": "br"})),
+    "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers=BROTLI)),
     "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
     "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
     "a broken image": (400, "Image 0: The bytes are not", post(json=with_datatype("BYTES", shape=[1], data=["AAAA"]))),
     "index of a word": (400, "ready: it must be true or false", post(INDEX, json={"ready": 1})),
     "index of no JSON": (400, "the body: it is not valid JSON", post(INDEX, content=b"{")),
+    "large unpacked index": (413, "unpacked", post(INDEX, content=gzip.compress(bytes(70_000)), headers=GZIP)),
+    "unknown encoding of the index": (415, "Content-Encoding 'br'", post(INDEX, content=b"x", headers=BROTLI)),
+    "index of no gzip": (400, "not valid gzip", post(INDEX, content=b"x" * 20, headers=GZIP)),
     "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
     "loading": (403, "may not load or unload", post("/v2/repository/models/linear/load")),
     "unloading": (403, "may not load or unload", post("/v2/repository/models/linear/unload")),
