@@ -38,14 +38,28 @@ class RepositoryEntry(NamedTuple):
 
 
 class LoadedModel:
-    """The loaded versions of one model. `by_name` maps version numbers and labels to them."""
+    """The loaded versions of one model."""
 
     def __init__(self, versions: dict[int, LoadedVersion], default: int, labels: dict[str, int]) -> None:
         self.versions = versions
         self.default = versions[default]
         self.labels = {label: str(version) for label, version in labels.items() if version in versions}
-        self.by_name = {str(number): version for number, version in versions.items()}
-        self.by_name |= {label: self.by_name[number] for label, number in self.labels.items()}
+        self._by_name = {str(number): version for number, version in versions.items()}
+        self._by_name |= {label: self._by_name[number] for label, number in self.labels.items()}
+
+    def find(self, name: str | None) -> LoadedVersion:
+        """Returns the version by number, with leading zeros or without, or by label; else the default one.
+
+        Raises KeyError.
+        """
+        if name is None:
+            return self.default
+        version = self._by_name.get(name)
+        if version is None and name.isdigit():
+            version = self._by_name.get(name.lstrip("0"))
+        if version is None:
+            raise KeyError(name)
+        return version
 
     def newest_first(self) -> list[LoadedVersion]:
         return [self.versions[number] for number in sorted(self.versions, reverse=True)]
@@ -83,8 +97,7 @@ class Registry:
         """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, NotReady
         or BrokenModel."""
         try:
-            loaded = self._models[model]
-            return loaded.default if version is None else loaded.by_name[version]
+            return self._models[model].find(version)
         except KeyError:
             raise self._lookup_error(model, version) from None
 

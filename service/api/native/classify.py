@@ -26,7 +26,7 @@ from service.api.http.status_codes import error_json, log_model_failure
 from service.api.native import batch_request
 from service.classification.classifier import Classifier
 from service.classification.top_k import DEFAULT_TOP_K, Probabilities, count_likely, select_predictions
-from service.errors import BadParameter, ConvoyError, UnsupportedBody
+from service.errors import BadParameter, ConvoyError, UnknownVersion, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
 
 PARAMETERS = ("top_k", "version")
@@ -45,7 +45,7 @@ class Classify:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
         version, k = parse_parameters(query)
-        self._classifier.admit(scope["path_params"]["model"], version)
+        _admit(self._classifier, scope, version)
         image, fields = await self._body_reader.read_image(scope, receive)
         if fields:
             version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
@@ -77,11 +77,11 @@ class ClassifyBatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
         version, k = parse_parameters(query)
-        self._classifier.admit(scope["path_params"]["model"], version)
+        _admit(self._classifier, scope, version)
         body = await self._body_reader.read(scope, receive)
         content_type = header(scope, b"content-type")
         count = await self._body_reader.parse(body, estimate_image_count, content_type, body)
-        self._classifier.admit(scope["path_params"]["model"], version, count)
+        _admit(self._classifier, scope, version, count)
         images, fields = await self._parse_images(content_type, body)
         if fields:
             version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
@@ -110,6 +110,15 @@ class ClassifyBatch:
         if media_type(content_type) == b"application/json":
             return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), {}
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
+
+
+def _admit(classifier: Classifier, scope: Scope, version: str | None, count: int = 1) -> None:
+    """Rejects what is certain to fail. A version that is not loaded may turn out to differ from that in the form."""
+    try:
+        classifier.admit(scope["path_params"]["model"], version, count)
+    except UnknownVersion:
+        if not is_form(header(scope, b"content-type")):
+            raise
 
 
 def parse_parameters(parameters: Mapping[str, str]) -> tuple[str | None, int | None]:

@@ -33,6 +33,20 @@ def test_text_fields_of_a_form_are_parameters(service: RunningService, path: str
     assert "'top_k' is '3' in the query and '2' in the form" in differing.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(("path", "field"), [("/classify", "file"), ("/classify/batch", "files"), ("/explain", "file")])
+def test_two_versions_are_a_conflict_even_if_one_is_not_loaded(service: RunningService, path: str, field: str) -> None:
+    def post(query: str, **fields: str) -> httpx.Response:
+        body, content_type = encoded(field, **fields)
+        return service.client.post(f"{LINEAR}{path}{query}", content=body, headers={"content-type": content_type})
+
+    for asked, sent in (("9", "1"), ("1", "9"), ("9", "8")):
+        reply = post(f"?version={asked}", version=sent)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request")
+        assert f"'version' is '{asked}' in the query and '{sent}' in the form" in reply.json()["error"]["message"]
+    for reply in (post("?version=9", version="9"), post("?version=9"), post("", version="9")):
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_version")
+
+
 def test_the_method_of_an_explanation_may_be_a_text_field(service: RunningService) -> None:
     body, content_type = encoded("file", method="input")
     reply = service.client.post(f"{LINEAR}/explain", content=body, headers={"content-type": content_type})

@@ -78,7 +78,8 @@ def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "version"), [("", "2"), ("/versions/1", "1"), ("/versions/2", "2"), ("/labels/stable", "1")]
+    ("where", "version"),
+    [("", "2"), ("/versions/1", "1"), ("/versions/001", "1"), ("/versions/2", "2"), ("/labels/stable", "1")],
 )
 def test_versions_and_labels(labeled_service: RunningService, where: str, version: str) -> None:
     reply = labeled_service.client.post(f"{MODEL}{where}:predict", json={"instances": PIXELS}).json()
@@ -97,6 +98,7 @@ def status_json(*versions: str) -> Json:
 def test_status_in_tensorflow_servings_form(labeled_service: RunningService) -> None:
     assert labeled_service.client.get(MODEL).json() == status_json("2", "1")
     assert labeled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
+    assert labeled_service.client.get(f"{MODEL}/versions/01").json() == status_json("1")
     assert labeled_service.client.get(f"{MODEL}/labels/stable").json() == status_json("1")
 
 

@@ -46,6 +46,17 @@ def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
         registry.get("a", "1")
 
 
+@pytest.mark.parametrize("folder", ["7", "007"])
+def test_a_version_number_may_have_leading_zeros_in_a_request_and_on_disk(tmp_path: Path, folder: str) -> None:
+    write_version(tmp_path, "a", 7).rename(tmp_path / "a" / folder)
+    write_version(tmp_path, "a", 10)
+    registry = loaded(tmp_path, state_with(versions="all", labels={"stable": 7}))
+    assert [registry.get("a", name).version for name in ("7", "007", "0007", "010")] == ["7", "7", "7", "10"]
+    for name in ("0", "00", "0stable", "70", "", "\u0667", "-7", "7.0"):
+        with pytest.raises(UnknownVersion):
+            registry.get("a", name)
+
+
 def test_load_only_loads_one_model_as_specified_and_unloads_all_others(tmp_path: Path) -> None:
     for model in ("a", "b"):
         for version in (1, 2):
