@@ -5,6 +5,8 @@ The commands import what they run only when they run it, so that help, completio
 
 import asyncio
 import json
+import logging
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -18,8 +20,9 @@ from service.cli.models import models
 from service.cli.options import GroupedSettings, complete_model_name, settings_options
 from service.command_group import CommandGroup, echo_line
 from service.errors import ConvoyError, ModelFailed, VersionUnavailable
-from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_USAGE_ERROR, may_pass
+from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_STOPPED, EXIT_USAGE_ERROR, may_pass
 from service.model_store.object_store import BucketUnreachable
+from service.observability import logs
 from service.settings import Settings
 
 TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed, OutputBusy, VersionUnavailable)
@@ -59,9 +62,14 @@ def serve(settings: Settings) -> None:
 
     Ends with 1 if accepted requests were lost, and with 4 if workers cannot start.
     """
-    from service.server.serve import serve as run
+    try:
+        from service.server.serve import serve as run
 
-    sys.exit(run(settings))
+        exit_code = run(settings)
+    except KeyboardInterrupt:  # before the server has begun to handle signals
+        logs.event(logging.INFO, "stopped", pid=os.getpid())
+        exit_code = EXIT_STOPPED
+    sys.exit(exit_code)
 
 
 @click.command(epilog="Example: convoy classify mnist-lenet5 tests/data/seven.png")

@@ -10,8 +10,10 @@ import logging
 import os
 import select
 import shutil
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -87,6 +89,7 @@ class WorkerServer(uvicorn.Server):
         self._cap = ConnectionCap(max_connections, self.server_state.connections)
         self._clock = clock
         self._stop_requested_s: float | None = None
+        self._has_given_up = False
         self._sockets: list[socket.socket] = []
         self._acceptors: list[Acceptor] = []
 
@@ -119,8 +122,13 @@ class WorkerServer(uvicorn.Server):
         return await super().on_tick(counter) or is_orphaned
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal stops the server. A later SIGINT makes it give up the requests that it still answers.
+
+        uvicorn would end without the shutdown of the application, and log a traceback.
+        """
         self._start_draining()
         super().handle_exit(sig, frame)
+        self._has_given_up, self.force_exit = self._has_given_up or self.force_exit, False
 
     def _start_draining(self) -> None:
         self._shutdown_state.is_draining = True
@@ -156,7 +164,7 @@ class WorkerServer(uvicorn.Server):
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
         while self._has_unanswered_connections() or self.server_state.tasks:
             self._end_idle_connections()
-            if self.force_exit or self._clock() >= end_s:
+            if self._has_given_up or self._clock() >= end_s:
                 self._shutdown_state.is_rejecting = True
                 for task in list(self.server_state.tasks):
                     task.cancel()
@@ -212,9 +220,16 @@ class WorkerServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the supervisor blocks it until now
             yield
             # uvicorn would raise them again and end with 143, as if it had been cut off.
             self._captured_signals.clear()
+        if threading.current_thread() is threading.main_thread():
+            for number in (
+                signal.SIGINT,
+                signal.SIGTERM,
+            ):  # the process is ending: a traceback would be all that they cause
+                signal.signal(number, signal.SIG_IGN)
 
 
 def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int) -> None:

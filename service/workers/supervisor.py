@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
@@ -34,7 +35,8 @@ WorkerTarget = Callable[[socket.socket, int], None]
 
 
 class Supervisor:
-    """Runs `target(socket, worker_id)` in each of `workers` processes."""
+    """Runs `target(socket, worker_id)` in each of `workers` processes, in which SIGINT is blocked until the target
+    unblocks it."""
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class Supervisor:
                 logs.event(logging.ERROR, "worker is killed", pid=process.pid)
                 process.kill()
                 process.join()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # its default would replace the exit code while Python ends
         return 0 if all(process.exitcode in CLEAN_EXIT_CODES for process in alive) else EXIT_REQUESTS_LOST
 
 
@@ -158,7 +161,13 @@ class _WorkerProcess:
         self.process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
-        self.process.start()
+        # Ctrl-C reaches the workers, too. One that does not handle it yet would end with a traceback of Python's.
+        resource_tracker.ensure_running()  # its first start would unblock the signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid, **self._gpu_field)
 
     @property

@@ -39,6 +39,7 @@ def end_at_the_second_signal(sock: socket, worker_id: int) -> None:
     client, _ = sock.accept()
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     signal.signal(signal.SIGTERM, lambda *_: client.send(b"!"))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     client.send(b"!")
     while True:
         signal.pause()

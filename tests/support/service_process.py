@@ -23,14 +23,18 @@ CONVOY = Path(sys.executable).with_name("convoy")
 class RunningService:
     """Runs `convoy serve` with the given settings as a context, and keeps its exit code and log lines."""
 
-    def __init__(self, models: Path, *, wait_ready: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, models: Path, *, wait_ready: bool = True, start_new_session: bool = False, **settings: Any
+    ) -> None:
         self.lines: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._wait_ready = wait_ready
         variables = {"MODELS": models, "PORT": 0, **{name.upper(): value for name, value in settings.items()}}
         env = {key: value for key, value in os.environ.items() if not key.startswith("CONVOY_")}
         env |= {f"CONVOY_{name}": str(value) for name, value in variables.items()}
-        self.process = subprocess.Popen([CONVOY, "serve"], env=env, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [CONVOY, "serve"], env=env, stderr=subprocess.PIPE, text=True, start_new_session=start_new_session
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -1,17 +1,21 @@
 """Shutdown under load: SIGTERM loses no requests, readiness fails immediately, and the exit code is 0 in time."""
 
 import http.client
+import json
+import os
+import signal
 import threading
 import time
 from pathlib import Path
 from urllib.parse import urlparse
 
 import httpx
+import numpy as np
 import pytest
 
 from service.model_store.checksums import sha256_of
 from service.model_store.manifest import ExtraGraph, read_manifest, write_manifest
-from tests.support.images import image_bytes
+from tests.support.images import encode, image_bytes
 from tests.support.model_versions import write_version
 from tests.support.onnx_graphs import endless_graph
 from tests.support.service_process import RunningService
@@ -162,6 +166,45 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
     assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_more_sigints_answer_with_an_error_and_log_no_traceback(tmp_path: Path, workers: int) -> None:
+    """To the whole process group, as Ctrl-C on a terminal."""
+    write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4, "Equal", 255.0))
+    with RunningService(tmp_path, workers=workers, start_new_session=True) as service:
+        answers: list[httpx.Response] = []
+        white = encode(np.full(SHAPE, 255, np.uint8))
+        asking = threading.Thread(
+            target=lambda: answers.append(
+                httpx.post(f"{service.url}/api/v1/models/hung/classify", content=white, timeout=None)
+            )
+        )
+        asking.start()
+        service.wait_until(lambda: service.metric("convoy_running_batches", model="hung") == 1)
+        os.killpg(service.process.pid, signal.SIGINT)
+        for _ in range(workers):
+            service.wait_for("stopping")
+        os.killpg(service.process.pid, signal.SIGINT)
+        asking.join(20)
+        while service.process.poll() is None:
+            os.killpg(service.process.pid, signal.SIGINT)
+            time.sleep(0.01)
+        assert service.exit_code() == 1
+    assert [(answer.status_code, answer.json()["error"]["code"]) for answer in answers] == [(503, "draining")]
+    assert {"no json", "unexpected error"}.isdisjoint(line["event"] for line in service.lines)
+    assert "Traceback" not in json.dumps(service.lines)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_while_the_service_starts_logs_no_traceback(zoo: Path, workers: int) -> None:
+    with RunningService(zoo, workers=workers, wait_ready=False, start_new_session=True) as service:
+        if workers > 1:
+            service.wait_for("worker is started")
+        os.killpg(service.process.pid, signal.SIGINT)
+        assert service.exit_code() == (130 if workers == 1 else 0)
+    assert "no json" not in [line["event"] for line in service.lines]
+    assert "Traceback" not in json.dumps(service.lines)
+
+
 def _index_reasons(service: RunningService) -> set[str]:
     """Returns the reasons why versions on disk are not served."""
     return {entry["reason"] for entry in service.client.post("/v2/repository/index").json()}
@@ -192,8 +235,6 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 def _get(connection: http.client.HTTPConnection, path: str) -> tuple[int, str]:
     """Returns the status, and the status word or error code in the body."""
-    import json
-
     connection.request("GET", path)
     reply = connection.getresponse()
     body = json.loads(reply.read())

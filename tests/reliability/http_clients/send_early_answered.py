@@ -157,7 +157,7 @@ def repeat_if_stopped(send: Callable[[], SizeOutcomes], series: Series, pauses: 
         outcomes = send()
         if not wrong_outcomes(series, outcomes) or pauses.settle() == count:
             return outcomes
-        print(f"{series}: stopped meanwhile, is sent again", flush=True)
+        print(f"{series}: {wrong_outcomes(series, outcomes)}; stopped meanwhile, is sent again", flush=True)
 
 
 def send_series(series: Series, url: str, bodies: dict[str, list[Path]]) -> SizeOutcomes:
