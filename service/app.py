@@ -59,6 +59,7 @@ from service.observability.tracing import create_tracer
 from service.settings import Settings, split_list
 from service.workers.background_tasks import BackgroundTasks
 from service.workers.group_operations import WorkerGroup
+from service.workers.heartbeat import Heartbeat
 from service.workers.shutdown import ShutdownState
 from service.workers.worker_status import WorkerStatusStore
 
@@ -122,6 +123,8 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if status_store.workers > 1:
+            Heartbeat(status_store.folder, status_store.worker_id).start(asyncio.get_running_loop())
         mirror_thread = None if mirror is None else MirrorThread(mirror, settings.bucket_interval_s)
         if mirror_thread is not None:
             background_tasks.start("sync_bucket", mirror_thread.run)

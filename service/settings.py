@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     max_run_timeouts: int = Field(default=4, ge=0)
     """Request timeouts after which a run that has not returned fails liveness, or replaces its worker. 0: never."""
 
+    worker_timeout_s: float = Field(default=30.0, ge=0)
+    """Seconds without a turn of its event loop after which one of several workers is replaced. 0: never."""
+
     drain_timeout_s: float | None = Field(default=None, ge=0)
     """Seconds within which a stopping service answers what it has accepted. None: the request timeout and 3 s."""
 

@@ -13,6 +13,7 @@ from service.observability.collectors import ClassCounterCollector, DurationHist
 from service.observability.metrics import Metrics, model_info, version_metrics
 from service.observability.service_metrics import service_metrics
 from service.settings import Settings
+from tests.monitoring.alert_table import alerts_table
 from tests.published_results import results_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ def metrics_table() -> str:
             rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
         elif hasattr(metric, "_labelnames"):
             rows.append(_metric_row(metric._name, metric._type, metric._labelnames, metric._documentation))
-    service = service_metrics(is_ready=True, started_at_s=0, worker_restarts=0, version="")
+    service = service_metrics()
     for family in [*version_metrics({}), model_info([]), *service]:
         rows.append(_metric_row(family.name, family.type, family._labelnames, family.documentation))
     for family in Metrics().process_metrics():
@@ -112,6 +113,7 @@ GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "metrics": metrics_table,
     "exit_codes": exit_codes_table,
+    "alerts": alerts_table,
     "published_results": published_results_table,
 }
 TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTALL)

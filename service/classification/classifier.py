@@ -160,7 +160,8 @@ class Classifier:
         try:
             result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, context.loaded.model, background=context.background)
+            reason = context.rejection_reason(error)
+            self._metrics.count_rejection(reason, context.loaded.model, background=context.background)
             raise
         context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
         return result

@@ -117,8 +117,10 @@ class ImageDecoder:
         try:
             return await context.within_deadline(work)
         except DeadlineExceeded:
-            self._metrics.count_rejection(ExpiredInQueue.code, context.loaded.model, background=context.background)
-            raise ExpiredInQueue("The images were not decoded within the request's time limit.") from None
+            error = ExpiredInQueue("The images were not decoded within the request's time limit.")
+            reason = context.rejection_reason(error)
+            self._metrics.count_rejection(reason, context.loaded.model, background=context.background)
+            raise error from None
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> Pixels | None:
         pixels = decode_simple_png(encoded, loaded.manifest.input.channels, self._limits.max_pixels)

@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, TypeVar
 
-from service.errors import DeadlineExceeded, DeadlineTooShort
+from service.errors import ConvoyError, DeadlineExceeded, DeadlineTooShort
 from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import BACKGROUND, Metrics
 from service.observability.stage_timings import StageTimings
@@ -17,8 +17,8 @@ class RequestContext:
     """A context manager around the work for one request to `loaded`; its exit counts the request."""
 
     __slots__ = (
+        "_client_timeout_s",
         "_deadline_s",
-        "_has_client_deadline",
         "_metrics",
         "background",
         "client",
@@ -36,7 +36,7 @@ class RequestContext:
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s
-        self._has_client_deadline = False
+        self._client_timeout_s: float | None = None
 
     def __enter__(self) -> "RequestContext":
         return self
@@ -46,7 +46,7 @@ class RequestContext:
         if timeout_s is None or (deadline_s := self.timings.started_at_s + timeout_s) >= self._deadline_s:
             return
         self._deadline_s = deadline_s
-        self._has_client_deadline = True
+        self._client_timeout_s = timeout_s
 
     def remaining_s(self) -> float:
         """Seconds until the request's deadline."""
@@ -63,6 +63,14 @@ class RequestContext:
             work.add_done_callback(_retrieve_error)
             raise
 
+    def rejection_reason(self, error: ConvoyError) -> str:
+        """The code by which a request is counted that was not run because of `error`.
+
+        An idle model accepts a request to learn whether it is as slow as expected. If it is, the client's time limit
+        was too short, and not the load the cause.
+        """
+        return DeadlineTooShort.code if self._is_client_timeout_too_short(error) else error.code
+
     def log_fields(self) -> dict[str, Any]:
         """Fields for the request's log line."""
         fields = {"model": self.loaded.model, "version": self.loaded.version, **self.timings.log_fields()}
@@ -73,8 +81,15 @@ class RequestContext:
             self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model, self._kind())
             return
         self.timings.record_failure(self.loaded.statistics)
-        if isinstance(error, DeadlineTooShort) and self._has_client_deadline:
+        if self._is_client_timeout_too_short(error):
             self._metrics.short_client_deadlines.inc()
+
+    def _is_client_timeout_too_short(self, error: BaseException | None) -> bool:
+        """Whether the client chose a time limit that the model cannot keep even without other requests."""
+        if self._client_timeout_s is None or not isinstance(error, DeadlineExceeded):
+            return False
+        admission = self.loaded.batcher.admission
+        return isinstance(error, DeadlineTooShort) or admission.is_too_short(self.image_count, self._client_timeout_s)
 
     def _kind(self) -> str:
         """Groups requests whose durations are comparable."""

@@ -97,11 +97,18 @@ class Admission:
             return
         done_s = self._run_times.safety_factor * self.expected_done_s(count, background, busy_s)
         if done_s > timeout_s:
-            alone_s = self._run_times.seconds_until_done(count, self._batch_size, self._instances)
+            alone_s = self._alone_s(count)
             if alone_s > timeout_s:
                 raise DeadlineTooShort(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
             message = f"The answer would take {done_s:.1f} s, longer than the request may."
             raise TooLateToStart(message, done_s - timeout_s)
+
+    def is_too_short(self, count: int, timeout_s: float) -> bool:
+        """Whether even an idle model would often not do `count` images within `timeout_s`."""
+        return self._run_times.safety_factor * self._alone_s(count) > timeout_s
+
+    def _alone_s(self, count: int) -> float:
+        return self._run_times.seconds_until_done(count, self._batch_size, self._instances)
 
     def _queue_full(self) -> QueueFull:
         return QueueFull(f"{self.queued_images} images are waiting already.", self.drain_s())

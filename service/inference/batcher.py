@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from service.errors import Overloaded
 from service.inference.admission import Admission
 from service.inference.batch import Array, Batch, BatchSlice, Errors, Images, InferenceResult, QueuedRequest
 from service.inference.batch_runner import BatchRunner, Run
@@ -44,6 +45,7 @@ class Batcher:
         max_delay_ms: float = 0.0,
         instances: int = 1,
         on_batch: Callable[[Array, float], None] = lambda outputs, compute_s: None,
+        on_demand: Callable[[float], None] = lambda seconds: None,
         run_inline: Run | None = None,
         max_inline_run_s: float = 0.0,
         run_s_by_size: Mapping[int, float] | None = None,
@@ -52,6 +54,7 @@ class Batcher:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` gets outputs and seconds of each run.
+        `on_demand` gets the run time in full batches that each request needs, even if there is no capacity for it.
 
         Each image takes `input_bytes` of `input_budget` from `reserve` to the end of its request.
 
@@ -68,6 +71,7 @@ class Batcher:
         self._max_delay_s = max_delay_ms / 1000
         self._instances = instances
         self._on_batch = on_batch
+        self._on_demand = on_demand
         self._clock = clock
         self._deadlines = Deadlines()
         self._running: list[Batch] = []
@@ -75,13 +79,7 @@ class Batcher:
         self._wakeup: asyncio.Handle | None = None
         self._run_times = RunTimes(max_batch_size, run_s_by_size)
         self._isolated = IsolatedImages(self._run_times)
-        self._runner = BatchRunner(
-            run,
-            executor,
-            run_inline=run_inline,
-            max_inline_run_s=max_inline_run_s,
-            clock=clock,
-        )
+        self._runner = BatchRunner(run, executor, run_inline=run_inline, max_inline_run_s=max_inline_run_s, clock=clock)
         self._input_bytes = input_bytes
         self._input_budget = input_budget or InputBudget(UNLIMITED_BYTES)
         self.admission = Admission(
@@ -124,20 +122,29 @@ class Batcher:
 
         Raises TooManyImages, Draining, QueueFull, TooLateToStart, DeadlineTooShort, or MemoryFull.
         """
-        self._input_budget.check(count, self._input_bytes)
-        if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
-            self.admission.reserve(count, None, background)
-        else:
-            self.admission.reserve(count, timeout_s, background, self._busy_s())
+        try:
+            self._input_budget.check(count, self._input_bytes)
+            if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+                self.admission.reserve(count, None, background)
+            else:
+                self.admission.reserve(count, timeout_s, background, self._busy_s())
+        except Overloaded:
+            self._record_demand(count)
+            raise
+        self._record_demand(count)
         self._input_budget.used_bytes += count * self._input_bytes
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
         """Raises the Overloaded or DeadlineTooShort that `reserve` would raise for about `count` images now."""
-        if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
-            self.admission.check_capacity(count)
-        else:
-            self.admission.check_capacity(count, timeout_s, self._busy_s())
-        self._input_budget.check_rest(self._input_bytes)
+        try:
+            if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+                self.admission.check_capacity(count)
+            else:
+                self.admission.check_capacity(count, timeout_s, self._busy_s())
+            self._input_budget.check_rest(self._input_bytes)
+        except Overloaded:
+            self._record_demand(count)
+            raise
 
     def release(self, count: int) -> None:
         """Frees reserved slots, and their memory, whose images will not be queued."""
@@ -191,6 +198,11 @@ class Batcher:
         elif self._max_delay_s and is_full:
             self._wakeup.cancel()
             self._wakeup = loop.call_soon(self._start_batches)
+
+    def _record_demand(self, count: int) -> None:
+        """Reports the run time of `count` images of a request that was accepted, or rejected because of the load."""
+        size = self._normal_batch_size
+        self._on_demand(count * self._run_times.seconds(size) / size / self._instances)
 
     def _may_probe(self) -> bool:
         """Whether the model is idle, and its last run long enough ago to doubt what is expected of it."""

@@ -133,6 +133,7 @@ def load(
         max_delay_ms=settings.max_delay_ms,
         instances=instances,
         on_batch=_batch_recorder(folder, metrics, statistics, settings.metrics_labels),
+        on_demand=metrics.demand_s.labels(folder.model).inc,
         run_inline=inline_session.run if _may_run_inline(spec, candidate) else None,
         max_inline_run_s=_max_inline_run_s(session, cores),
         input_bytes=math.prod(folder.manifest.input.shape),

@@ -1,5 +1,6 @@
 """Every Prometheus metric of the service, each named once. Does not know who counts."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import orjson
@@ -62,7 +63,9 @@ class _StaticCollector(Collector):
 class Metrics:
     """The service's metrics in a registry of their own, so that two services in one process do not mix."""
 
-    def __init__(self) -> None:
+    def __init__(self, event_loop_cpu_s: Callable[[], float] = time.thread_time) -> None:
+        """Metrics are collected on the thread of the event loop, whose CPU seconds `event_loop_cpu_s` returns."""
+        self._event_loop_cpu_s = event_loop_cpu_s
         self.registry = CollectorRegistry()
         self._process = ProcessCollector(registry=None)
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
@@ -123,6 +126,11 @@ class Metrics:
             "convoy_body_bytes", "Bytes of request bodies and large responses held now.", registry=self.registry
         )
         self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
+        self.demand_s = self._counter(
+            "convoy_demand_seconds_total",
+            "Run time that requests needed in full batches, rejected requests included; a worker has 1 s per second.",
+            "model",
+        )
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
         self.broken_versions = Gauge(
             "convoy_broken_versions", "Versions on disk that cannot be loaded now.", ["model"], registry=self.registry
@@ -229,8 +237,13 @@ class Metrics:
         return metrics_to_families([*self.registry.collect(), *self.process_metrics()], MAX_AGGREGATED)
 
     def process_metrics(self) -> list[Metric]:
-        """The standard metrics about this process."""
-        return [metric for metric in self._process.collect() if metric.name in PROCESS_METRICS]
+        """The standard metrics about this process, and the CPU time of its event loop."""
+        event_loop = CounterMetricFamily(
+            "convoy_event_loop_cpu_seconds_total",
+            "CPU seconds of the event loop, of which a worker has 1 s per second.",
+            value=self._event_loop_cpu_s(),
+        )
+        return [*(metric for metric in self._process.collect() if metric.name in PROCESS_METRICS), event_loop]
 
     def to_text(self, families: Families) -> bytes:
         """Encodes the families in Prometheus' text format."""

@@ -61,7 +61,15 @@ def serve(settings: Settings) -> int:
         target = partial(_run_supervised_worker, settings, Path(folder), os.getpid())
         status_store = WorkerStatusStore(Path(folder), workers=settings.workers)
         drain_timeout_s = settings.effective_drain_timeout_s
-        return Supervisor(target, sock, status_store, settings.workers, drain_timeout_s, settings.gpus).run()
+        return Supervisor(
+            target,
+            sock,
+            status_store,
+            settings.workers,
+            drain_timeout_s,
+            settings.gpus,
+            settings.worker_timeout_s,
+        ).run()
 
 
 def _warn_without_models(models: str) -> None:

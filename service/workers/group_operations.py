@@ -119,6 +119,8 @@ class WorkerGroup:
                 is_ready=not self.not_ready_reasons(),
                 started_at_s=supervisor.started_at_s,
                 worker_restarts=supervisor.restarts,
+                unresponsive_workers=supervisor.unresponsive,
+                workers=self._status_store.workers - len(self._status_store.lost_workers()),
                 version=self._version,
             ),
         ]

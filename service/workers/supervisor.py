@@ -16,19 +16,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from service.exit_codes import EXIT_RETRY
 from service.observability import logs
+from service.workers.heartbeat import SilenceMeter, heartbeat_file, last_heartbeat_ns
 from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy, describe_exit
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
-from service.workers.worker_status import SupervisorStatus, WorkerStatus, WorkerStatusStore
+from service.workers.worker_status import MAX_SILENCE_S, SupervisorStatus, WorkerStatus, WorkerStatusStore
 
 EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # past the drain timeout
 HANG_POLL_S = 1.0
+HUNG_EXIT = "The supervisor ended it because it hung.", "The log line `worker hangs` before it has the cause."
 CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # the latter where a worker had not begun to serve
 
 WorkerTarget = Callable[[socket.socket, int], None]
@@ -46,12 +49,15 @@ class Supervisor:
         workers: int,
         drain_timeout_s: float,
         gpus: Sequence[int] = (),
+        worker_timeout_s: float = 0.0,
     ) -> None:
-        """Worker i is on the GPU i modulo the number of `gpus`, which are indices."""
+        """Worker i is on the GPU i modulo the number of `gpus`, which are indices. A worker whose event loop does not
+        turn for `worker_timeout_s` is replaced; 0: never."""
         self._target = target
         self._sock = sock
         self._status_store = status_store
         self._drain_timeout_s = drain_timeout_s
+        self._worker_timeout_s = worker_timeout_s
         self._workers = [
             _WorkerProcess(worker_id, gpus[worker_id % len(gpus)] if gpus else None) for worker_id in range(workers)
         ]
@@ -90,8 +96,7 @@ class Supervisor:
         for worker in self._workers:
             if worker.process is None and time.monotonic() >= worker.restarts.next_start_s:
                 if worker.last_death:
-                    self._status = replace(self._status, restarts=self._status.restarts + 1)
-                    self._status_store.publish_supervisor(self._status)
+                    self._publish(replace(self._status, restarts=self._status.restarts + 1))
                 worker.start(self._target, self._sock)
 
     def _wait_for_event(self) -> None:
@@ -109,6 +114,7 @@ class Supervisor:
                 pid = worker.process.pid or 0
                 has_loaded_models = self._status_store.has_loaded_models(worker.worker_id, pid)
                 self._status_store.absorb_dead_worker(worker.worker_id, pid)
+                heartbeat_file(self._status_store.folder, worker.worker_id, pid).unlink(missing_ok=True)
                 worker.handle_exit(has_loaded_models)
         exhausted = [worker for worker in self._workers if worker.restarts.is_exhausted()]
         if exhausted and {worker.gpu for worker in exhausted} == {worker.gpu for worker in self._workers}:
@@ -125,6 +131,14 @@ class Supervisor:
             worker.stop_if_hung(status, time.monotonic(), self._drain_timeout_s + KILL_GRACE_S)
             if worker.restarts.is_exhausted() and worker.has_loaded_models(status):
                 self._status_store.clear_lost(worker.worker_id)
+            worker.stop_if_silent(self._status_store.folder, time.monotonic(), self._worker_timeout_s)
+        unresponsive = sum(worker.is_unresponsive for worker in self._workers)
+        if unresponsive != self._status.unresponsive:
+            self._publish(replace(self._status, unresponsive=unresponsive))
+
+    def _publish(self, status: SupervisorStatus) -> None:
+        self._status = status
+        self._status_store.publish_supervisor(status)
 
     def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
@@ -152,12 +166,17 @@ class _WorkerProcess:
         self.last_death: dict[str, Any] = {}
         self.process: SpawnProcess | None = None
         self.restarts = RestartPolicy()
+        self.is_unresponsive = False
+        """Whether its event loop has not turned for MAX_SILENCE_S."""
+        self._silence = SilenceMeter()
+        self._is_hung = False
         self._hung_at_s: float | None = None
         self._kill_at_s: float | None = None
 
     def start(self, target: WorkerTarget, sock: socket.socket) -> None:
         self.restarts.record_start(time.monotonic())
         self._hung_at_s = self._kill_at_s = None
+        self._silence, self.is_unresponsive, self._is_hung = SilenceMeter(), False, False
         self.process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
@@ -196,19 +215,38 @@ class _WorkerProcess:
         elif self._hung_at_s is None:
             self._hung_at_s = status.written_s
         elif status.written_s > self._hung_at_s:
-            reasons = " ".join(f"{model}: {reason}" for model, reason in status.stuck_models.items())
-            logs.event(logging.ERROR, "worker hangs", worker=self.worker_id, pid=self.process.pid, reason=reasons)
+            self._log_hang(" ".join(f"{model}: {reason}" for model, reason in status.stuck_models.items()))
             self.process.terminate()
             self._kill_at_s = now_s + grace_s
+
+    def stop_if_silent(self, folder: Path, now_s: float, timeout_s: float) -> None:
+        """Kills the process when its event loop has not turned for `timeout_s`: none of its requests would be answered,
+        and it would not handle SIGTERM. Logs earlier when it stops to respond, and when it responds again."""
+        if self.process is None or (pid := self.process.pid) is None:
+            return
+        silent_s = self._silence.poll(last_heartbeat_ns(folder, self.worker_id, pid), now_s)
+        if (silent_s >= MAX_SILENCE_S) != self.is_unresponsive:
+            self.is_unresponsive = not self.is_unresponsive
+            level = logging.ERROR if self.is_unresponsive else logging.INFO
+            event = "worker does not respond" if self.is_unresponsive else "worker responds again"
+            logs.event(level, event, worker=self.worker_id, pid=pid)
+        if timeout_s and silent_s >= timeout_s and not self._is_hung:
+            self._log_hang(f"Its event loop has not turned for {timeout_s:g} s.")
+            self.process.kill()
+
+    def _log_hang(self, reason: str) -> None:
+        assert self.process is not None
+        self._is_hung = True
+        logs.event(logging.ERROR, "worker hangs", worker=self.worker_id, pid=self.process.pid, reason=reason)
 
     def handle_exit(self, has_loaded_models: bool) -> None:
         """Logs the death and schedules the restart."""
         assert self.process is not None
         code, pid = self.process.exitcode or 0, self.process.pid
         self.process.close()
-        self.process = None
+        self.process, self.is_unresponsive = None, False
         self.restarts.record_death(time.monotonic(), has_loaded_models=has_loaded_models)
-        reason, action = describe_exit(code)
+        reason, action = HUNG_EXIT if self._is_hung else describe_exit(code)
         self.last_death = {"worker": self.worker_id, "pid": pid, "code": code, "reason": reason, "action": action}
         self.last_death |= self._gpu_field
         logs.event(logging.ERROR, "worker died", **self.last_death, early_deaths=self.restarts.early_deaths)

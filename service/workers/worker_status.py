@@ -43,10 +43,12 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """Unix time at which the service started, and the number of workers started in place of another."""
+    """Unix time at which the service started, the number of workers started in place of another, and the number of
+    workers whose event loops do not turn now."""
 
     started_at_s: float
     restarts: int = 0
+    unresponsive: int = 0
 
 
 @dataclass(slots=True)

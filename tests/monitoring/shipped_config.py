@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from service.atomic_files import atomic_write
+
 FOLDER = Path(__file__).parents[2] / "k8s/monitoring"
+TARGETS = "targets.json"
 # Values of Grafana's variables when everything is selected.
-VARIABLE_VALUES = {"$__rate_interval": "20s", "$model": ".*", "$instance": ".*"}
+VARIABLE_VALUES = {"$__rate_interval": "20s", "$namespace": ".*", "$model": ".*", "$instance": ".*"}
 
 
 class Query(NamedTuple):
@@ -50,11 +54,28 @@ def recorded() -> dict[str, str]:
 
 def copy_for(target: str, folder: Path, name: str = "prometheus.yml") -> Path:
     """Writes Prometheus' shipped configuration and rules to `folder`, with `target` instead of DNS names."""
+    config = copy_to(folder, name=name)
+    write_targets(folder, {"default": [target]})
+    return config
+
+
+def copy_to(folder: Path, *jobs: dict[str, Any], name: str = "prometheus.yml") -> Path:
+    """Writes the shipped configuration `name` and the rules to `folder`, with the file of `write_targets` instead of
+    DNS names, and further jobs."""
     shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
     config = folder / name
     content = yaml.safe_load(config.read_text())
     (job,) = content["scrape_configs"]
     del job["dns_sd_configs"]
-    job["static_configs"] = [{"targets": [target]}]
+    job["file_sd_configs"] = [{"files": [str(folder / TARGETS)], "refresh_interval": "1s"}]
+    content["scrape_configs"] += jobs
     config.write_text(yaml.safe_dump(content))
     return config
+
+
+def write_targets(folder: Path, targets: Mapping[str, Sequence[str]]) -> None:
+    """Makes Prometheus scrape these addresses, by the namespace that their series get. It follows changes."""
+    entries = [
+        {"targets": list(addresses), "labels": {"namespace": namespace}} for namespace, addresses in targets.items()
+    ]
+    atomic_write(folder / TARGETS, json.dumps(entries).encode())

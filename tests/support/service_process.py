@@ -24,14 +24,23 @@ class RunningService:
     """Runs `convoy serve` with the given settings as a context, and keeps its exit code and log lines."""
 
     def __init__(
-        self, models: Path, *, wait_ready: bool = True, start_new_session: bool = False, **settings: Any
+        self,
+        models: Path | str,
+        *,
+        wait_ready: bool = True,
+        start_new_session: bool = False,
+        python_path: Path | None = None,
+        **settings: Any,
     ) -> None:
+        """`python_path` is a folder of modules that the service imports before its own."""
         self.lines: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._wait_ready = wait_ready
         variables = {"MODELS": models, "PORT": 0, **{name.upper(): value for name, value in settings.items()}}
         env = {key: value for key, value in os.environ.items() if not key.startswith("CONVOY_")}
         env |= {f"CONVOY_{name}": str(value) for name, value in variables.items()}
+        if python_path is not None:
+            env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(python_path), env.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
             [CONVOY, "serve"], env=env, stderr=subprocess.PIPE, text=True, start_new_session=start_new_session
         )

@@ -287,3 +287,20 @@ def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
     for client in clients:
         client.close()
     assert set(answers()) == set(range(WORKERS))
+
+
+def test_a_worker_whose_event_loop_does_not_turn_is_reported_and_replaced(root: Path) -> None:
+    with RunningService(root, workers=WORKERS, worker_timeout_s=8) as service:
+        stopped = pids(service)[1]
+        os.kill(stopped, signal.SIGSTOP)
+        assert service.wait_for("worker does not respond")["pid"] == stopped
+        service.wait_until(
+            lambda: httpx.get(f"{service.url}/metrics").text.count("convoy_unresponsive_workers 1.0") == 1
+        )
+        hang = service.wait_for("worker hangs")
+        assert (hang["pid"], hang["reason"]) == (stopped, "Its event loop has not turned for 8 s.")
+        assert "because it hung" in service.wait_for("worker died")["reason"]
+        assert service.wait_for("worker is started")["pid"] != stopped
+        service.wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)
+        assert service.metric("convoy_unresponsive_workers") == 0
+        assert service.metric("convoy_worker_restarts_total") == 1

@@ -12,7 +12,9 @@ import yaml
 
 from service.observability.metrics import REQUEST_BUCKETS_S
 from tests.documentation import metrics_table
-from tests.monitoring import prometheus_rule, shipped_config
+from tests.monitoring import prometheus_rule, results, shipped_config
+from tests.monitoring.alert_table import CONDITIONS
+from tests.monitoring.scenarios import SCENARIOS
 
 needs_promtool = pytest.mark.skipif(
     not shutil.which("promtool"), reason="promtool (Debian's prometheus) is not installed"
@@ -20,10 +22,11 @@ needs_promtool = pytest.mark.skipif(
 QUERIES = [query.expr for query in shipped_config.queries()]
 ALERTS = shipped_config.alerts()
 RECORDED = shipped_config.recorded()
+SATURATION = "convoy:saturation:rate1m"  # for autoscalers
 RULE_TESTS = sorted(shipped_config.FOLDER.glob("*_test.yml"))
 METRIC = re.compile(r"\b((?:convoy|process)_[a-z_]+)(\{[^}]*\})?")
 LABEL = re.compile(r"([a-z]+)\s*(?:=~|!~|!=|=)")
-SCRAPE_LABELS = {"job", "namespace", "instance", "le"}
+SCRAPE_LABELS = {"job", "namespace", "pod", "instance", "le"}
 ROW = re.compile(r"^\| `(\w+)` \((\w+)\) \| (.*?) \|", re.MULTILINE)
 
 
@@ -49,7 +52,25 @@ def test_only_what_the_service_counts_is_asked_for(expr: str) -> None:
 
 def test_alerts_use_only_rates_that_are_recorded() -> None:
     used = {name for expr in [*ALERTS.values(), *RECORDED.values()] for name in re.findall(r"convoy:[\w:]+", expr)}
-    assert used == RECORDED.keys()
+    assert used == RECORDED.keys() - {SATURATION}
+
+
+def test_no_rule_mixes_namespaces() -> None:
+    """One Prometheus scrapes several installations, whose series differ only in their namespace."""
+    expressions = [*ALERTS.values(), *RECORDED.values()]
+    assert [expr for expr in expressions if re.search(r"\b(sum|count|max|min|avg|group)\(", expr)] == []
+    groupings = [labels for expr in expressions for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expr)]
+    assert groupings
+    assert [labels for labels in groupings if "namespace" not in labels] == []
+
+
+def test_the_dashboard_can_be_limited_to_a_namespace() -> None:
+    dashboard = json.loads((shipped_config.FOLDER / "dashboard.json").read_text())
+    targets = [target["expr"] for panel in shipped_config.panels() for target in panel["targets"]]
+    selectors = [selector for expr in targets for selector in re.findall(r"\{([^}]*)\}", expr)]
+    assert [selector for selector in selectors if 'namespace=~"$namespace"' not in selector] == []
+    assert all("{" in expr for expr in targets)
+    assert "namespace" in [variable["name"] for variable in dashboard["templating"]["list"]]
 
 
 def test_the_limits_of_alerts_are_bounds_of_buckets() -> None:
@@ -140,3 +161,13 @@ def test_grafana_is_provisioned_with_the_source_and_the_dashboard() -> None:
     (provider,) = yaml.safe_load((shipped_config.FOLDER / "grafana/dashboards.yml").read_text())["providers"]
     assert targets["dashboard.json"].startswith(provider["options"]["path"] + "/")
     assert services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == targets["dashboard.json"]
+
+
+def test_every_alert_was_caused_and_fired_and_is_in_the_documentation() -> None:
+    caused = results.read()["caused"]["alerts"]
+    assert caused.keys() == ALERTS.keys() == CONDITIONS.keys()
+    assert [name for name, outcome in caused.items() if outcome["fired_after_s"] is None] == []
+    causes = {alert: cause for scenario in SCENARIOS for alert, cause in scenario.alerts.items()}
+    assert {name: outcome["cause"] for name, outcome in caused.items()} == causes, (
+        "run: python -m tests.monitoring alerts"
+    )

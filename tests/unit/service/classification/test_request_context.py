@@ -6,7 +6,9 @@ import pytest
 
 from service.classification.classifier import Classifier
 from service.classification.request_context import RequestContext
-from service.errors import DeadlineTooShort, ExpiredInQueue
+from service.errors import DeadlineExceeded, DeadlineTooShort, ExpiredInQueue, ModelFailed
+from service.inference.admission import Admission
+from service.inference.run_times import RunTimes
 from service.loaded_models.registry import Registry
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
@@ -46,7 +48,11 @@ def test_successes_are_counted_by_model_and_kind(root: Path) -> None:
     ("client_timeout_s", "error", "expected"),
     [
         (0.005, DeadlineTooShort, 1),
-        (0.005, ExpiredInQueue, 0),  # it could have been met without the load
+        (0.005, ExpiredInQueue, 1),  # accepted to learn whether the model is as slow as expected
+        (0.005, DeadlineExceeded, 1),  # the same, and it was run
+        (0.005, ModelFailed, 0),
+        (0.5, ExpiredInQueue, 0),  # it could have been met without the load
+        (0.5, DeadlineExceeded, 0),
         (None, DeadlineTooShort, 0),  # the service's own limit is too short: a failure
         (TIMEOUT_S + 1, DeadlineTooShort, 0),
     ],
@@ -55,13 +61,44 @@ def test_a_deadline_below_the_run_time_counts_if_the_client_chose_it(
     root: Path, client_timeout_s: float | None, error: type[Exception], expected: int
 ) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
+        loaded = registry.get("linear")
+        slow = RunTimes(32, {1: 0.1})  # seconds, far more than 5 ms and far less than 0.5 s
+        loaded.batcher.admission = Admission(slow, max_queue_images=1, batch_size=32, instances=1)
+
         def reject(context: RequestContext) -> None:
             with context:
                 context.limit_timeout(client_timeout_s)
                 raise error("too late")
 
         with pytest.raises(error):
-            reject(RequestContext(registry.get("linear"), classifier._metrics, TIMEOUT_S))
+            reject(RequestContext(loaded, classifier._metrics, TIMEOUT_S))
         assert count(classifier, "convoy_short_client_deadlines_total") == expected
+
+    with_classifier(root, test)
+
+
+def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Path) -> None:
+    """The model is idle, so that it accepts the request, which then expires."""
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher.admission = Admission(RunTimes(32, {1: 0.1}), max_queue_images=1, batch_size=32, instances=1)
+
+        async def expire(*_: object) -> None:
+            raise ExpiredInQueue("too late")
+
+        batcher.infer = expire  # type: ignore[assignment]
+
+        async def infer(client_timeout_s: float | None) -> None:
+            with classifier.context("linear", None) as context:
+                context.limit_timeout(client_timeout_s)
+                await classifier.infer_reserved(context, [])
+
+        for client_timeout_s in (0.005, None):
+            with pytest.raises(ExpiredInQueue):
+                await infer(client_timeout_s)
+        for reason in ("deadline_too_short", "expired_in_queue"):
+            labels = {"model": "linear", "reason": reason, "priority": "normal"}
+            assert count(classifier, "convoy_refused_total", **labels) == 1, reason
 
     with_classifier(root, test)

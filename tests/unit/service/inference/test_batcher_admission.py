@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import DeadlineTooShort, ExpiredInQueue, QueueFull, TooLateToStart
+from service.errors import DeadlineTooShort, ExpiredInQueue, QueueFull, TooLateToStart, TooManyImages
 from service.inference.batcher import PROBE_INTERVAL_S
 from service.inference.request_queue import BACKGROUND_FIRST_EVERY
 from tests.unit.service.batching import (
@@ -259,5 +259,31 @@ def test_a_full_queue_is_seen_before_anything_is_reserved() -> None:
             harness.batcher.check_capacity()
         harness.batcher.release(1)
         harness.batcher.check_capacity()
+
+    run_in_manual_time(test)
+
+
+def test_the_demand_is_the_run_time_in_full_batches_of_what_was_accepted_or_rejected_because_of_the_load() -> None:
+    async def test() -> None:
+        demand_s: list[float] = []
+        harness = BatcherHarness(
+            max_batch_size=8,
+            max_queue_images=10,
+            instances=2,
+            run_s_by_size={1: 0.03, 8: 0.08},
+            on_demand=demand_s.append,
+        )
+        reserve = harness.batcher.reserve
+        reserve(6)
+        with pytest.raises(QueueFull):
+            reserve(8)
+        with pytest.raises(QueueFull):
+            harness.batcher.check_capacity(5)
+        harness.batcher.check_capacity(1)  # is counted when it is reserved
+        with pytest.raises(TooManyImages):
+            reserve(11)
+        with pytest.raises(DeadlineTooShort):
+            reserve(1, timeout_s=0.001)
+        assert demand_s == pytest.approx([0.03, 0.04, 0.025])
 
     run_in_manual_time(test)

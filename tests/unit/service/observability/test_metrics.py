@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.observability.collectors import DurationHistogramCollector
 from service.observability.metrics import Metrics, version_metrics
-from service.observability.multiprocess import version_key
+from service.observability.multiprocess import add_families, version_key
 from service.observability.version_stats import VersionStats
 
 HISTOGRAMS = Histogram | DurationHistogramCollector
@@ -190,3 +190,13 @@ def test_of_independent_labels_each_likely_one_is_counted() -> None:
     class_counter = Metrics().class_counter("tags", ["red", "round", "old"], max_labels=1000)
     class_counter.add_labels(np.array([[0.9, 0.6, 0.5], [0.1, 0.8, 0.2], [0.1, 0.2, 0.3]]), 0.5)
     assert class_counter.counts.tolist() == [1, 2, 0]
+
+
+def test_the_time_of_the_event_loop_is_read_at_every_scrape_and_added_up_over_workers() -> None:
+    cpu_s = 1.5
+    metrics = Metrics(event_loop_cpu_s=lambda: cpu_s)
+    one = metrics.families()
+    cpu_s = 2.0
+    other = metrics.families()
+    text = metrics.to_text(add_families(one, other)).decode()
+    assert "\nconvoy_event_loop_cpu_seconds_total 3.5\n" in text

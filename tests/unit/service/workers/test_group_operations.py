@@ -272,12 +272,14 @@ def test_metrics_show_readiness_restarts_and_start_of_the_service(
 ) -> None:
     monkeypatch.setattr(group_operations, "REFRESH_TIMEOUT_S", 0.0)
     workers = Workers(tmp_path)
-    workers.other.publish_supervisor(SupervisorStatus(started_at_s=1234.5, restarts=3))
+    workers.other.publish_supervisor(SupervisorStatus(started_at_s=1234.5, restarts=3, unresponsive=1))
     workers.other.publish_status(0, {})
     samples = asyncio.run(service_samples(workers))
     assert samples["convoy_ready"] == 0, "this worker has not loaded its models"
     assert samples["convoy_start_timestamp_seconds"] == 1234.5
     assert samples["convoy_worker_restarts_total"] == 3
+    assert samples["convoy_unresponsive_workers"] == 1
+    assert samples["convoy_workers"] == 2
 
     async def load_and_read() -> dict[str, float]:
         await workers.load()

@@ -7,24 +7,10 @@ import pytest
 
 from service.workers.supervisor import _WorkerProcess
 from service.workers.worker_status import WorkerStatus
+from tests.unit.service.workers.fake_process import PID, FakeProcess
 
-PID, GRACE_S = 4711, 30.0
+GRACE_S = 30.0
 STUCK = {"a": "It hangs."}
-
-
-class FakeProcess:
-    """Records the signals that it gets."""
-
-    pid = PID
-
-    def __init__(self) -> None:
-        self.signals: list[str] = []
-
-    def terminate(self) -> None:
-        self.signals.append("SIGTERM")
-
-    def kill(self) -> None:
-        self.signals.append("SIGKILL")
 
 
 def worker_with(process: FakeProcess) -> Any:

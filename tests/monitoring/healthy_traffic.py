@@ -1,0 +1,96 @@
+"""Traffic of well-behaved and awkward clients that a healthy service answers as it should, a few requests per second.
+
+Each kind has a thread and a connection of its own. No kind is a fault of the service, so no alert may fire.
+"""
+
+import collections
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+
+from tests.bench.resnet50 import FLOAT32 as RESNET50
+
+LENET5 = "mnist-lenet5"
+SEVEN = Path(__file__).parents[1] / "data/seven.png"
+TIMEOUT_S = 60
+SHORT_DEADLINE_MS = 5
+UPLOAD_S, UPLOAD_CHUNKS = 8.0, 16
+BATCH_IMAGES = {LENET5: 16, RESNET50: 4}
+EXPLANATIONS_AT_ONCE = 4
+
+
+class HealthyTraffic:
+    """Sends within the context; `answers` counts responses by kind and status."""
+
+    def __init__(self, url: str, photo: bytes) -> None:
+        self.answers: collections.Counter[tuple[str, int]] = collections.Counter()
+        self._url = url
+        self._images = {LENET5: SEVEN.read_bytes(), RESNET50: photo}
+        self._stop = threading.Event()
+        kinds: dict[str, tuple[Callable[[httpx.Client], httpx.Response], float]] = {
+            "LeNet-5, single images": (lambda client: self._classify(client, LENET5), 0.5),
+            "ResNet-50, single images": (lambda client: self._classify(client, RESNET50), 2.0),
+            "LeNet-5, batches": (lambda client: self._batch(client, LENET5), 2.0),
+            "ResNet-50, batches": (lambda client: self._batch(client, RESNET50), 20.0),
+            "slow uploads": (self._upload_slowly, 1.0),
+            "time limits of 5 ms": (self._limit_too_short, 5.0),
+            "explanations, several at once": (self._explain, 10.0),
+            "images that cannot be read": (self._send_damaged, 5.0),
+        }
+        self._threads = [threading.Thread(target=self._send, args=(kind, *how)) for kind, how in kinds.items()]
+        self._threads += [
+            threading.Thread(target=self._send, args=("explanations, several at once", self._explain, 10.0))
+            for _ in range(EXPLANATIONS_AT_ONCE - 1)
+        ]
+
+    def __enter__(self) -> "HealthyTraffic":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self, kind: str, send: Callable[[httpx.Client], httpx.Response], mean_pause_s: float) -> None:
+        rng = random.Random(kind)
+        with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as client:
+            while not self._stop.wait(min(rng.expovariate(1 / mean_pause_s), 5 * mean_pause_s)):
+                try:
+                    status = send(client).status_code
+                except httpx.RemoteProtocolError:  # a kept connection that the service closed at the same time
+                    status = 0
+                self.answers[kind, status] += 1
+
+    def _classify(self, client: httpx.Client, model: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        return client.post(f"/api/v1/models/{model}/classify", content=self._images[model], headers=headers)
+
+    def _batch(self, client: httpx.Client, model: str) -> httpx.Response:
+        files = [("files", ("image", self._images[model]))] * BATCH_IMAGES[model]
+        return client.post(f"/api/v1/models/{model}/classify/batch", files=files)
+
+    def _upload_slowly(self, client: httpx.Client) -> httpx.Response:
+        photo = self._images[RESNET50]
+        size = -(-len(photo) // UPLOAD_CHUNKS)
+
+        def chunks() -> Iterator[bytes]:
+            for start in range(0, len(photo), size):
+                yield photo[start : start + size]
+                time.sleep(UPLOAD_S / UPLOAD_CHUNKS)
+
+        return client.post(f"/api/v1/models/{RESNET50}/classify", content=chunks())
+
+    def _limit_too_short(self, client: httpx.Client) -> httpx.Response:
+        return self._classify(client, RESNET50, {"X-Request-Timeout-Ms": str(SHORT_DEADLINE_MS)})
+
+    def _explain(self, client: httpx.Client) -> httpx.Response:
+        return client.post(f"/api/v1/models/{LENET5}/explain", content=self._images[LENET5])
+
+    def _send_damaged(self, client: httpx.Client) -> httpx.Response:
+        return client.post(f"/api/v1/models/{LENET5}/classify", content=b"not an image")
