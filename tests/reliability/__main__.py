@@ -9,6 +9,7 @@ import sys
 
 from tests.bench.errors import CannotMeasure
 from tests.reliability import memory_growth, reproducibility, soak
+from tests.reliability.attacks import measure_attacks
 from tests.reliability.buckets import many_versions
 from tests.reliability.fuzz import run_fuzzer
 from tests.reliability.http_clients import send_early_answered
@@ -21,6 +22,7 @@ COMMANDS = (
     memory_growth.register,
     many_versions.register,
     reproducibility.register,
+    measure_attacks.register,
     send_malformed.register,
     send_early_answered.register,
     run_fuzzer.register,

@@ -1,0 +1,89 @@
+"""The attacks: the bytes that each connection sends, the number of connections, and whether they read responses."""
+
+import base64
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from tests.support.images import encode
+from tests.support.model_versions import write_version
+from tests.support.png_writer import END, chunk, header
+
+CLASSES, LARGE_SIDE_PX, IMAGES, MAX_CONNECTIONS = 1000, 512, 1024, 200
+BODY_BYTES, INPUT_BYTES = 100_000_000, 150_000_000
+OTHER_BYTES = 300_000_000
+"""For parsing, a running batch, decoders, threads, and memory that malloc keeps."""
+SETTINGS = {"max_inflight_body_bytes": BODY_BYTES, "max_input_bytes": INPUT_BYTES, "max_connections": MAX_CONNECTIONS}
+CLASSIFY = "/api/v1/models/linear/classify"
+LARGE, WIDE = "/api/v1/models/large/classify", "/v1/models/wide:predict"
+
+
+class Attack(NamedTuple):
+    """`hangs_up` closes each connection at once; otherwise they are read from and renewed, or only held."""
+
+    data: bytes
+    connections: int
+    is_read: bool = True
+    hangs_up: bool = False
+
+
+def write_models(root: Path) -> None:
+    """Writes a small model, one of many classes, and one of large images."""
+    write_version(root, "linear")
+    write_version(root, "wide", classes=CLASSES)
+    write_version(root, "large", shape=(LARGE_SIDE_PX, LARGE_SIDE_PX, 3))
+
+
+def jpeg() -> bytes:
+    """The image of a client that is no attacker."""
+    return encode(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8), "JPEG")
+
+
+def post(path: str, body: bytes, headers: str = "", length: int | None = None) -> bytes:
+    length = len(body) if length is None else length
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n{headers}\r\n".encode() + body
+
+
+def webp_with_a_large_canvas(side: int = 3535) -> bytes:
+    """Returns a file of about 100 bytes whose header states 12.5 megapixels; only a corner has content."""
+    frames = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (10, 200)]
+    file = encode(np.asarray(frames[0])[..., np.newaxis], "WEBP", save_all=True, append_images=frames[1:])
+    return file[:24] + (side - 1).to_bytes(3, "little") * 2 + file[30:]
+
+
+def png_with_many_profiles(count: int = 60) -> bytes:
+    profile = chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(1_000_000)))
+    return header(5, 5) + profile * count + chunk(b"IDAT", zlib.compress(bytes(30))) + END
+
+
+def _packed(path: str, document: object) -> bytes:
+    text = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return post(path, gzip.compress(text), "Content-Type: application/json\r\nContent-Encoding: gzip\r\n")
+
+
+_TENSOR = np.zeros((8, 8, 1), np.uint8).tolist()
+_PIXEL = {"data": base64.b64encode(encode(np.zeros((1, 1, 1), np.uint8), "PNG")).decode()}
+_ALL_CLASSES = {"instances": [_TENSOR] * IMAGES, "parameters": {"top_k": 1_000_000}}
+_MEMBERS = b'{"parameters":{' + b",".join([b'"":0'] * 3_300_000) + b"}}"
+
+IMAGE_ATTACKS = {
+    "a large canvas": Attack(post(CLASSIFY, webp_with_a_large_canvas()), 60),
+    "many profiles": Attack(post(CLASSIFY, png_with_many_profiles()), 2),
+}
+MEMORY_ATTACKS = {
+    "all classes by name": Attack(_packed(WIDE, _ALL_CLASSES), 4),
+    "answers that are not read": Attack(_packed(WIDE, {"instances": [_TENSOR] * IMAGES}), 40, is_read=False),
+    "members of an object": Attack(_packed("/v2/models/linear/infer", _MEMBERS), 8),
+    "one pixel for a large input": Attack(_packed(f"{LARGE}/batch", {"images": [_PIXEL] * IMAGES}), 4),
+    "as many as fit": Attack(
+        _packed(f"{LARGE}/batch", {"images": [_PIXEL] * (INPUT_BYTES // (3 * LARGE_SIDE_PX**2))}), 8
+    ),
+    "bodies that stop": Attack(post(CLASSIFY, bytes(5_000_000), length=15_000_000), 40, is_read=False),
+    "empty lines": Attack(b"\r\n", 2 * MAX_CONNECTIONS, is_read=False),
+    "hanging up": Attack(post(LARGE, encode(np.zeros((90, 90, 3), np.uint8), "PNG")), 1, hangs_up=True),
+}
