@@ -250,12 +250,13 @@ def split_list(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the CONVOY_* variables that are no setting, each with the nearest setting.
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Returns the CONVOY_* variables that are no setting, each with the setting that it may be a misspelling of.
 
     Leaves out those of training, and those that Kubernetes sets for services whose names begin with `convoy`.
     """
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    endings = [name.upper() for name in Settings.model_fields]  # the same prefix would make all of them alike
     unknown = [
         name
         for name, value in environ.items()
@@ -263,7 +264,8 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
         and name.upper() not in settings | TRAINING_VARIABLES
         and not _is_from_kubernetes(name.upper(), value)
     ]
-    return {name: get_close_matches(name.upper(), settings, 1, 0.0)[0] for name in unknown}
+    nearest = {name: get_close_matches(name.upper().removeprefix(PREFIX), endings, 1) for name in unknown}
+    return {name: f"{PREFIX}{endings[0]}" if endings else None for name, endings in nearest.items()}
 
 
 def _is_from_kubernetes(name: str, value: str) -> bool:

@@ -16,8 +16,6 @@ _SIGNATURES = {
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\0\0\1\0": "ICO",
-    b"\0\0\2\0": "CUR",
     b"icns": "ICNS",
     b"DDS ": "DDS",
     b"qoif": "QOI",
@@ -44,8 +42,11 @@ _SIGNATURES = {
     b"\x80\xe8\0\0": "PIXAR",
     b"\0\0\0\0\0\0\0\4": "McIDAS",
     b"Image type: ": "IM",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "FPX or MIC",
 }
 _PATTERNS = {
+    re.compile(rb"\0\0\x01\0(?!\0\0)"): "ICO",  # the number of its images follows
+    re.compile(rb"\0\0\x02\0(?!\0\0)"): "CUR",
     re.compile(rb"P[0-7fFyY][ \t\r\n#]"): "PNM",
     re.compile(rb"\n[\x00\x02\x03\x05]\x01[\x01\x02\x04\x08]"): "PCX",
     re.compile(rb"[\0-\xff]{4}[\x11\x12]\xaf"): "FLI",
@@ -54,8 +55,13 @@ _PATTERNS = {
     re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[\0-\xff]{0,1000}?)?<svg"): "SVG",
     re.compile(rb"[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"): "DIB",
     re.compile(rb"[\0-\xff]{2048}PCD_"): "PCD",
+    # Images of electron microscopes begin with numbers, two of which are 1.0.
+    re.compile(rb"(?s:\x3f\x80\0\0.{12}\x3f\x80\0\0|\0\0\x80\x3f.{12}\0\0\x80\x3f)"): "SPIDER",
+    # Kinds of palette and image, palette, origin, width and height from 1, bits per pixel, orientation.
+    re.compile(
+        rb"(?s:.[\0\x01][\x01-\x03\x09-\x0b].{9}(?!\0\0)..(?!\0\0)..[\x01\x08\x0f\x10\x18\x20][\0-\x3f])"
+    ): "TGA",
 }
-_TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
 
 def unsupported_format(data: bytes) -> str | None:
@@ -63,6 +69,4 @@ def unsupported_format(data: bytes) -> str | None:
     name = next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
     if name is None and data[4:8] == b"ftyp":
         return "HEIC, AVIF or video"
-    if name is None and data.endswith(_TGA_FOOTER):
-        return "TGA"
     return name or next((name for pattern, name in _PATTERNS.items() if pattern.match(data)), None)

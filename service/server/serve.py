@@ -35,7 +35,8 @@ def serve(settings: Settings) -> int:
     """
     logs.configure(settings.log_level, settings.log_format)
     for name, suggestion in unknown_variables(os.environ).items():
-        logs.event(logging.WARNING, "unknown setting", variable=name, nearest=suggestion)
+        fields = {"nearest": suggestion} if suggestion else {"action": "`convoy serve --help` lists the settings."}
+        logs.event(logging.WARNING, "unknown setting", variable=name, **fields)
     # Missing GPUs, a bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
     if settings.gpus:
         check_gpus(settings.gpus, list_gpus(load_driver()))

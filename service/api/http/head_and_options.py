@@ -6,6 +6,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ROUTED_METHODS = ("GET", "POST")  # the methods of all routes
+WHOLE_SERVER = b"*"
 
 
 class HeadAndOptions:
@@ -39,7 +40,12 @@ class HeadAndOptions:
 
 
 def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """Returns the value of the header Allow for the path, from all its routes; empty for an unknown path."""
+    """Returns the value of the header Allow for the path, from all its routes; empty for an unknown path.
+
+    `OPTIONS *` asks for the methods of any path (RFC 9110, 9.3.7).
+    """
+    if scope.get("raw_path") == WHOLE_SERVER:
+        return ", ".join([*ROUTED_METHODS, "HEAD", "OPTIONS"])
     methods = [method for method in ROUTED_METHODS if _is_routed(routes, {**scope, "method": method})]
     if not methods:
         return ""

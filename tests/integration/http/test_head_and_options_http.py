@@ -1,7 +1,9 @@
 """HEAD is answered as GET without the body, and OPTIONS with the methods of the path."""
 
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -76,6 +78,17 @@ def test_options_names_the_methods_of_the_path(service: RunningService, path: st
     assert (reply.status_code, reply.headers["allow"], reply.content) == (204, methods, b"")
     assert "content-length" not in reply.headers
     assert service.client.request("DELETE", path).headers["allow"] == methods
+
+
+def test_options_of_the_whole_server_names_all_methods(service: RunningService) -> None:
+    """httpx would send the path `/*`."""
+    connection = HTTPConnection(urlsplit(service.url).netloc, timeout=30)
+    connection.request("OPTIONS", "*")
+    reply = connection.getresponse()
+    assert (reply.status, reply.headers["allow"], reply.read()) == (204, "GET, POST, HEAD, OPTIONS", b"")
+    connection.request("GET", "*")
+    assert connection.getresponse().status == 404
+    connection.close()
 
 
 def test_options_of_no_path_are_not_found(service: RunningService) -> None:

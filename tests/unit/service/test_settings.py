@@ -131,11 +131,9 @@ def test_a_misspelled_variable_gets_a_suggestion(variable: str, suggestion: str)
     assert unknown_variables({variable: "1", "PATH": "/bin", "CONVOY_PORT": "1"}) == {variable: suggestion}
 
 
-def test_an_unknown_variable_is_named_however_far_from_a_setting() -> None:
+def test_an_unknown_variable_is_named_without_a_suggestion_far_from_every_setting() -> None:
     unknown = unknown_variables({"CONVOY_VERBOSE": "1", "CONVOY_REPLICA_COUNT": "2", "convoy_wokers": "3"})
-    assert unknown.keys() == {"CONVOY_VERBOSE", "CONVOY_REPLICA_COUNT", "convoy_wokers"}
-    assert unknown["convoy_wokers"] == "CONVOY_WORKERS"
-    assert set(unknown.values()) <= {f"{PREFIX}{name.upper()}" for name in FIELDS}
+    assert unknown == {"CONVOY_VERBOSE": None, "CONVOY_REPLICA_COUNT": None, "convoy_wokers": "CONVOY_WORKERS"}
 
 
 def kubernetes_variables(service: str) -> dict[str, str]:

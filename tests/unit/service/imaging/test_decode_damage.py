@@ -176,8 +176,10 @@ def test_text_is_no_image(text: bytes) -> None:
         (b"\xff\x0a", "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
         (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
-        (b"\0\0\1\0", "ICO"),
-        (b"\0\0\2\0", "CUR"),
+        (b"\0\0\1\0\1\0", "ICO"),
+        (b"\0\0\2\0\1\0", "CUR"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "FPX"),
+        (np.array([1, 8, 8, 8, 1, 1], ">f4").tobytes(), "SPIDER"),
         (b"SIMPLE  =", "FITS"),
         (b"\0\0\0\0\x11\xaf", "FLI"),
         (bytes(20) + b"GIMP", "GIMP brush"),
@@ -193,7 +195,7 @@ def test_a_format_that_is_not_read_is_named(start: bytes, name: str) -> None:
 
 
 NOT_WRITABLE = {"BUFR", "GRIB", "HDF5", "WMF"}  # Pillow needs a program for these
-WITHOUT_SIGNATURE = {"PALM", "SPIDER"}
+WITHOUT_SIGNATURE = {"PALM"}
 Image.init()
 
 
@@ -202,12 +204,37 @@ Image.init()
 )
 def test_every_other_format_that_pillow_writes_is_recognised(file_format: str) -> None:
     file = io.BytesIO()
-    SMOOTH.convert({"MSP": "1", "XBM": "1", "BLP": "P"}.get(file_format, "RGB")).save(file, file_format)
+    modes = {"MSP": "1", "XBM": "1", "BLP": "P", "SPIDER": "F"}
+    SMOOTH.convert(modes.get(file_format, "RGB")).save(file, file_format)
     with pytest.raises(UnsupportedImage, match="The file's format is "):
         decode(file.getvalue(), 1, BLACK, MAX_PIXELS)
 
 
-@pytest.mark.parametrize("prefix", [b"", b"data:image/png;base64,", b"\n", b"data:;base64, "])
+@pytest.mark.parametrize("text", [b"", b"made by hand"])
+@pytest.mark.parametrize("compression", [None, "tga_rle"])
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
+def test_tga_is_recognised_without_its_footer(mode: str, compression: str | None, text: bytes) -> None:
+    """The header of one without a palette and a text begins like that of a cursor."""
+    file = io.BytesIO()
+    SMOOTH.convert(mode).save(file, "TGA", compression=compression, id_section=text)
+    encoded, footer, _ = file.getvalue().rpartition(bytes(8) + b"TRUEVISION-XFILE.\0")
+    assert footer
+    with pytest.raises(UnsupportedImage, match="The file's format is TGA"):
+        decode(encoded, 1, BLACK, MAX_PIXELS)
+
+
+PREFIXES = [
+    b"",
+    b"data:image/png;base64,",
+    b"\n",
+    b"data:;base64, ",
+    b"DATA:IMAGE/PNG;BASE64,",
+    b'"',
+    b'"data:a/b;base64,',
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("kind", ["png rgb 16 bit", "jpeg", "webp", "bmp", "gif"])
 def test_an_image_in_base64_is_recognised(kind: str, prefix: bytes) -> None:
     with pytest.raises(BadImage, match="an image in base64") as raised:
@@ -215,8 +242,29 @@ def test_an_image_in_base64_is_recognised(kind: str, prefix: bytes) -> None:
     assert "classify/batch" in raised.value.hint
 
 
+@pytest.mark.parametrize("kind", ["png rgb 16 bit", "jpeg"])
+def test_base64_with_the_escaped_slashes_of_json_is_recognised(kind: str) -> None:
+    text = b"data:image/png;base64," + base64.b64encode(KINDS[kind])
+    with pytest.raises(BadImage, match="an image in base64"):
+        decode(b'"' + text.replace(b"/", b"\\/") + b'"', 1, BLACK, MAX_PIXELS)
+
+
+def test_a_pointer_of_git_lfs_is_recognised() -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    with pytest.raises(BadImage, match="a pointer of Git LFS") as raised:
+        decode(pointer, 1, BLACK, MAX_PIXELS)
+    assert "git lfs pull" in raised.value.hint
+
+
 @pytest.mark.parametrize(
-    ("body", "message"), [(b"data:image/png,%89PNG", "a data URL"), (b' {"images": []}', "look like JSON")]
+    ("body", "message"),
+    [
+        (b"data:image/png,%89PNG", "a data URL"),
+        (b"Data:image/tiff;base64,SUkqAA==", "a data URL"),
+        (b'"data:image\\/tiff;base64,SUkqAA=="', "a data URL"),
+        (b' {"images": []}', "look like JSON"),
+        (b' "a picture" ', "look like JSON"),
+    ],
 )
 def test_other_forms_of_an_image_are_recognised(body: bytes, message: str) -> None:
     with pytest.raises(BadImage, match=message) as raised:
