@@ -4,7 +4,6 @@ Also maps the name of an image's folder to a label. Reads names and tar headers,
 that jobs write, whose names are defined here too.
 """
 
-import glob
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.batch_jobs.errors import CannotStartJob
+from service.batch_jobs.search_folders import Irregular, match_glob, walk_folders
 from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
@@ -97,7 +97,7 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
         for image in _list_source(source):
             if image is None:
                 skipped += 1
-            elif isinstance(image, _Irregular):
+            elif isinstance(image, Irregular):
                 irregular.append(image.path)
             else:
                 images[image.name] = image
@@ -112,14 +112,7 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
     return ImageListing(list(images.values()), skipped, irregular)
 
 
-class _Irregular(NamedTuple):
-    """A pipe, a socket, a device, or a link to one: reading it may never end. Or a link out of its folder, or to a
-    folder above it."""
-
-    path: str
-
-
-_Listed = ImageFile | _Irregular | None
+_Listed = ImageFile | Irregular | None
 
 
 def _list_source(source: str) -> Iterator[_Listed]:
@@ -128,11 +121,11 @@ def _list_source(source: str) -> Iterator[_Listed]:
     if is_url(source):
         yield from _list_bucket(source)
     elif os.path.isdir(source):
-        yield from _filter_images(_walk_folder(source))
+        yield from _filter_images(entry for _, entries in walk_folders(source) for entry in entries)
     elif not os.path.lexists(source):
         yield from _expand_glob(source)
     elif os.path.exists(source) and not os.path.isfile(source):
-        yield _Irregular(source)
+        yield Irregular(source)
     elif lower.endswith(COMPRESSED_TAR_SUFFIXES):
         raise CannotStartJob(
             f"{source} is packed: its images cannot be read in any order.", "Unpack it to a .tar first."
@@ -145,18 +138,18 @@ def _list_source(source: str) -> Iterator[_Listed]:
         yield ImageFile(source, source)
 
 
-def _filter_images(entries: Iterable[os.DirEntry[str] | _Irregular]) -> Iterator[_Listed]:
+def _filter_images(entries: Iterable[os.DirEntry[str] | Irregular]) -> Iterator[_Listed]:
     for entry in entries:
-        if isinstance(entry, _Irregular):
-            yield entry
+        if isinstance(entry, Irregular):
+            yield entry if os.path.isdir(entry.path) or _is_image(os.path.basename(entry.path)) else None
         else:
             yield _image_or_irregular(entry.path, entry) if _is_image(entry.name) else None
 
 
-def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> ImageFile | _Irregular:
+def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> ImageFile | Irregular:
     """A link that leads nowhere counts as an image, which cannot be read."""
     is_file = entry is not None and entry.is_file(follow_symlinks=False)  # known without a stat
-    return ImageFile(path, path) if is_file or os.path.isfile(path) or not os.path.exists(path) else _Irregular(path)
+    return ImageFile(path, path) if is_file or os.path.isfile(path) or not os.path.exists(path) else Irregular(path)
 
 
 def _is_image(name: str) -> bool:
@@ -168,63 +161,15 @@ def is_job_file(path: str) -> bool:
     return path.lower().endswith(JOB_FILE_SUFFIXES)
 
 
-def _walk_folder(folder: str) -> Iterator[os.DirEntry[str] | _Irregular]:
-    """All that is no folder, hidden names left out, in the order of paths. Raises CannotStartJob.
-
-    Links are followed within the folder: one that leads out of it may have been made by whoever sent the images.
-    """
-    root = os.path.realpath(folder)
-    seen: set[str] = set()
-
-    def walk(parent: str) -> Iterator[os.DirEntry[str] | _Irregular]:
-        real_path = os.path.realpath(parent)
-        if real_path in seen:  # two links to one folder
-            return
-        seen.add(real_path)
-        folders = []
-        for entry in _scan(parent):
-            if entry.is_symlink() and _leads_out_or_up(entry, root, real_path):
-                yield _Irregular(entry.path) if _is_folder(entry) or _is_image(entry.name) else entry
-            elif _is_folder(entry):
-                folders.append(entry)
-            else:
-                yield entry
-        for entry in folders:
-            yield from walk(entry.path)
-
-    return walk(folder)
-
-
-def _scan(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as listing:
-            return sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
-    except OSError as error:
-        reason = f"{error.filename} cannot be read: {error.strerror}."
-        raise CannotStartJob(reason, "Grant the right to read it.") from error
-
-
-def _leads_out_or_up(link: os.DirEntry[str], root: str, real_parent: str) -> bool:
-    target = os.path.realpath(link.path)
-    return not _is_within(target, root) or _is_within(real_parent, target)
-
-
-def _is_within(path: str, folder: str) -> bool:
-    return os.path.commonpath((path, folder)) == folder
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # links in a circle
-        return False
-
-
 def _expand_glob(pattern: str) -> Iterator[_Listed]:
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-    if not paths:
+    matches = {match if isinstance(match, str) else match.path: match for match in match_glob(pattern)}
+    if not matches:
         raise CannotStartJob(f"{pattern} does not exist, and no file matches it.", "Check the path, or the pattern.")
-    return (None if is_job_file(path) else _image_or_irregular(path) for path in paths)
+    for path, match in sorted(matches.items()):
+        if isinstance(match, Irregular):
+            yield match
+        else:
+            yield None if is_job_file(path) else _image_or_irregular(path)
 
 
 def _read_list(path: str) -> Iterator[ImageFile]:
@@ -275,7 +220,7 @@ def _listed_object(url: str, name: str, info: ObjectInfo) -> _Listed:
     if not _is_image(name):
         return None
     if not info.is_regular_file:
-        return _Irregular(path)
+        return Irregular(path)
     return ImageFile(path, name, url, fingerprint=Fingerprint(info.bytes, info.tag))
 
 

@@ -1,5 +1,6 @@
 """Every kind of input gives its images once and in a stable order; invalid inputs are rejected."""
 
+import glob
 import io
 import os
 import tarfile
@@ -39,6 +40,28 @@ def test_a_folder_gives_its_images_in_order_and_counts_the_rest(image_folder: Pa
 def test_a_glob_takes_all_that_it_names(image_folder: Path) -> None:
     assert list_names("photos/a/*") == ["photos/a/1.webp", "photos/a/2.jpg", "photos/a/notes.txt"]
     assert list_names("photos/**/*.png") == ["photos/b/2.png"]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["photos/**", "photos/**/*.*", "**/*.*", "*/**/*.*", "photos/**/*/**/*", "{folder}/photos/**/?/*.*", "**"],
+)
+def test_a_glob_of_any_depth_gives_what_python_finds_without_links(image_folder: Path, pattern: str) -> None:
+    """Also folders whose names are patterns, and no hidden ones."""
+    for name in ("photos/[ab]/1.png", "photos/a/deep/er/*.png", "photos/.hidden/1.png", "photos/a/.1.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(image_bytes())
+    pattern = pattern.format(folder=image_folder)
+    expected = sorted({path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path)})
+    assert list_names(pattern) == expected
+    assert len(expected) >= 5
+
+
+def test_a_glob_of_any_depth_finds_hidden_folders_that_it_names(image_folder: Path) -> None:
+    for name in ("photos/a/.cache/1.png", "photos/.cache/2.png"):
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(image_bytes())
+    assert list_names("photos/**/.cache/*.png") == ["photos/.cache/2.png", "photos/a/.cache/1.png"]
 
 
 def test_a_list_keeps_its_own_order_and_its_comments_to_itself(image_folder: Path) -> None:
@@ -118,6 +141,20 @@ def test_links_out_of_the_folder_and_to_folders_above_are_passed_over(image_fold
     assert [image.name for image in listing.images] == ALL
     assert sorted(listing.irregular) == sorted(links)
     assert without_links == 0
+    for pattern in ("photos/**", "photos/**/*.*", "phot?s/**", f"{image_folder}/photos/**"):
+        listing = find_images([pattern])
+        names = [image.name.removeprefix(f"{image_folder}/") for image in listing.images]
+        assert names == sorted([*ALL, "photos/a/notes.txt"])
+        irregular = {path.removeprefix(f"{image_folder}/") for path in listing.irregular}
+        assert irregular == links.keys() | {"photos/b/notes.txt"}
+    assert [image.name for image in find_images(["photos/b/**", "photos/**/folder/*"]).images] == ALL[2:]
+    assert "photos/a/folder/secret.png" in find_images(["photos", "photos/**/folder/*"]).irregular
+
+
+def test_a_glob_follows_links_within_its_folder_once(image_folder: Path) -> None:
+    Path("photos/a/again").symlink_to(image_folder / "photos/b", target_is_directory=True)
+    expected = ["photos/a/1.webp", "photos/a/2.jpg", "photos/a/again/1.PNG", "photos/a/again/2.png"]
+    assert list_names("photos/**/*.[wjpP]*") == expected
 
 
 MISTAKES = {

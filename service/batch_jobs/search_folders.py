@@ -1,0 +1,96 @@
+"""Searches folders and globs for files. Links are followed only within the folder that is searched, and never upwards.
+
+Knows nothing of images.
+"""
+
+import glob
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from service.batch_jobs.errors import CannotStartJob
+
+RECURSIVE = "**"  # in a glob: any number of folders
+
+
+class Irregular(NamedTuple):
+    """A pipe, a socket, a device, or a link to one: reading it may never end. Or a link out of its folder, or to a
+    folder above it."""
+
+    path: str
+
+
+def walk_folders(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str] | Irregular]]]:
+    """The folder and each folder in it, with all in it that is no folder, in the order of paths.
+
+    Hidden names are left out. Raises CannotStartJob.
+
+    Links are followed within the folder: one that leads out of it may have been made by whoever sent the images.
+    """
+    root = os.path.realpath(folder)
+    seen: set[str] = set()
+
+    def walk(parent: str) -> Iterator[tuple[str, list[os.DirEntry[str] | Irregular]]]:
+        real_path = os.path.realpath(parent)
+        if real_path in seen:  # two links to one folder
+            return
+        seen.add(real_path)
+        folders = []
+        others: list[os.DirEntry[str] | Irregular] = []
+        for entry in _scan(parent):
+            if entry.is_symlink() and _leads_out_or_up(entry, root, real_path):
+                others.append(Irregular(entry.path))
+            elif _is_folder(entry):
+                folders.append(entry)
+            else:
+                others.append(entry)
+        yield parent, others
+        for entry in folders:
+            yield from walk(entry.path)
+
+    return walk(folder)
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listing:
+            return sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
+    except OSError as error:
+        reason = f"{error.filename} cannot be read: {error.strerror}."
+        raise CannotStartJob(reason, "Grant the right to read it.") from error
+
+
+def _leads_out_or_up(link: os.DirEntry[str], root: str, real_parent: str) -> bool:
+    target = os.path.realpath(link.path)
+    return not _is_within(target, root) or _is_within(real_parent, target)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def match_glob(pattern: str, root: str | None = None) -> Iterator[str | Irregular]:
+    """The files that the pattern names, in any order, perhaps repeatedly.
+
+    Where `**` stands for folders, links are followed as in a folder: only within `root`, the folder before `**`.
+    """
+    parts = pattern.split(os.sep)
+    if RECURSIVE not in parts:
+        for path in glob.iglob(pattern):
+            if not os.path.isdir(path):
+                yield path if root is None or _is_within(os.path.realpath(path), root) else Irregular(path)
+        return
+    at = parts.index(RECURSIVE)
+    before, after = os.sep.join(parts[:at]) or (os.sep if at else os.curdir), os.sep.join(parts[at + 1 :]) or "*"
+    for base in filter(os.path.isdir, glob.iglob(before)):
+        for folder, entries in walk_folders(base):
+            relative = folder.removeprefix(os.curdir).removeprefix(os.sep) if before == os.curdir else folder
+            yield from (entry for entry in entries if isinstance(entry, Irregular) and os.path.isdir(entry.path))
+            yield from match_glob(os.path.join(glob.escape(relative), after), root or os.path.realpath(base))
