@@ -120,8 +120,11 @@ class Settings(BaseSettings):
     worker_timeout_s: float = Field(default=30.0, ge=0)
     """Seconds without a turn of its event loop after which one of several workers is replaced. 0: never."""
 
+    stop_delay_s: float = Field(default=0.0, ge=0)
+    """Seconds that a service serves on after SIGTERM while readiness fails, until load balancers have noticed."""
+
     drain_timeout_s: float | None = Field(default=None, ge=0)
-    """Seconds within which a stopping service answers what it has accepted. None: the request timeout and 3 s."""
+    """Seconds after the delay in which a stopping service answers what it accepted. None: request timeout plus 3 s."""
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Maximum bytes of a request body; otherwise 413."""

@@ -33,7 +33,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
         responses={503: {"model": ErrorReply}},
     )
     async def ready(request: Request) -> Response | Health:
-        if shutdown_state.is_draining:
+        if shutdown_state.is_draining or worker_group.is_stopping:
             return error_response(request.scope, Draining("The service is shutting down."))
         reasons = worker_group.not_ready_reasons()
         if not reasons:

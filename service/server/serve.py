@@ -70,6 +70,7 @@ def serve(settings: Settings) -> int:
             drain_timeout_s,
             settings.gpus,
             settings.worker_timeout_s,
+            settings.stop_delay_s,
         ).run()
 
 

@@ -76,9 +76,10 @@ class WorkerServer(uvicorn.Server):
         max_connections: int = DEFAULT_MAX_CONNECTIONS,
         url: str = "",
         clock: Callable[[], float] = time.monotonic,
+        stop_delay_s: float = 0.0,
     ) -> None:
-        """`drain_timeout_s` are the seconds from the signal to the end of the process. With a `url` the end of the
-        start is logged."""
+        """`drain_timeout_s` are the seconds from the signal to the end of the process, after `stop_delay_s` in which it
+        serves on and only readiness fails. With a `url` the end of the start is logged."""
         super().__init__(config)
         self._url = url
         self._shutdown_state = shutdown_state
@@ -88,6 +89,7 @@ class WorkerServer(uvicorn.Server):
         self._drain_timeout_s = drain_timeout_s
         self._cap = ConnectionCap(max_connections, self.server_state.connections)
         self._clock = clock
+        self._stop_delay_s = stop_delay_s
         self._stop_requested_s: float | None = None
         self._has_given_up = False
         self._sockets: list[socket.socket] = []
@@ -119,21 +121,26 @@ class WorkerServer(uvicorn.Server):
         self._publish_connections()
         self._listen_once_loaded()
         is_orphaned = self._parent_pid not in (os.getpid(), os.getppid())
-        return await super().on_tick(counter) or is_orphaned
+        is_delay_over = self._stop_requested_s is not None and self._clock() >= self._stop_requested_s
+        return await super().on_tick(counter) or is_orphaned or is_delay_over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal stops the server. A later SIGINT makes it give up the requests that it still answers.
+        """The first signal stops the server; if it is SIGTERM, after the delay. A later one ends the delay. A SIGINT
+        while the server stops makes it give up the requests that it still answers.
 
         uvicorn would end without the shutdown of the application, and log a traceback.
         """
-        self._start_draining()
+        is_delayed = sig == signal.SIGTERM and self._stop_delay_s > 0 and self._stop_requested_s is None
+        self._start_draining(self._stop_delay_s if is_delayed else 0.0)
+        if is_delayed:
+            return
         super().handle_exit(sig, frame)
         self._has_given_up, self.force_exit = self._has_given_up or self.force_exit, False
 
-    def _start_draining(self) -> None:
+    def _start_draining(self, delay_s: float = 0.0) -> None:
         self._shutdown_state.is_draining = True
-        if self._stop_requested_s is None:
-            self._stop_requested_s = self._clock()
+        stop_s = self._clock() + delay_s
+        self._stop_requested_s = stop_s if self._stop_requested_s is None else min(stop_s, self._stop_requested_s)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._start_draining()
@@ -269,7 +276,15 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     max_connections = effective_max_connections(settings.max_connections)
     url = local_url(sock, settings.root_path) if worker_id == 0 else ""
     WorkerServer(
-        config, state, app.state.registry, parent_pid, connection_counts, drain_timeout_s, max_connections, url
+        config,
+        state,
+        app.state.registry,
+        parent_pid,
+        connection_counts,
+        drain_timeout_s,
+        max_connections,
+        url,
+        stop_delay_s=settings.stop_delay_s if settings.workers == 1 else 0.0,  # of several, the supervisor waits
     ).run(sockets=[sock])
     exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
     if exit_code:

@@ -73,6 +73,11 @@ class WorkerGroup:
         self._registry.get(model)
         await self._apply_change(model, loaded=False)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the supervisor was asked to stop; the workers may still serve."""
+        return self._status_store.workers > 1 and self._status_store.supervisor().is_stopping
+
     def not_ready_reasons(self) -> dict[str, str]:
         """The reasons why a worker is not ready, this one or another; empty when all are.
 

@@ -50,14 +50,16 @@ class Supervisor:
         drain_timeout_s: float,
         gpus: Sequence[int] = (),
         worker_timeout_s: float = 0.0,
+        stop_delay_s: float = 0.0,
     ) -> None:
         """Worker i is on the GPU i modulo the number of `gpus`, which are indices. A worker whose event loop does not
-        turn for `worker_timeout_s` is replaced; 0: never."""
+        turn for `worker_timeout_s` is replaced; 0: never. After SIGTERM the workers serve on for `stop_delay_s`."""
         self._target = target
         self._sock = sock
         self._status_store = status_store
         self._drain_timeout_s = drain_timeout_s
         self._worker_timeout_s = worker_timeout_s
+        self._stop_delay_s = stop_delay_s
         self._workers = [
             _WorkerProcess(worker_id, gpus[worker_id % len(gpus)] if gpus else None) for worker_id in range(workers)
         ]
@@ -80,10 +82,14 @@ class Supervisor:
                 self._stop_workers()
                 return EXIT_CANNOT_START
             self._stop_hung_workers()
+        self._serve_on()
         return self._stop_workers()
 
     def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
-        """The first signal stops the service. A later SIGINT makes the workers give up what they still answer."""
+        """The first signal stops the service; if it is SIGTERM, after the delay. A later one ends the delay, and a
+        later SIGINT makes the workers give up what they still answer."""
+        if self._is_stopping or signal_number == signal.SIGINT:
+            self._stop_delay_s = 0.0
         if self._is_stopping and signal_number == signal.SIGINT:
             for worker in self._workers:
                 if worker.process is not None and worker.process.pid is not None:
@@ -91,6 +97,14 @@ class Supervisor:
                         os.kill(worker.process.pid, signal.SIGINT)
         self._is_stopping = True
         os.write(self._wake_writer, b"!")
+
+    def _serve_on(self) -> None:
+        """Waits for the end of the delay, while readiness fails."""
+        self._publish(replace(self._status, is_stopping=True))
+        end_s = time.monotonic() + self._stop_delay_s
+        os.read(self._wake_reader, 1)  # of the first signal, so that only another one ends the wait
+        while self._stop_delay_s and (remaining_s := end_s - time.monotonic()) > 0:
+            multiprocessing.connection.wait([self._wake_reader], remaining_s)
 
     def _start_missing_workers(self) -> None:
         for worker in self._workers:

@@ -43,12 +43,13 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """Unix time at which the service started, the number of workers started in place of another, and the number of
-    workers whose event loops do not turn now."""
+    """Unix time at which the service started, the number of workers started in place of another, the number of workers
+    whose event loops do not turn now, and whether a stop was requested."""
 
     started_at_s: float
     restarts: int = 0
     unresponsive: int = 0
+    is_stopping: bool = False
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ global
 defaults
     mode {mode}
     retries 0
+    {defaults}
     timeout connect 5s
     timeout client 60s
     timeout server 60s
@@ -31,7 +32,7 @@ frontend service
     default_backend pods
 backend pods
     balance roundrobin
-    server-template pod 1-{slots} 127.0.0.1:1 disabled
+    server-template pod 1-{slots} 127.0.0.1:1 {server} disabled
 """
 
 
@@ -66,13 +67,16 @@ class Balancer:
 
 
 @contextmanager
-def haproxy(folder: Path, slots: int, mode: Literal["tcp", "http"] = "tcp") -> Iterator[Balancer]:
-    """Runs HAProxy with its files in `folder`. With `tcp` it passes connections on without knowing HTTP."""
+def haproxy(
+    folder: Path, slots: int, mode: Literal["tcp", "http"] = "tcp", defaults: str = "", server: str = ""
+) -> Iterator[Balancer]:
+    """Runs HAProxy with its files in `folder`. With `tcp` it passes connections on without knowing HTTP. `defaults` and
+    `server` are further lines and options of its configuration."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     config = folder / "haproxy.cfg"
-    config.write_text(CONFIG.format(folder=folder, port=port, slots=slots, mode=mode))
+    config.write_text(CONFIG.format(folder=folder, port=port, slots=slots, mode=mode, defaults=defaults, server=server))
     process = subprocess.Popen([str(HAPROXY), "-db", "-q", "-f", config])
     try:
         end_s = time.monotonic() + START_TIMEOUT_S

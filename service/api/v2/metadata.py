@@ -72,7 +72,7 @@ def _add_health(
         "/health/ready", summary="Whether every model is warm", responses=fastapi_responses(ErrorText, NotReady)
     )
     async def server_ready() -> Ready:
-        if shutdown_state.is_draining:
+        if shutdown_state.is_draining or worker_group.is_stopping:
             raise Draining("The service is shutting down.")
         if reasons := worker_group.not_ready_reasons():
             raise NotReady(f"Not ready: {'; '.join(f'{name}: {reason}' for name, reason in reasons.items())}")

@@ -4,7 +4,6 @@ Like a Kubernetes Service, HAProxy forwards connections without retries and with
 pod is terminating, and cuts no connection. Times come from the rendered manifest.
 """
 
-import asyncio
 import threading
 import time
 from contextlib import ExitStack
@@ -13,68 +12,18 @@ from pathlib import Path
 import pytest
 
 from tests.support.haproxy import Balancer, haproxy, needs_haproxy
-from tests.support.images import image_bytes
 from tests.support.kubernetes_manifests import K8S, of_kind, render
 from tests.support.model_versions import write_version
+from tests.support.raw_load import CLIENTS, RawLoad
 from tests.support.service_process import RunningService
 
 pytestmark = pytest.mark.slow
 
 REPLICAS = 3
 REQUESTS = 20_000
-CLIENTS = 24
 PROPAGATION_S = 1.0
 """Delay after which the balancer learns that a pod is terminating."""
 TIMEOUT_S = 120.0
-PATH = "/api/v1/models/linear/classify"
-
-
-class Load(threading.Thread):
-    """Closed-loop clients that run until they are stopped."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self._port = port
-        self._body = image_bytes()
-        self.answered = 0
-        self.connections = 0
-        self.lost: list[str] = []
-        self.stopping = False
-
-    def run(self) -> None:
-        asyncio.run(self._all())
-
-    async def _all(self) -> None:
-        await asyncio.gather(*(self._client(keep_alive=number % 4 != 0) for number in range(CLIENTS)))
-
-    async def _client(self, keep_alive: bool) -> None:
-        close = "" if keep_alive else "Connection: close\r\n"
-        head = f"POST {PATH} HTTP/1.1\r\nHost: convoy\r\n{close}Content-Length: {len(self._body)}\r\n\r\n"
-        request = head.encode() + self._body
-        while not self.stopping:
-            try:
-                await self._connection(request)
-            except (OSError, EOFError, ValueError) as error:
-                self.lost.append(repr(error))
-                await asyncio.sleep(0.01)
-
-    async def _connection(self, request: bytes) -> None:
-        """Uses one connection until a response closes it. Raises for a missing or wrong response."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self.connections += 1
-        try:
-            while not self.stopping:
-                writer.write(request)
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-                answer = await reader.readexactly(length)
-                if not head.startswith(b"http/1.1 200 ") or b'"class-' not in answer:
-                    raise ValueError(f"{head!r} {answer!r}")
-                self.answered += 1
-                if b"connection: close" in head:
-                    return
-        finally:
-            writer.close()
 
 
 class Deployment:
@@ -119,7 +68,7 @@ def test_a_rolling_update_under_load_loses_nothing(tmp_path: Path) -> None:
     with ExitStack() as pods, haproxy(tmp_path, slots=2 * REPLICAS) as balancer:
         deployment = Deployment(tmp_path / "models", balancer, pods)
         old = [deployment.start() for _ in range(REPLICAS)]
-        load = Load(balancer.port)
+        load = RawLoad(balancer.port)
         load.start()
         leaving = []
         for pod, slot in old:

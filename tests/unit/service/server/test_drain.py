@@ -75,7 +75,7 @@ class WaitingApp:
 class Harness:
     """A server with one worker on a separate socket, without its main loop."""
 
-    def __init__(self, folder: Path, sock: socket.socket) -> None:
+    def __init__(self, folder: Path, sock: socket.socket, stop_delay_s: float = 0.0) -> None:
         self.sock = sock
         self.state, self.metrics = ShutdownState(), Metrics()
         self.app, self.clock = WaitingApp(), FakeClock()
@@ -93,7 +93,14 @@ class Harness:
         registry: Any = IdleRegistry()
         self._counts = RecordingCounts(folder / "connections", 0, 1)
         self.server = WorkerServer(
-            config, self.state, registry, os.getpid(), self._counts, DRAIN_TIMEOUT_S, clock=self.clock
+            config,
+            self.state,
+            registry,
+            os.getpid(),
+            self._counts,
+            DRAIN_TIMEOUT_S,
+            clock=self.clock,
+            stop_delay_s=stop_delay_s,
         )
         self.server.lifespan = config.lifespan_class(config)
 
@@ -279,3 +286,34 @@ def test_a_request_whose_client_has_left_is_not_lost(
     with caplog.at_level(logging.INFO, logger="convoy"):
         asyncio.run(scenario())
     assert [line["status"] for line in request_log(caplog)] == [499]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "stops_after_s"),
+    [
+        (signal.SIGTERM, None, 5.0),
+        (signal.SIGTERM, signal.SIGTERM, 0.0),
+        (signal.SIGTERM, signal.SIGINT, 0.0),
+        (signal.SIGINT, None, 0.0),
+    ],
+)
+def test_sigterm_stops_the_server_after_the_delay_and_another_signal_at_once(
+    tmp_path: Path, first: int, second: int | None, stops_after_s: float
+) -> None:
+    async def test(sock: socket.socket) -> None:
+        harness = Harness(tmp_path, sock, stop_delay_s=5.0)
+        harness.server.servers = []
+        assert not await harness.server.on_tick(1)
+        harness.server.handle_exit(first, None)
+        assert harness.state.is_draining
+        if second is not None:
+            harness.server.handle_exit(second, None)
+        if stops_after_s:
+            harness.clock.now_s += stops_after_s - 0.1
+            assert not await harness.server.on_tick(1)
+            harness.clock.now_s += 0.1
+        assert await harness.server.on_tick(1)
+        assert not harness.state.is_closing
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        asyncio.run(test(sock))
