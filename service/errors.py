@@ -225,7 +225,7 @@ class Overloaded(ConvoyError):
 
 
 class QueueFull(Overloaded):
-    """As many images as may wait for the model are waiting already; Retry-After is the time that they need."""
+    """As many images as may wait are waiting already, for the model or in bytes; Retry-After is the time they need."""
 
     code = "queue_full"
 
@@ -237,7 +237,7 @@ class TooLateToStart(Overloaded):
 
 
 class MemoryFull(Overloaded):
-    """Other requests take all of the memory for bodies and answers, or for decoded images; this one was not run."""
+    """Other requests take all of the memory for bodies and answers; this one was not run."""
 
     code = "memory_full"
 

@@ -120,7 +120,7 @@ class Batcher:
     def reserve(self, count: int, timeout_s: float | None = None, background: bool = False) -> None:
         """Reserves queue slots and memory for images that are still being decoded; `infer` or `release` frees them.
 
-        Raises TooManyImages, Draining, QueueFull, TooLateToStart, DeadlineTooShort, or MemoryFull.
+        Raises TooManyImages, Draining, QueueFull, TooLateToStart, or DeadlineTooShort.
         """
         try:
             self._input_budget.check(count, self._input_bytes)

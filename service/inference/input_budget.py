@@ -3,7 +3,7 @@
 Runs on the event loop's thread only, so there are no locks.
 """
 
-from service.errors import MemoryFull, TooManyImages
+from service.errors import QueueFull, TooManyImages
 
 RETRY_AFTER_S = 1.0
 UNLIMITED_BYTES = 2**62
@@ -17,7 +17,7 @@ class InputBudget:
         self.limit_bytes = limit_bytes
 
     def check(self, count: int, input_bytes: int) -> None:
-        """Raises MemoryFull if `count` inputs of `input_bytes` do not fit now, TooManyImages if they never will.
+        """Raises QueueFull if `count` inputs of `input_bytes` do not fit now, TooManyImages if they never will.
 
         A single input that is larger than the whole budget is accepted while there is no other.
         """
@@ -31,9 +31,9 @@ class InputBudget:
                 f"at most {most} fit into the memory for them."
             )
         if self.used_bytes:
-            raise MemoryFull("The images of other requests fill the memory for images.", RETRY_AFTER_S)
+            raise QueueFull("The images of other requests fill the memory for images.", RETRY_AFTER_S)
 
     def check_rest(self, input_bytes: int) -> None:
-        """Raises MemoryFull if not even one input of `input_bytes` fits now."""
+        """Raises QueueFull if not even one input of `input_bytes` fits now."""
         if self.used_bytes + input_bytes > self.limit_bytes:
             self.check(1, input_bytes)

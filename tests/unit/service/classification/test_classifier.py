@@ -19,7 +19,6 @@ from service.errors import (
     ConvoyError,
     ExpiredInQueue,
     ImageTooLarge,
-    MemoryFull,
     ModelFailed,
     QueueFull,
     TooManyImages,
@@ -229,13 +228,13 @@ def test_images_that_do_not_fit_into_memory_are_rejected_before_any_decoding(roo
         assert (await predict(classifier, image_bytes())).shape == (4,)
         batcher._input_budget.used_bytes += 64
         for attempt in (predict(classifier, b"no image"), predict_many(classifier, [b"no image"])):
-            with pytest.raises(MemoryFull):
+            with pytest.raises(QueueFull):
                 await attempt
-        with pytest.raises(MemoryFull):
+        with pytest.raises(QueueFull):
             classifier.admit("linear", None)
         assert batcher.queued_images == 0
         text = classifier._metrics.to_text(classifier._metrics.families()).decode()
-        assert 'convoy_refused_total{model="linear",priority="normal",reason="memory_full"} 3.0' in text
+        assert 'convoy_refused_total{model="linear",priority="normal",reason="queue_full"} 3.0' in text
 
     with_classifier(root, test)
 

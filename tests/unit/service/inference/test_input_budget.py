@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import MemoryFull, TooManyImages
+from service.errors import QueueFull, TooManyImages
 from service.inference.batch import Images, InferenceResult
 from service.inference.input_budget import InputBudget
 from tests.unit.service.batching import BatcherHarness, images, run_callbacks, run_in_manual_time, values
@@ -22,9 +22,9 @@ def test_images_fit_up_to_the_limit() -> None:
     budget = InputBudget(LIMIT_BYTES)
     budget.check(10, 10)
     budget.used_bytes = 91
-    with pytest.raises(MemoryFull):
+    with pytest.raises(QueueFull):
         budget.check(1, 10)
-    with pytest.raises(MemoryFull):
+    with pytest.raises(QueueFull):
         budget.check_rest(10)
     budget.check(1, 9)
     budget.check_rest(9)
@@ -44,7 +44,7 @@ def test_an_image_larger_than_the_memory_is_accepted_alone() -> None:
     budget.check_rest(LIMIT_BYTES + 1)
     budget.used_bytes = 1
     for reject in (lambda: budget.check(1, LIMIT_BYTES + 1), lambda: budget.check_rest(LIMIT_BYTES + 1)):
-        with pytest.raises(MemoryFull):
+        with pytest.raises(QueueFull):
             reject()
 
 
@@ -56,7 +56,7 @@ def test_the_queues_of_all_models_share_the_memory() -> None:
         assert budget.used_bytes == 50
         for reject in (second.batcher.reserve, second.batcher.check_capacity):
             second.batcher.reserve(2)
-            with pytest.raises(MemoryFull):
+            with pytest.raises(QueueFull):
                 reject(1)
             second.batcher.release(2)
         second.batcher.check_capacity(9)  # a rough count: `reserve` decides
