@@ -87,6 +87,16 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def proportional_bytes(pid: int) -> int:
+    """Returns the memory of the process and its descendants; a page that several share counts once in total."""
+    total = 0
+    for member in process_tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            text = Path(f"/proc/{member}/smaps_rollup").read_text()
+            total += int(text.partition("\nPss:")[2].split()[0]) * 1024
+    return total
+
+
 def peak_resident_bytes(pid: int) -> int:
     """Returns the sum of the peak resident memory of each process of the tree."""
     texts = (Path(f"/proc/{member}/status").read_text() for member in process_tree(pid))

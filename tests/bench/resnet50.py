@@ -19,11 +19,17 @@ CALIBRATION_IMAGES = 16
 
 
 def write_float32(root: Path, images: Path | None) -> Samples:
-    """Writes the model into a separate models folder `root`/resnet50; returns photographs and their classes."""
+    """Writes the model as `write_models_folder` does; returns photographs and their classes."""
+    write_models_folder(root)
+    return load_samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
+
+
+def write_models_folder(root: Path) -> Path:
+    """Writes the model into a separate models folder, `root`/resnet50, and returns that."""
     graph = onnx.load(GRAPHS / "resnet50.onnx")
     fill_weights(graph)
     _write(root / FLOAT32, FLOAT32, graph)
-    return load_samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
+    return root / FLOAT32
 
 
 def write_int8(root: Path, samples: Samples) -> None:

@@ -46,9 +46,14 @@ def evaluate(
     A version is measured with the decoding, preprocessing and inference of the service.
     """
     import_keras()
+    from service.model_store.manifest import MANIFEST_FILE
     from training.analysis import evaluate
     from training.data.load_dataset import DataOptions
 
     data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
     for line in evaluate.evaluate_source(source, dataset, data_options, precision, noise, flip):
         click.echo(line)
+    is_version = (source / MANIFEST_FILE).is_file()
+    served = f"convoy serve --models {source.parent.parent}"
+    exported = f"convoy-train export {source} --name {source.resolve().parent.name}"
+    click.echo(f"Next: {served if is_version else exported}", err=True)

@@ -159,10 +159,16 @@ def _require_recipe(recipe: str | None, data: Path | None) -> None:
     """Raises TrainingError, which lists what fits, without a recipe or with a folder of images in its place."""
     from training.recipes import is_recipe, own_images
 
-    if recipe is None:
-        raise TrainingError(own_images.choices("FOLDER" if data is None else str(data)))
-    if Path(recipe).is_dir() and not is_recipe(recipe):
-        raise TrainingError(own_images.choices(recipe))
+    folder = data
+    if recipe is not None:
+        if not Path(recipe).is_dir() or is_recipe(recipe):
+            return
+        folder = Path(recipe)
+    if folder is None:
+        raise TrainingError(own_images.choices("FOLDER"))
+    from training.cli.run_duration import durations
+
+    raise TrainingError(own_images.choices(str(folder), *durations(folder)))
 
 
 def _configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":

@@ -5,7 +5,9 @@ pretrained on ImageNet (`fine-tune`) needs far fewer images.
 """
 
 import shlex
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from training.recipes.base import Recipe
 from training.recipes.published_results import PUBLISHED_RESULTS
@@ -42,19 +44,43 @@ def recipe_for(architecture: str) -> Recipe:
     )
 
 
-def choices(folder: str) -> str:
-    """Returns the commands that train on the images of `folder`, and for which images each fits, on several lines."""
+class Suggestion(NamedTuple):
+    """A way to train on a folder of images. `multiply_adds` are those of one image, forward."""
+
+    name: str
+    option: str
+    """What stands after `convoy-train run`."""
+    fits: str
+    epochs: int
+    multiply_adds: float
+
+
+SUGGESTED = (
+    Suggestion(
+        "fine-tune",
+        "--from keras:MobileNetV3Small",
+        "photos, even few: starts from weights of ImageNet, which Keras downloads (or --weights FILE)",
+        15,
+        57e6,
+    ),
+    Suggestion(
+        "resnet18", "resnet18", "a few thousand photos: starts from random weights, without a download", 30, 594e6
+    ),
+    Suggestion("lenet5", "lenet5", "small gray images, such as digits: the fastest, without a download", 30, 0.4e6),
+)
+
+
+def choices(folder: str, about: str = "", durations: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Returns the commands that train on the images of `folder`, and for which images each fits, on several lines.
+
+    `about` describes the folder, and `durations` are those on this machine by name of the suggestion.
+    """
     data = shlex.quote(folder)
-    return (
-        f"Name a recipe or a network. For the images of {folder}, with one folder per class:\n"
-        f"  convoy-train run --from keras:MobileNetV3Small --data {data}\n"
-        "      photos, even few: starts from weights of ImageNet, which Keras downloads (or --weights FILE)\n"
-        f"  convoy-train run resnet18 --data {data}\n"
-        "      a few thousand photos: starts from random weights, without a download\n"
-        f"  convoy-train run lenet5 --data {data}\n"
-        "      small gray images, such as digits: the fastest, without a download\n"
-        "`convoy-train list` shows all recipes and networks."
-    )
+    lines = [f"Name a recipe or a network. For the images of {folder}, {about or 'with one folder per class'}:"]
+    for one in SUGGESTED:
+        duration = f"; {durations[one.name]} on this machine" if one.name in durations else ""
+        lines += [f"  convoy-train run {one.option} --data {data}", f"      {one.fits}{duration}"]
+    return "\n".join([*lines, "`convoy-train list` shows all recipes and networks."])
 
 
 _GRAY_VALUES: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}

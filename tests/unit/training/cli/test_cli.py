@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.support.images import write_image_folder
 from training.cli import main
 from training.recipes import RECIPES
 from training.recipes.own_images import ARCHITECTURE_NAMES
@@ -40,12 +41,12 @@ def test_list_shows_every_recipe_and_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "folder"), [([], "FOLDER"), (["--data", "my photos"], "'my photos'"), (["my photos/"], "'my photos/'")]
+    ("words", "folder"), [([], "FOLDER"), (["--data", "my photos"], "'my photos'"), (["my photos/"], "'my photos'")]
 )
 def test_a_run_without_a_recipe_lists_what_fits(
     words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "my photos").mkdir()
+    write_image_folder(tmp_path / "my photos", "red", "blue", count=2)
     monkeypatch.chdir(tmp_path)
     code, output = run("run", *words)
     assert code == 2
