@@ -3,7 +3,9 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION_PREFIX, ARCHITECTURE_PREFIX, OptionValue, Recipe, suggestion
@@ -77,34 +79,18 @@ def _field_type(key: str) -> Any:
 
 
 def _parse_value(key: str, text: str, kind: Any) -> Any:
+    value: Any = text
     choices = typing.get_args(kind)
-    try:
-        if typing.get_origin(kind) is tuple:
-            return tuple(choices[0](part) for part in text.split(",") if part.strip())
-        if typing.get_origin(kind) is Literal:
-            return choices[choices.index(text)]
-        if choices == (int, float):
-            return int(text) if text.strip().isdigit() else float(text)
-        if type(None) in choices:
-            return None if text.lower() == "none" else choices[0](text)
-        return _BOOLEANS[text.lower()] if kind is bool else kind(text)
-    except (ValueError, KeyError):
-        raise TrainingError(f"{key}={text}: {_expected_text(kind, choices)} was expected.") from None
-
-
-def _expected_text(kind: Any, choices: tuple[Any, ...]) -> str:
     if typing.get_origin(kind) is tuple:
-        return f"{'whole numbers' if choices[0] is int else 'numbers'} separated by commas"
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(choices)}"
-    if type(None) in choices:
-        return "a whole number or none"
-    if choices == (int, float):
-        return "a number"
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "a text")
-
-
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        value = [part for part in text.split(",") if part.strip()]
+    elif type(None) in choices and text.lower() == "none":
+        value = None
+    elif choices == (int, float):  # 1.0 is a fraction, 1 is a count. Pydantic reads both as int.
+        kind = int if text.strip().isdigit() else float
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise TrainingError(f"{key}={text}: {error.errors()[0]['msg']}.") from None
 
 
 def _list_to_tuple(value: Any) -> Any:
