@@ -29,6 +29,7 @@ from service.batch_jobs.writers import check_output_format
 from service.errors import ModelFailed, UnknownModel, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.pixel_budget import decode_limits
+from service.inference.engine_choice import precision_of
 from service.inference.threads_and_priority import threads_per_run
 from service.loaded_models.engine_selection import EngineChoices, FixedEngine
 from service.loaded_models.loaded_version import load
@@ -212,8 +213,10 @@ def _engine(folder: VersionFolder, settings: Settings, previous: Record) -> str:
     Engines and precisions differ in the last digits. Raises BrokenVersion.
     """
     is_same_version = (previous.get("model"), previous.get("version")) == (folder.model, str(folder.version))
-    if settings.precision == "auto" and is_same_version and "engine" in previous:
-        return str(previous["engine"])
+    if is_same_version and "engine" in previous:
+        engine = str(previous["engine"])
+        if settings.precision in ("auto", precision_of(engine)):
+            return engine
     threads = threads_per_run(settings.threads, usable_cores() // settings.workers, 1)
     return SessionOpener(folder, ModelSpec(), settings, threads).choose(EngineChoices())[0].name
 

@@ -63,6 +63,12 @@ class Candidate:
         return 2 * order.index(self.precision) + (self.name != f"{self.engine} {self.precision}")
 
 
+def precision_of(name: str) -> str:
+    """The precision in the name of a candidate; empty for other texts."""
+    _, _, rest = name.partition(" ")
+    return rest.partition(" ")[0]
+
+
 def list_candidates(
     manifest: Manifest, precision: PrecisionChoice, engines: Sequence[str], cpu_flags: Collection[str]
 ) -> list[Candidate]:

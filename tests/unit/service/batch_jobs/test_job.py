@@ -367,6 +367,23 @@ def test_a_job_stays_with_the_graph_that_began_it(
     assert Path("new.jsonl").read_bytes() != Path("whole.jsonl").read_bytes()
 
 
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_a_resumed_job_times_no_engine_again(
+    work_folder: Path, batches_until_stop: list[int], monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    batches_until_stop.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        classify(settings={"precision": precision})
+    batches_until_stop.clear()
+
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("the first run has chosen")
+
+    monkeypatch.setattr(engine_selection.EngineChoices, "get", refuse)
+    assert classify(settings={"precision": precision}).images == IMAGES - _images_in_batches(2)
+    assert classify(settings={"precision": precision}).images == 0
+
+
 def test_somebody_elses_output_is_left_alone(work_folder: Path) -> None:
     Path("r.jsonl").write_text("mine")
     with pytest.raises(OutputConflict, match=r"r\.jsonl is there already"):
