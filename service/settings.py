@@ -24,6 +24,7 @@ KUBERNETES_VARIABLE = re.compile(
 )
 KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
+OPENVINO_NAMES = {"openvino", "openvinoexecutionprovider"}
 DRAIN_MARGIN_S = 3.0
 """Seconds of the drain timeout beyond the request timeout: requests are still accepted in the first second of a stop,
 and the process ends after the last answer."""
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
     """auto: cuda if onnxruntime supports it and a GPU exists, else cpu. `cuda:0,1`: these GPUs, with workers each."""
 
     providers: str = ""
-    """Execution providers in order of preference, such as `tensorrt,cuda`. Of `device` only the indices count then."""
+    """Execution providers by preference: `tensorrt,cuda`; `openvino` alone. Of `device` only the indices count then."""
 
     precision: PrecisionChoice = "auto"
     """How models are computed. auto: the fastest for the device of those that their manifest allows."""
@@ -221,6 +222,17 @@ class Settings(BaseSettings):
             raise ValueError("it names a GPU twice; raise the workers instead")
         if gpus and workers % len(gpus):
             raise ValueError(f"{len(gpus)} GPUs need a multiple of {len(gpus)} workers, and there are {workers}")
+        return value
+
+    @field_validator("providers")
+    @classmethod
+    def _check_providers(cls, value: str) -> str:
+        names = {name.lower() for name in split_list(value)}
+        if len(names) > 1 and names & OPENVINO_NAMES:
+            raise ValueError(
+                "openvino runs whole graphs and cannot be combined with other providers; name openvino alone, or leave "
+                "it empty: the faster one of openvino and cpu is used then"
+            )
         return value
 
     @field_validator("port", mode="before")

@@ -124,8 +124,6 @@ def measure_candidates(
         gc.collect()  # frees the session before the next one is loaded
     if not times_ms:
         raise failures[candidates[0].name]
-    for name, failure in failures.items():
-        logs.event(logging.WARNING, "an engine cannot run this graph", candidate=name, reason=failure.message)
     return EngineChoice(
         name=choose(times_ms).name,
         batch_size=batch_size,

@@ -1,7 +1,9 @@
 """Opens the sessions of one version: lists what may serve it on this machine, chooses, and loads the graph."""
 
+import logging
 from hashlib import sha256
 
+from service.errors import BrokenVersion
 from service.hardware import cpu_flags, has_nvidia_gpu
 from service.inference.cuda_devices import UnusableGpu, list_gpus, load_driver
 from service.inference.engine_choice import Candidate, list_candidates
@@ -26,7 +28,8 @@ from service.inference.tensorrt import EngineCache, environment_name, profile_op
 from service.loaded_models.engine_selection import BATCH_SIZE, EngineChoice, EngineChoices, measure_candidates
 from service.model_store.desired_state import ModelSpec
 from service.model_store.repository import VersionFolder
-from service.settings import Settings, user_cache_folder
+from service.observability import logs
+from service.settings import OPENVINO_NAMES, Settings, split_list, user_cache_folder
 
 
 class SessionOpener:
@@ -66,7 +69,9 @@ class SessionOpener:
             if len(candidates) == 1:
                 return EngineChoice(name=next(iter(candidates)))
             input_shape = self.folder.manifest.input.shape
-            return measure_candidates(list(candidates.values()), self.open, input_shape, batch_size, timeout_s)
+            choice = measure_candidates(list(candidates.values()), self.open, input_shape, batch_size, timeout_s)
+            self._log_failures(choice)
+            return choice
 
         key = f"{self.folder.digest} {self._threads} {self._spec.instances} {batch_size} {', '.join(candidates)}"
         choice = engine_choices.get(sha256(key.encode()).hexdigest(), list(candidates), measure)
@@ -83,13 +88,22 @@ class SessionOpener:
         instances = self._spec.instances
         return Session(path, manifest.input, manifest.classes, self._threads, placement, cache, instances)
 
+    def _log_failures(self, choice: EngineChoice) -> None:
+        action = f"'{choice.name}' serves this version. CONVOY_PROVIDERS=cpu ends further attempts with other engines."
+        model, version = self.folder.model, self.folder.version
+        for name, reason in choice.failures.items():
+            event = "an engine cannot run this graph"
+            logs.event(
+                logging.WARNING, event, model=model, version=version, candidate=name, reason=reason, action=action
+            )
+
     def _usable_engines(self) -> list[str]:
         """Engines of the processor that the settings allow and that work here. Raises BrokenVersion for a missing one.
 
         All models share the threads of OpenVINO, so a model with a weight runs on onnxruntime's, which can be niced.
         """
-        named = [name.strip().lower() for name in self._settings.providers.split(",") if name.strip()]
-        is_plugin_named = named[:1] in (["openvino"], [OPENVINO_PROVIDER.lower()])
+        named = {name.lower() for name in split_list(self._settings.providers)}
+        is_plugin_named = bool(named & OPENVINO_NAMES)
         if named and not is_plugin_named:
             return ["cpu"]
         plugin = find_plugin()
@@ -101,6 +115,17 @@ class SessionOpener:
 
     def _placement(self, providers: str) -> Placement:
         return placement_of(self._settings.model_copy(update={"providers": providers}), self._gpu)
+
+
+def why_not_openvino(settings: Settings) -> str:
+    """Why models run on onnxruntime's own engine although the settings leave the choice open; empty otherwise."""
+    if settings.providers:
+        return ""
+    try:
+        is_on_cpu = placement_of(settings, settings.gpu_of(0)).preferred_provider == CPU_PROVIDER
+    except BrokenVersion:  # loading a version reports it
+        return ""
+    return find_plugin().reason if is_on_cpu else ""
 
 
 def placement_of(settings: Settings, gpu: int | None) -> Placement:

@@ -26,8 +26,8 @@ import uvicorn
 from service import malloc
 from service.app import BATCH_DRAIN_S, SPAN_EXPORT_S, create_app
 from service.inference.cuda_devices import check_gpu_works, load_driver
-from service.inference.openvino_plugin import find_plugin
 from service.loaded_models.registry import Registry
+from service.loaded_models.session_opener import why_not_openvino
 from service.model_store.desired_state import StateFile
 from service.observability import logs
 from service.server.acceptor import NOT_ACCEPTING, Acceptor, ConnectionCounts
@@ -255,7 +255,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
     if (gpu := settings.gpu_of(worker_id)) is not None:
         check_gpu_works(load_driver(), gpu)
     state_file = StateFile(settings.state or folder / "state.json")
-    if worker_id == 0 and not settings.providers and (reason := find_plugin().reason):
+    if worker_id == 0 and (reason := why_not_openvino(settings)):
         logs.event(logging.INFO, "models run on onnxruntime's own engine", reason=reason)
     app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state_file)
     gc.freeze()  # libraries and routes stay to the end

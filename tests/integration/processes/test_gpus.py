@@ -46,6 +46,7 @@ def test_a_gpu_that_fails_takes_only_its_worker_down(faults: Path, tmp_path: Pat
         assert workers_with_devices(service) == {("0", "cuda:0"), ("1", "cuda:1")}
         (version,) = service.client.get("/api/v1/models/linear").json()["versions"]
         assert (version["devices"], version["nodes"]) == (["cuda:0", "cuda:1"], {"CUDAExecutionProvider": 1})
+        assert not [line for line in service.lines if "onnxruntime's own engine" in line["event"]]
         started = [line for line in service.lines if line["event"] == "worker is started"]
         assert [(line["worker"], line["gpu"]) for line in started] == [(0, 0), (1, 1)]
 

@@ -203,3 +203,17 @@ def test_a_device_that_cannot_be_shared_out_is_rejected(device: str, workers: in
     with pytest.raises(ValidationError, match=problem) as raised:
         Settings(device=device, workers=workers)
     assert raised.value.errors()[0]["loc"] == ("device",)
+
+
+@pytest.mark.parametrize(
+    "providers", ["openvino,cpu", "cpu, OpenVINO", "OpenVINOExecutionProvider,cpu", "cuda,openvino"]
+)
+def test_openvino_is_combined_with_no_other_provider(providers: str) -> None:
+    with pytest.raises(ValidationError, match="name openvino alone, or leave it empty") as raised:
+        Settings(providers=providers)
+    assert raised.value.errors()[0]["loc"] == ("providers",)
+
+
+@pytest.mark.parametrize("providers", ["", "openvino", "OpenVINO,", "tensorrt,cuda", "cuda,cpu"])
+def test_providers_that_can_share_a_graph_are_allowed(providers: str) -> None:
+    assert Settings(providers=providers).providers == providers
