@@ -1,14 +1,19 @@
-"""Terminates runs that block their thread for too long, from another thread. Does not know what runs."""
+"""Limits the time for which a run can block its thread, by terminating or abandoning it. Does not know what runs."""
 
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Generic, TypeVar
 
 DEFAULT_TIMEOUT_S = 0.25
 
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
 
 class RunTimedOut(Exception):
-    """A run was terminated because it blocked its thread for too long."""
+    """A run was terminated or abandoned because it blocked its thread for too long."""
 
 
 class RunTimeout:
@@ -57,3 +62,42 @@ class RunTimeout:
             self._awake.clear()
             if run != self._runs_started or self._closed.is_set():  # set in the meantime by a thread that saw it awake
                 self._awake.set()
+
+
+class AbandonableRuns(Generic[Input, Output]):
+    """Calls `function` in a daemon thread, for runs that nothing can terminate. One thread calls `run` at a time."""
+
+    def __init__(self, function: Callable[[Input], Output], timeout_s: float) -> None:
+        self._function = function
+        self._timeout_s = timeout_s
+        self._inputs: SimpleQueue[Input | None] = SimpleQueue()
+        self._outputs: SimpleQueue[Output | Exception] = SimpleQueue()
+        self._is_abandoned = False
+        self._thread = threading.Thread(target=self._run_all, name="abandonable-runs", daemon=True)
+        self._thread.start()
+
+    def run(self, value: Input) -> Output:
+        """Returns what the function returns, or raises what it raises. Raises RunTimedOut for a run that goes on after
+        `timeout_s`; no other run may follow it."""
+        self._inputs.put(value)
+        try:
+            output = self._outputs.get(timeout=self._timeout_s)
+        except Empty:
+            self._is_abandoned = True
+            raise RunTimedOut from None
+        if isinstance(output, Exception):
+            raise output
+        return output
+
+    def close(self) -> None:
+        """Ends the thread; that of an abandoned run ends with the run."""
+        self._inputs.put(None)
+        if not self._is_abandoned:
+            self._thread.join()
+
+    def _run_all(self) -> None:
+        while (value := self._inputs.get()) is not None:
+            try:
+                self._outputs.put(self._function(value))
+            except Exception as error:
+                self._outputs.put(error)

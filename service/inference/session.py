@@ -28,7 +28,7 @@ from service.inference.providers import (
     is_gpu_lost,
     provider_error,
 )
-from service.inference.run_timeout import DEFAULT_TIMEOUT_S, RunTimedOut, RunTimeout
+from service.inference.run_timeout import DEFAULT_TIMEOUT_S, AbandonableRuns, RunTimedOut, RunTimeout
 from service.inference.tensorrt import EngineCache
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
@@ -75,6 +75,11 @@ class Session:
         """Nodes of the graph by the provider that runs them; empty on a CPU."""
         self._check_placement(placement)
         self._check_interface()
+
+    @property
+    def is_terminable(self) -> bool:
+        """Whether another thread can end a run; OpenVINO ignores `RunOptions.terminate`."""
+        return not self.placement.is_on_openvino
 
     @property
     def provider(self) -> str:
@@ -162,12 +167,17 @@ class TimeLimitedSession:
 
 
 class WarmUpSession:
-    """Runs a session that is being loaded: every failure means that its version is broken."""
+    """Runs a session that is being loaded: every failure means that its version is broken.
+
+    A run that cannot be terminated executes in a thread of its own, which is abandoned when the run takes too long.
+    """
 
     def __init__(self, session: Session, timeout_s: float) -> None:
         self._session = session
         self._timeout_s = timeout_s
-        self._runs = TimeLimitedSession(session, timeout_s)
+        self._runs: TimeLimitedSession | AbandonableRuns[NDArray[np.uint8], NDArray[np.float32]] = (
+            TimeLimitedSession(session, timeout_s) if session.is_terminable else AbandonableRuns(session.run, timeout_s)
+        )
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As Session.run. Raises BrokenVersion, also for a run that has not ended within `timeout_s`."""

@@ -3,7 +3,6 @@
 The first worker that loads a version measures; the others, and a worker that is started again, take its choice.
 """
 
-import fcntl
 import gc
 import logging
 import math
@@ -13,20 +12,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from service.atomic_files import atomic_write
+from service.atomic_files import atomic_write, lock_exclusively
 from service.errors import BrokenVersion
 from service.inference.engine_choice import Candidate, choose
-from service.inference.session import Session, WarmUpSession
+from service.inference.session import WARM_UP_TIMEOUT_S, Session, WarmUpSession
 from service.observability import logs
 
 BATCH_SIZE = 8
 """Images of the timed run. Engines differ more in a batch than for one image, and a loaded service runs batches."""
 MAX_TIME_S = 0.2  # per candidate, beyond two runs
 MIN_RUNS = 2
+MAX_WAIT_S = WARM_UP_TIMEOUT_S + 60.0
+"""How long a worker waits for the measurement of another: a run that hangs in it fails after WARM_UP_TIMEOUT_S."""
+POLL_INTERVAL_S = 0.02
 
 
 class EngineChoice(BaseModel, frozen=True):
@@ -44,13 +47,16 @@ class EngineChoices:
     """The choices of a service, by version: in files of `folder`, which its workers share, or in this process only."""
 
     folder: Path | None = None
+    max_wait_s: float = MAX_WAIT_S
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     _known: dict[str, EngineChoice] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
         """Returns the known choice for `key` if it is one of `names`, otherwise the result of `measure`.
 
-        Only one measurement runs at a time.
+        Only one measurement runs at a time, unless another worker hangs in it.
         """
         with self._lock, self._exclusive():
             choice = self._known.get(key) or self._read(key)
@@ -68,8 +74,21 @@ class EngineChoices:
             return
         self.folder.mkdir(exist_ok=True)
         with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._wait_for(file)
             yield
+
+    def _wait_for(self, file: TextIO) -> None:
+        """Locks the file, unless another worker keeps it for longer than `max_wait_s`: it hangs then."""
+        end_s = self.clock() + self.max_wait_s
+        while True:
+            try:
+                return lock_exclusively(file, wait=False)
+            except BlockingIOError:
+                if self.clock() >= end_s:
+                    event = "another worker does not end its choice of an engine; this one chooses for itself"
+                    logs.event(logging.WARNING, event, waited_s=self.max_wait_s)
+                    return None
+            self.sleep(POLL_INTERVAL_S)
 
     def _read(self, key: str) -> EngineChoice | None:
         try:

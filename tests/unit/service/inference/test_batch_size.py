@@ -21,6 +21,8 @@ DEFAULT_SIZES = [1, 2, 4, 8, 16, 32]
 class FakeSession:
     """A graph whose runs take `run_s` plus `image_s` per image on the fake clock; counts the runs by batch size."""
 
+    is_terminable = True
+
     def __init__(self, run_s: float, image_s: float = 0.0) -> None:
         self._run_s, self._image_s = run_s, image_s
         self.now_s = 0.0

@@ -3,7 +3,9 @@
 import threading
 import time
 
-from service.inference.run_timeout import RunTimeout
+import pytest
+
+from service.inference.run_timeout import AbandonableRuns, RunTimedOut, RunTimeout
 
 
 class TerminateRecorder(threading.Event):
@@ -60,3 +62,27 @@ def test_what_never_runs_needs_no_thread() -> None:
     before = set(threading.enumerate())
     RunTimeout(lambda: None).close()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_run_that_cannot_be_ended_is_abandoned() -> None:
+    before, is_released = set(threading.enumerate()), threading.Event()
+    runs = AbandonableRuns(lambda timeout_s: is_released.wait(timeout_s), timeout_s=0.01)
+    (thread,) = set(threading.enumerate()) - before
+    with pytest.raises(RunTimedOut):
+        runs.run(30.0)
+    runs.close()
+    assert thread.is_alive()
+    is_released.set()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_runs_that_end_give_their_result_or_error_and_leave_no_thread() -> None:
+    before = set(threading.enumerate())
+    runs = AbandonableRuns(lambda divisor: 6 / divisor, timeout_s=30)
+    assert runs.run(3) == 2
+    with pytest.raises(ZeroDivisionError):
+        runs.run(0)
+    assert runs.run(2) == 3
+    runs.close()
+    assert set(threading.enumerate()) == before

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from onnx import TensorProto, helper
 
 from service.errors import BrokenVersion, ModelFailed, OutOfMemory
 from service.inference.batch import InvalidRows
-from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, TENSORRT_PROVIDER, Placement
+from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER, ON_OPENVINO, TENSORRT_PROVIDER, Placement
 from service.inference.run_timeout import RunTimedOut
 from service.inference.session import (
     FeatureSession,
@@ -208,6 +209,27 @@ def test_a_sound_graph_is_warmed_up_with_noise_at_every_batch_size(tmp_path: Pat
     assert [batch.shape for batch in sound.batches] == [(size, *SHAPE) for size in (1, 7, 64)]
     assert {batch.dtype for batch in sound.batches} == {np.dtype(np.uint8)}
     assert all(np.ptp(batch) > 100 for batch in sound.batches)
+
+
+def test_a_run_that_cannot_be_terminated_warms_up_in_a_thread_that_can_be_abandoned(tmp_path: Path) -> None:
+    threads: list[str] = []
+
+    class PluginSession(RecordingSession):
+        is_terminable = False
+
+        def run(self, images: NDArray[np.uint8], options: Any = None) -> NDArray[np.float32]:
+            threads.append(threading.current_thread().name)
+            return super().run(images, options)
+
+    PluginSession(saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path), EXPECTED, CLASSES, 1).warm_up([1, 7])
+    assert threads == ["abandonable-runs"] * 2
+
+
+@pytest.mark.parametrize(("placement", "is_terminable"), [(Placement(), True), (ON_OPENVINO, False)])
+def test_only_runs_of_openvino_cannot_be_terminated(tmp_path: Path, placement: Placement, is_terminable: bool) -> None:
+    loaded = session(linear_graph(WEIGHTS, SHAPE), tmp_path)
+    loaded.placement = placement
+    assert loaded.is_terminable is is_terminable
 
 
 def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Candidates are timed one by one, once for all workers, and those that cannot run are left out."""
 
 import gc
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.atomic_files import lock_exclusively
 from service.errors import BrokenVersion
 from service.loaded_models.engine_selection import EngineChoice, EngineChoices, FixedEngine, measure_candidates
 from tests.unit.service.inference.test_engine_choice import CPU, OV, OV_BF16
@@ -31,7 +33,7 @@ class FakeSession:
     """Takes `run_s` for a run; the first one takes longer."""
 
     path = Path("model.onnx")
-    open_count = 0
+    is_terminable = True
 
     def __init__(self, clock: Clock, run_s: float) -> None:
         self._clock, self._run_s = clock, run_s
@@ -85,6 +87,32 @@ def test_a_graph_that_no_engine_runs_is_broken_for_the_reason_of_the_first() -> 
         measure_with({}, [])
 
 
+class HangingSession(FakeSession):
+    """Never ends its first timed run until it is released; `terminate` has no effect, as with OpenVINO."""
+
+    is_terminable = False
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock, 0.01)
+        self.is_released = threading.Event()
+
+    def run(self, images: NDArray[np.uint8], options: Any = None) -> NDArray[np.float32]:
+        self.is_released.wait(60)
+        return super().run(images, options)
+
+
+def test_a_candidate_that_hangs_is_left_out_although_nothing_ends_its_run() -> None:
+    clock = Clock()
+    hanging = HangingSession(clock)
+    sessions: dict[str, Any] = {CPU.name: FakeSession(clock, 0.08), OV.name: hanging}
+    choice = measure_candidates([CPU, OV], lambda one: sessions[one.name], (1, 1, 1), 8, 0.01, clock)
+    assert choice.name == "cpu float32"
+    assert choice.failures == {
+        "openvino float32": "model.onnx has not ended its warm-up with a batch of 8 within 0.01 s."
+    }
+    hanging.is_released.set()
+
+
 def refuse() -> EngineChoice:
     raise AssertionError("this was measured before")
 
@@ -132,3 +160,37 @@ def test_a_resumed_job_gets_its_engine_or_an_error() -> None:
     assert FixedEngine("openvino float32").get("key", NAMES, refuse).name == "openvino float32"
     with pytest.raises(BrokenVersion, match="There is no 'openvino bfloat16' here; there is cpu float32 and openvino"):
         FixedEngine("openvino bfloat16").get("key", NAMES, refuse)
+
+
+def test_a_worker_that_hangs_in_its_measurement_does_not_stop_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, clock = tmp_path / "engines", Clock()
+    folder.mkdir()
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+
+    with (folder / "lock").open("w") as held:
+        lock_exclusively(held)
+        waiting = EngineChoices(folder, max_wait_s=660, clock=clock, sleep=sleep)
+        assert waiting.get("key", NAMES, answer("cpu float32")).name == "cpu float32"
+    assert clock.now_s == pytest.approx(660, abs=1)
+    (message,) = caplog.messages
+    assert message.startswith("another worker does not end its choice of an engine")
+
+
+def test_a_worker_takes_the_choice_of_the_one_that_it_waited_for(tmp_path: Path) -> None:
+    folder, clock = tmp_path / "engines", Clock()
+    folder.mkdir()
+    held = (folder / "lock").open("w")
+    lock_exclusively(held)
+
+    def sleep(seconds: float) -> None:
+        clock.now_s += seconds
+        choice = EngineChoice(name="openvino float32")
+        (folder / "key.json").write_text(choice.model_dump_json())
+        held.close()
+
+    waiting = EngineChoices(folder, max_wait_s=660, clock=clock, sleep=sleep)
+    assert waiting.get("key", NAMES, refuse).name == "openvino float32"
