@@ -6,6 +6,7 @@ thread, so there are no locks.
 """
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -21,6 +22,8 @@ T = TypeVar("T")
 JOBS_PER_THREAD = 2  # the running one and the next, so that no thread ever waits for the event loop
 LARGE_WORK = 2_000_000
 """Jobs of more work than this, which is about their pixels, run on the threads for large images."""
+LARGE_NICENESS = 10
+"""Of the threads for large images: the event loop and small images have ten times their share of a busy core."""
 INITIAL_SECONDS_PER_WORK = 1e-8
 """Expected before the first job is done: what a core of 2020 takes for a pixel of a WebP or PNG image."""
 SMOOTHING = 0.1
@@ -51,7 +54,8 @@ class DecodePool:
 
     def __init__(self, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._small = FairThreads(ThreadPoolExecutor(threads, "decode"), threads, JOBS_PER_THREAD, clock)
-        self._large = FairThreads(ThreadPoolExecutor(threads, "decode-large"), threads, 1, clock)
+        large_threads = ThreadPoolExecutor(threads, "decode-large", initializer=os.nice, initargs=(LARGE_NICENESS,))
+        self._large = FairThreads(large_threads, threads, 1, clock)
 
     def check_in_time(self, owner: Hashable, work: int, timeout_s: float) -> None:
         """Raises TooLateToStart when a job of `work` would not be done within `timeout_s`."""

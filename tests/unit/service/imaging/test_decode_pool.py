@@ -1,6 +1,7 @@
 """Decoders take turns between owners, run at most one job per thread, and drop cancelled jobs."""
 
 import asyncio
+import os
 import threading
 import time
 import weakref
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.errors import TooLateToStart
-from service.imaging.decode_pool import JOBS_PER_THREAD, LARGE_WORK, SAFETY_FACTOR, DecodePool
+from service.imaging.decode_pool import JOBS_PER_THREAD, LARGE_NICENESS, LARGE_WORK, SAFETY_FACTOR, DecodePool
 from tests.unit.service.batching import ManualClock
 
 
@@ -172,5 +173,15 @@ def test_an_image_is_forgotten_when_its_job_is_cancelled() -> None:
         assert reference() is None
         hold.set()
         await asyncio.gather(*running)
+
+    with_decode_pool(1, test)
+
+
+def test_large_images_yield_the_processor_to_small_ones_and_the_event_loop() -> None:
+    async def test(decode_pool: DecodePool) -> None:
+        own = os.nice(0)
+        assert await decode_pool.run("a", LARGE_WORK, os.nice, 0) == own
+        assert await decode_pool.run("a", LARGE_WORK + 1, os.nice, 0) == min(19, own + LARGE_NICENESS)
+        assert os.nice(0) == own
 
     with_decode_pool(1, test)
