@@ -90,6 +90,7 @@ def describe(acceptance: Acceptance) -> str:
     figures = (
         f"on {engine}, of {acceptance.images:,} held-out images {acceptance.lost} lost and {acceptance.gained} gained: "
         f"at most {100 * acceptance.upper_loss:.2f} points are lost (95 %), {acceptance.same_class:.1%} the same class"
+        f", probabilities differ by at most {acceptance.max_abs_difference:.1g}"
     )
     if acceptance.images < MIN_IMAGES:
         return f"{figures}; the service chooses it by itself only after a comparison on {MIN_IMAGES} or more"
