@@ -5,12 +5,17 @@ Errors state the cause in one sentence, because Keras' messages contain whole co
 
 import importlib.util
 import inspect
+import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import h5py
 import keras
 
 from training.errors import TrainingError, first_line
@@ -39,6 +44,11 @@ CAUSES: tuple[tuple[str, str], ...] = (
 )
 """Patterns of Keras' messages and the explanation for the user. The first match is used."""
 
+NEWER_KERAS_2_KEYS = ("module", "registered_name", "build_config")
+"""Keys of configurations since Keras 2.12. Keras 3 would look for classes in the modules of Keras 2."""
+LISTS_OF_ONE = ("input_layers", "output_layers", "axis")
+"""Values that Keras 2 wrote as a list. Keras 3 would call the layer behind a nested network with a list of tensors."""
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -54,13 +64,6 @@ class LoadOptions:
 DEFAULT_LOAD_OPTIONS = LoadOptions()
 
 
-class _Keras2DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Accepts the argument `groups`, always 1, which Keras 2 wrote and Keras 3 does not know."""
-
-    def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-
-
 def load_network(path: Path, options: LoadOptions = DEFAULT_LOAD_OPTIONS) -> keras.Model:
     """Loads a Keras network without its optimizer. Raises TrainingError."""
     if is_saved_model(path):
@@ -69,11 +72,12 @@ def load_network(path: Path, options: LoadOptions = DEFAULT_LOAD_OPTIONS) -> ker
         raise TrainingError(f"{path} does not exist. Name the folder of a run, or a .keras file.")
     custom_objects = {} if options.custom_objects is None else _load_objects(options.custom_objects)
     if path.suffix in (".h5", ".hdf5"):
-        custom_objects = {"DepthwiseConv2D": _Keras2DepthwiseConv2D} | custom_objects
+        custom_objects = {"Functional": keras.Model} | custom_objects  # Keras 3 finds it only at the top of the file
     try:
-        return keras.models.load_model(
-            path, custom_objects=custom_objects, compile=False, safe_mode=not options.unsafe_lambda
-        )
+        with _keras_3_readable(path) as readable:
+            return keras.models.load_model(
+                readable, custom_objects=custom_objects, compile=False, safe_mode=not options.unsafe_lambda
+            )
     except Exception as error:  # the type of the error depends on the file's contents
         raise TrainingError(f"{path} cannot be loaded as a Keras model: {cause_of(error)}.") from error
 
@@ -108,6 +112,58 @@ def _load_objects(path: Path) -> dict[str, Any]:
         for name, value in vars(module).items()
         if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == module.__name__
     }
+
+
+@contextmanager
+def _keras_3_readable(path: Path) -> Iterator[Path]:
+    """Yields `path`, or for an .h5 file of Keras 2 a temporary copy with a configuration that Keras 3 reads.
+
+    Raises OSError for an .h5 file that is none.
+    """
+    config = _keras_2_config(path) if path.suffix in (".h5", ".hdf5") else None
+    if config is None:
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        copy = Path(shutil.copy(path, Path(folder) / "network.h5"))
+        with h5py.File(copy, "r+") as file:
+            file.attrs["model_config"] = json.dumps(_to_keras_3(json.loads(config)))
+        yield copy
+
+
+def _keras_2_config(path: Path) -> str | None:
+    with h5py.File(path) as file:
+        version, config = file.attrs.get("keras_version", ""), file.attrs.get("model_config")
+        return config if isinstance(config, str) and str(version).startswith("2.") else None
+
+
+def _to_keras_3(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_to_keras_3(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    older = {key: _to_keras_3(value) for key, value in config.items() if key not in NEWER_KERAS_2_KEYS}
+    class_name, options = older.get("class_name"), older.get("config")
+    if isinstance(options, dict) and class_name == "Sequential":
+        options["layers"] = list(_with_input_layer(options["layers"]))
+    if isinstance(options, dict) and class_name == "DepthwiseConv2D":
+        options.pop("groups", None)  # always 1
+    return older | {key: older[key][0] for key in LISTS_OF_ONE if _is_list_of_one(older.get(key))}
+
+
+def _is_list_of_one(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1
+
+
+def _with_input_layer(layers: list[Any]) -> Iterator[Any]:
+    """Moves the shape of images from the first layer, where Keras 3 misreads it, to a layer of its own."""
+    for index, layer in enumerate(layers):
+        is_input = layer["class_name"] == "InputLayer"
+        shape = None if is_input else layer["config"].pop("batch_input_shape", None)
+        if index == 0 and shape is not None:
+            name = f"{layer['config']['name']}_input"
+            yield {"class_name": "InputLayer", "config": {"batch_input_shape": shape, "dtype": "float32", "name": name}}
+        yield layer
 
 
 def _load_saved_model(folder: Path) -> keras.Model:

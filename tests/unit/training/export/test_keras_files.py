@@ -1,11 +1,14 @@
 """Networks are loaded from files and folders of Keras and TensorFlow; errors state the cause in one sentence."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 from keras import layers
 
@@ -69,20 +72,6 @@ def test_a_folder_of_neither_kind_says_what_was_looked_for(tmp_path: Path) -> No
         open_source(tmp_path, None)
 
 
-def test_a_depthwise_convolution_of_keras_2_is_read(tmp_path: Path) -> None:
-    """Keras 2, which Teachable Machine uses, wrote `groups` into the configuration."""
-    model = network()
-    model.save(tmp_path / "net.h5")
-    with h5py.File(tmp_path / "net.h5", "r+") as file:
-        config = json.loads(file.attrs["model_config"])
-        [depthwise] = [layer for layer in config["config"]["layers"] if layer["class_name"] == "DepthwiseConv2D"]
-        depthwise["config"]["groups"] = 1
-        file.attrs["model_config"] = json.dumps(config)
-    loaded = load_network(tmp_path / "net.h5")
-    np.testing.assert_allclose(answers(loaded), answers(model), atol=1e-6)
-    assert_exportable(loaded, answers(model))
-
-
 @pytest.mark.parametrize("name", ["tutorial.h5", "tutorial_saved_model"])
 def test_files_of_keras_2_tutorials_are_exported(name: str) -> None:
     recorded = np.load(KERAS_2 / "answers.npz")
@@ -96,6 +85,39 @@ def test_files_of_keras_2_tutorials_are_exported(name: str) -> None:
     actual = serving.network.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     assert {node.op_type for node in to_onnx(serving.network).graph.node} >= {"Conv", "Softmax"}
+
+
+def older_config(config: Any) -> Any:
+    """Returns a configuration of Keras 2.12 or newer as the first releases of Keras 2 wrote it."""
+    if isinstance(config, list):
+        return [older_config(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    newer = ("module", "registered_name", "build_config")
+    older = {key: older_config(value) for key, value in config.items() if key not in newer}
+    if older.get("class_name") == "Sequential":
+        layers_of = older["config"]["layers"]
+        older["config"]["layers"] = [layer for layer in layers_of if layer["class_name"] != "InputLayer"]
+    return older | ({"class_name": "Model"} if older.get("class_name") == "Functional" else {})
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_a_file_of_teachable_machine_is_exported_with_its_scaling(tmp_path: Path, is_older: bool) -> None:
+    """Its depthwise convolutions have `groups`, and its network is a Sequential of two Sequentials."""
+    recorded, path = np.load(KERAS_2 / "answers.npz"), tmp_path / "keras_model.h5"
+    shutil.copy(KERAS_2 / "teachable_machine.h5", path)
+    if is_older:
+        with h5py.File(path, "r+") as file:
+            file.attrs["model_config"] = json.dumps(older_config(json.loads(file.attrs["model_config"])))
+    model = open_source(path, None).model
+    images = recorded["images"]
+    assert model is not None
+    prepared = prepare_network(model, PrepareOptions(), print)
+    assert input_of(prepared).shape == (24, 24, 3)
+    serving = to_serving_model(prepared, Scaling(scale=1 / 127.5, mean=(1.0,)), OutputOptions(), images)
+    session = onnxruntime.InferenceSession(to_onnx(serving.network).SerializeToString())
+    [actual] = session.run(None, {session.get_inputs()[0].name: images})
+    np.testing.assert_allclose(actual, recorded["teachable_machine"], atol=1e-5)
 
 
 def custom_network(folder: Path) -> Path:
