@@ -34,6 +34,11 @@ def test_the_delays_after_early_deaths_double_up_to_a_maximum() -> None:
     assert delays_of_early_deaths(RestartPolicy(), 7) == [0.5, 1.0, 2.0, 4.0, 8.0, MAX_RESTART_DELAY_S, 10.0]
 
 
+def test_a_worker_that_never_starts_is_tried_without_end() -> None:
+    """With several GPUs the worker of a failed one is tried every 10 s, for days."""
+    assert delays_of_early_deaths(RestartPolicy(), 2000)[-1] == MAX_RESTART_DELAY_S
+
+
 def test_early_deaths_in_a_row_exhaust_the_policy() -> None:
     policy = RestartPolicy()
     delays_of_early_deaths(policy, MAX_EARLY_DEATHS - 1)
