@@ -111,7 +111,10 @@ class Supervisor:
             if worker.process is None and time.monotonic() >= worker.restarts.next_start_s:
                 if worker.last_death:
                     self._publish(replace(self._status, restarts=self._status.restarts + 1))
-                worker.start(self._target, self._sock)
+                try:
+                    worker.start(self._target, self._sock)
+                except OSError as error:  # too many processes, or too little memory: the other workers go on
+                    worker.handle_failed_start(error)
 
     def _wait_for_event(self) -> None:
         """Waits until a worker ends, a restart is due, or a signal arrives; at most until the next check for hangs."""
@@ -191,16 +194,17 @@ class _WorkerProcess:
         self.restarts.record_start(time.monotonic())
         self._hung_at_s = self._kill_at_s = None
         self._silence, self.is_unresponsive, self._is_hung = SilenceMeter(), False, False
-        self.process = multiprocessing.get_context("spawn").Process(
+        process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
         # Ctrl-C reaches the workers, too. One that does not handle it yet would end with a traceback of Python's.
         resource_tracker.ensure_running()  # its first start would unblock the signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process.start()
+            process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        self.process = process
         logs.event(logging.INFO, "worker is started", worker=self.worker_id, pid=self.process.pid, **self._gpu_field)
 
     @property
@@ -253,14 +257,23 @@ class _WorkerProcess:
         self._is_hung = True
         logs.event(logging.ERROR, "worker hangs", worker=self.worker_id, pid=self.process.pid, reason=reason)
 
+    def handle_failed_start(self, error: OSError) -> None:
+        """Logs that the system starts no process, which counts as an early death, and schedules the next attempt."""
+        reason = f"The system did not start its process: {error.strerror or error}."
+        action = "Raise the limits of processes and memory, or lower CONVOY_WORKERS."
+        self._schedule_restart({"reason": reason, "action": action}, has_loaded_models=False)
+
     def handle_exit(self, has_loaded_models: bool) -> None:
         """Logs the death and schedules the restart."""
         assert self.process is not None
         code, pid = self.process.exitcode or 0, self.process.pid
         self.process.close()
         self.process, self.is_unresponsive = None, False
-        self.restarts.record_death(time.monotonic(), has_loaded_models=has_loaded_models)
         reason, action = HUNG_EXIT if self._is_hung else describe_exit(code)
-        self.last_death = {"worker": self.worker_id, "pid": pid, "code": code, "reason": reason, "action": action}
-        self.last_death |= self._gpu_field
+        death = {"pid": pid, "code": code, "reason": reason, "action": action}
+        self._schedule_restart(death, has_loaded_models=has_loaded_models)
+
+    def _schedule_restart(self, death: dict[str, Any], *, has_loaded_models: bool) -> None:
+        self.restarts.record_death(time.monotonic(), has_loaded_models=has_loaded_models)
+        self.last_death = {"worker": self.worker_id, **death, **self._gpu_field}
         logs.event(logging.ERROR, "worker died", **self.last_death, early_deaths=self.restarts.early_deaths)

@@ -1,11 +1,13 @@
 """The supervisor ends with the right exit code: when workers cannot start, and when a worker has lost requests."""
 
+import errno
 import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Sequence
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,27 @@ def test_a_worker_that_runs_is_stopped_when_another_cannot_start(
     (running,) = [started["pid"] for started in fields_of(caplog, "worker is started") if started["worker"] == 0]
     with pytest.raises(ProcessLookupError):
         os.kill(running, 0)
+
+
+def test_a_system_that_starts_no_process_does_not_end_the_other_workers_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, attempts = SpawnProcess.start, []
+
+    def start_or_fail(process: SpawnProcess) -> None:
+        attempts.append(process.name)
+        if process.name == "worker 1":
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", start_or_fail)
+    assert run(only_the_first_stays, tmp_path, workers=2) == EXIT_CANNOT_START
+    assert attempts == ["worker 0"] + MAX_EARLY_DEATHS * ["worker 1"]
+    deaths = fields_of(caplog, "worker died")
+    assert [death["early_deaths"] for death in deaths] == list(range(1, MAX_EARLY_DEATHS + 1))
+    assert {death["worker"] for death in deaths} == {1}
+    assert "Resource temporarily unavailable" in deaths[0]["reason"]
+    assert "CONVOY_WORKERS" in deaths[0]["action"]
 
 
 def test_a_gpu_whose_worker_cannot_start_leaves_the_other_gpu_serving(
