@@ -114,8 +114,16 @@ class FairThreads:
             if queue:
                 self._queues[owner] = queue  # behind all other owners
             if not job.future.done():
-                self._free_jobs -= 1
-                self._executor.submit(job.run, self._clock).add_done_callback(partial(self._report, job))
+                self._submit(job)
+
+    def _submit(self, job: QueuedJob) -> None:
+        try:
+            outcome = self._executor.submit(job.run, self._clock)
+        except RuntimeError as error:  # no thread can be started: the job fails, and its place stays free
+            job.future.set_exception(error)
+        else:
+            self._free_jobs -= 1
+            outcome.add_done_callback(partial(self._report, job))
 
     def _forget(self, job: QueuedJob, future: asyncio.Future[Any]) -> None:
         if future.cancelled():

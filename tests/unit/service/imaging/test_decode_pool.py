@@ -6,6 +6,8 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -80,6 +82,34 @@ def test_an_error_reaches_its_caller_and_nobody_else() -> None:
         assert await good == 7
 
     with_decode_pool(1, test)
+
+
+def test_threads_that_cannot_be_started_cost_neither_a_finished_job_nor_a_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused: list[object] = []
+    submit = ThreadPoolExecutor.submit
+
+    def refuse(executor: ThreadPoolExecutor, *args: Any) -> Any:
+        refused.append(executor)
+        raise RuntimeError("can't start new thread")
+
+    hold = threading.Event()
+
+    async def test(decode_pool: DecodePool) -> None:
+        running = [decode_pool.run("m", 1, hold.wait, 5) for _ in range(JOBS_PER_THREAD)]
+        waiting = [decode_pool.run("m", 1, int, "1") for _ in range(2 * JOBS_PER_THREAD)]
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+        hold.set()
+        _, unanswered = await asyncio.wait([*running, *waiting], timeout=10)
+        assert not unanswered
+        assert [job.result() for job in running] == [True] * JOBS_PER_THREAD
+        assert {type(job.exception()) for job in waiting} == {RuntimeError}
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+        assert await decode_pool.run("m", 1, int, "7") == 7
+
+    with_decode_pool(1, test)
+    assert len(refused) == 2 * JOBS_PER_THREAD
 
 
 def test_what_was_cancelled_is_not_started_and_its_place_is_free() -> None:
