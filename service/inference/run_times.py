@@ -11,6 +11,7 @@ import numpy as np
 SMOOTHING = 0.2  # weight of the latest run in the moving averages
 MIN_SAFETY_FACTOR = 1.1
 MAX_SAFETY_FACTOR = 2.0
+MAX_RATIO = 10.0  # of one run to the expectation: a process that was paused for minutes has not become so slow
 DEVIATIONS = 4  # as in the retransmission timeout of TCP (RFC 6298), which bounds a varying time in the same way
 
 
@@ -70,9 +71,10 @@ class RunTimes:
             self._curve_s = [run_s * count / images for count in range(self._max_images + 1)]
         expected_s = self._curve_s[min(images, self._max_images)]
         if expected_s > 0:
-            ratio = (run_s if turnaround_s is None else turnaround_s) / expected_s
+            max_ratio = MAX_RATIO * self._scale
+            ratio = min(max_ratio, (run_s if turnaround_s is None else turnaround_s) / expected_s)
             self._deviation += SMOOTHING * (abs(ratio - self._scale) - self._deviation)
-            self._scale += SMOOTHING * (run_s / expected_s - self._scale)
+            self._scale += SMOOTHING * (min(max_ratio, run_s / expected_s) - self._scale)
 
 
 def _interpolate(measured_s: Mapping[int, float], max_images: int) -> list[float]:

@@ -32,6 +32,18 @@ def test_a_machine_that_became_slower_is_learned_for_every_size() -> None:
     assert times.seconds(32) == pytest.approx(0.33, rel=1e-3)
 
 
+def test_a_process_that_was_paused_during_a_run_does_not_seem_slow_for_long() -> None:
+    times = RunTimes(32, MEASURED_S)
+    times.record(1, 600.0)
+    assert times.seconds(1) < 3 * 0.01
+    for _ in range(10):
+        times.record(1, 0.01)
+    assert times.seconds(1) < 1.2 * 0.01
+    for _ in range(50):  # one that really became slower by a factor of 100
+        times.record(1, 1.0)
+    assert times.seconds(1) == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_model_that_measured_as_instant_stays_so() -> None:
     times = RunTimes(8, {1: 0.0, 8: 0.0})
     times.record(4, 0.1)
