@@ -84,9 +84,11 @@ class ImageDecoder:
         """Decodes many images; the error of one is returned in its place. Raises TooLateToStart, ExpiredInQueue."""
         # Small images are decoded in the chunks in which they are opened, others by jobs of their own.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
+        parts = list(split_into_chunks(images))
+        self._check_in_time(context, max(map(_unopened_work, parts)))  # of small images, nothing is checked later
         opening = [
             self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
-            for chunk in split_into_chunks(images)
+            for chunk in parts
         ]
         chunks = await self._decoded(context, asyncio.gather(*opening))
         opened = list(itertools.chain.from_iterable(chunks))

@@ -24,6 +24,7 @@ from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.png_writer import END, chunk, header
 from tests.unit.service.classification.classifiers import predict, predict_many, with_classifier
+from tests.unit.service.pixels import exif_bytes
 
 ANSWERS: list[Callable[[Classifier, bytes], Awaitable[Any]]] = [
     predict,
@@ -66,11 +67,12 @@ def test_images_are_answered_alike_however_they_are_divided(
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("large_work", [1_000, 10**11], ids=["large", "small"])
 def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
-    root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]]
+    root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]], large_work: int
 ) -> None:
     """Only the client with queued images is rejected, because decoders take turns between clients."""
-    make_large(monkeypatch, 1_000)
+    make_large(monkeypatch, large_work)
     data, hold = image_bytes(90, 90), threading.Event()
 
     async def test(classifier: Classifier, registry: Registry) -> None:
@@ -90,8 +92,16 @@ def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(1_000_000))),
+        chunk(b"eXIf", exif_bytes(1, others=bytes(12 * 400))),
+    ],
+    ids=["profile", "exif"],
+)
 def test_a_header_that_takes_long_is_not_opened_on_the_event_loop(
-    root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]]
+    root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]], extra: bytes
 ) -> None:
     threads, open_image = list[threading.Thread](), model_input.open_image
 
@@ -100,8 +110,7 @@ def test_a_header_that_takes_long_is_not_opened_on_the_event_loop(
         return open_image(*args)
 
     monkeypatch.setattr(model_input, "open_image", record_thread)
-    profile = chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(1_000_000)))
-    data = header(8, 8) + profile + chunk(b"IDAT", zlib.compress(bytes(72))) + END
+    data = header(8, 8) + extra + chunk(b"IDAT", zlib.compress(bytes(72))) + END
 
     async def test(classifier: Classifier, registry: Registry) -> None:
         await answer(classifier, data)
