@@ -13,6 +13,7 @@ from service.observability.collectors import ClassCounterCollector, DurationHist
 from service.observability.metrics import Metrics, model_info, version_metrics
 from service.observability.service_metrics import service_metrics
 from service.settings import Settings
+from tests.log_fields import log_fields_table
 from tests.monitoring.alert_table import alerts_table
 from tests.published_results import results_table
 
@@ -114,6 +115,7 @@ GENERATED_TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics_table,
     "exit_codes": exit_codes_table,
     "alerts": alerts_table,
+    "log_fields": log_fields_table,
     "published_results": published_results_table,
 }
 TABLE = re.compile(r"(<!-- (\w+): generated -->\n).*?(\n<!-- /\2 -->)", re.DOTALL)
