@@ -39,7 +39,7 @@ def alerts_table() -> str:
     ]
     head = ["| alert | condition | caused by, fired after | false alarms |", "|---|---|---|---|"]
     traffic = healthy and (
-        f" False alarms are counted over {healthy['minutes']:g} minutes of healthy traffic on {healthy['date']}: "
+        f" False alarms are counted over {healthy['minutes']:.0f} minutes of healthy traffic on {healthy['date']}: "
         f"{_traffic(healthy['answers'])}."
     )
     return "\n".join([*head, *rows, "", f"Caused on {caused['date']}.{traffic or ''}"])

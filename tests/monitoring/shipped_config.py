@@ -12,6 +12,7 @@ from service.atomic_files import atomic_write
 
 FOLDER = Path(__file__).parents[2] / "k8s/monitoring"
 TARGETS = "targets.json"
+SCRAPE_INTERVAL_S = 5.0  # of prometheus.yml
 # Values of Grafana's variables when everything is selected.
 VARIABLE_VALUES = {"$__rate_interval": "20s", "$namespace": ".*", "$model": ".*", "$instance": ".*"}
 

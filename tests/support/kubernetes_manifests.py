@@ -18,7 +18,13 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 OVERLAYS = ("dev", "cpu", "gpu")
 COMPATIBLE_COMPONENTS = ("monitoring", "keda", "bucket-models", "ingress", "api-keys")
-COMBINATIONS = (COMPATIBLE_COMPONENTS, ("volume-models",), ("kserve",), ("bucket-models", "api-keys", "kserve"))
+COMBINATIONS = (
+    COMPATIBLE_COMPONENTS,
+    ("volume-models",),
+    ("monitoring", "custom-metrics"),
+    ("kserve",),
+    ("bucket-models", "api-keys", "kserve"),
+)
 JOBS = ("storage", "shell", "train", "sweep", "distributed", "batch", "nightly")
 
 Manifest = dict[str, Any]

@@ -91,7 +91,7 @@ def measure(plan: Plan) -> CapacityResults:
     """Measures all rounds. Raises CannotMeasure."""
     require_tool("wrk")
     require_tool("h2load")
-    service_core, load_core = _two_cores()
+    service_core, load_core = two_cores()
     model = LocalModel(plan.models, plan.model, 1)
     sizes = Sizes.of(model.shape)
     samples = load_samples(model, sizes.samples, plan.images)
@@ -115,7 +115,7 @@ def measure(plan: Plan) -> CapacityResults:
     return results
 
 
-def _two_cores() -> tuple[int, int]:
+def two_cores() -> tuple[int, int]:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise CannotMeasure("The replica and the load generator need one core each, but this machine has only one.")

@@ -38,6 +38,7 @@ from training.cli import main as convoy_train
 from training.errors import PeerLost, PeerMissing
 
 USER = 10001
+SATURATION = "convoy:saturation:rate1m"
 # Environment variables that training reads.
 OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
 METRIC = re.compile(r"\bconvoy_[a-z_]+\b")
@@ -181,14 +182,62 @@ def test_the_autoscalers_agree_and_their_metrics_exist(metrics: set[str]) -> Non
     scaled = of_kind(with_keda, "ScaledObject")["spec"]
     own = of_kind(render(K8S / "overlays/cpu"), "HorizontalPodAutoscaler")["spec"]
     assert (scaled["minReplicaCount"], scaled["maxReplicaCount"]) == (own["minReplicas"], own["maxReplicas"])
-    queries = [trigger["metadata"]["query"] for trigger in scaled["triggers"] if trigger["type"] == "prometheus"]
-    names = {name for query in queries for name in METRIC.findall(query)}
-    assert names
-    assert names <= metrics
-    job = of_kind(with_keda, "Service")["metadata"][
-        "name"
-    ]  # the job label that the operator derives from a ServiceMonitor
-    assert all(f'job="{job}"' in query for query in queries)
+    triggers = {trigger["type"]: trigger["metadata"] for trigger in scaled["triggers"]}
+    assert triggers["prometheus"]["query"] == f'sum({SATURATION}{{namespace="default"}})'
+    assert triggers["prometheus"]["ignoreNullValues"] == "false", "no data would count as no load"
+    with_metrics = of_kind(render(K8S / "overlays/cpu", "monitoring", "custom-metrics"), "HorizontalPodAutoscaler")
+    (pods,) = [one["pods"] for one in with_metrics["spec"]["metrics"] if one["type"] == "Pods"]
+    (rule,) = yaml.safe_load((K8S / "monitoring/prometheus-adapter.yml").read_text())["rules"]["custom"]
+    assert rule["name"]["as"] == pods["metric"]["name"]
+    assert rule["seriesQuery"].startswith(SATURATION + "{")
+    assert float(triggers["prometheus"]["threshold"]) == int(pods["target"]["averageValue"].removesuffix("m")) / 1000
+    cpu = [one["resource"]["target"] for one in with_metrics["spec"]["metrics"] if one["type"] == "Resource"]
+    assert cpu == [one["resource"]["target"] for one in own["metrics"]]
+    assert int(triggers["cpu"]["value"]) == cpu[0]["averageUtilization"]
+    assert SATURATION in shipped_config.recorded()
+    assert set(METRIC.findall(shipped_config.recorded()[SATURATION])) <= metrics
+
+
+def test_the_autoscaler_of_gpus_does_not_look_at_cpus_alone() -> None:
+    spec = of_kind(render(K8S / "overlays/gpu"), "HorizontalPodAutoscaler")["spec"]
+    assert [one["type"] for one in spec["metrics"]] == ["Pods", "Resource"]
+
+
+def test_every_core_has_a_worker_where_models_run_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the event loops are busy while the pod's CPUs seem half idle."""
+    for manifests in service_manifests():
+        settings = settings_of(manifests, monkeypatch)
+        if settings.device == "cpu":
+            assert settings.workers == int(container_of(manifests)["resources"]["limits"]["cpu"])
+
+
+def test_keda_asks_for_the_namespace_of_the_overlay(tmp_path: Path) -> None:
+    """With the lines of docs/kubernetes.md."""
+    page = (ROOT / "docs/kubernetes.md").read_text()
+    (replacements,) = re.findall(r"```yaml\n(replacements:.*?)```", page, re.DOTALL)
+    (tmp_path / "convoy").symlink_to(ROOT)
+    (tmp_path / "mine").mkdir()
+    overlay = {
+        "namespace": "images",
+        "resources": ["../convoy/k8s/overlays/cpu"],
+        "components": ["../convoy/k8s/components/monitoring", "../convoy/k8s/components/keda"],
+    }
+    text = yaml.safe_dump(overlay | yaml.safe_load(replacements))
+    (tmp_path / "mine/kustomization.yaml").write_text(text)
+    scaled = of_kind(render((tmp_path / "mine").resolve()), "ScaledObject")
+    queries = [one["metadata"]["query"] for one in scaled["spec"]["triggers"] if one["type"] == "prometheus"]
+    assert queries == [f'sum({SATURATION}{{namespace="images"}})']
+    assert scaled["metadata"]["namespace"] == "images"
+
+
+def test_kserve_s_gateway_is_admitted() -> None:
+    policy = policies(render(K8S / "overlays/cpu", "kserve"))["convoy-gateway"]
+    ((selector,),) = [rule["from"] for rule in policy["ingress"]]
+    (expression,) = selector["namespaceSelector"]["matchExpressions"]
+    assert expression["key"] == "kubernetes.io/metadata.name"
+    assert {"istio-system", "envoy-gateway-system"} <= set(expression["values"])
+    service = of_kind(render(K8S / "overlays/cpu", "kserve"), "InferenceService")
+    assert policy["podSelector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize("file", ["rules.yml", "dashboard.json"])

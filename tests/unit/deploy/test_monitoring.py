@@ -171,3 +171,8 @@ def test_every_alert_was_caused_and_fired_and_is_in_the_documentation() -> None:
     assert {name: outcome["cause"] for name, outcome in caused.items()} == causes, (
         "run: python -m tests.monitoring alerts"
     )
+
+
+def test_the_checks_know_the_interval_of_scrapes() -> None:
+    config = yaml.safe_load((shipped_config.FOLDER / "prometheus.yml").read_text())
+    assert config["global"]["scrape_interval"] == f"{shipped_config.SCRAPE_INTERVAL_S:g}s"
