@@ -95,7 +95,7 @@ FIELDS = {
     "thread": LogField("name of a thread", "thread.name", "process.thread.name"),
     "object": LogField("in whose removal an error occurred"),
 }
-FORWARDING = {"event", "log_version", "configure", "force_exit", "_force_exit", "log"}
+FORWARDING = {"event", "log_version", "configure", "force_exit", "log"}
 """Functions whose keyword arguments become fields."""
 NO_FIELDS = {"exc_info", "extra", "handlers", "force"}
 HOLDERS = {"fields", "death", "last_death", "line"}

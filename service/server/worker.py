@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import uvicorn
 
@@ -42,7 +40,13 @@ from service.server.limits import ConnectionLimits
 from service.server.listener import start_listening
 from service.server.start_report import local_url, log_start
 from service.settings import Settings, split_list
-from service.workers.shutdown import EXIT_REQUESTS_LOST, ShutdownState, drop_new_connections
+from service.workers.shutdown import (
+    EXIT_REQUESTS_LOST,
+    LOST_REQUESTS_ACTION,
+    ShutdownState,
+    drop_new_connections,
+    force_exit_now,
+)
 from service.workers.worker_status import WorkerStatusStore
 
 # A client that was just answered may have its next request on the wire. Its connection stays open for as long as a busy
@@ -57,9 +61,6 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLDS = (50_000, 20, 50)
 STOP_OVERHEAD_S = REJECTION_S + BATCH_DRAIN_S + SPAN_EXPORT_S
 """The end of the drain timeout, in which requests are no longer waited for."""
-LOST_REQUESTS_ACTION = (
-    "The clients were told to send them again. Raise CONVOY_DRAIN_TIMEOUT_S, and the time that the orchestrator waits."
-)
 
 
 class WorkerServer(uvicorn.Server):
@@ -125,8 +126,7 @@ class WorkerServer(uvicorn.Server):
         return await super().on_tick(counter) or is_orphaned or is_delay_over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal stops the server; if it is SIGTERM, after the delay. A later one ends the delay. A SIGINT
-        while the server stops makes it give up the requests that it still answers.
+        """Stops the server, after the delay for a first SIGTERM. A SIGINT while it stops makes it give up requests.
 
         uvicorn would end without the shutdown of the application, and log a traceback.
         """
@@ -272,18 +272,16 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=REJECTION_S,  # type: ignore[arg-type]
     )
-    state, drain_timeout_s = app.state.shutdown_state, settings.effective_drain_timeout_s
-    max_connections = effective_max_connections(settings.max_connections)
-    url = local_url(sock, settings.root_path) if worker_id == 0 else ""
+    state = app.state.shutdown_state
     WorkerServer(
         config,
         state,
         app.state.registry,
         parent_pid,
         connection_counts,
-        drain_timeout_s,
-        max_connections,
-        url,
+        settings.effective_drain_timeout_s,
+        effective_max_connections(settings.max_connections),
+        url=local_url(sock, settings.root_path) if worker_id == 0 else "",
         stop_delay_s=settings.stop_delay_s if settings.workers == 1 else 0.0,  # of several, the supervisor waits
     ).run(sockets=[sock])
     exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
@@ -291,7 +289,7 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         event = "accepted requests were lost"
         logs.event(logging.ERROR, event, requests=state.lost_requests, action=LOST_REQUESTS_ACTION)
     # A regular exit would wait for threads that are still running.
-    force_exit = partial(_force_exit, folder if parent_pid == os.getpid() else None, exit_code)
+    force_exit = partial(force_exit_now, folder if parent_pid == os.getpid() else None, exit_code)
     if state.is_model_running:
         force_exit("a model is still at work; it is cut off")
     if version := app.state.registry.loading_version:
@@ -300,11 +298,3 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         force_exit("an explanation is still being made; it is cut off")
     if exit_code:
         sys.exit(exit_code)
-
-
-def _force_exit(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:
-    """Ends the process now; removes `folder` where it is given. No client waits for what is cut off."""
-    logs.event(logging.WARNING, message, **fields)
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    os._exit(code)

@@ -6,11 +6,17 @@ wait for.
 
 import contextlib
 import ctypes
+import logging
+import os
+import shutil
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
 
 from service.exit_codes import EXIT_PARTIAL
+from service.observability import logs
 
 # <linux/filter.h> and <asm-generic/socket.h>, which Python does not name.
 SO_ATTACH_FILTER = 26
@@ -19,6 +25,9 @@ BPF_RETURN, DROP = 0x06, 0
 
 EXIT_REQUESTS_LOST = EXIT_PARTIAL
 """Exit code of a service that stopped before it had answered every request that it had accepted."""
+LOST_REQUESTS_ACTION = (
+    "The clients were told to send them again. Raise CONVOY_DRAIN_TIMEOUT_S, and the time that the orchestrator waits."
+)
 
 
 @dataclass(slots=True)
@@ -47,3 +56,11 @@ def drop_new_connections(sock: socket.socket) -> None:
     program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RETURN, 0, 0, DROP))
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
+
+
+def force_exit_now(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:
+    """Ends the process now; removes `folder` where it is given. No client waits for what is cut off."""
+    logs.event(logging.WARNING, message, **fields)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+    os._exit(code)
