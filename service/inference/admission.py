@@ -10,7 +10,7 @@ UNMEASURED_RETRY_S = 1.0
 
 
 class Admission:
-    """Slots of one queue, and the estimate of when a new request would be done. Runs on the event loop's thread."""
+    """Counts the slots of one queue and estimates when a new request would be done. Runs on the event loop's thread."""
 
     def __init__(self, run_times: RunTimes, *, max_queue_images: int, batch_size: int, instances: int) -> None:
         self._run_times = run_times
@@ -24,9 +24,10 @@ class Admission:
         self.is_closed = False
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None, busy_s: float = 0.0) -> None:
-        """Raises what `reserve` would raise for `count` images now, except where even an empty queue is too small.
+        """Raises QueueFull, TooLateToStart or DeadlineTooShort if `reserve` would raise it for `count` images now.
 
-        `count` may be a rough estimate: a request that is larger than the queue is left to `reserve`.
+        `count` may be a rough estimate, so more images than the queue can hold are no error here: `reserve` rejects
+        them when their number is exact.
         """
         if self.queued_images + min(count, self.max_images) > self.max_images:
             raise self._queue_full()
@@ -38,9 +39,9 @@ class Admission:
         """Reserves slots for `count` images; `release` frees them.
 
         `busy_s` is the time until a run can start, 0 if one can start now. Raises Draining after `close`,
-        TooManyImages when even an empty queue could not hold them, QueueFull when the queue is too full for them,
-        TooLateToStart when they would not be done within `timeout_s`, and DeadlineTooShort when even an idle model
-        would not do them in that time.
+        TooManyImages if the images do not fit into an empty queue, QueueFull if they do not fit now, DeadlineTooShort
+        if even an idle model needs more than `timeout_s` for them, and TooLateToStart if the images ahead of them make
+        them late.
         """
         if self.is_closed:
             raise Draining("The model is being taken out of service.")
@@ -52,20 +53,23 @@ class Admission:
         self.queued_images += count
 
     def enqueue_background(self, count: int) -> None:
-        """Marks `count` reserved images as background: interactive images no longer wait for them."""
+        """Marks `count` reserved images as background: interactive images do not wait for them."""
         self._queued_background_images += count
 
     def release(self, count: int, background: bool = False) -> None:
-        """Frees slots of images that no longer wait. `background` is for images passed to `enqueue_background`."""
+        """Frees the slots of images that no longer wait.
+
+        `background` is True for images that were passed to `enqueue_background`.
+        """
         self.queued_images -= count
         if background:
             self._queued_background_images -= count
 
     def expected_done_s(self, count: int, background: bool = False, busy_s: float = 0.0) -> float:
-        """Seconds until a new request of `count` images is done; 0 before the first run.
+        """Expected seconds until a new request of `count` images is done; 0 before the first run.
 
-        Counts the run at work, the batches ahead and the request's own run, but no decoding: decoders have an
-        estimate of their own. Images that are still being decoded are taken to be decoded in time.
+        The sum of the current run, the batches ahead and the request's own run. Decoding is estimated by the decoders.
+        Queued images that are still being decoded are assumed to be ready when their batch is formed.
         """
         if not self._run_times.is_known:
             return 0.0
@@ -75,21 +79,21 @@ class Admission:
         return busy_s + max(runs_s, own_s)
 
     def is_surely_in_time(self, count: int, timeout_s: float) -> bool:
-        """Whether even a pessimistic estimate is below `timeout_s`; cheap, for the many requests that have ample time.
+        """Whether even a pessimistic estimate is below `timeout_s`. Cheap, because most requests have ample time.
 
-        Every image costs as much as alone, and every instance has a full batch at work and one that is about to run.
+        The estimate assumes that every image runs alone, and that every instance has two full batches to run before.
         """
         images = self.queued_images + count + 2 * self._batch_size * self._instances
         return images * self._run_times.seconds(1) < timeout_s
 
     def drain_s(self) -> float:
-        """Seconds until the images queued now are processed; UNMEASURED_RETRY_S before the first run."""
+        """Expected seconds until the images that are queued now have run; UNMEASURED_RETRY_S before the first run."""
         if not self._run_times.is_known:
             return UNMEASURED_RETRY_S
         return self._run_times.seconds_in_batches(self.queued_images, self._batch_size) / self._instances
 
     def close(self) -> None:
-        """Rejects every later `reserve`."""
+        """Makes every later `reserve` raise Draining."""
         self.is_closed = True
 
     def _check_in_time(self, count: int, timeout_s: float | None, busy_s: float, background: bool) -> None:

@@ -1,4 +1,4 @@
-"""The requests in a queue, the parts of them that run together, and the distribution of the outputs to the requests."""
+"""Queued requests, the batches that are formed of them, and the distribution of a batch's outputs to its requests."""
 
 import asyncio
 import copy
@@ -14,13 +14,13 @@ from service.errors import ModelFailed
 
 Array = NDArray[Any]
 Images = Array | list[Array]
-"""Images of one shape: an array (n, ...), or a list of n arrays, which are joined only when they run."""
+"""Images of one shape: an array (n, ...), or a list of n arrays, which are joined when their batch runs."""
 Errors = Mapping[int, BaseException]
 NO_ERRORS: Errors = MappingProxyType({})
 
 
 class InvalidRows(ModelFailed):
-    """Some rows of a run's `outputs`, float (n, ...), are not finite: those in `invalid`. The others can be used."""
+    """The rows `invalid` of a run's `outputs`, float (n, ...), are not finite. The other rows can be used."""
 
     def __init__(self, outputs: Array) -> None:
         self.outputs = outputs
@@ -29,15 +29,16 @@ class InvalidRows(ModelFailed):
         super().__init__(f"The model answered {count} images with values that are not finite.")
 
     def errors(self) -> Errors:
-        """An error for each invalid row, by its index."""
+        """Returns an error for each invalid row, by the index of the row."""
         message = "The model answered the image with values that are not finite."
         return {row: ModelFailed(message) for row in self.invalid}
 
 
 class InferenceResult(NamedTuple):
-    """The result of one request, and the batch size and times that it saw.
+    """The result of one request, with the size of its last batch, and its seconds in the queue and in runs.
 
-    `outputs` are the rows of its images in order, without those that failed; `errors` are those, by index.
+    `outputs` has one row per image, in order, without the images that failed. `errors` has the errors of those by the
+    index of the image.
     """
 
     outputs: Array
@@ -49,11 +50,11 @@ class InferenceResult(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """One request in the queue. `batched` of its images are in a batch already, `completed` ones have run.
+    """One request in the queue. `batched` of its images have been put into batches, and `completed` of them have run.
 
-    `queued_s`, `due_s` and `started_s` are times of the batcher's clock: when it came, when it must be done, and when
-    its first batch was formed. `outputs` are rows with the index of the image that they begin at: with several
-    instances, a later part may be done first.
+    `queued_s`, `due_s` and `started_s` are times of the batcher's clock: when the request arrived, when it must be
+    done, and when its first batch was formed. `outputs` holds one array per batch, with the index of its first image,
+    because with several instances a later batch may be done first.
     """
 
     images: Images
@@ -69,7 +70,7 @@ class QueuedRequest:
     background: bool = False
 
     def fail(self, error: BaseException) -> None:
-        """Fails the request, if it still waits, with an error of its own: raising one adds to its traceback."""
+        """Fails the request, if it still waits, with a copy of the error: raising an error changes its traceback."""
         if not self.future.done():
             self.future.set_exception(_copy(error))
 
@@ -90,7 +91,7 @@ class QueuedRequest:
 
 
 class BatchSlice(NamedTuple):
-    """The images of one request, from number `start` on, that are in one batch."""
+    """The images of one request that are in one batch. `start` is the index of the first one in its request."""
 
     request: QueuedRequest
     images: Images
@@ -99,7 +100,7 @@ class BatchSlice(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The slices that run together, when their run started by the batcher's clock, and its expected duration."""
+    """Slices that run together. `started_s` is the run's start by the batcher's clock, `expected_s` its duration."""
 
     slices: list[BatchSlice]
     started_s: float
@@ -111,7 +112,7 @@ class Batch:
         return sum(len(part.images) for part in self.slices)
 
     def join_images(self) -> Array:
-        """The images of all slices as one array (size, ...). Copies them, except a single array."""
+        """Returns the images of all slices as one array (size, ...). Copies the images, unless they are one array."""
         parts = [part.images for part in self.slices]
         arrays = [part for part in parts if isinstance(part, np.ndarray)]
         if len(arrays) < len(parts):
@@ -124,9 +125,9 @@ class Batch:
             request.fail(error)
 
     def complete(self, outputs: Array, compute_s: float, errors: Errors = NO_ERRORS) -> None:
-        """Distributes the outputs, (images, ...) in the order of the slices, to their requests.
+        """Distributes the outputs to the requests: an array (size, ...) with one row per image, in the order of slices.
 
-        `errors` are those of single images, by row; their rows are dropped.
+        `errors` has the errors of single images by row. These rows of the outputs are dropped.
         """
         position = 0
         for request, images, start in self.slices:
@@ -141,23 +142,23 @@ class Batch:
             request.complete(count, len(outputs), compute_s)
 
     def fail_images(self, error: BaseException, compute_s: float) -> None:
-        """Fails every image by itself: its request gets the results of its other images."""
+        """Records the error for every image of the batch. Its requests still get the results of their other images."""
         for request, images, start in self.slices:
             request.errors.update((start + row, _copy(error)) for row in range(len(images)))
             request.complete(len(images), len(images), compute_s)
 
     def single_images(self) -> Iterator[BatchSlice]:
-        """Every image as a slice of its own."""
+        """Yields a slice for each image."""
         for request, images, start in self.slices:
             for number in range(len(images)):
                 yield BatchSlice(request, images[number : number + 1], start + number)
 
 
 def _copy(error: BaseException) -> BaseException:
-    """An equal error without the traceback; the cause is shared. An error that cannot be copied is shared too."""
+    """Returns a copy of the error without its traceback, and with the same cause; the error itself if copying fails."""
     try:
         duplicate = copy.copy(error)
-    except Exception:  # an exception class may take other arguments than it keeps
+    except Exception:  # copying calls the class with `args`, which its constructor may not accept
         return error
     duplicate.__cause__ = error.__cause__
     return duplicate.with_traceback(None)

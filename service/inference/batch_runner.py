@@ -16,17 +16,17 @@ Run = Callable[[Array], Array]
 
 
 class Listener(Protocol):
-    """Receives the outcome of each run, in a later iteration of the event loop than it was started."""
+    """Receives the outcome of each run, in a later iteration of the event loop than the one that started the run."""
 
     def finish(self, batch: Batch, outputs: Array, compute_s: float, errors: Errors) -> None:
-        """Called with the outputs, the seconds of the run, and the errors of rows that cannot be used."""
+        """Called after a run with its outputs, its seconds, and the errors of rows that cannot be used."""
 
     def finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
-        """Called with what the run raised."""
+        """Called after a run that raised, with its error and its seconds."""
 
 
 class BatchRunner:
-    """Runs batches for a listener, of which it keeps nothing: a version that is unloaded is freed without a cycle."""
+    """Runs batches for a listener. Keeps no reference to it, so that an unloaded version is freed without a cycle."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class BatchRunner:
         max_inline_run_s: float,
         clock: Callable[[], float],
     ) -> None:
-        """`run_inline` and `max_inline_run_s` are as for the batcher."""
+        """`run_inline` and `max_inline_run_s` have the same meaning as in `Batcher`."""
         self._run = run
         self._executor = executor
         self._inline_run = run_inline
@@ -45,14 +45,20 @@ class BatchRunner:
         self._clock = clock
 
     def start(self, loop: asyncio.AbstractEventLoop, batch: Batch, listener: Listener) -> None:
-        """Runs the batch, here if that is expected to be short. Raises what the executor raises."""
+        """Runs a batch that is expected to be short on this thread, and others on the executor.
+
+        Raises the executor's error if the executor does not accept the batch.
+        """
         if self._inline_run is not None and 0 < batch.expected_s < self._max_inline_run_s:
             self._run_inline(loop, batch, listener, self._inline_run)
         else:
             self._run_in_executor(loop, batch, listener)
 
     def _run_inline(self, loop: asyncio.AbstractEventLoop, batch: Batch, listener: Listener, run: Run) -> None:
-        """Saves two thread switches: 13 to 25 % less latency for one client, 27 to 35 % more throughput for eight."""
+        """Runs on the event loop's thread. Saves two thread switches per batch.
+
+        Measured with LeNet-5: 13 to 25 % less latency for one client, 27 to 35 % more throughput for eight clients.
+        """
         started_s = self._clock()
         try:
             outputs, errors = _run_batch(run, batch)
@@ -65,7 +71,7 @@ class BatchRunner:
             loop.call_soon(listener.finish, batch, outputs, self._clock() - started_s, errors)
 
     def _run_in_executor(self, loop: asyncio.AbstractEventLoop, batch: Batch, listener: Listener) -> None:
-        # Not loop.run_in_executor: the second future that it chains costs 5 % of a request of 64 digits.
+        # Not loop.run_in_executor: it chains a second future, which costs 5 % of a request of 64 MNIST images.
         self._executor.submit(self._run_and_report, loop, batch, listener)
 
     def _run_and_report(self, loop: asyncio.AbstractEventLoop, batch: Batch, listener: Listener) -> None:

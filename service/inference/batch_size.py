@@ -18,21 +18,21 @@ from service.inference.session import Session, WarmUpSession
 MAX_MEASURE_S = 1.0  # for all sizes of one version together, beyond the first run of each
 MIN_MEASURE_MS = 10.0  # per size, unless the fastest run is known before
 MIN_RUNS = 2  # per size
-# The fastest run is known when so many runs in a row were not faster by 1 %. For graphs that run in microseconds the
-# measurement was nine tenths of the time to load them.
+# The fastest run counts as known after this many runs in a row that were not 1 % faster. Without this limit, measuring
+# takes nine tenths of the time to load a graph that runs in microseconds.
 MAX_STEADY_RUNS = 20
 STEADY_RATIO = 0.99
 
-# Below this run time of the default batch, the fixed cost of a run outweighs that of its images: larger batches pay.
+# If a run of the default batch is shorter than this, its fixed cost outweighs the cost of its images, and larger
+# batches increase the throughput.
 FAST_RUN_MS = 1.0
-FAST_BATCH_SIZE = 64  # 5 to 7 % more throughput than 32, for requests of 64 digits
-FAST_DEEP_QUEUE_BATCH_SIZE = (
-    128  # with a deep queue 3 to 6 % more than 64; used always, it would delay the first requests
-)
+FAST_BATCH_SIZE = 64  # 5 to 7 % more throughput than 32, for requests of 64 MNIST images
+# 3 to 6 % more throughput than 64 while the queue is deep. At other times it would only delay the first requests.
+FAST_DEEP_QUEUE_BATCH_SIZE = 128
 
 
 class BatchSizes(NamedTuple):
-    """The batch size that is usual, and the one that is used while the queue is deep."""
+    """Maximum images per batch: `normal`, and `max` while the queue is deep."""
 
     normal: int
     max: int
@@ -49,8 +49,8 @@ def measure_batch_ms(
 ) -> dict[int, float]:
     """Warms the graph up, and returns the milliseconds of a run by batch size: 1, 2, 4 and so on to `max_batch_size`.
 
-    `max_batch_size` 0 is the default size. With `may_grow`, a fast graph is measured at larger sizes too. Every size is
-    warmed up, however slow. Raises BrokenVersion, also when a run takes longer than `timeout_s`.
+    `max_batch_size` 0 stands for the default size. With `may_grow`, a fast graph is measured at larger sizes too. Every
+    size is warmed up, even if it is slow. Raises BrokenVersion if a run fails or takes longer than `timeout_s`.
     """
     max_batch_size = max_batch_size or DEFAULT_MAX_BATCH_SIZE
     batch_ms = _measure_sizes(session, input_shape, batch_buckets(max_batch_size), timeout_s, clock)
@@ -61,9 +61,10 @@ def measure_batch_ms(
 
 
 def choose_batch_sizes(batch_ms: dict[int, float], latency_budget_ms: float, *, is_configured: bool) -> BatchSizes:
-    """The largest measured size whose run keeps the budget, at least 1; the largest of all where the budget is 0.
+    """Returns the largest measured size whose run takes at most `latency_budget_ms`, or 1 if no size does.
 
-    A size that was configured is also the normal one; otherwise the normal size is at most FAST_BATCH_SIZE.
+    A budget of 0 allows every size. The normal size is the same if the size is configured; otherwise it is at most
+    FAST_BATCH_SIZE.
     """
     within = (size for size, ms in batch_ms.items() if not latency_budget_ms or ms <= latency_budget_ms)
     largest = max(within, default=1)
@@ -79,7 +80,7 @@ def _measure_sizes(
 ) -> dict[int, float]:
     batch_ms: dict[int, float] = {}
     end_s = clock() + MAX_MEASURE_S
-    # All sizes at once: each call starts a thread, which took a third of the time to load a small graph.
+    # All sizes in one call: each call starts a thread, which took a third of the time to load a small graph.
     session.warm_up(list(sizes), timeout_s)
     with closing(WarmUpSession(session, timeout_s)) as warm_up_session:
         for size in sizes:
@@ -88,7 +89,7 @@ def _measure_sizes(
 
 
 def _min_run_ms(session: WarmUpSession, batch: NDArray[np.uint8], end_s: float, clock: Callable[[], float]) -> float:
-    """Milliseconds of the fastest of several runs, or of a single one where that lasts past `end_s`."""
+    """Returns the milliseconds of the fastest run. Runs once at least, and starts no further run after `end_s`."""
     fastest_ms, total_ms, runs, steady_runs = math.inf, 0.0, 0, 0
     while not runs or (clock() < end_s and (runs < MIN_RUNS or total_ms < MIN_MEASURE_MS)):
         started_s = clock()

@@ -1,7 +1,7 @@
 """Dynamic batching: the requests that arrive while one batch runs form the next.
 
-Knows arrays and a callable, nothing of models, HTTP or onnxruntime. Everything but the callable itself runs on the
-event loop's thread, so there are no locks. The future of a request travels with it, so there is no table of ids.
+Knows arrays and a callable; knows no models, HTTP or onnxruntime. Everything except the callable runs on the event
+loop's thread, so there are no locks. A queued request holds its future, so there is no table of ids.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from service.inference.request_queue import RequestQueue
 from service.inference.run_times import RunTimes
 from service.observability import logs
 
-# The largest batch size is used only when at least so many such batches are queued. Below that, larger batches only
-# delay the first requests.
+# The largest batch size is used only when at least this many batches of that size are queued. Below that, larger
+# batches only delay the first requests.
 DEEP_QUEUE_BATCHES = 4
 PROBE_INTERVAL_S = 1.0
-"""An idle model runs a request that is expected to be late when its last run is longer ago than this: expectations that
-a single slow run has spoiled would otherwise never be corrected."""
+"""Time without a run after which an idle model runs a request even if it is expected to be late. Otherwise an
+expectation that one slow run made too high would reject every request and never be corrected."""
 
 
 class Batcher:
@@ -53,18 +53,22 @@ class Batcher:
         input_budget: InputBudget | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`run` takes (n, ...) and returns (n, ...), on `executor`; `on_batch` gets outputs and seconds of each run.
-        `on_demand` gets the run time in full batches that each request needs, even if there is no capacity for it.
+        """`run` maps an array (n, ...) to outputs (n, ...), and is called on `executor`.
+
+        `on_batch` is called after each run with the outputs and the seconds of the run. `on_demand` is called for each
+        request with the run time that its images need in full batches, even if there is no capacity for it.
 
         Each image takes `input_bytes` of `input_budget` from `reserve` to the end of its request.
 
-        Batches hold at most `normal_batch_size` images (default: `max_batch_size`); with a deep queue `max_batch_size`.
+        Batches hold at most `normal_batch_size` images (default: `max_batch_size`), or `max_batch_size` while the
+        queue is deep.
 
-        `run_inline` does the same as `run` on the event loop's thread, for batches that are expected to take less than
-        `max_inline_run_s`. When it raises RunTimedOut, that batch and all later ones run on the executor.
+        `run_inline` does the same as `run`, but is called on the event loop's thread, for batches that are expected to
+        take less than `max_inline_run_s`. When it raises RunTimedOut, that batch and all later ones run on the
+        executor.
 
-        `run_s_by_size` are measured seconds of runs by number of images, from which the times of requests are
-        estimated until the running model has shown its own.
+        `run_s_by_size` holds measured seconds per run by number of images. The expected times of requests are based on
+        it, and are corrected by each run.
         """
         self._max_batch_size = max_batch_size
         self._normal_batch_size = normal_batch_size or max_batch_size
@@ -94,9 +98,9 @@ class Batcher:
         return len(self._running)
 
     def elapsed_timeouts(self, timeout_s: float) -> float:
-        """How many times `timeout_s` the slowest of the running batches has taken; 0 when none runs.
+        """The time that the slowest running batch has taken, as a multiple of its timeout; 0 when no batch runs.
 
-        For a batch that is expected to take longer than that, twice the expected time counts as one timeout.
+        The timeout of a batch is `timeout_s`, or twice its expected time if that is longer.
         """
         now_s = self._clock()
         return max(
@@ -105,7 +109,7 @@ class Batcher:
 
     @property
     def max_request_images(self) -> int:
-        """The most images that one request may have, by the slots of the queue and the memory for images."""
+        """Maximum images per request, limited by the slots of the queue and by the memory for images."""
         return (
             self.admission.max_images
             if not self._input_bytes
@@ -135,7 +139,7 @@ class Batcher:
         self._input_budget.used_bytes += count * self._input_bytes
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
-        """Raises the Overloaded or DeadlineTooShort that `reserve` would raise for about `count` images now."""
+        """Raises the Overloaded or DeadlineTooShort error that `reserve` would raise for about `count` images now."""
         try:
             if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
                 self.admission.check_capacity(count)
@@ -147,20 +151,22 @@ class Batcher:
             raise
 
     def release(self, count: int) -> None:
-        """Frees reserved slots, and their memory, whose images will not be queued."""
+        """Frees the slots and the memory that were reserved for `count` images that will not be queued."""
         self.admission.release(count)
         self._release_inputs(count)
         self._update_drained()
 
     async def infer(self, images: Images, timeout_s: float | None = None, background: bool = False) -> InferenceResult:
-        """Queues images (n, ...), for which n >= 1 slots were reserved, and returns their rows of the outputs.
+        """Queues n >= 1 images (n, ...), for which slots were reserved, and returns their rows of the outputs.
 
-        A list of n images is joined batch by batch, beside the event loop: large ones are not copied here.
+        A list of n images is joined when its batches run, so that the event loop does not copy large images.
 
-        Background requests fill the rows that the others leave free in a batch, and go first in every eighth batch.
-        Cancelling withdraws the images. Raises ExpiredInQueue or DeadlineExceeded. When `run` raises, each image of the
-        batch is run alone, once, so that only those fail on which it raises again: their errors are in the result.
-        Raises what `run` raised where no image can be its cause, or no time is left.
+        Background requests fill the rows of a batch that interactive requests leave free, and go first in every eighth
+        batch. Cancelling removes the images from the queue.
+
+        Raises ExpiredInQueue or DeadlineExceeded. When `run` raises, each image of the batch is run alone, once. Images
+        on which `run` raises again have their errors in the result. If an image cannot be the cause of the error, or if
+        no time is left for another run, the error of `run` is raised.
         """
         if not len(images):
             raise ValueError("a request needs at least one image")
@@ -181,13 +187,13 @@ class Batcher:
             self._update_drained()
 
     async def drain(self) -> None:
-        """Rejects new requests, and returns when all that were accepted are done."""
+        """Rejects new requests, and returns when all accepted requests are done."""
         self.admission.close()
         self._update_drained()
         await self._drained.wait()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not before the next iteration of the event loop: all requests of one iteration share a batch.
+        # Batches start in the next iteration of the event loop, so that all requests of this iteration share a batch.
         if len(self._running) >= self._instances:
             return
         is_full = self.admission.queued_images >= self._normal_batch_size
@@ -205,7 +211,7 @@ class Batcher:
         self._on_demand(count * self._run_times.seconds(size) / size / self._instances)
 
     def _may_probe(self) -> bool:
-        """Whether the model is idle, and its last run long enough ago to doubt what is expected of it."""
+        """Whether the model is idle, and its last run so long ago that its expected run time may be outdated."""
         return (
             not self._running
             and not self.admission.queued_images
@@ -213,7 +219,7 @@ class Batcher:
         )
 
     def _busy_s(self) -> float:
-        """Seconds until the next run can start, as expected."""
+        """Expected seconds until the next run can start."""
         if len(self._running) < self._instances:
             return 0.0
         now_s = self._clock()
@@ -245,31 +251,31 @@ class Batcher:
         loop = asyncio.get_running_loop()
         try:
             self._runner.start(loop, batch, self)
-        except BaseException as error:  # the executor takes no work, for example: nothing else would end this batch
+        except BaseException as error:  # for example the executor is shut down: no callback would end this batch
             self._running.remove(batch)
             batch.fail(error)
-            self._wakeup = self._wakeup or loop.call_soon(self._start_batches)  # for the others that wait
+            self._wakeup = self._wakeup or loop.call_soon(self._start_batches)  # for the other waiting requests
             raise
 
     def finish(self, batch: Batch, outputs: Array, compute_s: float, errors: Errors) -> None:
-        """Starts the next batches, then answers the requests of one that has run; called by the runner."""
+        """Starts the next batches, then completes the requests of the batch that has run. Called by the runner."""
         self._end_run(batch)
         turnaround_s = self._last_run_end_s - batch.started_s
         try:
-            self._start_batches()  # before the results are distributed: the other order costs 3 to 5 % throughput
+            self._start_batches()  # first, because distributing the results before costs 3 to 5 % of the throughput
         finally:
             batch.complete(outputs, compute_s, errors)
         self._run_times.record(len(outputs), compute_s, turnaround_s)
         try:
             self._on_batch(np.delete(outputs, list(errors), axis=0) if errors else outputs, compute_s)
-        except Exception:  # metrics cost no answer
+        except Exception:  # a failure of the metrics must not fail the requests
             logs.logger.log(logging.ERROR, "a batch could not be counted", exc_info=True)
         self._update_drained()
 
     def finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
-        """Answers the requests of a batch whose run raised, or has its images run alone; called by the runner.
+        """Fails the requests of a batch whose run raised, or runs its images alone. Called by the runner.
 
-        Only batches of several images are taken apart, so a failed batch causes at most one more run for each image.
+        Images of a batch of one are not run again, so a failed batch causes at most one more run per image.
         """
         self._end_run(batch)
         is_by_image = may_be_caused_by_an_image(error)

@@ -1,6 +1,6 @@
-"""The GPUs of this process as CUDA numbers them, asked of the driver's own library.
+"""Lists and checks the GPUs of this process, with CUDA's numbers, by calling the driver's own library.
 
-That library respects CUDA_VISIBLE_DEVICES and what a container is given, as onnxruntime does; nvidia-smi does not.
+Like onnxruntime, that library respects CUDA_VISIBLE_DEVICES and the GPUs of the container; nvidia-smi does not.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ NAME_BYTES = 256
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU; `compute_capability` is such as 9.0."""
+    """A GPU. `index` is CUDA's number, and `compute_capability` has the form "9.0"."""
 
     index: int
     name: str
@@ -28,11 +28,11 @@ class UnusableGpu(ConvoyError):
     """A GPU that the settings name does not exist, or does not work."""
 
     code = "unusable_gpu"
-    hint = "Name in CONVOY_DEVICE only GPUs that there are, and see CUDA_VISIBLE_DEVICES and the container's GPUs."
+    hint = "Name only existing GPUs in CONVOY_DEVICE; check CUDA_VISIBLE_DEVICES and the GPUs given to the container."
 
 
 def load_driver() -> ctypes.CDLL:
-    """The driver's library, initialized. Raises UnusableGpu."""
+    """Loads and initializes the driver's library. Raises UnusableGpu."""
     try:
         driver = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
@@ -45,9 +45,9 @@ def load_driver() -> ctypes.CDLL:
 
 
 def list_gpus(driver: ctypes.CDLL) -> list[Gpu]:
-    """All GPUs that this process may use, by index; reading them occupies no memory there."""
+    """Returns all GPUs that this process may use, by index. Occupies no memory on them."""
     count = ctypes.c_int()
-    if driver.cuDeviceGetCount(ctypes.byref(count)):  # not initialized, because there is none
+    if driver.cuDeviceGetCount(ctypes.byref(count)):  # without a GPU the driver is not initialized
         return []
     return [_describe(driver, index) for index in range(count.value)]
 
@@ -62,7 +62,7 @@ def check_gpus(indices: Collection[int], gpus: Collection[Gpu]) -> None:
 
 
 def check_gpu_works(driver: ctypes.CDLL, index: int) -> None:
-    """Opens the GPU, as the first session will. Raises UnusableGpu for one that has failed."""
+    """Opens the GPU in the same way as the first session will. Raises UnusableGpu for a GPU that has failed."""
     device, context = ctypes.c_int(), ctypes.c_void_p()
     code = driver.cuDeviceGet(ctypes.byref(device), index)
     code = code or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)

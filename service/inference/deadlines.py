@@ -1,4 +1,4 @@
-"""Deadlines of queued requests, with one timer for all of them, because few requests ever reach theirs."""
+"""Deadlines of queued requests. One timer serves all of them, because few requests reach their deadline."""
 
 import asyncio
 
@@ -18,9 +18,9 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, request: QueuedRequest, timeout_s: float) -> None:
-        """Fails the request's future after `timeout_s`, unless it is discarded before.
+        """Fails the request's future after `timeout_s`, unless the request is discarded before.
 
-        The error is ExpiredInQueue where no image of the request has been run, otherwise DeadlineExceeded.
+        The error is ExpiredInQueue if no image of the request was put into a batch, otherwise DeadlineExceeded.
         """
         loop = asyncio.get_running_loop()
         due_s = loop.time() + timeout_s
@@ -51,5 +51,5 @@ class Deadlines:
 
 def _expired(request: QueuedRequest) -> DeadlineExceeded:
     if request.batched:
-        return DeadlineExceeded("The answer was not there within the request's time limit.")
-    return ExpiredInQueue("The request waited for the model until its time limit.")
+        return DeadlineExceeded("The model did not finish within the request's time limit.")
+    return ExpiredInQueue("The request waited for the model until its time limit was reached.")

@@ -1,6 +1,6 @@
-"""Chooses the engine and the graph of a version on the processor: which are allowed, and which of the timed ones wins.
+"""Lists the engines and graphs that may serve a version on the CPU, and chooses one by their measured times.
 
-Pure functions: what the machine offers and what was measured is passed in.
+Pure functions: the callers pass in the properties of the machine and the measurements.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -20,10 +20,10 @@ from service.model_store.manifest import Manifest, Variant
 from service.settings import PrecisionChoice
 
 MIN_SPEEDUP = 1.2
-"""Minimum speed of another candidate relative to the first one, for the service to use it."""
+"""Minimum speed relative to the first candidate that another one must have to be chosen."""
 TIE_RATIO = 1.25
-"""Candidates that take at most so many times as long as the fastest are equal; the most exact of them wins. The
-restarts and replicas of a service then agree, although their measurements differ."""
+"""Candidates that take at most this many times as long as the fastest count as equally fast, and the most exact of them
+is chosen. Restarts and replicas of a service then make the same choice although their measurements differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,30 +35,30 @@ class Candidate:
 
     @property
     def engine(self) -> str:
-        """The execution provider, named as in the setting `providers`; `cpu` is onnxruntime's own."""
+        """Name of the execution provider as in the setting `providers`; `cpu` is onnxruntime's own provider."""
         provider = self.placement.preferred_provider
         return next((short for short, name in SHORT_NAMES.items() if name == provider), provider)
 
     @property
     def precision(self) -> str:
-        """That of the graph, or `bfloat16` for a float32 graph that is computed in it."""
+        """Precision of the graph, or `bfloat16` for a float32 graph that is computed in bfloat16."""
         is_bfloat16 = self.placement.hint == "bf16" and self.variant.precision == "float32"
         return "bfloat16" if is_bfloat16 else self.variant.precision
 
     @property
     def hint(self) -> str:
-        """That of the OpenVINO plugin; empty for all other engines."""
+        """Precision hint of the OpenVINO plugin; empty for all other engines."""
         return self.placement.hint or ""
 
     @property
     def name(self) -> str:
-        """Unique among the candidates of a version."""
+        """A name that is unique among the candidates of a version, such as `openvino int8 with bf16`."""
         hint = " with bf16" if self.placement.hint == "bf16" and self.precision != "bfloat16" else ""
         return f"{self.engine} {self.precision}{hint}"
 
     @property
     def inexactness(self) -> int:
-        """0 for the most exact."""
+        """Rank by exactness, with 0 for the most exact."""
         order = ("float32", "float16", "bfloat16", "int8")
         return 2 * order.index(self.precision) + (self.name != f"{self.engine} {self.precision}")
 
@@ -74,9 +74,9 @@ def list_candidates(
 ) -> list[Candidate]:
     """Returns the candidates that may serve the version on the CPU, with the baseline first.
 
-    `engines` are those that are usable here: `cpu`, `openvino` or both. With `auto`, a precision below float32 is
-    allowed where the manifest says that it was accepted for that graph, engine and hint. Raises BrokenVersion where
-    there is none, with what to do.
+    `engines` names the engines that this machine can use: `cpu`, `openvino` or both. With `auto`, a precision below
+    float32 is allowed only if the manifest says that the export accepted it for that graph, engine and hint. Raises
+    BrokenVersion, with advice, if the version or the machine lacks the configured precision.
     """
     if precision == "bfloat16":
         return [_bfloat16_candidate(manifest, engines, cpu_flags)]
@@ -85,7 +85,7 @@ def list_candidates(
         variants = [variant for variant in variants if variant.precision == precision]
         if not variants:
             existing = " and ".join(variant.precision for variant in manifest.variants)
-            hint = "Set CONVOY_PRECISION=auto or to one that there is, or export that graph into a new version."
+            hint = "Set CONVOY_PRECISION to auto or to an existing precision, or export that graph into a new version."
             raise BrokenVersion(f"There is no {precision} graph; there is {existing}.", hint)
     elif allowed := [variant for variant in variants if _may_serve(variant, variants, cpu_flags)]:
         variants = allowed
@@ -101,7 +101,7 @@ def list_candidates(
 
 
 def choose(times_ms: Mapping[Candidate, float]) -> Candidate:
-    """Returns the candidate to use. `times_ms` has milliseconds per run of the same batch, with the baseline first."""
+    """Returns the candidate to use. `times_ms` has the milliseconds per run of one batch, with the baseline first."""
     first = next(iter(times_ms))
     fastest_ms = min(times_ms.values())
     equal = [candidate for candidate, ms in times_ms.items() if ms <= TIE_RATIO * fastest_ms]
@@ -114,7 +114,7 @@ def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: C
     if variant is None:
         raise BrokenVersion("There is no float32 graph to compute in bfloat16.", "Set CONVOY_PRECISION=auto.")
     if "openvino" not in engines or BF16_FLAGS.isdisjoint(cpu_flags):
-        missing = "a processor with AMX or AVX512-BF16" if "openvino" in engines else "the plugin of OpenVINO"
+        missing = "a processor with AMX or AVX512-BF16" if "openvino" in engines else "the OpenVINO plugin"
         raise BrokenVersion(
             f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or give the service what it needs."
         )
@@ -124,7 +124,7 @@ def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: C
 def _may_serve(variant: Variant, variants: Sequence[Variant], cpu_flags: Collection[str]) -> bool:
     if not variant.automatic or (variant.precision == "int8" and FAST_INT8_FLAGS.isdisjoint(cpu_flags)):
         return False
-    # float16 is for GPUs: processors compute it more slowly than float32.
+    # float16 is for GPUs: CPUs compute it more slowly than float32.
     return variant.precision != "float16" or all(other.precision == "float16" for other in variants)
 
 

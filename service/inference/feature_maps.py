@@ -1,4 +1,4 @@
-"""Filters and feature maps of a version, from the extra graph that its export wrote beside the model.
+"""Computes filters and feature maps with the extra graph that the export of a version wrote beside the model.
 
 Knows no encoded images and no requests.
 """
@@ -14,12 +14,12 @@ from service.inference.session import FeatureSession
 from service.model_store.manifest import FEATURES_GRAPH, FILTERS_PREFIX, MAPS_PREFIX
 from service.model_store.repository import VersionFolder
 
-NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which writes them, or take another method."
+NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which writes them, or use another method."
 
 
 @dataclass(frozen=True)
 class LayerImages:
-    """Images of one layer, float32 (n, height, width, channels): its feature maps (one channel) or its filters."""
+    """Images of one layer, float32 (n, height, width, channels): feature maps, which have one channel, or filters."""
 
     layer: str
     images: NDArray[np.float32]
@@ -27,7 +27,7 @@ class LayerImages:
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """The inner outputs for one image: `layers` in the order of the network, `filters` of the first convolution."""
+    """Feature maps of one image by layer, in the order of the network, and the filters of the first convolution."""
 
     filters: LayerImages | None
     layers: list[LayerImages]
@@ -46,9 +46,10 @@ class FeatureGraph:
         return FEATURES_GRAPH in self._folder.manifest.extra_graphs
 
     def layer_outputs(self, image: NDArray[np.uint8]) -> LayerOutputs:
-        """Filters and feature maps for one image, uint8 (height, width, channels).
+        """Returns filters and feature maps for one image, uint8 (height, width, channels).
 
-        Raises BadParameter when the version has no such graph, BrokenVersion, or ModelFailed.
+        Raises BadParameter if the version has no such graph, BrokenVersion if the graph cannot be loaded, and
+        ModelFailed if it fails.
         """
         outputs = self._load_once().run(image[np.newaxis])
         filters = [

@@ -1,6 +1,6 @@
-"""The bytes of decoded images that this process holds at once, for all its models.
+"""Limits the bytes of decoded images that this process holds at once, for all its models.
 
-Runs on the event loop's thread only, so there are no locks.
+Runs only on the event loop's thread, so there are no locks.
 """
 
 from service.errors import QueueFull, TooManyImages
@@ -10,16 +10,16 @@ UNLIMITED_BYTES = 2**62
 
 
 class InputBudget:
-    """Bounds the inputs of all models to `limit_bytes` together; its users count what they hold in `used_bytes`."""
+    """Limits the inputs of all models together to `limit_bytes`. The batchers add what they hold to `used_bytes`."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.used_bytes = 0
         self.limit_bytes = limit_bytes
 
     def check(self, count: int, input_bytes: int) -> None:
-        """Raises QueueFull if `count` inputs of `input_bytes` do not fit now, TooManyImages if they never will.
+        """Raises QueueFull if `count` inputs of `input_bytes` do not fit now, and TooManyImages if they never will.
 
-        A single input that is larger than the whole budget is accepted while there is no other.
+        A single input that is larger than the whole budget is accepted while no other input is held.
         """
         size_bytes = count * input_bytes
         if self.used_bytes + size_bytes <= self.limit_bytes:

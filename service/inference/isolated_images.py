@@ -1,4 +1,4 @@
-"""The images of batches whose run raised. Each runs alone, once, so that only those that cause the error fail.
+"""Images of batches whose run raised. Each image runs alone, once, so that only images that cause the error fail.
 
 Knows no model and no event loop.
 """
@@ -10,8 +10,8 @@ from service.inference.batch import Batch, BatchSlice
 from service.inference.run_timeout import RunTimedOut
 from service.inference.run_times import RunTimes
 
-# Errors after which runs are not repeated. A lack of memory is not caused by an image, because every batch size ran at
-# start-up, and more runs would need memory at the wrong time.
+# Errors after which the images do not run alone. Every batch size has run at start-up, so a lack of memory is not
+# caused by an image, and more runs would need memory when there is none. A run that timed out would block again.
 NOT_CAUSED_BY_AN_IMAGE = (OutOfMemory, MemoryError, RunTimedOut)
 
 
@@ -21,7 +21,7 @@ def may_be_caused_by_an_image(error: BaseException) -> bool:
 
 
 class IsolatedImages:
-    """Images that wait to run alone, with the error of the batch that each was in."""
+    """Images that wait to run alone, each with the error of its batch."""
 
     def __init__(self, run_times: RunTimes) -> None:
         self._run_times = run_times
@@ -32,7 +32,7 @@ class IsolatedImages:
 
     @property
     def expected_s(self) -> float:
-        """Returns the expected seconds of the runs of all waiting images."""
+        """Expected seconds for the runs of all waiting images."""
         return len(self._images) * self._run_times.seconds(1)
 
     def add(self, batch: Batch, error: BaseException) -> None:
@@ -40,9 +40,9 @@ class IsolatedImages:
         self._images.extend((image, error) for image in batch.single_images())
 
     def take_next(self, now_s: float) -> list[BatchSlice]:
-        """Removes and returns the next image as a batch; an empty one if none is left.
+        """Removes the next image, and returns it as the only slice of a batch; returns no slice if no image is left.
 
-        A request that cannot be done before its deadline fails with the error of its batch.
+        An image that cannot be done before its request's deadline is skipped: the request fails with the batch's error.
         """
         while self._images:
             image, error = self._images.popleft()

@@ -1,8 +1,8 @@
-"""The plugin of onnxruntime that runs graphs with OpenVINO on the processor. Registers it once per process.
+"""Registers the onnxruntime plugin that runs graphs with OpenVINO on the CPU, once per process.
 
-The package is `onnxruntime-ep-openvino`, beside the ordinary onnxruntime. The options were tried with version 1.8.1:
-`load_config` is the only one that takes effect, and a session that names the provider in `providers` silently runs on
-onnxruntime's own.
+The package is `onnxruntime-ep-openvino`, which is installed beside the ordinary onnxruntime. With its version 1.8.1,
+`load_config` is the only option that has an effect, and a session that names the provider in `providers` silently runs
+on onnxruntime's own CPU provider.
 """
 
 import functools
@@ -23,7 +23,7 @@ _register_lock = threading.Lock()
 
 
 class Plugin(NamedTuple):
-    """The plugin's device for the processor, None without one, and why there is none."""
+    """The plugin's device for the CPU; or None, with the reason why there is no device."""
 
     device: Any
     reason: str = ""
@@ -36,9 +36,9 @@ def find_plugin() -> Plugin:
 
 
 def load_config(hint: Hint, threads: int, streams: int) -> str:
-    """Value of the provider option `load_config`: `streams` runs at a time, each with `threads` cores.
+    """Returns the value of the provider option `load_config` for `streams` concurrent runs, each with `threads` cores.
 
-    OpenVINO would otherwise take all cores of the host and pin its threads to them, two processes to the same ones.
+    By default OpenVINO uses all cores of the host and pins its threads to them, so two processes share the same cores.
     """
     properties = {
         "INFERENCE_NUM_THREADS": str(threads * streams),
@@ -50,7 +50,7 @@ def load_config(hint: Hint, threads: int, streams: int) -> str:
 
 
 def add_plugin(options: onnxruntime.SessionOptions, device: Any, config: str) -> None:
-    """Makes sessions with these options run whole graphs on the plugin. Loading a graph that it takes in part fails."""
+    """Makes sessions with these options run on the plugin. Loading fails if the plugin does not support every node."""
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_provider_for_devices([device], {"load_config": config})
 
@@ -69,4 +69,4 @@ def _find_plugin() -> Plugin:
     for device in devices:
         if device.ep_name == OPENVINO_PROVIDER and device.ep_metadata.get("ov_device") == CPU_DEVICE:
             return Plugin(device)
-    return Plugin(None, f"{PACKAGE} supports no device here; it knows processors of Intel only")
+    return Plugin(None, f"{PACKAGE} supports no device of this machine; it supports Intel processors only")

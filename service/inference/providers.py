@@ -1,6 +1,6 @@
-"""Chooses the execution providers of a network and the variant of its graph that suits them.
+"""Chooses the execution providers of a network, and the variant of its graph for them.
 
-Pure functions: what onnxruntime and the machine offer is passed in.
+Pure functions: the callers pass in the providers of onnxruntime and the properties of the machine.
 """
 
 import re
@@ -27,7 +27,8 @@ CUDA_BASED_PROVIDERS = {CUDA_PROVIDER, TENSORRT_PROVIDER}
 FAST_INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 
 Hint = Literal["f32", "bf16"]
-"""The type in which OpenVINO computes a float32 graph; what was quantized stays int8. bf16 needs BF16_FLAGS."""
+"""The type in which OpenVINO computes the float32 nodes of a graph; quantized nodes stay int8. bf16 needs a CPU with
+one of BF16_FLAGS."""
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 GPU_INSTALL_HINT = (
@@ -37,13 +38,13 @@ GPU_INSTALL_HINT = (
 INSTALL_HINTS = {
     CUDA_PROVIDER: GPU_INSTALL_HINT,
     TENSORRT_PROVIDER: f"{GPU_INSTALL_HINT}, and TensorRT's libraries",
-    OPENVINO_PROVIDER: "Install onnxruntime-ep-openvino beside onnxruntime; it is for Linux on Intel processors",
+    OPENVINO_PROVIDER: "Install onnxruntime-ep-openvino beside onnxruntime (only for Linux on Intel processors)",
 }
 CPU_HINT = "or set CONVOY_DEVICE=cpu and no CONVOY_PROVIDERS"
 
 CUDA_FAILURE = re.compile(r"CUDA failure (?P<code>\d+): [^;\n]*")
 LOST_GPU_CODES = {46, 214, 220, 700, 702, 709, 710, *range(714, 722), 999}
-"""CUDA's errors after which all calls of the process fail, as driver_types.h describes them."""
+"""CUDA errors after which every further call of the process fails, as described in driver_types.h."""
 
 GPU_PRECISION_ORDER: Sequence[Precision] = ("float16", "float32", "int8")
 FAST_INT8_PRECISION_ORDER: Sequence[Precision] = ("int8", "float32", "float16")
@@ -52,10 +53,10 @@ DEFAULT_PRECISION_ORDER: Sequence[Precision] = ("float32", "int8", "float16")
 
 @dataclass(frozen=True)
 class Placement:
-    """onnxruntime's providers, the preferred one first, each with its options, and the batch sizes that are run.
+    """Execution providers of onnxruntime, the preferred one first, with the options of each.
 
-    Batches are padded to the next of `buckets` (ascending); without buckets they are not padded. `hint` is the type in
-    which the OpenVINO plugin computes; None for all other providers.
+    Batches are padded to the next size in `buckets` (ascending), or not at all if there are none. `hint` is the type in
+    which the OpenVINO plugin computes, and None for all other providers.
     """
 
     providers: tuple[str, ...] = (CPU_PROVIDER,)
@@ -99,55 +100,56 @@ def select_placement(
     gpu_memory_limit_bytes: int = 0,
     gpu: int | None = None,
 ) -> Placement:
-    """The placement for a device, or for `providers`, which take precedence: names or short names, comma-separated.
+    """Returns the placement for `providers` (names or short names, comma-separated), or if that is empty for `device`.
 
-    `available` are the providers of the installed onnxruntime. `auto` is CUDA where there are both it and a GPU.
-    `gpu` is the index of the GPU; None leaves it to onnxruntime, which takes the first.
-    Raises BrokenVersion with installation advice for a provider that onnxruntime does not have.
+    `available` lists the providers of the installed onnxruntime. The device `auto` means CUDA if onnxruntime has it and
+    there is a GPU, otherwise the CPU. `gpu` is the index of the GPU; with None, onnxruntime uses the first one.
+    Raises BrokenVersion, with advice for the installation, for a provider that onnxruntime does not have.
     """
     names = _parse_providers(providers, available) or _device_providers(device, available, has_gpu)
     for name in names:
         if name not in available:
             raise _missing_provider_error(name, available)
-    names = tuple(dict.fromkeys([*names, CPU_PROVIDER]))  # runs the nodes that the others cannot
+    names = tuple(dict.fromkeys([*names, CPU_PROVIDER]))  # the CPU runs nodes that the other providers do not support
     options = tuple(_provider_options(name, gpu_memory_limit_bytes, gpu) for name in names)
     buckets = batch_buckets(max_batch_size or DEFAULT_MAX_BATCH_SIZE) if names[0] in CUDA_BASED_PROVIDERS else ()
     return Placement(names, options, buckets)
 
 
 def batch_buckets(max_batch_size: int) -> tuple[int, ...]:
-    """Powers of two below `max_batch_size`, and `max_batch_size`."""
+    """Returns the powers of two below `max_batch_size`, and `max_batch_size` itself, ascending."""
     return (*(2**i for i in range((max_batch_size - 1).bit_length())), max_batch_size)
 
 
 def select_variant(
     manifest: Manifest, placement: Placement, cpu_flags: Collection[str], precision: PrecisionChoice = "auto"
 ) -> Variant:
-    """The graph to load: that of `precision`, or with `auto` the fastest of the version for its placement.
+    """Returns the graph to load: the one with `precision`, or with `auto` the one that should be fastest.
 
-    `auto` prefers float16 on NVIDIA GPUs, int8 on CPUs with VNNI instructions, float32 on others, and skips variants
-    whose manifest excludes them because they were no faster. Raises BrokenVersion, naming the precisions there are.
+    `auto` prefers float16 on NVIDIA GPUs, int8 on CPUs with VNNI instructions, and float32 on other CPUs. It skips
+    variants that the manifest excludes from it. Raises BrokenVersion, which names the existing precisions, if there is
+    no such graph.
     """
     by_precision = {variant.precision: variant for variant in manifest.variants}
     if precision == "auto":
         ordered = (by_precision[p] for p in _precision_order(placement, cpu_flags) if p in by_precision)
         return next((variant for variant in ordered if variant.automatic), manifest.variants[0])
     if precision not in by_precision:
-        hint = "Set CONVOY_PRECISION=auto or to one that there is, or export that graph into a new version."
+        hint = "Set CONVOY_PRECISION to auto or to an existing precision, or export that graph into a new version."
         raise BrokenVersion(f"There is no {precision} graph; there is {' and '.join(by_precision)}.", hint)
     return by_precision[precision]
 
 
 def provider_error(provider: str, reason: str) -> BrokenVersion:
-    """The error for a provider that onnxruntime has, but that does not work on this machine."""
+    """Returns the error for a provider that onnxruntime has, but that does not work on this machine."""
     advice = INSTALL_HINTS.get(provider, "Install what it needs")
     if "libcuda.so" in reason or find_cuda_error(reason):
-        advice = "Install a new enough driver of NVIDIA's, give the container the GPU, and see that its memory is free"
+        advice = "Install a recent NVIDIA driver, give the container access to the GPU, and check its free memory"
     return BrokenVersion(f"{provider} cannot be used: {reason}.", f"{advice}, {CPU_HINT}.")
 
 
 def find_cuda_error(message: str) -> str:
-    """CUDA's error in a message of onnxruntime, which is mostly C++ source; empty if there is none."""
+    """Returns CUDA's error from a message of onnxruntime, which is mostly C++ source; empty if there is none."""
     match = CUDA_FAILURE.search(message)
     return match[0].strip() if match else ""
 
@@ -183,7 +185,7 @@ def _provider_options(provider: str, gpu_memory_limit_bytes: int, gpu: int | Non
     options = device_id | {
         "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search runs again for every batch size
         "arena_extend_strategy": "kSameAsRequested",  # doubling would reserve memory that other models need
-        "use_tf32": "0",  # its ten bits of mantissa are not the float32 that parity was measured with
+        "use_tf32": "0",  # TF32 has a mantissa of 10 bits; the parity with Keras was measured with float32
     }
     return options | ({"gpu_mem_limit": str(gpu_memory_limit_bytes)} if gpu_memory_limit_bytes else {})
 

@@ -1,6 +1,6 @@
-"""The queue of one model: interactive requests before background ones, and batches that their deadlines allow.
+"""The queue of one model: forms batches with interactive requests first, small enough for the deadlines in them.
 
-Knows no model and no event loop. A request whose future is done is skipped, and keeps no pixels.
+Knows no model and no event loop. Requests whose future is done are skipped, and their pixels are freed.
 """
 
 from collections import deque
@@ -10,16 +10,17 @@ from service.inference.admission import Admission
 from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
 
-BACKGROUND_FIRST_EVERY = 8  # batches, so that the lower priority never starves
-# While interactive requests come, background images may make a run this long, or are run one by one: an interactive
-# request that comes next waits for that run. When none has come for a second, batches of background images are full.
+BACKGROUND_FIRST_EVERY = 8  # batches, so that background requests never starve
+# While interactive requests arrive, background images fill a batch only up to this expected run time (a single image
+# may take longer), because the next interactive request waits for that run. When no interactive request has arrived
+# for INTERACTIVE_RECENT_S, background images fill whole batches.
 MAX_BACKGROUND_RUN_S = 0.01
 INTERACTIVE_RECENT_S = 1.0
-MIN_PURGED = 64  # requests that are done but still in line, before they are removed from the middle of it
+MIN_PURGED = 64  # finished requests in the middle of the queue that are tolerated before all of them are removed
 
 
 class RequestQueue:
-    """Requests in the order of their arrival, by priority. The slots of `admission` follow what leaves the queue."""
+    """Requests by priority and in the order of their arrival. Frees the slots of `admission` when images leave it."""
 
     def __init__(self, admission: Admission, run_times: RunTimes, instances: int) -> None:
         self._admission = admission
@@ -41,7 +42,7 @@ class RequestQueue:
             self._last_interactive_s = request.queued_s
 
     def discard(self, request: QueuedRequest) -> None:
-        """Takes a request that is done out of line: frees the slots and the pixels of its images that still wait."""
+        """Frees the slots and the pixels of those images of a finished request that still wait."""
         waiting = len(request.images) - request.batched
         if not waiting:
             return
@@ -53,11 +54,11 @@ class RequestQueue:
             self._purge()
 
     def form_batch(self, size: int, now_s: float, *, drop_late: bool) -> list[BatchSlice]:
-        """Moves images from the heads of the queues to a batch of at most `size`.
+        """Moves images from the heads of the queues to a batch of at most `size`, and returns its slices.
 
-        A batch is no larger than lets its most urgent request be done in time, with the safety factor of the run times:
-        when a run takes longer than expected, the requests at the edge are computed in vain. With `drop_late`, a
-        request that cannot be done before its deadline fails with ExpiredInQueue instead of being run.
+        A batch is small enough for its most urgent request to be done in time. The expected time is multiplied by the
+        safety factor of the run times, because a request that misses its deadline after its run wastes the run. With
+        `drop_late`, a request that cannot be done before its deadline fails with ExpiredInQueue instead of being run.
         """
         batch: list[BatchSlice] = []
         queues = [self._interactive, self._background]
@@ -74,7 +75,7 @@ class RequestQueue:
                     continue
                 waiting = len(request.images) - request.batched
                 left_s = (request.due_s - now_s) / safety_factor
-                if left_s < full_s or waiting > size:  # seldom: all others are done in time in any batch
+                if left_s < full_s or waiting > size:  # rare: any other request is done in time in a batch of any size
                     is_late = self._run_times.seconds_until_done(waiting, size, self._instances) > left_s
                     if is_late and drop_late:
                         self._fail_late(queue)
@@ -91,7 +92,7 @@ class RequestQueue:
         return batch
 
     def _background_limit(self, rows: int, size: int, now_s: float) -> int:
-        """The size to which background images may fill a batch that has `rows` already."""
+        """Returns the size up to which background images may fill a batch that has `rows` images already."""
         if now_s - self._last_interactive_s >= INTERACTIVE_RECENT_S:
             return size
         return max(rows, 1, self._run_times.max_images_within(MAX_BACKGROUND_RUN_S, size))
@@ -109,7 +110,7 @@ class RequestQueue:
 
     def _fail_late(self, queue: deque[QueuedRequest]) -> None:
         request = queue[0]
-        request.future.set_exception(ExpiredInQueue("The answer would not have been there within the time limit."))
+        request.future.set_exception(ExpiredInQueue("The model would not have finished within the time limit."))
         self.discard(request)
         self._drop_head(queue)
 

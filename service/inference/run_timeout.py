@@ -60,7 +60,8 @@ class RunTimeout:
                 self._terminate()
                 continue
             self._awake.clear()
-            if run != self._runs_started or self._closed.is_set():  # set in the meantime by a thread that saw it awake
+            # A run that started just before `clear` saw `_awake` set, and did not wake this thread.
+            if run != self._runs_started or self._closed.is_set():
                 self._awake.set()
 
 

@@ -1,7 +1,7 @@
-"""How long a run of a model takes, by the number of its images: measured at the start, and learned from the runs since.
+"""Expected durations of a model's runs by number of images: measured when it is loaded, and corrected by every run.
 
-Knows numbers only. Neighbors and throttling change how fast a machine is, so the measured curve is scaled by what the
-latest runs took.
+Knows numbers only. Other load and throttling change the speed of a machine, so the measured curve is scaled by the
+durations of the latest runs.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class RunTimes:
     """Expected seconds of a run by its number of images, up to `max_images`."""
 
     def __init__(self, max_images: int, measured_s: Mapping[int, float] | None = None) -> None:
-        """`measured_s` are seconds of runs by number of images; without it, nothing is expected before the first run,
-        and after it a time in proportion to the images."""
+        """`measured_s` has the seconds of a run by number of images. Without it, no time is known before the first run,
+        and from then on the expected time is proportional to the number of images."""
         self._max_images = max_images
         self._curve_s = _interpolate(measured_s, max_images) if measured_s else []
         self._scale = 1.0
@@ -28,24 +28,25 @@ class RunTimes:
 
     @property
     def safety_factor(self) -> float:
-        """What to multiply an expectation by, so that the time is seldom longer: by how much runs vary on this machine.
+        """Factor by which to multiply an expected time so that the run rarely takes longer.
 
-        A request that is late after it was run costs more than one that is rejected.
+        It grows with the variation of the latest runs. A request that is late after its run costs more than one that
+        is rejected.
         """
         factor = 1 + DEVIATIONS * self._deviation / self._scale if self._scale > 0 else MAX_SAFETY_FACTOR
         return min(MAX_SAFETY_FACTOR, max(MIN_SAFETY_FACTOR, factor))
 
     @property
     def is_known(self) -> bool:
-        """False before the first run of a model that was not measured."""
+        """Whether any time is known; False before the first run of a model that was not measured."""
         return bool(self._curve_s)
 
     def seconds(self, images: int) -> float:
-        """Expected duration of one run of `images` <= `max_images`; 0 before anything is known."""
+        """Expected duration of one run of `images` <= `max_images`; 0 before any time is known."""
         return self._curve_s[images] * self._scale if self._curve_s else 0.0
 
     def seconds_in_batches(self, images: int, batch_size: int) -> float:
-        """Expected duration of the runs of `images` in full batches, one after the other, and a smaller last one."""
+        """Expected duration of consecutive runs of `images` in batches of `batch_size`; the last may be smaller."""
         full, rest = divmod(images, batch_size)
         return full * self.seconds(batch_size) + self.seconds(rest)
 
@@ -55,17 +56,17 @@ class RunTimes:
         return max(in_turn_s, self.seconds(min(images, batch_size)))  # no instance runs a part of a batch
 
     def max_images_within(self, seconds: float, limit: int) -> int:
-        """The most images, at most `limit`, whose run is expected to take no longer than `seconds`; 0 for none."""
+        """Returns the largest number of images, at most `limit`, whose run is expected to take at most `seconds`."""
         images = limit
         while images and self.seconds(images) > seconds:
             images -= 1
         return images
 
     def record(self, images: int, run_s: float, turnaround_s: float | None = None) -> None:
-        """Updates the expectation with one finished run.
+        """Updates the expected times with one finished run of `images`, which took `run_s`.
 
-        `turnaround_s` is the time from the start of the batch until the event loop knew the outputs, which is longer
-        than the run while the loop is busy; default: `run_s`.
+        `turnaround_s` is the time from the start of the batch until the event loop received the outputs (default:
+        `run_s`). It is longer than the run while the loop is busy.
         """
         if not self._curve_s:
             self._curve_s = [run_s * count / images for count in range(self._max_images + 1)]
@@ -78,7 +79,7 @@ class RunTimes:
 
 
 def _interpolate(measured_s: Mapping[int, float], max_images: int) -> list[float]:
-    """Seconds for 0 to `max_images` images: straight lines between the measured sizes, and proportional past them."""
+    """Returns seconds for 0 to `max_images` images: linear between the measured sizes, and proportional above them."""
     sizes = sorted(measured_s)
     images = np.arange(max_images + 1)
     seconds = np.interp(images, sizes, [measured_s[size] for size in sizes])

@@ -1,4 +1,7 @@
-"""Runs a network under onnxruntime, which only this module and the plugin's import; knows no versions or requests."""
+"""Runs a network with onnxruntime. Knows no versions and no requests.
+
+Only this module and `openvino_plugin` import onnxruntime.
+"""
 
 import contextlib
 import ctypes
@@ -32,9 +35,9 @@ from service.inference.run_timeout import DEFAULT_TIMEOUT_S, AbandonableRuns, Ru
 from service.inference.tensorrt import EngineCache
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
-PROBABILITY_TOLERANCE = 1e-3  # of a softmax in half precision
-WARM_UP_TIMEOUT_S = 600.0  # per run, in which TensorRT may build an engine for minutes
-FEATURES_TIMEOUT_S = 60.0  # per image; all explanations of a worker wait for it
+PROBABILITY_TOLERANCE = 1e-3  # above 1, for the rounding of a softmax in half precision
+WARM_UP_TIMEOUT_S = 600.0  # per run; TensorRT may build an engine in it, which takes minutes
+FEATURES_TIMEOUT_S = 60.0  # per image; all other explanations of the worker wait meanwhile
 OUT_OF_MEMORY = re.compile(
     r"Failed to allocate memory|Available memory of \d+ is smaller|out of memory|ALLOC_FAILED|bad.alloc", re.IGNORECASE
 )
@@ -53,10 +56,10 @@ class Session:
         engine_cache: EngineCache | None = None,
         instances: int = 1,
     ) -> None:
-        """Loads the graph at `path`, with `threads` cores for each of `instances` runs, on the device of `placement`.
+        """Loads the graph at `path` on the device of `placement`, with `threads` cores for each of `instances` runs.
 
-        `engine_cache` keeps what TensorRT builds. Raises BrokenVersion when onnxruntime rejects the graph, when its
-        tensors are not those of the manifest, or when it would run on another device.
+        `engine_cache` keeps the engines that TensorRT builds. Raises BrokenVersion if onnxruntime rejects the graph, if
+        its inputs and outputs differ from the manifest, or if it would run on another device.
         """
         self._model_input = model_input
         self._classes = classes
@@ -65,14 +68,14 @@ class Session:
         self.placement = placement
         self.device = placement.device
         self.lost_gpu = ""
-        """CUDA's error when the GPU has failed in a way that only a new process can recover from; else empty."""
+        """CUDA's error if the GPU failed and only a new process can use it again; otherwise empty."""
 
         def create(options: Mapping[str, str]) -> onnxruntime.InferenceSession:
             return _create_session(path, threads, _with_options(placement, TENSORRT_PROVIDER, options), instances)
 
         self._session = create({}) if engine_cache is None else engine_cache.create(create)
         self.nodes = _count_nodes(self._session) if placement.is_on_nvidia else {}
-        """Nodes of the graph by the provider that runs them; empty on a CPU."""
+        """Number of the graph's nodes by the provider that runs them; empty on a CPU."""
         self._check_placement(placement)
         self._check_interface()
 
@@ -86,7 +89,7 @@ class Session:
         return str(self._session.get_providers()[0])
 
     def _check_placement(self, placement: Placement) -> None:
-        """Raises BrokenVersion where onnxruntime has fallen back, which it does without an error."""
+        """Raises BrokenVersion if onnxruntime fell back to another provider, which it does without an error."""
         actual = self._session.get_providers()
         for provider in placement.providers:
             if provider not in actual:
@@ -95,10 +98,10 @@ class Session:
             raise provider_error(placement.preferred_provider, f"it runs no node of {self.path}")
 
     def run(self, images: NDArray[np.uint8], options: onnxruntime.RunOptions | None = None) -> NDArray[np.float32]:
-        """Returns probabilities, float32 (n, classes), of images, uint8 (n, height, width, channels).
+        """Returns probabilities, float32 (n, classes), for images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed (OutOfMemory when the memory did not suffice for the batch, InvalidRows when the outputs for
-        some of the images are not finite), or RunTimedOut when another thread has set `terminate` of the options.
+        Raises OutOfMemory if the batch does not fit into memory, InvalidRows if the outputs for some images are not
+        finite, RunTimedOut if another thread has set `terminate` of the options, and ModelFailed for other failures.
         """
         batch = self._pad(images)
         try:
@@ -128,23 +131,24 @@ class Session:
         return padded
 
     def warm_up(self, batch_sizes: list[int], timeout_s: float = WARM_UP_TIMEOUT_S) -> None:
-        """Runs once for each batch size, so that no request pays for first-time allocations.
+        """Runs once per batch size, so that no request pays for allocations of a first run.
 
-        Raises BrokenVersion, also when a run takes longer than `timeout_s`: it is terminated.
+        Raises BrokenVersion if a run fails, or takes longer than `timeout_s` and is terminated.
         """
         noise = np.random.default_rng(0)
         with contextlib.closing(WarmUpSession(self, timeout_s)) as warm_up_session:
             for size in batch_sizes:
                 probabilities = warm_up_session.run(noise.integers(0, 255, (size, *self._model_input.shape), np.uint8))
                 if not ((probabilities >= 0) & (probabilities <= 1 + PROBABILITY_TOLERANCE)).all():
-                    reason = "gives values that are no probabilities; does it end in a softmax or sigmoid?"
+                    reason = "returns values that are not probabilities; does it end in a softmax or sigmoid?"
                     raise BrokenVersion(f"{self.path} {reason}")
 
     def _check_interface(self) -> None:
         _check_input(self.path, self._session, self._model_input)
         outputs = {o.name: (o.type, o.shape[1:]) for o in self._session.get_outputs()}
         if outputs.get(PROBABILITIES) != ("tensor(float)", [self._classes]):
-            raise BrokenVersion(f"{self.path} gives {outputs}; float32 '{PROBABILITIES}' [{self._classes}] is needed.")
+            needed = f"float32 '{PROBABILITIES}' [{self._classes}]"
+            raise BrokenVersion(f"{self.path} returns {outputs}; {needed} is needed.")
 
 
 class TimeLimitedSession:
@@ -156,7 +160,7 @@ class TimeLimitedSession:
         self._run_timeout = _run_timeout(self._run_options, timeout_s)
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As Session.run. Raises RunTimedOut for a run that took longer than `timeout_s`, up to twice that."""
+        """Does the same as Session.run. Raises RunTimedOut for a run that takes longer than one to two `timeout_s`."""
         self._run_options.terminate = False
         with self._run_timeout:
             return self._session.run(images, self._run_options)
@@ -167,9 +171,9 @@ class TimeLimitedSession:
 
 
 class WarmUpSession:
-    """Runs a session that is being loaded: every failure means that its version is broken.
+    """Runs a session that is being loaded. Every failure means that its version is broken.
 
-    A run that cannot be terminated executes in a thread of its own, which is abandoned when the run takes too long.
+    A run that cannot be terminated executes in a separate thread, which is abandoned if the run takes too long.
     """
 
     def __init__(self, session: Session, timeout_s: float) -> None:
@@ -180,12 +184,12 @@ class WarmUpSession:
         )
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As Session.run. Raises BrokenVersion, also for a run that has not ended within `timeout_s`."""
+        """Does the same as Session.run. Raises BrokenVersion if the run fails or does not end within `timeout_s`."""
         try:
             return self._runs.run(images)
         except RunTimedOut as error:
             details = f"a batch of {len(images)} within {self._timeout_s:g} s"
-            raise BrokenVersion(f"{self._session.path} has not ended its warm-up with {details}.") from error
+            raise BrokenVersion(f"{self._session.path} did not end its warm-up with {details}.") from error
         except ModelFailed as error:
             hint = "" if images.any() else " The images were black."
             raise BrokenVersion(f"{self._session.path} failed its warm-up: {error.full_message}{hint}") from error
@@ -199,15 +203,15 @@ class FeatureSession:
     """One loaded extra graph: uint8 images in, named float32 tensors out. Runs on the CPU, with one core per run."""
 
     def __init__(self, path: Path, model_input: Input, timeout_s: float = FEATURES_TIMEOUT_S) -> None:
-        """Raises BrokenVersion when onnxruntime rejects the graph, or its input is not that of the manifest."""
+        """Raises BrokenVersion if onnxruntime rejects the graph, or if its input differs from the manifest."""
         self._timeout_s = timeout_s
         self._session = _create_session(path, 1, ON_CPU, 1)
         _check_input(path, self._session, model_input)
 
     def run(self, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Returns every output by its name, in the graph's order, for images (n, height, width, channels).
+        """Returns all outputs by name, in the graph's order, for images, uint8 (n, height, width, channels).
 
-        Raises ModelFailed, also when the run takes longer than `timeout_s` per image: it is terminated.
+        Raises ModelFailed if the run fails, or takes longer than `timeout_s` per image and is terminated.
         """
         timeout_s = self._timeout_s * len(images)
         names = [output.name for output in self._session.get_outputs()]
@@ -217,13 +221,13 @@ class FeatureSession:
                 return dict(zip(names, self._session.run(names, {IMAGE: images}, options), strict=True))
         except Exception as error:
             if options.terminate:
-                raise ModelFailed(f"The extra graph has not ended within {timeout_s:g} s.") from error
+                raise ModelFailed(f"The extra graph did not end within {timeout_s:g} s.") from error
             message = f"The extra graph failed on a batch of {len(images)}."
             raise ModelFailed(message, library_text=str(error)) from error
 
 
 def available_providers() -> list[str]:
-    """Names of the execution providers of the installed onnxruntime, whether or not they work on this machine."""
+    """Returns the execution providers of the installed onnxruntime, whether or not they work on this machine."""
     return list(onnxruntime.get_available_providers())
 
 
@@ -248,28 +252,28 @@ def _run_timeout(options: onnxruntime.RunOptions, timeout_s: float) -> RunTimeou
 
 
 def _error_class(error: Exception) -> type[ModelFailed]:
-    """Recognizes out of memory by its message: onnxruntime has no class for it, and each library its own wording."""
+    """Recognizes a lack of memory by the message, because onnxruntime has no exception class for it."""
     return OutOfMemory if OUT_OF_MEMORY.search(str(error)) else ModelFailed
 
 
 def _check_input(path: Path, session: onnxruntime.InferenceSession, model_input: Input) -> None:
     inputs = {i.name: (i.type, i.shape[1:]) for i in session.get_inputs()}
     if inputs != {IMAGE: ("tensor(uint8)", list(model_input.shape))}:
-        raise BrokenVersion(f"{path} takes {inputs}; the manifest says uint8 '{IMAGE}' {model_input.shape}.")
+        raise BrokenVersion(f"{path} accepts {inputs}; the manifest says uint8 '{IMAGE}' {model_input.shape}.")
 
 
 def _create_session(path: Path, threads: int, placement: Placement, instances: int) -> onnxruntime.InferenceSession:
     if placement.hint is not None:
-        # One thread: those of onnxruntime would idle beside the plugin's.
+        # One thread of onnxruntime, because the plugin runs the graph on its own threads.
         return _create_plugin_session(path, session_options(1), load_config(placement.hint, threads, instances))
     if not CUDA_BASED_PROVIDERS.isdisjoint(placement.providers):
         preload_cuda()
     providers = list(zip(placement.providers, map(dict, placement.options), strict=True))
     try:
-        # The fallback would print to standard output and silently run on the CPU.
         options = session_options(threads)
         if placement.is_on_nvidia:
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # The fallback would print to standard output, and then silently run on the CPU.
         return onnxruntime.InferenceSession(path, options, providers=providers, enable_fallback=0)
     except Exception as error:  # onnxruntime's own classes share no public base
         if reason := library_load_error(provider_library(placement.preferred_provider)) or find_cuda_error(str(error)):
@@ -293,13 +297,13 @@ def _create_plugin_session(
 def _load_error(path: Path, error: Exception) -> BrokenVersion:
     if "external data" in str(error).lower():
         reason = "it keeps weights in other files, which no checksum covers: save it as one file"
-        return BrokenVersion(f"{path} is refused: {reason}.")
+        return BrokenVersion(f"{path} is rejected: {reason}.")
     return BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.")
 
 
 @functools.cache
 def preload_cuda() -> None:
-    """Loads the CUDA and cuDNN libraries that pip installed, where the linker would not find them. Runs once."""
+    """Loads the CUDA and cuDNN libraries that pip installed, which the linker does not find by itself. Runs once."""
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # the session's error says the same
             onnxruntime.preload_dlls()
@@ -319,7 +323,7 @@ def provider_library(provider: str) -> Path:
 
 
 def library_load_error(library: Path) -> str:
-    """The linker's message when a provider's library cannot be loaded; empty when it can, or when there is none."""
+    """Returns the linker's message if a provider's library cannot be loaded; empty if it can, or does not exist."""
     try:
         if library.exists():
             ctypes.CDLL(str(library))
@@ -333,9 +337,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # errors are raised as well, and onnxruntime's log lines are not JSON and name nodes
-    # The manifest's checksum covers one file. Weights in files beside it would be read unchecked, so none are found.
+    # Errors are raised anyway, and onnxruntime's log lines are not JSON and reveal names of nodes.
+    options.log_severity_level = 4
+    # The manifest's checksum covers only the graph's file. This folder makes weights in other files impossible to find.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    # Spinning threads would take the cores that decoding and HTTP need.
+    # Spinning threads would occupy the cores that decoding and HTTP need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -1,7 +1,7 @@
-"""TensorRT's options for a graph, and the folder in which its engines outlive the process.
+"""TensorRT's options for a graph, and the folder that keeps its engines between processes.
 
-An engine takes minutes to build, and fits one graph, one kind of GPU and one set of libraries. Does not know
-onnxruntime: what creates a session is passed in.
+Building an engine takes minutes. An engine is valid for one graph, one type of GPU and one set of library versions.
+Does not know onnxruntime: the caller passes in the function that creates a session.
 """
 
 import contextlib
@@ -22,27 +22,27 @@ from service.observability import logs
 
 T = TypeVar("T")
 CreateSession = Callable[[Mapping[str, str]], T]
-"""Creates a session with these options for TensorRT in addition to the placement's."""
+"""Creates a session with these options for TensorRT, in addition to the options of the placement."""
 
 DRIVER_VERSION = Path("/sys/module/nvidia/version")
 BUILDING_PREFIX = ".building-"
 MAX_BUILD_S = 6 * 3600
-"""Age after which the folder of an unfinished build was left by a process that is gone."""
+"""Age after which the folder of an unfinished build is removed, because its process must have exited."""
 UNUSABLE_CACHE = re.compile(r"deserialize engine|timing cache")
 
 
 def profile_options(shape: Sequence[int], buckets: Sequence[int]) -> dict[str, str]:
-    """One optimization profile from the smallest to the largest bucket, tuned for the largest.
+    """Returns the options for one optimization profile that covers all buckets and is tuned for the largest.
 
-    The engine then is built when the session is created, and never again for another batch size. A profile for each
-    bucket would be better, but onnxruntime stays on the first one: batches of all others fail (onnxruntime#31624).
+    The engine is then built when the session is created, and not again for another batch size. A profile per bucket
+    would be faster, but onnxruntime uses only the first profile: batches of all other sizes fail (onnxruntime#31624).
     """
     bounds = {"min": buckets[0], "opt": buckets[-1], "max": buckets[-1]}
     return {f"trt_profile_{bound}_shapes": f"{IMAGE}:{_dimensions(size, shape)}" for bound, size in bounds.items()}
 
 
 def environment_name(gpu: Gpu, onnxruntime_version: str, tensorrt_version: str) -> str:
-    """A folder name for what an engine depends on besides its graph."""
+    """Returns a folder name that contains everything that an engine depends on except its graph."""
     try:
         driver = DRIVER_VERSION.read_text().strip()
     except OSError:  # such as under WSL
@@ -52,7 +52,7 @@ def environment_name(gpu: Gpu, onnxruntime_version: str, tensorrt_version: str) 
 
 
 def tensorrt_version(provider_library: Path) -> str:
-    """The version of the TensorRT that onnxruntime's provider is linked to. Raises OSError where there is none."""
+    """Returns the version of the TensorRT that onnxruntime's provider is linked to. Raises OSError if there is none."""
     match = re.search(rb"libnvinfer\.so(\.\d+)*", provider_library.read_bytes())
     name = match[0].decode() if match else "libnvinfer.so"
     return str(ctypes.CDLL(name).getInferLibVersion())
@@ -61,8 +61,8 @@ def tensorrt_version(provider_library: Path) -> str:
 class EngineCache:
     """The engines of one graph in `root`/`environment`, beside the timings that all graphs of that environment share.
 
-    Only a finished engine has the folder's final name, so a process that is killed leaves nothing that is used.
-    Several processes may build the same engine at once: the first to finish is kept.
+    A build gets its final folder name only when it is finished, so the engine of a killed process is never used.
+    Several processes may build the same engine at once. The engine of the first to finish is kept.
     """
 
     def __init__(self, root: Path, environment: str, graph_sha256: str, profile: Mapping[str, str]) -> None:
@@ -72,7 +72,7 @@ class EngineCache:
         self._profile = profile
 
     def create(self, create_session: CreateSession[T]) -> T:
-        """Returns the session, with the kept engine where there is one. Raises what `create_session` raises.
+        """Returns the session, with the kept engine if there is one. Raises the errors of `create_session`.
 
         A kept engine that cannot be read is discarded and built again.
         """
@@ -105,7 +105,7 @@ class EngineCache:
         return {**self._profile, **enabled, **{f"trt_{name}_cache_path": str(path) for name, path in caches.items()}}
 
     def _start_building(self) -> Path | None:
-        """A new folder with the known timings; None where none can be written."""
+        """Returns a new folder with a copy of the timings; None if no folder can be written."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -121,7 +121,7 @@ class EngineCache:
 
     def _publish(self, building: Path) -> None:
         engine = building / self._engine.name
-        with contextlib.suppress(OSError):  # another process was first
+        with contextlib.suppress(OSError):  # the folder exists if another process finished first
             if any(engine.glob("*.engine")):
                 engine.rename(self._engine)
         with contextlib.suppress(OSError):

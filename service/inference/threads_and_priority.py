@@ -1,6 +1,7 @@
-"""The threads that run a model: how many, and their priority by the model's weight.
+"""Number and priority of the threads that run a model. The priority follows from the model's weight.
 
-onnxruntime's own threads inherit the niceness of the thread that creates the session: create it on one of these.
+onnxruntime's own threads inherit the niceness of the thread that creates the session, so the session must be created on
+one of the model's threads.
 """
 
 import math
@@ -23,16 +24,13 @@ def threads_per_run(configured: int, cores: int, instances: int) -> int:
 def start_model_threads(name: str, instances: int, weight: float) -> ThreadPoolExecutor:
     """Returns an executor with one thread per instance of a model; the threads are named after `name`.
 
-    They get `weight` times the CPU share of a thread of weight 1 when both are busy: 0.5 is half of it.
+    While the CPU is busy, they get `weight` times the share of a thread of weight 1.
     """
     return ThreadPoolExecutor(instances, f"run-{name}", initializer=partial(_lower_priority, weight))
 
 
 def nice_steps(weight: float) -> int:
-    """Returns by how many steps the niceness must rise for `weight` times the CPU share.
-
-    A weight of 1 needs none.
-    """
+    """Returns the increase of the niceness that results in `weight` times the CPU share; 0 for a weight of 1."""
     return round(-math.log(weight) / math.log(NICE_STEP_WEIGHT))
 
 

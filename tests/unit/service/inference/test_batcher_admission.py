@@ -175,7 +175,7 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
         good = await harness.submit(2, timeout_s=5.0)
         clock.now_s += 0.045
         await harness.run_next()
-        with pytest.raises(ExpiredInQueue, match="would not have been there"):
+        with pytest.raises(ExpiredInQueue, match="would not have finished"):
             await late
         await harness.run_all()
         assert values(await good) == [4]

@@ -65,8 +65,8 @@ def test_a_request_that_is_answered_or_discarded_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("batched", "error", "message"),
     [
-        (0, ExpiredInQueue, "The request waited for the model until its time limit."),
-        (1, DeadlineExceeded, "The answer was not there within the request's time limit."),
+        (0, ExpiredInQueue, "The request waited for the model until its time limit was reached."),
+        (1, DeadlineExceeded, "The model did not finish within the request's time limit."),
     ],
 )
 def test_a_request_of_which_nothing_was_run_has_expired_in_the_queue(

@@ -93,7 +93,7 @@ def test_a_refused_acceptance_allows_nothing() -> None:
 @pytest.mark.parametrize(
     ("variants", "precision", "engines", "flags", "message"),
     [
-        ([F32], "bfloat16", ["cpu"], AMX, "bfloat16 needs the plugin of OpenVINO"),
+        ([F32], "bfloat16", ["cpu"], AMX, "bfloat16 needs the OpenVINO plugin"),
         ([F32], "bfloat16", BOTH, VNNI, "bfloat16 needs a processor with AMX or AVX512-BF16"),
         ([INT8], "bfloat16", BOTH, AMX, "no float32 graph"),
         ([F32, FP16], "int8", BOTH, AMX, "There is no int8 graph; there is float32 and float16"),

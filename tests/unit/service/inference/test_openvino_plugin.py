@@ -53,7 +53,7 @@ def test_a_processor_that_the_plugin_does_not_know(monkeypatch: pytest.MonkeyPat
     FakeRuntime(monkeypatch, [ORDINARY_DEVICE, AUTO_DEVICE])
     plugin = find_plugin()
     assert plugin.device is None
-    assert plugin.reason.startswith("onnxruntime-ep-openvino supports no device here")
+    assert plugin.reason.startswith("onnxruntime-ep-openvino supports no device of this machine")
 
 
 def test_a_plugin_that_cannot_be_registered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,7 +285,7 @@ def test_a_graph_for_one_batch_size_fails_its_warm_up(tmp_path: Path) -> None:
 
 def test_a_graph_that_never_ends_its_warm_up_is_ended(tmp_path: Path) -> None:
     stuck = session(endless_graph(SHAPE, CLASSES, "GreaterOrEqual", 0), tmp_path)
-    with pytest.raises(BrokenVersion, match=r"has not ended its warm-up with a batch of 7 within 0\.1 s\.$"):
+    with pytest.raises(BrokenVersion, match=r"did not end its warm-up with a batch of 7 within 0\.1 s\.$"):
         stuck.warm_up([7], timeout_s=0.1)
 
 
@@ -360,7 +360,7 @@ def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
 
 def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_path: Path) -> None:
     extra = FeatureSession(saved_graph(endless_graph(SHAPE, CLASSES), tmp_path), EXPECTED, timeout_s=0.2)
-    with pytest.raises(ModelFailed, match=r"The extra graph has not ended within 0\.2 s\."):
+    with pytest.raises(ModelFailed, match=r"The extra graph did not end within 0\.2 s\."):
         extra.run(np.full((1, *SHAPE), 255, np.uint8))
     assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]
 

@@ -42,7 +42,7 @@ def test_a_sound_version_is_measured_at_every_size_of_batch(tmp_path: Path) -> N
 @pytest.mark.parametrize("graph", [any_batch, black_batch], ids=["always", "on black"])
 def test_a_version_that_never_answers_is_broken(tmp_path: Path, graph: Callable[..., onnx.ModelProto]) -> None:
     write_version(tmp_path, "any", 1, graph=graph(SHAPE, CLASSES))
-    with pytest.raises(BrokenVersion, match=r"has not ended its warm-up with a batch of 1 within 0\.1 s"):
+    with pytest.raises(BrokenVersion, match=r"did not end its warm-up with a batch of 1 within 0\.1 s"):
         loaded(tmp_path, timeout_s=0.1)
     for thread in threading.enumerate():
         if thread.name.startswith("run-any-1"):

@@ -194,7 +194,7 @@ def test_a_version_that_never_ends_its_warm_up_keeps_no_other_from_being_loaded(
     registry = Registry(Repository(tmp_path), Settings(models=str(tmp_path)), Metrics(), warm_up_timeout_s=0.1)
     asyncio.run(registry.reconcile(DesiredState()))
     assert versions(registry) == {"b": ["1"]}
-    assert "has not ended its warm-up" in registry.not_ready_reasons()["a"]
+    assert "did not end its warm-up" in registry.not_ready_reasons()["a"]
 
 
 def test_a_version_that_cannot_be_closed_is_logged_and_does_not_keep_the_service_from_closing(
