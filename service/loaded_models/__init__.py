@@ -1,4 +1,4 @@
-"""The loaded versions of all models, why others are not loaded, and the loop that follows the model store.
+"""The loaded versions of all models, the reasons why others are not loaded, and the loop that watches the store.
 
-Files and the desired state belong to `model_store`, running a graph to `inference`, other processes to `workers`.
+Files and the desired state belong to `model_store`, running a graph to `inference`, and other processes to `workers`.
 """

@@ -1,6 +1,6 @@
 """Times the candidates of a version on this machine, once for all workers of a service.
 
-The first worker that loads a version measures; the others, and a worker that is started again, take its choice.
+The first worker that loads a version measures. All other workers, and restarted ones, read its choice from a file.
 """
 
 import gc
@@ -24,8 +24,8 @@ from service.inference.session import WARM_UP_TIMEOUT_S, Session, WarmUpSession
 from service.observability import logs
 
 BATCH_SIZE = 8
-"""Images of the timed run. Engines differ more in a batch than for one image, and a loaded service runs batches."""
-MAX_TIME_S = 0.2  # per candidate, beyond two runs
+"""Images per timed run. Engines differ more with a batch than with one image, and a busy service runs batches."""
+MAX_TIME_S = 0.2  # per candidate, unless MIN_RUNS take longer
 MIN_RUNS = 2
 MAX_WAIT_S = WARM_UP_TIMEOUT_S + 60.0
 """How long a worker waits for the measurement of another: a run that hangs in it fails after WARM_UP_TIMEOUT_S."""
@@ -33,18 +33,20 @@ POLL_INTERVAL_S = 0.02
 
 
 class EngineChoice(BaseModel, frozen=True):
-    """The candidate that serves a version, and why: milliseconds of a run by candidate, or why it could not run."""
+    """The name of the candidate that serves a version, the milliseconds per run of each candidate that ran, and the
+    reasons why others failed."""
 
     name: str
     batch_size: int = 0
-    """Images of the timed runs; 0 where there was nothing to choose."""
+    """Images per timed run; 0 if there was only one candidate."""
     times_ms: dict[str, float] = {}
     failures: dict[str, str] = {}
 
 
 @dataclass
 class EngineChoices:
-    """The choices of a service, by version: in files of `folder`, which its workers share, or in this process only."""
+    """The choices of a service by version. They are kept in files of `folder`, which the workers share, or without a
+    folder in this process only."""
 
     folder: Path | None = None
     max_wait_s: float = MAX_WAIT_S
@@ -106,16 +108,16 @@ class EngineChoices:
 
 
 class FixedEngine(EngineChoices):
-    """Selects the candidate with the given name, for a job that is resumed."""
+    """Always selects the candidate with one name: a resumed job must use the engine that it started with."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
-        """Raises BrokenVersion where there is no such candidate here."""
+        """Raises BrokenVersion if `names` does not contain the candidate."""
         if self._name not in names:
-            raise BrokenVersion(f"There is no '{self._name}' here; there is {' and '.join(names)}.")
+            raise BrokenVersion(f"This machine cannot run '{self._name}'; it can run {' and '.join(names)}.")
         return EngineChoice(name=self._name)
 
 
@@ -127,9 +129,9 @@ def measure_candidates(
     timeout_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> EngineChoice:
-    """Times the candidates one after the other, with one session open at a time.
+    """Times the candidates one after the other, with one open session at a time, and returns the choice.
 
-    A candidate that cannot run is left out, with the reason. Raises BrokenVersion where none can.
+    Candidates that cannot run are reported in `failures`. Raises BrokenVersion if no candidate can run.
     """
     times_ms: dict[Candidate, float] = {}
     failures: dict[str, BrokenVersion] = {}
@@ -137,7 +139,7 @@ def measure_candidates(
         try:
             times_ms[candidate] = _run_ms(open_session(candidate), input_shape, batch_size, timeout_s, clock)
         except BrokenVersion as error:
-            # Its traceback would keep the session in memory.
+            # The traceback would keep the session in memory.
             failures[candidate.name] = error.with_traceback(None)
             error.__context__ = error.__cause__ = None
         gc.collect()  # frees the session before the next one is loaded

@@ -1,10 +1,10 @@
-"""Why models could not be read or versions could not be loaded, and whether a new attempt makes sense."""
+"""Records why models could not be read or versions could not be loaded, and whether another attempt makes sense."""
 
 from collections.abc import Callable
 
 from service.model_store.repository import VersionFingerprint
 
-MODEL_FOLDER = 0  # instead of a version number: the folder of the model itself
+MODEL_FOLDER = 0  # stands for the folder of the model itself, in place of a version number
 
 
 class LoadFailures:
@@ -20,7 +20,7 @@ class LoadFailures:
         return " ".join(self._reasons.get(model, {}).values())
 
     def reasons(self) -> dict[str, str]:
-        """`reason_for` of all models with failures."""
+        """Returns `reason_for` by model, for all models with failures."""
         return {model: reason for model in list(self._reasons) if (reason := self.reason_for(model))}
 
     def reason_for_version(self, model: str, version: int) -> str:
@@ -28,15 +28,16 @@ class LoadFailures:
         return self._reasons.get(model, {}).get(version, "")
 
     def record(self, model: str, version: int, fingerprint: VersionFingerprint, reason: str) -> None:
-        """Records that the version failed with the files of `fingerprint`; `confirm` is still to be called."""
+        """Records that the version failed with the files of `fingerprint`. It does not count until `confirm`."""
         self._failed_fingerprints[model, version] = fingerprint
         self._unconfirmed.add((model, version))
         self._reasons.setdefault(model, {})[version] = reason
 
     def confirm(self, model: str, version: int) -> bool:
-        """Confirms a recorded failure once the files have stopped changing. Returns whether that is new.
+        """Confirms a recorded failure, and returns whether it was unconfirmed.
 
-        A version that is still being copied fails in every scan, with other files each time.
+        A caller confirms when the files have stopped changing: a version that is still being copied fails in every
+        scan, each time with other files.
         """
         is_new = (model, version) in self._unconfirmed
         self._unconfirmed.discard((model, version))
@@ -47,7 +48,7 @@ class LoadFailures:
         return sum((model, version) not in self._unconfirmed for version in self._reasons.get(model, {}))
 
     def record_unreadable_folder(self, model: str, reason: str) -> bool:
-        """Records that the model's folder cannot be read. Returns whether that is new."""
+        """Records that the model's folder cannot be read. Returns whether this reason is new."""
         is_new = self._reasons.get(model) != {MODEL_FOLDER: reason}
         self._reasons[model] = {MODEL_FOLDER: reason}
         return is_new
@@ -66,17 +67,18 @@ class LoadFailures:
         self._failed_fingerprints.clear()
 
     def keep_versions(self, model: str, versions: list[int]) -> None:
-        """Removes the failures of versions, and of a folder, that are not among `versions`."""
+        """Removes the failures of the model's folder, and of all its versions except `versions`."""
         reasons = self._reasons.get(model, {})
         self._reasons[model] = {version: reason for version, reason in reasons.items() if version in versions}
         self._forget_files_unless(lambda name, version: name != model or version in versions)
 
     def keep_models(self, models: set[str]) -> None:
-        """Removes the failures of models that are not among `models`."""
+        """Removes the failures of all models except `models`."""
         self._reasons = {model: reasons for model, reasons in self._reasons.items() if model in models}
         self._forget_files_unless(lambda name, version: name in models)
 
     def _forget_files_unless(self, is_kept: Callable[[str, int], bool]) -> None:
-        """A version that comes back with the same files, as after an undone rollback, is tried and reported again."""
+        """Removes the fingerprints of versions that are gone, so that a version that comes back with the same files, as
+        after an undone rollback, is tried and reported again."""
         self._failed_fingerprints = {key: files for key, files in self._failed_fingerprints.items() if is_kept(*key)}
         self._unconfirmed = {key for key in self._unconfirmed if is_kept(*key)}

@@ -1,4 +1,4 @@
-"""One loaded version of a model: its graph, warmed up and measured, with its own queue and threads."""
+"""Loads one version of a model: warms up and measures its graph, and gives it a queue and threads of its own."""
 
 import math
 from collections.abc import Callable
@@ -29,14 +29,14 @@ from service.observability.version_stats import VersionStats
 from service.settings import Settings
 
 # Runs shorter than this execute on the event loop. With a single core the limit is higher, because a thread would
-# compete for that core anyway: 10 % more throughput for single images, 2 % for 64 at once.
+# compete for that core anyway. This gains 10 % throughput for single images and 2 % for requests of 64 images.
 MAX_INLINE_RUN_S = 0.0003
 MAX_INLINE_RUN_ONE_CORE_S = 0.0025
 
 
 @dataclass(frozen=True)
 class LoadedVersion:
-    """A version that is ready to serve. `batch_ms` are measured milliseconds of a run by batch size."""
+    """A version that is ready to serve. `batch_ms` holds the measured milliseconds per run by batch size."""
 
     folder: VersionFolder
     candidate: Candidate
@@ -68,7 +68,7 @@ class LoadedVersion:
 
     @property
     def digest(self) -> str:
-        """Identifies the content that is loaded: a version may be edited in place."""
+        """Identifies the loaded content, because the files of a version may be edited in place."""
         return self.folder.digest
 
     @property
@@ -81,7 +81,7 @@ class LoadedVersion:
 
     @cached_property
     def label_bytes(self) -> tuple[int, int]:
-        """The bytes in JSON of the longest label, and of all labels together."""
+        """Bytes in JSON of the longest label, and of all labels together."""
         sizes = [len(orjson.dumps(label)) for label in self.labels]
         return max(sizes), sum(sizes)
 
@@ -102,12 +102,12 @@ def load(
     worker_id: int = 0,
     engine_choices: EngineChoices | None = None,
 ) -> LoadedVersion:
-    """Loads, warms up and measures one version; blocks meanwhile. Its images count in `input_budget`.
+    """Loads, warms up and measures one version, which blocks. The version's images count in `input_budget`.
 
-    Which GPU it uses depends on `worker_id`. `engine_choices` are those of the other workers; by default this process
-    measures for itself.
+    `worker_id` decides which of several GPUs is used. `engine_choices` is shared with the other workers; by default
+    this process measures for itself.
 
-    Raises BrokenVersion, also when a run of the graph takes longer than `warm_up_timeout_s`.
+    Raises BrokenVersion if the version cannot be loaded, or if a run takes longer than `warm_up_timeout_s`.
     """
     instances, cores = spec.instances, usable_cores() // settings.workers
     threads = threads_per_run(settings.threads, cores, instances)
@@ -182,8 +182,11 @@ def _devices(candidate: Candidate, settings: Settings) -> list[str]:
 
 
 def _may_run_inline(spec: ModelSpec, candidate: Candidate) -> bool:
-    """Whether short runs may execute on the event loop's thread, which cannot be niced. A run of OpenVINO cannot be
-    terminated, and would stop the whole service if it hung."""
+    """Whether short runs may execute on the event loop's thread.
+
+    A model with a weight needs threads of its own, whose niceness can be changed. A run of OpenVINO cannot be
+    terminated, so it would stop the whole service if it hung.
+    """
     return spec.weight == 1 and not candidate.placement.is_on_openvino
 
 

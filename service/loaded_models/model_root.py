@@ -1,7 +1,7 @@
-"""The root folder of all models: its models, and whether it is empty on purpose or gone.
+"""The root folder of all models: lists its models, and distinguishes an empty root from a missing one.
 
-Logs when it becomes unreadable and when it can be read again, and what in it is no version. Does not know which models
-are loaded.
+Logs when the root becomes unreadable, when it can be read again, and which of its contents are not versions. Does not
+know which models are loaded.
 """
 
 import logging
@@ -12,7 +12,7 @@ from service.observability import logs
 
 
 class ModelRoot:
-    """The root of `repository` as it was read last. Its methods read the disk: they block."""
+    """The root of `repository` as it was read last. The methods block, because they read the disk."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
@@ -22,13 +22,13 @@ class ModelRoot:
         """Why the root cannot be read; empty if it can."""
 
     def models(self, *, has_loaded_models: bool) -> set[str] | None:
-        """Names of the models; None when the root cannot be read, or is gone while models are loaded."""
+        """Returns the names of the models; None if the root cannot be read, or is gone while models are loaded."""
         try:
             self._inode = self._repository.root_inode()
             listing = self._repository.scan()
             models = set(listing.models)
             if has_loaded_models and self.is_replaced():  # it may have vanished while it was read
-                self._set_error(f"{self._repository.root} is gone; what is loaded stays.")
+                self._set_error(f"{self._repository.root} is gone; the loaded models keep serving.")
                 return None
         except OSError as error:
             self._set_error(f"{self._repository.root} cannot be read: {error.strerror}.")
@@ -38,7 +38,7 @@ class ModelRoot:
         return models
 
     def is_replaced(self) -> bool:
-        """Whether the root is gone, or not the one that was read last."""
+        """Whether the root is gone, or is another folder than the one that was read last."""
         inode = self._repository.root_inode()
         return inode is None or inode != self._inode
 

@@ -1,7 +1,7 @@
 """The registry of loaded models: their versions, the default version of each, and the labels of versions.
 
-`reconcile` brings it in line with the desired state and the disk, during traffic: it loads new versions before it
-unloads old ones.
+`reconcile` changes it to match the desired state and the disk while requests are served: new versions are loaded before
+old ones are unloaded.
 """
 
 import asyncio
@@ -24,12 +24,16 @@ from service.observability import logs
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-# However short the request timeout is: a machine that stalls for a moment is no reason to restart a process.
+# Applies even if the request timeout is short, because a machine that stalls for a moment is no reason to restart a
+# process.
 MIN_STUCK_S = 5.0
 
 
 class RepositoryEntry(NamedTuple):
-    """One version on disk, and whether it is ready to serve; the reason if it is not, or if its files are newer."""
+    """One version on disk, and whether it is ready to serve.
+
+    `reason` says why it is not loaded, or if it is loaded why its newer files are not; empty if neither applies.
+    """
 
     model: str
     version: str
@@ -66,7 +70,7 @@ class LoadedModel:
 
 
 class Registry:
-    """All loaded models. Looking up is a dictionary access; loading happens in other threads."""
+    """All loaded models. A lookup is a dictionary access. Versions are loaded in another thread."""
 
     def __init__(
         self,
@@ -94,30 +98,32 @@ class Registry:
         )
 
     def get(self, model: str, version: str | None = None) -> LoadedVersion:
-        """The version by number or label, or the default one. Raises UnknownModel, UnknownVersion, NotReady
-        or BrokenModel."""
+        """Returns a version by number or label, or the default version.
+
+        Raises UnknownModel, UnknownVersion, NotReady or BrokenModel.
+        """
         try:
             return self._models[model].find(version)
         except KeyError:
             raise self._lookup_error(model, version) from None
 
     def model(self, name: str) -> LoadedModel:
-        """One loaded model. Raises UnknownModel, NotReady or BrokenModel."""
+        """Returns a loaded model. Raises UnknownModel, NotReady or BrokenModel."""
         try:
             return self._models[name]
         except KeyError:
             raise self._lookup_error(name) from None
 
     def models(self) -> list[LoadedModel]:
-        """All loaded models, sorted by name. Thread-safe."""
+        """Returns all loaded models, sorted by name. Thread-safe."""
         return [model for _, model in sorted(self._models.copy().items())]
 
     def versions_by_model(self) -> list[list[LoadedVersion]]:
-        """The loaded versions of each model, newest first; models sorted by name."""
+        """Returns the loaded versions of each model, newest first. Models are sorted by name."""
         return [model.newest_first() for model in self.models()]
 
     def engine_rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Model, version, engine, precision and hint of every loaded version. All workers use the same."""
+        """Returns model, version, engine, precision and hint of each loaded version. All workers have the same."""
         return [
             (loaded.model, loaded.version, loaded.candidate.engine, loaded.candidate.precision, loaded.candidate.hint)
             for versions in self.versions_by_model()
@@ -125,7 +131,7 @@ class Registry:
         ]
 
     def index(self) -> list[RepositoryEntry]:
-        """Every version on disk. Blocks, because it reads the disk. Raises OSError without a root."""
+        """Returns an entry per version on disk. Blocks, because it reads the disk. Raises OSError without a root."""
         entries = []
         for model in self._repository.models():
             loaded = self._loaded_versions(model)
@@ -150,19 +156,20 @@ class Registry:
         return self._has_tried_all
 
     def is_unavailable(self) -> bool:
-        """Whether other workers answer better: this one is still loading, or its GPU has failed."""
+        """Whether other workers should get the requests, because this one is still loading or its GPU has failed."""
         return self.is_loading() or bool(self._models_with_lost_gpu())
 
     def not_ready_reasons(self) -> dict[str, str]:
-        """Empty when ready; otherwise the reasons by model name, or under 'service'.
+        """Returns the reasons why the service is not ready, by model name or under 'service'; empty if it is ready.
 
-        Only the models found at the start are required: a broken new model does not make a running service unready.
+        Only the models that existed at the start are required: a broken new model does not make a running service
+        unready.
         """
         if self._required_models is None:
             now = self.loading_version and f", now {self.loading_version}"
             return {"service": self._root.error or f"Models are loading{now}."}
         if not self._required_models and not self._models:
-            return {"service": f"There is no model in {self._repository.root}; put one there: <name>/<version>/."}
+            return {"service": f"There is no model in {self._repository.root}. Put one there, as <name>/<version>/."}
         missing = self._required_models - self._models.keys()
         reasons = {model: self.failures.reason_for(model) for model in missing}
         return reasons | self.hung_models() | self._models_with_lost_gpu()
@@ -173,13 +180,14 @@ class Registry:
         return self._required_models is not None
 
     def hung_models(self) -> dict[str, str]:
-        """Reasons by model, for models with a batch that has run for longer than any request waits."""
+        """Returns reasons by model, for models with a batch that has run for longer than any request waits."""
         return self._hung_for(1)
 
     def stuck_models(self) -> dict[str, str]:
-        """The same for models that hang for so long that only a new process can help: `max_run_timeouts`.
+        """Returns reasons by model, for models that only a new process can recover.
 
-        Loading and warm-up do not count: no batch runs then. A GPU that has failed is such a reason, too.
+        These are models with a batch that has run for `max_run_timeouts` request timeouts, and models whose GPU has
+        failed. Loading and warm-up do not count, because they run no batch.
         """
         timeouts = self._settings.max_run_timeouts
         return (self._hung_for(timeouts, MIN_STUCK_S) if timeouts else {}) | self._models_with_lost_gpu()
@@ -195,7 +203,7 @@ class Registry:
     def _hung_for(self, timeouts: int, min_s: float = 0.0) -> dict[str, str]:
         limit_s = max(min_s, timeouts * self._settings.request_timeout_ms / 1000)
         return {
-            name: f"Version {loaded.version} has been at one batch for more than {limit_s:g} s; "
+            name: f"Version {loaded.version} has been running one batch for more than {limit_s:g} s; "
             "no request waits longer."
             for name in self._models
             if (loaded := self._hung_version(name, timeouts, limit_s)) is not None
@@ -209,10 +217,10 @@ class Registry:
         return hung[-1] if hung else None
 
     async def reconcile(self, desired: DesiredState, *, retry: bool = False) -> None:
-        """Loads and unloads versions until those on disk that `desired` asks for are loaded, and no others.
+        """Loads and unloads versions until exactly those versions on disk that `desired` selects are loaded.
 
-        A version that failed is tried again when its files have changed, or with `retry`. A loaded version is loaded
-        anew when its content has changed. A root that cannot be read changes nothing.
+        A version that failed is tried again if its files have changed, or with `retry`. A loaded version is loaded
+        again if its content has changed. If the root cannot be read, nothing changes.
         """
         async with self._reconcile_lock:
             if retry:
@@ -226,7 +234,7 @@ class Registry:
                 self._has_tried_all = True
 
     async def load_only(self, model: str, spec: ModelSpec) -> None:
-        """Loads the versions of `model` that `spec` asks for, and unloads all other models."""
+        """Loads the versions of `model` that `spec` selects, and unloads all other models."""
         async with self._reconcile_lock:
             on_disk = await self._read_root()
             if on_disk is not None:
@@ -236,8 +244,8 @@ class Registry:
         return await asyncio.to_thread(self._root.models, has_loaded_models=bool(self._models))
 
     async def _load_only(self, specs: dict[str, ModelSpec], *, retry: bool = False) -> None:
-        """Brings the models of `specs` in line with it, and unloads all others."""
-        may_be_copied = not (retry or self.is_loading())  # what was there before the service is complete
+        """Loads the versions of the models in `specs` as specified, and unloads all other models."""
+        may_be_copied = not (retry or self.is_loading())  # versions that existed at the start are assumed complete
         for name in sorted(specs):
             await self._reconcile_model(name, specs[name], may_be_copied=may_be_copied)
         if self._required_models is None:
@@ -248,13 +256,13 @@ class Registry:
         self._required_models &= specs.keys()
 
     async def close(self) -> None:
-        """Unloads everything once its queued requests are done. Does not wait for a version that is being loaded."""
+        """Unloads all versions when their queued requests are done. Does not wait for a version that still loads."""
         for name in list(self._models):
             self._unload(name)
         await self._closer.wait_at_end()
 
     def _version_numbers(self, name: str) -> list[int]:
-        """Versions on disk, or the loaded ones if the folder cannot be read."""
+        """Returns the versions on disk, or the loaded versions if the folder cannot be read."""
         try:
             return self._repository.versions(name)
         except OSError:
@@ -299,7 +307,7 @@ class Registry:
         self._models[name] = model
         self._metrics.loaded_versions.labels(name).set(len(model.versions))
         self._metrics.worker_device.labels(self._worker_id, model.default.session.device).set(1)
-        self._metrics.bind_queue_gauges(  # looked up by name: a reference to the versions would keep them in memory
+        self._metrics.bind_queue_gauges(  # by name, because references to the versions would keep them in memory
             name,
             lambda: sum(version.batcher.queued_images for version in self._loaded_versions(name).values()),
             lambda: sum(version.batcher.running_batches for version in self._loaded_versions(name).values()),
@@ -319,7 +327,7 @@ class Registry:
                 self._close_later(version)
 
     def _close_later(self, loaded: LoadedVersion) -> None:
-        """Closes a version that no new request can find, once its last request is done."""
+        """Closes a version that no new request can find, as soon as its last request is done."""
         if self._loaded_versions(loaded.model).get(int(loaded.version)) is None:
             self._loader.forget(loaded.model, int(loaded.version))
         self._closer.close_later(loaded)
@@ -331,7 +339,7 @@ class Registry:
 
     def _lookup_error(self, model: str, version: str | None = None) -> ConvoyError:
         if model in self._models:
-            return UnknownVersion(f"Model '{model}' has no version or label '{version}' loaded.")
+            return UnknownVersion(f"Model '{model}' has no loaded version or label '{version}'.")
         if self._required_models is None:
             return NotReady("Models are loading.")
         if self.failures.reason_for(model):

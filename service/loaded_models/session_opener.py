@@ -1,4 +1,4 @@
-"""Opens the sessions of one version: lists what may serve it on this machine, chooses, and loads the graph."""
+"""Opens the session of one version: lists its candidates on this machine, chooses one, and loads the graph."""
 
 import logging
 from hashlib import sha256
@@ -33,7 +33,7 @@ from service.settings import OPENVINO_NAMES, Settings, split_list, user_cache_fo
 
 
 class SessionOpener:
-    """One version on this machine, with the settings of the service. `threads` cores run a batch."""
+    """Opens sessions of one version according to the settings of the service. Each run uses `threads` cores."""
 
     def __init__(
         self, folder: VersionFolder, spec: ModelSpec, settings: Settings, threads: int, worker_id: int = 0
@@ -58,9 +58,10 @@ class SessionOpener:
     def choose(
         self, engine_choices: EngineChoices, timeout_s: float = WARM_UP_TIMEOUT_S
     ) -> tuple[Candidate, EngineChoice]:
-        """Returns the candidate to use, timed unless there is only one or `engine_choices` already has it.
+        """Returns the candidate to use, and how it was chosen.
 
-        Raises BrokenVersion, also when a run takes longer than `timeout_s`.
+        Times the candidates, unless there is only one or `engine_choices` already has a choice. Raises BrokenVersion if
+        no candidate can run within `timeout_s`.
         """
         candidates = {candidate.name: candidate for candidate in self.candidates()}
         batch_size = min(BATCH_SIZE, self._settings.max_batch_size or BATCH_SIZE)
@@ -98,9 +99,10 @@ class SessionOpener:
             )
 
     def _usable_engines(self) -> list[str]:
-        """Engines of the processor that the settings allow and that work here. Raises BrokenVersion for a missing one.
+        """Returns the CPU engines that the settings allow and that work on this machine.
 
-        All models share the threads of OpenVINO, so a model with a weight runs on onnxruntime's, which can be niced.
+        All models share OpenVINO's threads, so a model with a weight runs on onnxruntime's own engine, whose threads
+        can have another niceness. Raises BrokenVersion if the settings name OpenVINO and it does not work.
         """
         named = {name.lower() for name in split_list(self._settings.providers)}
         is_plugin_named = bool(named & OPENVINO_NAMES)
@@ -129,7 +131,7 @@ def why_not_openvino(settings: Settings) -> str:
 
 
 def placement_of(settings: Settings, gpu: int | None) -> Placement:
-    """The device that the settings choose on this machine, with onnxruntime's own engine for the processor.
+    """Returns the placement that the settings choose on this machine; for a CPU, it uses onnxruntime's own engine.
 
     Raises BrokenVersion for a missing provider.
     """
@@ -145,7 +147,7 @@ def placement_of(settings: Settings, gpu: int | None) -> Placement:
 
 
 def _tensorrt_environment(gpu: int) -> str:
-    """Raises BrokenVersion without a GPU or TensorRT's library."""
+    """Returns the name of the engine cache's folder. Raises BrokenVersion without a GPU or TensorRT's library."""
     try:
         return environment_name(
             list_gpus(load_driver())[gpu],

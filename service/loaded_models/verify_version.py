@@ -1,4 +1,4 @@
-"""Verifies that a version on disk is what was published and works here: checksums, loading, and stored samples."""
+"""Verifies that a version on disk is unchanged and works on this machine: checksums, loading, and stored samples."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,15 +16,15 @@ from service.model_store.repository import Repository, VersionFolder
 
 WARM_UP_SIZES = [1, 3]
 BF16_TOLERANCE = 0.1
-"""How far a probability may be from the stored one when the graph is computed in bfloat16."""
+"""Maximum difference between a probability computed in bfloat16 and the stored one."""
 
 
 class GraphNotTaken(BrokenVersion):
-    """The plugin cannot run the graph as a whole; onnxruntime's own engine serves it."""
+    """The plugin cannot run every node of the graph, so onnxruntime's own engine serves it."""
 
 
 class Finding(NamedTuple):
-    """The result for one graph, or for the version as a whole. `subject` names which."""
+    """The result for `subject`, which is one graph or the version as a whole."""
 
     model: str
     version: int
@@ -34,7 +34,7 @@ class Finding(NamedTuple):
 
 
 def verify(repository: Repository, model: str, version: int) -> Iterator[Finding]:
-    """One finding for each graph of the version; a single one where manifest, labels or samples are wrong."""
+    """Yields one finding per graph of the version, or only one if the manifest, labels or samples are wrong."""
     try:
         folder = repository.open(model, version)
         samples = _read_samples(folder)
@@ -57,7 +57,7 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
 
 
 def _candidates(folder: VersionFolder) -> list[Candidate]:
-    """Every graph on onnxruntime's own engine, and what else may serve the version on this machine."""
+    """Returns every graph on onnxruntime's own engine, and the other candidates of this machine."""
     candidates = [Candidate(variant, ON_CPU) for variant in folder.manifest.variants]
     engines = ["cpu"] if find_plugin().device is None else ["cpu", "openvino"]
     others = list_candidates(folder.manifest, "auto", engines, cpu_flags())
@@ -68,7 +68,7 @@ def _verify_extra_graph(folder: VersionFolder, name: str) -> str:
     path, model_input = folder.extra_graph_path(name), folder.manifest.input
     if path is not None:
         FeatureSession(path, model_input).run(np.zeros((1, *model_input.shape), np.uint8))
-    return "sha256 fits, loads and runs"
+    return "sha256 matches, loads and runs"
 
 
 def _read_samples(folder: VersionFolder) -> GoldenSamples | None:
@@ -89,12 +89,12 @@ def _verify_graph(folder: VersionFolder, candidate: Candidate, samples: GoldenSa
     session.warm_up(WARM_UP_SIZES)
     expected = None if samples is None else samples.probabilities.get(variant.precision)
     if samples is None or expected is None:
-        return "sha256 fits, loads and runs; it has no stored samples to compare with"
+        return "sha256 matches, loads and runs; there are no stored samples to compare with"
     difference = float(np.abs(session.run(samples.images) - expected).max())
     tolerance = max(TOLERANCES[variant.precision], BF16_TOLERANCE if candidate.hint == "bf16" else 0.0)
     if not difference <= tolerance:
         raise BrokenVersion(
-            f"{variant.file} gives other answers than when it was published: a probability differs by {difference:.2g} "
-            f"over {len(expected)} samples ({tolerance:g} is allowed)."
+            f"{variant.file} returns other results than when it was published: a probability differs by "
+            f"{difference:.2g} over {len(expected)} samples ({tolerance:g} is allowed)."
         )
-    return f"sha256 fits, loads and runs, answers {len(expected)} samples as published (to {difference:.1g})"
+    return f"sha256 matches, loads and runs, answers {len(expected)} samples as published (to {difference:.1g})"

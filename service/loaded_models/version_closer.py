@@ -1,4 +1,4 @@
-"""Closes versions that no new request can find, once their last requests are done, and then trims the memory once.
+"""Closes versions that no new request can find when their last requests are done, and then trims the memory once.
 
 Does not know which versions are loaded.
 """
@@ -28,7 +28,7 @@ class VersionCloser:
         closing.add_done_callback(self._on_closed)
 
     async def wait_at_end(self) -> None:
-        """Waits for all. The memory is no longer trimmed: the process ends."""
+        """Waits until all versions are closed. The memory is not trimmed any more, because the process ends."""
         self._is_process_ending = True
         await asyncio.gather(*self._closing, *self._trimming, return_exceptions=True)
 
@@ -38,7 +38,7 @@ class VersionCloser:
         if error is not None:
             self._metrics.background_failures.labels("unload").inc()
             logs.logger.error("version is not unloaded completely", exc_info=error)
-        if not self._closing and not self._is_process_ending:  # with many models a trim for each takes seconds
+        if not self._closing and not self._is_process_ending:  # a trim per version would take seconds with many models
             trimming = asyncio.get_running_loop().create_task(asyncio.to_thread(malloc.trim))
             self._trimming.add(trimming)
             trimming.add_done_callback(self._trimming.discard)

@@ -1,6 +1,6 @@
-"""Loads versions of models, and recognises whether a loaded version still has the content on disk.
+"""Loads versions of models, and detects when the content on disk of a loaded version has changed.
 
-Records, logs and counts what cannot be loaded. Does not know which versions are wanted.
+Records and logs the versions that cannot be loaded. Does not know the desired state.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from service.settings import Settings
 
 
 class VersionLoader:
-    """Loads one version after the other in a thread of its own."""
+    """Loads versions one after the other in a separate thread."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class VersionLoader:
         worker_id: int = 0,
         engine_choices: EngineChoices | None = None,
     ) -> None:
-        """All versions share the memory for images that the settings allow this process."""
+        """All versions share the memory for images that the settings allow for this process."""
         self._repository = repository
         self._settings = settings
         self._metrics = metrics
@@ -45,7 +45,7 @@ class VersionLoader:
         self._engine_choices = engine_choices or EngineChoices()
         self._input_budget = InputBudget(settings.max_input_bytes)
         self._fingerprints: dict[tuple[str, int], VersionFingerprint] = {}
-        # Not the default executor: asyncio.run would wait at its end for a version that is being loaded.
+        # Not the default executor, because at its end asyncio.run would wait for a version that is being loaded.
         self._executor = ThreadPoolExecutor(1, "load")
         self.loading_version = ""
         """The version that is being loaded, as `<model>/<version>`; empty if there is none."""
@@ -53,10 +53,10 @@ class VersionLoader:
     async def up_to_date(
         self, name: str, number: int, spec: ModelSpec, loaded: LoadedVersion | None, *, may_be_copied: bool
     ) -> LoadedVersion | None:
-        """The version with its content on disk: `loaded` while that has not changed, otherwise loaded anew.
+        """Returns `loaded` if the version's content on disk has not changed since, otherwise loads the version again.
 
-        If that fails, `loaded` is returned, None where there was nothing, and the failure is recorded. With
-        `may_be_copied` the failure is reported once the files have stopped changing, otherwise at once.
+        If loading fails, the failure is recorded and `loaded` is returned, which may be None. With `may_be_copied` the
+        failure is logged when the files have stopped changing, otherwise immediately.
         """
         fingerprint = await asyncio.to_thread(self._repository.fingerprint, name, number)
         if loaded is not None and self._fingerprints.get((name, number)) == fingerprint:
@@ -69,14 +69,14 @@ class VersionLoader:
                 loaded = await asyncio.get_running_loop().run_in_executor(self._executor, load)
                 self._fingerprints[name, number] = fingerprint
                 self._failures.clear(name, number)
-            except Exception as error:  # whatever it is, the other versions must still be loaded
+            except Exception as error:  # after any error the other versions must still be loaded
                 self._failures.record(name, number, fingerprint, _reason(error))
                 if not may_be_copied:
                     self._report_failure(name, number)
         return loaded
 
     def forget(self, name: str, number: int) -> None:
-        """Frees what is known of a version that is no longer loaded."""
+        """Forgets the fingerprint of a version that is no longer loaded."""
         self._fingerprints.pop((name, number), None)
 
     def _report_failure(self, name: str, number: int) -> None:
@@ -88,9 +88,10 @@ class VersionLoader:
         self.loading_version = f"{name}/{number}"
         try:
             folder = self._repository.open(name, number)
-            # After a link has moved, the card and the feature maps are read from the new folder, even of equal content.
+            # If a link has moved to a folder of equal content, the version is loaded again all the same, because the
+            # card and the feature maps are read from its folder.
             if loaded is not None and (loaded.digest, loaded.folder.path) == (folder.digest, folder.path):
-                folder.graph_path(loaded.variant)  # the manifest may be the same while the graph is not
+                folder.graph_path(loaded.variant)  # raises if the graph has changed while the manifest has not
                 return loaded
             return loaded_version.load(
                 folder,

@@ -1,7 +1,6 @@
-"""Follows the state file and the folder of models, and keeps the registry in line with them.
+"""Polls the state file and the folder of models, and reconciles the registry with them.
 
-Polls, because not every file system that holds models reports changes. Knows other worker processes only through a
-StatusPublisher.
+Polls, because not every file system reports changes. Knows other worker processes only through a StatusPublisher.
 """
 
 import asyncio
@@ -17,7 +16,7 @@ from service.model_store.desired_state import DesiredState, StateFile
 from service.model_store.mirror_thread import MirrorThread
 from service.observability import logs
 
-POLL_INTERVAL_S = 0.1  # of the state file and of refresh requests: one stat each
+POLL_INTERVAL_S = 0.1  # for the state file and for refresh requests; each poll costs one stat
 HEARTBEAT_INTERVAL_S = 0.5
 
 
@@ -25,16 +24,18 @@ class StatusPublisher(Protocol):
     """Publishes the status of this worker process to the others."""
 
     def publish_status(self, generation: int) -> None:
-        """Publishes this worker's status; `generation` is that of the desired state it has applied."""
+        """Publishes this worker's status. `generation` is the generation of the desired state that it has applied."""
 
     def refresh_request(self) -> int:
-        """A value that changes when another worker requests a fresh status."""
+        """Returns a value that changes when another worker requests a fresh status."""
 
 
 class Watcher:
-    """Two background tasks: `follow` reconciles, and `publish_regularly` publishes this worker's status even while a
-    load takes long. Each runs until it is cancelled, may be called again after it has raised, and calls `on_success`
-    when it has done its work once."""
+    """Two background tasks: `follow` reconciles the registry, and `publish_regularly` publishes this worker's status.
+
+    They are separate, because a version may take long to load. Each runs until it is cancelled, may be called again
+    after it has raised, and calls `on_success` after each successful pass.
+    """
 
     def __init__(
         self, state: StateFile, registry: Registry, publisher: StatusPublisher, scan_interval_s: float
@@ -50,9 +51,9 @@ class Watcher:
         self._is_retry_due = False
 
     async def follow(self, bucket: MirrorThread | None, on_success: Callable[[], None]) -> None:
-        """Reconciles the registry with the state file and the folder, after waiting once for a bucket's first sync.
+        """Waits for the first sync of `bucket`, if there is one, and then reconciles the registry regularly.
 
-        Unexpected errors are raised; the loaded models keep serving.
+        Unexpected errors are raised. The loaded models keep serving.
         """
         if bucket is not None:
             await bucket.wait_for_first_sync()
@@ -70,7 +71,7 @@ class Watcher:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def publish_regularly(self, on_success: Callable[[], None]) -> None:
-        """Publishes the status at each heartbeat, and at once when another worker requests it."""
+        """Publishes the status at each heartbeat, and immediately when another worker requests it."""
         published_s, answered_request = 0.0, 0
         while True:
             request = self._publisher.refresh_request()
@@ -83,9 +84,9 @@ class Watcher:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _read_state(self) -> bool:
-        """Returns whether the state file has changed.
+        """Reads the state file if it has changed, and returns whether it has.
 
-        An invalid one is logged, and the last valid state remains active.
+        An invalid file is logged, and the last valid state remains active.
         """
         fingerprint = self._state.fingerprint()
         if fingerprint == self._fingerprint:
@@ -96,22 +97,19 @@ class Watcher:
         except BadState as error:
             logs.event(logging.ERROR, "state file is invalid", reason=error.message)
             is_valid = False
-        self._fingerprint = fingerprint  # only now, so that the file is read again after any other error
+        self._fingerprint = fingerprint  # set last, so that the file is read again after any other error
         return is_valid
 
 
 class HangLog:
-    """Logs one line when a model starts to hang and one when it stops; in between the registry fails readiness.
-
-    A model that hung once would hang again, so only another version or a restart helps.
-    """
+    """Logs one line when a model starts to hang, and one when it no longer hangs. Meanwhile the service is not ready."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._logged: set[str] = set()
 
     def update(self) -> None:
-        """Compares the models that hang now with those of the last call. To be called regularly."""
+        """Compares the models that hang now with those of the last call. Must be called regularly."""
         hanging = self._registry.hung_models()
         for model in sorted(hanging.keys() - self._logged):
             logs.event(logging.ERROR, "model hangs", model=model, reason=hanging[model])
@@ -128,7 +126,7 @@ class ReadinessLog:
         self._logged: dict[str, str] = {}
 
     def update(self) -> None:
-        """Compares the reasons with those of the last call. To be called regularly."""
+        """Compares the reasons with those of the last call. Must be called regularly."""
         if not self._registry.has_loaded:
             return
         reasons = self._registry.not_ready_reasons()

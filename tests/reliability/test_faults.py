@@ -87,7 +87,7 @@ def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
 def test_models_that_vanish_are_told_and_stay_loaded(service: RunningService, models: Path) -> None:
     moved = models.rename(models.with_name("elsewhere"))
     try:
-        assert "is gone; what is loaded stays" in service.wait_for("models cannot be read")["reason"]
+        assert "is gone; the loaded models keep serving" in service.wait_for("models cannot be read")["reason"]
         time.sleep(0.5)  # several scans of the folder later
         assert classify(service, "linear").status_code == 200
         assert service.client.get("/health/ready").status_code == 200
@@ -142,7 +142,7 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     assert service.wait_for("model hangs")["model"] == "hangs"
     ready = service.client.get("/health/ready")
     assert ready.status_code == 503
-    assert f"at one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
+    assert f"running one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
     assert classify(service, "hangs").status_code == 504  # it is queued behind the other request and times out
     assert classify(service, "linear").status_code == 200
     write_version(models, "hangs", 2)

@@ -169,7 +169,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
     "shape": (MODEL, "", tensor(batch(1)[:, :7]), r"has shape \[1, 7, 8, 1\]; it must be \[-1, 8, 8, 1\]"),
     "rank": (MODEL, "", tensor(batch(1)[0]), "it must be"),
     "model": ("nope", "", tensor(batch(1)), "no model 'nope'"),
-    "version": (MODEL, "7", tensor(batch(1)), "no version or label '7'"),
+    "version": (MODEL, "7", tensor(batch(1)), "no loaded version or label '7'"),
     "size": (MODEL, "", tensor(np.repeat(batch(1), 65, 0)), "65 images; at most 64"),
 }
 

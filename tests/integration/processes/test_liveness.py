@@ -35,7 +35,7 @@ def test_liveness_fails_when_a_run_does_not_return(models: Path) -> None:
         service.wait_until(lambda: service.client.get("/health/live").status_code == 503)
         own, v2 = service.client.get("/health/live"), service.client.get("/v2/health/live")
         assert own.json()["error"]["code"] == v2.json()["code"] == "model_hung"
-        assert "Model 'hangs': Version 1 has been at one batch" in own.json()["error"]["message"]
+        assert "Model 'hangs': Version 1 has been running one batch" in own.json()["error"]["message"]
         assert v2.status_code == 503
         assert httpx.post(f"{service.url}/api/v1/models/linear/classify", content=image_bytes()).status_code == 200
 

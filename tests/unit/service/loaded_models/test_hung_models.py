@@ -43,7 +43,7 @@ def test_a_run_hangs_after_one_timeout_and_is_stuck_after_as_many_as_are_set(
 ) -> None:
     hung, stuck = reasons_after(tmp_path, run_s, request_timeout_ms=10_000, max_run_timeouts=3)
     assert (bool(hung), bool(stuck)) == (is_hung, is_stuck)
-    assert not stuck or "Version 1 has been at one batch for more than 30 s" in stuck["a"]
+    assert not stuck or "Version 1 has been running one batch for more than 30 s" in stuck["a"]
 
 
 def test_without_a_number_of_timeouts_no_model_is_ever_stuck(tmp_path: Path) -> None:

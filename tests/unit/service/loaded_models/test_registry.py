@@ -42,7 +42,7 @@ def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
     registry = loaded(tmp_path, latest_versions=2)
     assert versions(registry) == {"a": ["10", "2"]}
     assert registry.get("a", "2").version == "2"
-    with pytest.raises(UnknownVersion, match="no version or label '1' loaded"):
+    with pytest.raises(UnknownVersion, match="no loaded version or label '1'"):
         registry.get("a", "1")
 
 

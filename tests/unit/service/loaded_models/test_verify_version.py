@@ -39,7 +39,7 @@ def verify_one(folder: Path) -> Finding:
 def test_a_version_that_is_as_it_was(folder: Path) -> None:
     finding = verify_one(folder)
     assert finding.is_ok
-    assert finding.text.startswith("sha256 fits, loads and runs, answers 5 samples as published (to ")
+    assert finding.text.startswith("sha256 matches, loads and runs, answers 5 samples as published (to ")
 
 
 def test_a_version_without_samples_says_so(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> No
     write_manifest(manifest.model_copy(update={"variants": [variant]}), folder)
     finding = verify_one(folder)
     assert not finding.is_ok
-    assert "gives other answers than when it was published: a probability differs by 0." in finding.text
+    assert "returns other results than when it was published: a probability differs by 0." in finding.text
 
 
 def test_answers_that_are_no_numbers_are_not_as_published(folder: Path) -> None:
