@@ -102,7 +102,7 @@ class Watcher:
 
 
 class HangLog:
-    """Logs one line when a model starts to hang, and one when it no longer hangs. Meanwhile the service is not ready."""
+    """Logs one line when a model starts to hang, and one when it no longer does. Meanwhile the service is not ready."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

@@ -1,4 +1,4 @@
 """Models on disk or in a bucket: manifest, checksums, the desired state, and the mirror of a bucket.
 
-Nothing here runs a model, decodes an image or knows which versions are loaded.
+This package runs no model, decodes no image and does not know which versions are loaded.
 """

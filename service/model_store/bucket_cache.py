@@ -1,7 +1,7 @@
-"""The folder that holds a bucket's fetched versions, laid out as the repository reads it, and its free space.
+"""The folder that holds a bucket's fetched versions, with the layout that the repository reads, and its free space.
 
 `<name>/<version>` is a link to the version's content in a hidden folder. Publishing replaces the link, so that readers
-see the old content or the new one, and never neither. Knows nothing of the bucket.
+always see either the old content or the new one. Does not know the bucket.
 """
 
 import os
@@ -16,14 +16,14 @@ from service.errors import ConvoyError
 from service.model_store.repository import Repository
 
 MIN_FREE_BYTES = 16 * 1024**2
-"""Space that fetching leaves free: the state of the sync and other files of the service need some."""
+"""Space that fetching leaves free for the state of the sync and for other files of the service."""
 
 
 class CacheFull(ConvoyError):
-    """The disk has no room for a version."""
+    """The disk has too little free space for a version."""
 
     code = "cache_full"
-    hint = "Free space, or name a folder on a larger disk with CONVOY_BUCKET_CACHE; it is tried again by itself."
+    hint = "Free space, or name a folder on a larger disk with CONVOY_BUCKET_CACHE. The service retries by itself."
 
     def __init__(self, message: str, needed_bytes: int) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class CacheFull(ConvoyError):
 
 
 class BucketCache:
-    """The versions in `folder`, named "name/version". Thread-safe; processes take turns with the mirror's lock."""
+    """The versions in `folder`, named "name/version". Thread-safe. The mirror's lock excludes other processes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -48,7 +48,7 @@ class BucketCache:
 
     @contextmanager
     def temporary_folder(self) -> Iterator[Path]:
-        """An empty folder to fetch a version into. It is deleted after the block, unless it was published."""
+        """Creates an empty folder to fetch a version into. It is deleted after the block, unless it was published."""
         folder = self._fetching / str(next(self._numbers))
         folder.mkdir(parents=True)
         try:
@@ -59,7 +59,7 @@ class BucketCache:
     def publish(self, fetched: Path, version_path: str) -> None:
         """Makes the folder of `temporary_folder` the content of the version, in one step.
 
-        What was there before is deleted by the next `remove_leftovers`: a reader may be at it.
+        The previous content is deleted by the next `remove_leftovers`, because a reader may still use it.
         """
         link = self.folder / version_path
         content = self._contents / f"{version_path.replace('/', '-')}-{os.urandom(8).hex()}"
@@ -74,7 +74,7 @@ class BucketCache:
             new_link.replace(link)
 
     def remove(self, version_path: str) -> None:
-        """Removes a version: it vanishes in one step, then its space is freed."""
+        """Removes a version: first its link, in one step, and then its content."""
         link = self.folder / version_path
         if link.is_symlink():
             content = self._content(link)
@@ -83,11 +83,11 @@ class BucketCache:
         else:  # fetched before versions were links
             with self.temporary_folder() as folder:
                 link.rename(folder / "gone")
-        with self._lock, suppress(OSError):  # other versions are left
+        with self._lock, suppress(OSError):  # the folder is not empty if other versions are left
             link.parent.rmdir()
 
     def remove_leftovers(self) -> None:
-        """Removes folders that a killed process was fetching, and contents without a link."""
+        """Removes the unfinished folders of killed processes, and contents without a link."""
         _delete(self._fetching)
         if not self._contents.exists():
             return
@@ -101,18 +101,18 @@ class BucketCache:
         return sum(file.stat().st_size for file in (self.folder / version_path).iterdir())
 
     def free_bytes(self) -> int:
-        """The space that may be filled with versions."""
+        """The space that versions may fill."""
         status = os.statvfs(self.folder)
         return max(0, status.f_bavail * status.f_frsize - MIN_FREE_BYTES)
 
     @contextmanager
     def reserve(self, needed_bytes: int) -> Iterator[None]:
-        """Holds space for a version that is fetched in the block, beside what others hold. Raises CacheFull."""
+        """Reserves space for a version that is fetched in the block. Raises CacheFull if too little is left."""
         with self._lock:
             free_bytes = self.free_bytes() - self._reserved_bytes
             if needed_bytes > free_bytes:
                 raise CacheFull(
-                    f"{self.folder} has room for {max(0, free_bytes)} bytes; {needed_bytes} are needed.", needed_bytes
+                    f"{self.folder} has {max(0, free_bytes)} free bytes; {needed_bytes} are needed.", needed_bytes
                 )
             self._reserved_bytes += needed_bytes
         try:
@@ -122,7 +122,7 @@ class BucketCache:
                 self._reserved_bytes -= needed_bytes
 
     def _content(self, link: Path) -> Path:
-        """The folder that the link of a version leads to, whether it is there or not."""
+        """Returns the folder that the link of a version points to, whether or not the folder exists."""
         return self._contents / os.path.basename(os.readlink(link)) if link.is_symlink() else self._contents / "none"
 
 

@@ -1,6 +1,6 @@
-"""Checks of a version's files before anything reads them: location, size and SHA-256.
+"""Checks a version's files before they are read: location, size and SHA-256.
 
-Knows files and checksums only, not the manifest that names them.
+Knows files and checksums, but not the manifest that names them.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ def sha256_of(path: Path) -> str:
 
 
 def checked_path(folder: Path, name: str, sha256: str, limit_bytes: int) -> Path:
-    """The path of a file of the folder. Raises BrokenVersion where its bytes do not have that checksum.
+    """Returns the path of a file of the folder.
 
-    Raises it for unsafe paths, too: see `safe_path`.
+    Raises BrokenVersion if the file has another checksum, or for an unsafe path: see `safe_path`.
     """
     path = safe_path(folder, name, limit_bytes)
     try:
@@ -35,7 +35,7 @@ def checked_path(folder: Path, name: str, sha256: str, limit_bytes: int) -> Path
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is a pointer of Git LFS, which a clone without that program has in place of large files."""
+    """Whether the file is a Git LFS pointer, which stands in place of a large file in clones without Git LFS."""
     try:
         with path.open("rb") as file:
             return file.read(len(LFS_POINTER_START)) == LFS_POINTER_START
@@ -45,26 +45,26 @@ def is_lfs_pointer(path: Path) -> bool:
 
 def lfs_pointer_error(name: object) -> BrokenVersion:
     return BrokenVersion(
-        f"{name} is a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned."
+        f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` in the clone that it came from."
     )
 
 
 def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
-    """The path of an ordinary file of the folder.
+    """Returns the path of a regular file of the folder.
 
-    Raises BrokenVersion for one that is missing, larger than allowed, no ordinary file (a pipe or device could be read
-    without end), or a link that leaves the folder (somebody else's file would pass for the version's).
+    Raises BrokenVersion for a file that is missing or larger than `limit_bytes`, for a pipe or a device (reading it
+    might never end), and for a link that leaves the folder (it could point to any file of the machine).
     """
     path = folder / name
     try:
         real, root = path.resolve(strict=True), folder.resolve(strict=True)
         size = real.stat().st_size
-    except (OSError, RuntimeError) as error:  # the latter for links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError for circular links, before Python 3.13
         raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if not real.is_relative_to(root):
         raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
     if not real.is_file():
-        raise BrokenVersion(f"{path} is no ordinary file.")
+        raise BrokenVersion(f"{path} is not a regular file.")
     if size > limit_bytes:
         raise BrokenVersion(f"{path} has {size} bytes, more than the {limit_bytes} that are allowed.")
     return path

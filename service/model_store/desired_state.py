@@ -1,8 +1,8 @@
-"""The desired state of the models: one small JSON file that every worker watches and people may edit.
+"""The desired state of the models: one small JSON file that every worker polls and that users may edit.
 
     {"generation": 3, "models": {"mnist-lenet5": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
 
-A model that is not named here is served as the settings say. Knows the file, not which versions are loaded.
+Models that the file does not name are served as the settings say. Knows the file, not which versions are loaded.
 """
 
 from collections.abc import Callable
@@ -21,22 +21,22 @@ Version = Annotated[int, Field(ge=1)]
 
 
 class Latest(FrozenModel):
-    """The newest `latest` versions."""
+    """Selects the newest `latest` versions."""
 
     latest: int = Field(ge=1)
 
 
 class Specific(FrozenModel):
-    """These versions and no others."""
+    """Selects these versions and no others."""
 
     specific: list[Version] = Field(min_length=1)
 
 
 class ModelSpec(FrozenModel):
-    """The desired state of one model. The highest loaded version of `versions` is the default.
+    """The desired state of one model. The highest loaded version that `versions` selects is the default.
 
-    `labels` are names for versions, which are loaded too. `weight` is the share of the cores when several models
-    want them at once, 1 the most; `instances` is how many batches may run at a time.
+    `labels` maps names to version numbers. These versions are loaded too. `weight` is the relative share of the cores
+    while several models compete for them, at most 1. `instances` is the number of batches that may run at a time.
     """
 
     loaded: bool = True
@@ -46,21 +46,21 @@ class ModelSpec(FrozenModel):
     instances: int = Field(default=1, ge=1, le=64)
 
     def select_versions(self, version_numbers: list[int]) -> list[int]:
-        """The versions that match `versions`, the newest first."""
+        """Returns the candidates for `versions`, newest first; `is_satisfied_by` says how many of them to load."""
         newest_first = sorted(version_numbers, reverse=True)
         if isinstance(self.versions, Specific):
             return [number for number in newest_first if number in self.versions.specific]
         return newest_first
 
     def is_satisfied_by(self, count: int, default_count: int) -> bool:
-        """Whether `count` loaded versions are enough; `default_count` are where the spec does not say."""
+        """Whether `count` loaded versions are enough. `default_count` applies if the spec has no `versions`."""
         if self.versions is None:
             return count >= default_count
         return isinstance(self.versions, Latest) and count >= self.versions.latest
 
 
 class DesiredState(FrozenModel):
-    """The whole file. `generation` grows with every change."""
+    """The whole file. Every change increments `generation`."""
 
     generation: int = Field(default=0, ge=0)
     models: dict[str, ModelSpec] = Field(default_factory=dict)
@@ -69,19 +69,19 @@ class DesiredState(FrozenModel):
         return self.models.get(model, ModelSpec())
 
     def with_change(self, model: str, **change: object) -> "DesiredState":
-        """A copy of the next generation in which one model's spec is changed."""
+        """Returns a copy with the next generation and with changed fields in the spec of one model."""
         spec = ModelSpec.model_validate(self.spec_of(model).model_dump() | change)
         return DesiredState(generation=self.generation + 1, models={**self.models, model: spec})
 
 
 class StateFile:
-    """The file on disk. Changes by several processes come one after the other, and none is seen half-written."""
+    """The file on disk. Processes change it one after the other, and never see it half-written."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def read(self) -> DesiredState:
-        """The content of the file; all defaults where there is no file. Raises BadState, naming the field."""
+        """Returns the content of the file, or all defaults if there is no file. Raises BadState, naming the field."""
         try:
             return DesiredState.model_validate_json(self.path.read_bytes())
         except FileNotFoundError:
@@ -93,11 +93,11 @@ class StateFile:
             raise BadState(f"{self.path} is not a valid state: {field or 'the file'}: {reason}.") from error
 
     def fingerprint(self) -> FileFingerprint:
-        """Differs after every change; all zeros where there is no file. Costs one stat."""
+        """Returns a value that differs after every change; all zeros without a file. Costs one stat."""
         return file_fingerprint(self.path) or FileFingerprint(0, 0, 0)
 
     def update(self, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
-        """Reads, changes and writes under a lock. Raises BadState where the file cannot be read or written."""
+        """Reads, changes and writes the file under a lock. Raises BadState if it cannot be read or written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path.with_suffix(".lock")):

@@ -1,6 +1,6 @@
 """Downloads one version of a model from a bucket and checks it against its manifest.
 
-Writes into a given folder only; the mirror publishes it.
+Writes only into the given folder. The mirror publishes the folder.
 """
 
 import hashlib
@@ -34,11 +34,11 @@ MAX_EXTRAS = 32
 ObjectListing = Mapping[str, ObjectInfo]
 """The objects of one version, by file name."""
 
-UPLOAD_HINT = "Upload the version again, its manifest last; the version before stays in use."
+UPLOAD_HINT = "Upload the version again, with its manifest last. The previous version stays in use."
 
 
 class _NamedFile(NamedTuple):
-    """A file that the manifest names. `bytes` is None where the manifest has no size."""
+    """A file that the manifest names. `bytes` is None if the manifest has no size for it."""
 
     file: str
     sha256: str
@@ -53,11 +53,13 @@ def fetch_version(
     folder: Path,
     reserve: Callable[[int], AbstractContextManager[None]],
 ) -> int:
-    """Fetches `version_path` ("name/version") into the empty `folder`: the manifest, the files it names, card and PNGs.
+    """Fetches `version_path` ("name/version") into the empty `folder`, and returns the number of bytes.
 
-    `reserve` holds space for a number of bytes while the version is fetched, or raises. Returns the number of bytes.
-    Raises BrokenVersion where the version is not whole, not what its manifest says, or too large; ObjectRefused;
-    BucketUnreachable; OSError when the disk refuses.
+    Fetches the manifest, the files that it names, the model card and PNG images. `reserve` reserves space for a number
+    of bytes during the fetch, or raises.
+
+    Raises BrokenVersion if the version is incomplete, too large or differs from its manifest; ObjectRefused;
+    BucketUnreachable; and OSError if the folder cannot be written.
     """
     version = _VersionDownload(bucket, version_path, listing, folder)
     version.download(MANIFEST_FILE, MAX_MANIFEST_BYTES)
@@ -73,7 +75,7 @@ def fetch_version(
 
 
 def is_fetched(folder: Path, listing: ObjectListing) -> bool:
-    """Whether `folder` holds what `fetch_version` would fetch now."""
+    """Whether `folder` already holds the objects that `fetch_version` would fetch now."""
     fetched_objects = _read_fetched(folder)
     extras = set(_extras(listing))
     current = {name: info for name, info in listing.items() if name in fetched_objects or name in extras}
@@ -96,7 +98,7 @@ class _VersionDownload:
         self.fetched_objects: dict[str, ObjectInfo] = {}
 
     def download(self, name: str, limit_bytes: int) -> str:
-        """Copies one object and returns its sha256. Stops after as many bytes as were listed."""
+        """Copies one object and returns its sha256. Stops if the object has more bytes than were listed."""
         listed_bytes = self._listed_bytes(name)
         if listed_bytes > limit_bytes:
             raise self._broken(f"{name} has {listed_bytes} bytes, more than the {limit_bytes} that are allowed")
@@ -109,17 +111,17 @@ class _VersionDownload:
                 digest.update(chunk)
                 copy.write(chunk)
             copy.flush()
-            os.fsync(copy.fileno())  # a crash of the machine must not leave a file of the right size and other content
+            os.fsync(copy.fileno())  # after a crash of the machine the file could have its size, but other content
         if received_bytes != listed_bytes:
             raise self._broken(
-                f"{name} had {listed_bytes} bytes when it was listed, and another number when it was read"
+                f"{name} had {listed_bytes} bytes when it was listed, and another size when it was read"
             )
         self.fetched_objects[name] = self._listing[name]
         return digest.hexdigest()
 
     def download_named(self, named_file: _NamedFile) -> None:
         if named_file.file not in self._listing:
-            raise self._broken(f"{named_file.file}, which the manifest names, is not there")
+            raise self._broken(f"{named_file.file}, which the manifest names, is missing")
         listed_bytes = self._listed_bytes(named_file.file)
         if named_file.bytes not in (None, listed_bytes) and listed_bytes > MAX_LFS_POINTER_BYTES:
             raise self._broken(f"{named_file.file} has {listed_bytes} bytes; the manifest says {named_file.bytes}")
@@ -134,14 +136,14 @@ class _VersionDownload:
     def manifest(self) -> Manifest:
         try:
             return read_manifest(self._folder)
-        except BrokenVersion as error:  # speaks of the copy, and people know the original
+        except BrokenVersion as error:  # names the path of the copy, but users know the URL of the original
             version_url = f"{self._bucket.url}/{self._version_path}"
             raise BrokenVersion(error.message.replace(str(self._folder), version_url), UPLOAD_HINT) from error
 
     def _listed_bytes(self, name: str) -> int:
-        """The listed size. Rejects links, which may lead to any file of this machine, and pipes, which have no end."""
+        """Returns the listed size. Rejects links, which may point to any file of this machine, and endless pipes."""
         if not self._listing[name].is_regular_file:
-            raise self._broken(f"{name} is a link or no ordinary file: put the file itself there")
+            raise self._broken(f"{name} is a link or not a regular file: put the file itself there")
         return self._listing[name].bytes
 
     def _broken(self, reason: str) -> BrokenVersion:
@@ -159,7 +161,7 @@ def _named_files(manifest: Manifest) -> Iterator[_NamedFile]:
 
 
 def _extras(listing: ObjectListing) -> list[str]:
-    """The model card and images that are regular files within the limits; a version is complete without them."""
+    """Returns the model card and the images that are regular files within the limits. All of them are optional."""
     candidates = sorted(name for name, info in listing.items() if info.is_regular_file and info.bytes <= MAX_TEXT_BYTES)
     return [name for name in candidates if name == CARD_FILE or name.endswith(".png")][:MAX_EXTRAS]
 
@@ -169,7 +171,7 @@ def _write_fetched(folder: Path, fetched_objects: Mapping[str, ObjectInfo]) -> N
 
 
 def _read_fetched(folder: Path) -> dict[str, ObjectInfo]:
-    """The objects that were fetched into the folder; empty where that is not recorded."""
+    """Returns the objects that were fetched into the folder; empty if there is no record of them."""
     try:
         fetched_objects = json.loads((folder / FETCHED_FILE).read_text(encoding="utf-8"))
         return {name: ObjectInfo(*info) for name, info in fetched_objects.items()}
@@ -178,6 +180,6 @@ def _read_fetched(folder: Path) -> dict[str, ObjectInfo]:
 
 
 def _is_unchanged(path: Path, size_bytes: int, recorded_ns: int) -> bool:
-    """Whether the file has its size, and was not written since it was recorded as fetched."""
+    """Whether the file has its size, and was not written after it was recorded as fetched."""
     file = file_fingerprint(path)
     return file is not None and file.size_bytes == size_bytes and file.modified_ns <= recorded_ns

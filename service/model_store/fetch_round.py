@@ -1,6 +1,6 @@
-"""One round of fetches: versions of a bucket into the cache, several at once, and whether the bucket answers at all.
+"""One round of fetches: fetches versions of a bucket into the cache in parallel, and detects outages of the bucket.
 
-Records the outcomes. Knows neither the state on disk nor what is to be removed.
+Records the outcomes. Does not know the state on disk or the versions to be removed.
 """
 
 import errno
@@ -19,14 +19,14 @@ from service.model_store.version_paths import log_version
 
 FETCH_THREADS = 8
 RELISTING_INTERVAL_S = 30.0
-"""While versions are fetched: a slow download must not delay a rollback."""
+"""Interval of listings while versions are fetched, because a slow download must not delay a rollback."""
 DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 MAX_UNREACHABLE = 8
-"""So many versions that cannot be reached, and no object that can, are an outage of the bucket."""
+"""If this many versions cannot be reached and no object can be read, the bucket has an outage."""
 
 
 class FetchRound:
-    """Fetches some of the versions in `listings`. Records failures in `failures`, where it removes what succeeds."""
+    """Fetches some of the versions in `listings`. Adds failures to `failures`, and removes fetched versions from it."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class FetchRound:
         self._last_unreachable = ""
         self._is_bucket_answering = False
         self.gone: set[str] = set()
-        """Versions that are gone from the bucket since they were listed. Set from outside, as is `outage`."""
+        """Versions that were removed from the bucket after they were listed. The caller may set it, and `outage`."""
         self.outage = ""
-        """Why the bucket cannot be reached at all, after which no further fetch begins; empty where it can."""
+        """Why the bucket cannot be reached; empty if it can. During an outage no further fetch begins."""
 
     def due(self) -> list[str]:
-        """The versions to fetch now, those that have not failed before first."""
+        """Returns the versions to fetch now. Versions that have not failed before come first."""
         now_s, free_bytes = self._clock(), self._cache.free_bytes()
         due = [
             version_path
@@ -67,14 +67,18 @@ class FetchRound:
         return [version_path for version_path, failure in self._failures.items() if failure.kind == "cache_full"]
 
     def missing_bytes(self, version_path: str) -> int:
-        """The space to be freed for a version without room. All of its size where a quota hides how much is free."""
+        """Returns the bytes to be freed for a version that does not fit: all of its size if a quota hides the free
+        space."""
         if needed_bytes := self._failures[version_path].needed_bytes:
             return needed_bytes - self._cache.free_bytes()
         return _size_bytes(self.listings[version_path])
 
     def run(self, version_paths: list[str], meanwhile: Callable[[], None], probe_path: str | None = None) -> None:
-        """Fetches versions in parallel and calls `meanwhile` now and then. `probe_path` names an object that could be
-        read earlier. Raises BucketUnreachable, OSError."""
+        """Fetches versions in parallel, and calls `meanwhile` every RELISTING_INTERVAL_S.
+
+        `probe_path` names an object that could be read earlier. It is read to distinguish an outage from versions that
+        cannot be reached. Raises BucketUnreachable or OSError.
+        """
         attempted: set[str] = set()
 
         def fetch(version_path: str) -> None:
@@ -85,7 +89,7 @@ class FetchRound:
         while pending := [version_path for version_path in version_paths if version_path not in attempted]:
             run_in_threads(fetch, pending, FETCH_THREADS, meanwhile, RELISTING_INTERVAL_S)
             if self._is_outage_likely():
-                # Known only now: fetches that were slower than the failures have ended, too.
+                # Decided only now, because slower fetches that ended after the failures may have succeeded.
                 self._is_bucket_answering = probe_path is not None and self._can_be_read(probe_path)
                 self.outage = self.outage or ("" if self._is_bucket_answering else self._last_unreachable)
             if self.outage:
@@ -115,7 +119,7 @@ class FetchRound:
         return True
 
     def _fetch(self, version_path: str) -> FetchFailure | None:
-        """Fetches and publishes one version, or returns why it could not. Raises OSError unless the disk is full."""
+        """Fetches and publishes one version. Returns its failure, or None; raises OSError unless the disk is full."""
         started_s = time.perf_counter()
         listing, needed_bytes = self.listings[version_path], 0
         try:
@@ -132,7 +136,7 @@ class FetchRound:
                 raise
             needed_bytes = _size_bytes(listing)
             if needed_bytes <= self._cache.free_bytes():
-                needed_bytes = 0  # a quota or a lack of inodes, which the free space does not show
+                needed_bytes = 0  # the cause is a quota or a lack of inodes, which the free space does not show
             reason = f"{self._cache.folder} cannot be written: {error.strerror}."
             kind, cause = "cache_full", CacheFull(reason, needed_bytes)
         else:

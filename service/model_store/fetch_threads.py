@@ -1,4 +1,4 @@
-"""Runs one function over many items in daemon threads: a process that ends does not wait for a download."""
+"""Runs a function over many items in daemon threads, so that a process that ends does not wait for a download."""
 
 import queue
 import threading
@@ -12,11 +12,10 @@ def run_in_threads(
     meanwhile: Callable[[], None],
     interval_s: float,
 ) -> None:
-    """Calls `function` with every item, in order, up to `max_threads` at once, and waits for all of them.
+    """Calls `function` with every item, in order, in up to `max_threads` threads, and waits for all calls.
 
-    While it waits, it calls `meanwhile` every `interval_s` seconds.
-
-    After an error the items that have not begun are left out, and the error is raised.
+    Calls `meanwhile` every `interval_s` seconds while it waits. After an error no further call begins, and the error is
+    raised.
     """
     pending: queue.SimpleQueue[str] = queue.SimpleQueue()
     for item in items:

@@ -1,6 +1,6 @@
 """Generated images with the probabilities that a version returned when it was published, to verify it elsewhere.
 
-Contains no image of a data set. The file is a NumPy archive: `images`, and one array per precision.
+They contain no image of a data set. The file is a NumPy archive with `images` and one array per precision.
 """
 
 import zipfile
@@ -17,9 +17,9 @@ from service.observability.logs import shorten
 
 SAMPLES_FILE = "samples.npz"
 IMAGES_ARRAY = "images"
-MAX_UNPACKED_BYTES = 256 * 1024**2  # unpacked
+MAX_UNPACKED_BYTES = 256 * 1024**2
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
-"""How far a probability may be from the stored one on another processor; roundings of int8 move by whole steps."""
+"""Maximum difference between a probability on another processor and the stored one. int8 rounds to coarse steps."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class GoldenSamples:
 
 
 def read_golden_samples(path: Path, model_input: Input, classes: int) -> GoldenSamples:
-    """Raises BrokenVersion for a file that is no such archive, or does not fit the model."""
+    """Reads the samples. Raises BrokenVersion if the file is not such an archive, or does not fit the model."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             _check_size(archive.zip)
             arrays = {name: _as_array(name, archive[name]) for name in archive.files}
         images = arrays.pop(IMAGES_ARRAY)
-    except Exception as error:  # encrypted members, shapes past the memory: zipfile and NumPy raise many kinds
-        raise BrokenVersion(f"{path} is no archive of samples: {shorten(str(error))}.") from error
+    except Exception as error:  # zipfile and NumPy raise many types, for example for encrypted members or huge shapes
+        raise BrokenVersion(f"{path} is not an archive of samples: {shorten(str(error))}.") from error
     if images.dtype != np.uint8 or images.shape[1:] != model_input.shape:
         raise BrokenVersion(
-            f"{path} holds {images.dtype} images {images.shape[1:]}; the model takes {model_input.shape}."
+            f"{path} holds {images.dtype} images {images.shape[1:]}; the model accepts uint8 {model_input.shape}."
         )
     for probabilities in arrays.values():
         if probabilities.dtype.kind != "f" or probabilities.shape != (len(images), classes):
-            raise BrokenVersion(f"{path} holds {probabilities.dtype} answers of shape {probabilities.shape}.")
+            raise BrokenVersion(f"{path} holds {probabilities.dtype} probabilities of shape {probabilities.shape}.")
     return GoldenSamples(images, arrays)
 
 
 def _as_array(name: str, value: object) -> NDArray[Any]:
-    """NumPy returns the bytes of a member that is no array."""
+    """Returns a member of the archive. Raises ValueError if it is not an array: NumPy then returns its bytes."""
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"its member '{name}' is no array")
+        raise ValueError(f"its member '{name}' is not an array")
     return value
 
 

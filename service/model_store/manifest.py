@@ -1,6 +1,6 @@
 """The contract between training and serving: the schema of `manifest.json` in a version folder.
 
-Knows neither onnxruntime nor Keras. Everything that the service must know about a network stands here.
+It contains everything that the service must know about a network. Knows neither onnxruntime nor Keras.
 """
 
 import json
@@ -18,21 +18,21 @@ MANIFEST_FILE = "manifest.json"
 IMAGE = "image"
 PROBABILITIES = "probabilities"
 FEATURES_GRAPH = "features"
-"""The extra graph that outputs inner layers: feature maps (n, height, width, channels), named MAPS_PREFIX and the
-layer, and the kernels of the first convolution (filters, height, width, channels), named FILTERS_PREFIX
-and the layer."""
+"""The extra graph that outputs inner layers. An output named MAPS_PREFIX and the layer has feature maps (n, height,
+width, channels). One named FILTERS_PREFIX and the layer has the kernels of the first convolution (filters, height,
+width, channels)."""
 MAPS_PREFIX = "maps."
 FILTERS_PREFIX = "filters."
 
 FORMAT: Literal[2] = 2
-"""The format that this version writes; it reads this one and all before."""
+"""The format that this version of Convoy writes. It also reads all earlier formats."""
 REQUIRED_CONVOY = "0.1.0"
-"""The lowest version of Convoy that reads FORMAT. A manifest carries it, for the error of versions that cannot."""
+"""The lowest version of Convoy that reads FORMAT. Manifests contain it for the error text of older versions."""
 
-# What is larger is not read: the version was made by somebody.
+# Larger files are not read, because a version may come from an untrusted source.
 MAX_MANIFEST_BYTES = 1024**2
-MAX_TEXT_BYTES = 16 * 1024**2  # labels and samples; the card and its images
-MAX_GRAPH_BYTES = 2 * 1024**3  # what one ONNX file can hold
+MAX_TEXT_BYTES = 16 * 1024**2  # labels, samples, the card and its images
+MAX_GRAPH_BYTES = 2 * 1024**3  # maximum size of an ONNX file
 
 PlainFileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -41,15 +41,15 @@ Channels = Literal[1, 3]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeRule = Literal["convoy", "torchvision", "keras"]
 Activation = Literal["softmax", "sigmoid", "binary"]
-"""The last step of a network. `softmax`: exactly one label is right, the probabilities sum to 1. `sigmoid`: any number
-of labels, each with a probability of its own. `binary`: one of two labels; the network itself has one output, the
-probability of the second label, and its graph gives both."""
+"""The last step of a network. `softmax`: exactly one label is right, and the probabilities sum to 1. `sigmoid`: any
+number of labels is right, each with its own probability. `binary`: one of two labels is right; the network itself has
+one output, the probability of the second label, and its graph returns both probabilities."""
 MIN_LIKELY_PROBABILITY = 0.5
-"""A label of a model with sigmoids is among the answers by default when its probability is above this."""
+"""A label of a model with sigmoids is among the predictions by default if its probability is above this."""
 
 
 MAX_ACCEPTED_LOSS = 0.005
-"""The part of the images by which the accuracy of a less exact graph may fall, at 95 % confidence."""
+"""Maximum loss of accuracy of a less exact graph, as a fraction of the images, at 95 % confidence."""
 
 
 class FrozenModel(BaseModel):
@@ -66,7 +66,7 @@ class File(FrozenModel):
 
 
 class Input(FrozenModel):
-    """What the graph takes: tensor `image`, uint8, shape (batch, height, width, channels)."""
+    """The input of the graph: the tensor `image`, uint8, (batch, height, width, channels)."""
 
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
@@ -78,15 +78,20 @@ class Input(FrozenModel):
 
 
 class Preprocessing(FrozenModel):
-    """How an image of any size becomes the input.
+    """The conversion of an image of any size to the input.
 
-    `squash` scales both sides to the input size; `shorter` scales the shorter side to `shorter` pixels and cuts the
-    input size out of the middle. `resize_rule` is how the longer side and the place of the cut are rounded: `convoy`
-    rounds the side and rounds the place down; `torchvision` (timm too) rounds the side down and the place to the
-    nearest, halves to even; `keras` rounds both down. With `antialias` a pixel is the mean of all that it covers when
-    an image becomes smaller (Pillow's resampling), else of its nearest neighbours alone, as in TensorFlow. Transparent
-    pixels are laid over `background` (0 black, 255 white). With `jpeg_scale` a JPEG that is much larger is decoded at a
-    half, a quarter or an eighth of its size, at least twice the size that it is resized to.
+    `resize`: `squash` scales both sides to the input size. `shorter` scales the shorter side to `shorter` pixels, and
+    crops the input size from the center.
+
+    `resize_rule` says how the longer side and the position of the crop are rounded. `convoy` rounds the side to the
+    nearest and the position down. `torchvision` (and timm) rounds the side down and the position to the nearest, halves
+    to even. `keras` rounds both down.
+
+    With `antialias`, a pixel of a reduced image is the weighted mean of all pixels that it covers, as in Pillow.
+    Without, it is computed from its nearest neighbors only, as in TensorFlow.
+
+    Transparent pixels are blended with the gray level `background` (0 black, 255 white). With `jpeg_scale`, a much
+    larger JPEG is decoded at a half, a quarter or an eighth of its size, but at least twice its resized size.
     """
 
     resize: Literal["squash", "shorter"] = "squash"
@@ -99,30 +104,31 @@ class Preprocessing(FrozenModel):
 
     @property
     def _is_averaging(self) -> bool:
-        """Whether an image that becomes smaller is averaged, so that it may be reduced before."""
+        """Whether reducing an image averages pixels, so that decoding may already reduce it."""
         return self.antialias and self.interpolation != "nearest"
 
     def with_jpeg_scale(self) -> "Preprocessing":
-        """The same with `jpeg_scale`, or as it is where single pixels are sampled."""
+        """Returns a copy with `jpeg_scale`, or without it if resizing samples single pixels."""
         return self.model_copy(update={"jpeg_scale": self._is_averaging})
 
     @model_validator(mode="after")
     def _check_shorter(self) -> "Preprocessing":
         if (self.resize == "shorter") != (self.shorter is not None):
-            raise ValueError("`shorter` (pixels) is given exactly when `resize` is 'shorter'")
+            raise ValueError("`shorter` (pixels) must be set if `resize` is 'shorter', and only then")
         if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(f"interpolation is {self.interpolation!r}; without antialias it is nearest or bilinear")
         if self.jpeg_scale and not self._is_averaging:
-            raise ValueError("jpeg_scale needs antialias, and another interpolation than nearest")
+            raise ValueError("jpeg_scale needs antialias and an interpolation other than nearest")
         return self
 
 
 class Parity(FrozenModel):
-    """How far the graph under onnxruntime is from the network that was exported, over real images.
+    """Differences between the graph in onnxruntime and the exported network, measured with real images.
 
-    `max_abs_difference` is over probabilities; `same_class` is the part of the images with the same most probable
-    class. A float32 graph of a Keras network is judged by the same network in float64: `graph_error` is its largest
-    difference from that, `float32_error` that of Keras' own float32. One of less precision is compared with float32.
+    `max_abs_difference` is the largest difference of a probability. `same_class` is the fraction of the images with the
+    same most probable class. For a float32 graph of a Keras network, the graph and Keras' float32 are both compared
+    with the network in float64: `graph_error` and `float32_error` are their largest differences from it. A graph of
+    lower precision is compared with the float32 graph.
     """
 
     images: int = Field(ge=1)
@@ -134,7 +140,7 @@ class Parity(FrozenModel):
 
 
 class Speed(FrozenModel):
-    """Microseconds an image by batch size, of a graph and of its float32 original, measured in turns.
+    """Microseconds per image by batch size, of a graph and of its float32 original, measured alternately.
 
     `threads` cores of `processor` ran each batch, as in the service.
     """
@@ -146,11 +152,11 @@ class Speed(FrozenModel):
 
 
 class Acceptance(FrozenModel):
-    """The comparison of a graph on one engine with the float32 graph on onnxruntime's own, over held-out images.
+    """The comparison of a graph on one engine with the float32 graph on onnxruntime's own engine, on held-out images.
 
-    `upper_loss` is the one-sided 95 % upper bound of the lost accuracy (Tango's score interval for paired proportions);
-    up to MAX_ACCEPTED_LOSS the service may choose the graph by itself on that engine. `same_class` and
-    `max_abs_difference`, of a probability, are for information.
+    `upper_loss` is the one-sided 95 % upper bound of the lost accuracy (Tango's score interval for paired proportions).
+    If it is at most MAX_ACCEPTED_LOSS, `automatic` is True and the service may choose the graph on that engine by
+    itself. `same_class` and `max_abs_difference` (of a probability) are only for information.
     """
 
     engine: Literal["cpu", "openvino"]
@@ -169,9 +175,9 @@ class Acceptance(FrozenModel):
 class Variant(File):
     """One graph file of the network in one precision.
 
-    The accuracies are parts of 1: on the test set, and on images held out of the training set, on which a retrained
-    network or a precision below float32 was accepted. `automatic` is whether `precision=auto` may choose it; otherwise
-    it must be asked for.
+    The accuracies are fractions of 1. `test_accuracy` is measured on the test set. `held_out_accuracy` is measured on
+    images held out of the training set, with which a retrained network or a precision below float32 was accepted.
+    `automatic` says whether `precision=auto` may choose the graph; otherwise the setting must name its precision.
     """
 
     precision: Precision
@@ -184,11 +190,11 @@ class Variant(File):
     acceptances: list[Acceptance] = []
 
     def accepts(self, engine: str, hint: str) -> bool:
-        """Whether the graph was accepted on that engine with that hint."""
+        """Whether the graph was accepted on this engine with this hint."""
         return any(one.automatic for one in self.acceptances if (one.engine, one.hint) == (engine, hint))
 
     def refuses(self, engine: str, hint: str) -> bool:
-        """Whether the graph was compared on that engine with that hint, and not accepted."""
+        """Whether the graph was compared on this engine with this hint, and not accepted."""
         was_compared = any((one.engine, one.hint) == (engine, hint) for one in self.acceptances)
         return was_compared and not self.accepts(engine, hint)
 
@@ -196,20 +202,21 @@ class Variant(File):
 class ExtraGraph(File):
     """A graph beside the variants: uint8 `image` in, float32 tensors out.
 
-    `parity` is over these tensors, each divided by its largest value where that is above 1.
+    `parity` compares these tensors, each divided by its largest value if that is above 1.
     """
 
     parity: Parity | None = None
 
 
 class SplitSpec(FrozenModel):
-    """How a training run divided its images, so that those which the network never learnt are found again.
+    """The split of a training run's images. With it, the images that the network was not trained on can be found again.
 
-    `validation` and `holdout` of the training images (below 1: that share of them) were kept from training, drawn by
-    `seed` (None: the one of the provenance); `limit` is the most that were used of each part. Of a folder of images,
-    `test_share` was for the test where the folder did not say, `digest` is over all its files and which of them were
-    for the test, `by_path` is whether validation and holdout were drawn by path, and `test_fingerprints` (base64, four
-    bytes per file) finds out whether all test files are still there.
+    `validation` and `holdout` are numbers of training images (below 1: fractions) that were not trained on. They were
+    drawn with `seed` (None: the seed of the provenance). `limit` is the maximum number of images used per part.
+
+    For a folder of images: `test_share` is the fraction that became the test set if the folder has none. `digest`
+    covers all files and which of them are in the test set. `by_path` says whether validation and holdout were drawn by
+    path. `test_fingerprints` (base64, four bytes per file) shows whether all test files still exist.
     """
 
     validation: int | float = Field(ge=0)
@@ -223,7 +230,7 @@ class SplitSpec(FrozenModel):
 
 
 class Provenance(FrozenModel):
-    """Where the weights came from."""
+    """The origin of the weights."""
 
     source: str
     created_utc: str
@@ -237,23 +244,23 @@ class Provenance(FrozenModel):
 
 
 class Manifest(FrozenModel):
-    """The whole of `manifest.json`; name and version are the names of the folders it lies in."""
+    """The whole of `manifest.json`. The names of its folders are the model's name and version."""
 
     format: Literal[1, 2] = FORMAT
     requires: str = Field(default=REQUIRED_CONVOY, max_length=32)
-    """The lowest version of Convoy that can serve it."""
+    """The lowest version of Convoy that can serve the version."""
     input: Input
     preprocessing: Preprocessing = Preprocessing()
     classes: int = Field(ge=1)
     activation: Activation = "softmax"
     flip_averaged: bool = False
-    """Whether the graphs answer with the mean over each image and its mirror image, at twice the cost."""
+    """Whether the graphs return the mean over each image and its mirror image, which doubles the cost."""
     labels: File
     parameters: int | None = Field(default=None, ge=0)
     variants: list[Variant] = Field(min_length=1)
     extra_graphs: dict[str, ExtraGraph] = {}
     samples: File | None = None
-    """Generated images with the answers of every variant at publication; `golden_samples` reads them."""
+    """Generated images with the probabilities of every variant at publication; `golden_samples` reads them."""
     metrics: dict[str, float] = {}
     provenance: Provenance
 
@@ -261,7 +268,7 @@ class Manifest(FrozenModel):
     def _check_consistency(self) -> "Manifest":
         shorter, input_size = self.preprocessing.shorter, max(self.input.height, self.input.width)
         if shorter is not None and shorter < input_size:
-            raise ValueError(f"preprocessing.shorter is {shorter}, too little to cut {input_size} pixels out of")
+            raise ValueError(f"preprocessing.shorter is {shorter}, too small to crop {input_size} pixels from")
         precisions = [variant.precision for variant in self.variants]
         if len(set(precisions)) < len(precisions):
             raise ValueError("two variants have the same precision")
@@ -290,14 +297,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 class _Header(BaseModel):
-    """The fields of a manifest of any format, later ones included."""
+    """The fields that a manifest of any format has, including later formats."""
 
     format: int = 1
     requires: str | None = Field(default=None, max_length=32)
 
 
 def _check_format(path: Path, text: bytes) -> None:
-    """Raises BrokenVersion for a later format. What is no manifest at all is left to its own error."""
+    """Raises BrokenVersion for a later format. Ignores invalid manifests, for which the caller has an error."""
     try:
         header = _Header.model_validate_json(text)
     except ValidationError:
@@ -313,7 +320,7 @@ def _check_format(path: Path, text: bytes) -> None:
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes `folder/manifest.json` in the current format.
 
-    The file is written whole or not at all, because a version in service may get one more graph.
+    The write is atomic, because a graph may be added to a version that is being served.
     """
     current = manifest.model_copy(update={"format": FORMAT, "requires": REQUIRED_CONVOY})
     text = json.dumps(current.model_dump(mode="json", exclude_none=True), indent=2)

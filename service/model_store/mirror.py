@@ -1,7 +1,7 @@
-"""A bucket's models in a local folder, laid out as the repository reads them. Knows nothing of what is loaded.
+"""Mirrors a bucket's models in a local folder, with the layout that the repository reads. Knows no loaded versions.
 
-A version is fetched into a hidden folder, checked, and published in one step: none is ever seen half. Several
-processes may keep one folder: they take turns, and those that waited take over the outcome.
+A version is fetched into a hidden folder, checked, and published in one step, so readers never see an incomplete one.
+Several processes may share one folder. One of them syncs, and those that wait for it use its outcome.
 """
 
 import logging
@@ -27,7 +27,7 @@ from service.settings import Settings, user_cache_folder
 
 
 class CannotMirror(ConvoyError):
-    """The folder that holds what was fetched cannot be written."""
+    """The folder for fetched versions cannot be written."""
 
     code = "cannot_mirror"
     hint = "Name a folder that the service may write, with enough space, with CONVOY_BUCKET_CACHE."
@@ -43,8 +43,8 @@ class BucketMirror:
         clock: Callable[[], float] = time.time,
         count_error: Callable[[str], None] = lambda code: None,
     ) -> None:
-        """`clock` is Unix time: the pauses before retries outlast the process. `count_error` gets the code of each
-        error of this process."""
+        """`clock` returns Unix time, because other processes read when a retry is due. `count_error` is called with the
+        code of each error of this process."""
         self._bucket = bucket
         self.url = bucket.url
         self._clock = clock
@@ -55,22 +55,24 @@ class BucketMirror:
         self._sync_count: int | None = None
         self._replaced: set[str] = set()
         self.error = ""
-        """Why the last sync was not complete; empty where it was."""
+        """Why the last sync was not complete; empty if it was."""
         self._fetch_failures: dict[str, FetchFailure] = {}
         self.failures: dict[str, str] = {}
         """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
         self.passed_over: dict[str, str] = {}
-        """Why other entries of the bucket are not taken for versions, by path, as of the last sync."""
+        """Why other entries of the bucket do not count as versions, by path, as of the last sync."""
         self.synced_at_s = 0.0
-        """Unix time of the last sync that no outage ended; 0 where there was none."""
+        """Unix time of the last sync that no outage ended; 0 if there was none."""
 
     def sync(self) -> Path:
-        """Removes what is gone from the bucket, fetches what is new or changed, and returns `folder`. Blocks.
+        """Removes versions that are gone from the bucket, fetches new and changed ones, and returns `folder`. Blocks.
 
-        Where another process has done it since this mirror's last sync, its outcome is taken over, so that many cost
-        the bucket one listing. A version that cannot be fetched is logged and in `failures`; the rest goes on, and the
-        version is retried with growing pauses. Raises BucketUnreachable, after which `folder` has what was
-        fetched before it, without what is gone from a bucket that could be listed; CannotMirror when the disk refuses.
+        If another process has synced since this mirror's last sync, its outcome is used, so that many processes cost
+        the bucket only one listing. A version that cannot be fetched is logged, added to `failures`, and retried with
+        growing pauses, while the other versions are fetched.
+
+        Raises BucketUnreachable during an outage; versions that were fetched or removed before it stay so. Raises
+        CannotMirror if the folder cannot be written.
         """
         try:
             state = self._sync_under_lock()
@@ -91,7 +93,7 @@ class BucketMirror:
         return self.folder
 
     def check_fetched(self, model: str, version: str | None) -> None:
-        """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest, was not fetched."""
+        """Raises BrokenVersion or VersionUnavailable if the version, or by default the newest one, was not fetched."""
         known = (self._cache.versions() - self._replaced) | self._fetch_failures.keys()
         versions = {path for path in known if model_of(path) == model}
         if version is not None:
@@ -130,7 +132,7 @@ class BucketMirror:
         return state
 
     def _bring_in_line(self, bucket_versions: Mapping[str, ObjectListing], state: SyncState) -> None:
-        """Removes and fetches versions. Raises BucketUnreachable when no version at all can be read."""
+        """Removes and fetches versions until the cache equals the bucket. Raises BucketUnreachable during an outage."""
         to_fetch = self._not_fetched(bucket_versions)
         state.failures = {path: failure for path, failure in state.failures.items() if path in to_fetch}
         fetches = FetchRound(self._bucket, self._cache, to_fetch, state.failures, self._clock, self._count_error)
@@ -160,29 +162,31 @@ class BucketMirror:
     def _gone(
         self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
     ) -> tuple[set[str], set[str]]:
-        """The cached versions that are gone from the bucket, and those of them whose model has versions to fetch.
+        """Returns the cached versions that are gone from the bucket, and those of them whose model has others to fetch.
 
-        The latter serve until one of these has come.
+        The latter are kept until one of these is fetched, so that the model keeps serving.
         """
         gone = self._cache.versions() - bucket_versions.keys()
         models = {model_of(version_path) for version_path in to_fetch}
         return gone, {version_path for version_path in gone if model_of(version_path) in models}
 
     def _superfluous(self, replaced: set[str], bucket_versions: Mapping[str, ObjectListing]) -> set[str]:
-        """All of `replaced` but the newest of each model of which the cache has no version that is in the bucket."""
+        """Returns `replaced` without the newest version of each model that has no other version in bucket and cache."""
         served = {model_of(version_path) for version_path in self._cache.versions() & bucket_versions.keys()}
         newest = {model_of(version_path): version_path for version_path in sorted(replaced, key=number_of)}
         return {path for path in replaced if model_of(path) in served or newest[model_of(path)] != path}
 
     def _in_the_way(self, last_versions: set[str], fetches: FetchRound) -> set[str]:
-        """Those of `last_versions` without which a version of the same model has room."""
+        """Returns those of `last_versions` whose removal makes enough room for another version of their model."""
         versions = {model_of(version_path): version_path for version_path in last_versions}
         needed = [(versions.get(model_of(path)), path) for path in fetches.without_room()]
         return {last for last, path in needed if last and fetches.missing_bytes(path) <= self._cache.size_bytes(last)}
 
     def _relist(self, fetches: FetchRound) -> None:
-        """Removes what has gone from the bucket since the fetches began, also from among them; ends them in an
-        outage."""
+        """Removes versions that have gone from the bucket since the fetches began, and cancels their fetches.
+
+        Cancels all further fetches during an outage.
+        """
         try:
             bucket_versions = self._versions_in(self._bucket.listing())
         except BucketUnreachable as error:
@@ -195,22 +199,24 @@ class BucketMirror:
     def _probe_path(
         self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
     ) -> str | None:
-        """An object that could be read in an earlier round; None where nothing was fetched yet."""
+        """Returns the path of an object that could be read in an earlier round; None if nothing was fetched yet."""
         version_path = next(iter(bucket_versions.keys() - to_fetch.keys()), None)
         return version_path and f"{version_path}/{MANIFEST_FILE}"
 
     def _versions_in(self, listing: Mapping[str, ObjectInfo]) -> dict[str, ObjectListing]:
-        """The bucket's versions as "name/version" with their files, each model's newest first; other objects are
-        ignored."""
+        """Returns the bucket's versions as "name/version" with their files, each model's newest first.
+
+        Raises BucketUnreachable if there is no version.
+        """
         versions: dict[str, dict[str, ObjectInfo]] = {}
         for path, info in listing.items():
             version_path, _, file = path.rpartition("/")
             if OBJECT_NAME.fullmatch(file) and is_version_path(version_path):
                 versions.setdefault(version_path, {})[file] = info
-        # Without its manifest a version is not there: its upload has not come so far, or its removal has begun.
+        # A version without a manifest does not count: its upload has not finished, or its removal has begun.
         complete = {version_path: listing for version_path, listing in versions.items() if MANIFEST_FILE in listing}
         if not complete:
-            # An emptied bucket looks like a wrong prefix or a lost mount, and must not stop a service at work.
+            # An empty bucket is more likely a wrong prefix or a lost mount, and must not stop a running service.
             raise BucketUnreachable(f"{self._bucket.url} holds no model (<name>/<version>/manifest.json).")
         return dict(sorted(complete.items(), key=lambda item: -number_of(item[0])))
 
@@ -247,7 +253,7 @@ class BucketMirror:
 
 
 def open_mirror(settings: Settings, count_error: Callable[[str], None] = lambda code: None) -> BucketMirror | None:
-    """The mirror of the bucket that CONVOY_MODELS names; None where it names a folder. Raises CannotOpenBucket."""
+    """Returns the mirror of the bucket that CONVOY_MODELS names; None if it names a folder. Raises CannotOpenBucket."""
     if not is_url(settings.models):
         return None
     cache_root = settings.bucket_cache or default_cache_root()
@@ -255,10 +261,11 @@ def open_mirror(settings: Settings, count_error: Callable[[str], None] = lambda 
 
 
 def local_models(settings: Settings, model: str | None = None, version: str | None = None) -> Path:
-    """The folder to read models from, a bucket's fetched first. Raises CannotOpenBucket or BucketUnreachable.
+    """Returns the folder to read models from. The models of a bucket are fetched first.
 
-    With `model` also raises BrokenVersion or VersionUnavailable where that version, or by default the newest one, is
-    in the bucket and could not be fetched: an older one must not answer in its place.
+    Raises CannotOpenBucket or BucketUnreachable. With `model`, also raises BrokenVersion or VersionUnavailable if the
+    version, by default the newest one, is in the bucket and could not be fetched: an older version must not be used in
+    its place.
     """
     mirror = open_mirror(settings)
     if mirror is None:
@@ -270,8 +277,8 @@ def local_models(settings: Settings, model: str | None = None, version: str | No
 
 
 def default_cache_root() -> Path:
-    """The default folder for fetched models, in the user's cache. Raises CannotMirror."""
+    """Returns the default folder for fetched models, in the user's cache. Raises CannotMirror."""
     try:
         return user_cache_folder() / "models"
     except RuntimeError as error:
-        raise CannotMirror("This user has no home folder, so none for fetched models.") from error
+        raise CannotMirror("This user has no home folder to keep fetched models in.") from error

@@ -24,7 +24,7 @@ class MirrorThread:
         self._first_sync_ended = asyncio.Event()
 
     async def run(self, on_success: Callable[[], None]) -> None:
-        """Syncs until it is cancelled, which makes the current sync the last one without waiting for it.
+        """Syncs until it is cancelled. A sync that is running then becomes the last one, and is not waited for.
 
         Calls `on_success` after each sync, also if the bucket could not be reached. Raises any other error of a sync.
         """
@@ -61,7 +61,7 @@ class MirrorThread:
             await asyncio.wait_for(self._first_sync_ended.wait(), timeout_s)
 
     def _sync(self) -> None:
-        with contextlib.suppress(ConvoyError):  # the mirror has logged it, once
+        with contextlib.suppress(ConvoyError):  # the mirror has logged it
             self._mirror.sync()
 
     def _on_synced(self, on_success: Callable[[], None]) -> None:

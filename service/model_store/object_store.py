@@ -1,7 +1,7 @@
-"""The objects under a URL, through fsspec: s3://, gs:// and file://. Knows nothing of models, nor of what is kept.
+"""Lists and reads the objects under a URL (s3://, gs:// or file://) with fsspec. Knows no models and no cache.
 
-fsspec and its packages are an extra, imported when a bucket is opened. They read the usual environment of their
-clouds: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
+fsspec and the packages for clouds are an extra, and are imported when a bucket is opened. They read the usual
+environment variables: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,28 +12,27 @@ from urllib.parse import urlsplit
 
 from service.errors import ConvoyError
 
-# A bucket that sends a few bytes now and then never times out by itself: a chunk that takes longer is given up.
+# A read of a chunk fails after CHUNK_TIMEOUT_S, because a server that sends a few bytes now and then never causes a
+# timeout of the connection.
 CHUNK_BYTES = 4 * 1024 * 1024
 CHUNK_TIMEOUT_S = 60
 LISTING_TIMEOUT_S = 120
-# Keys of the entry that changes when an object is rewritten, the most reliable first: S3, Google, a folder.
+# Keys whose value changes when an object is rewritten, the most reliable first: S3, Google, a folder.
 TAG_KEYS = ("ETag", "generation", "etag", "mtime")
 
 
 class CannotOpenBucket(ConvoyError):
-    """The URL is none that can be read, or the packages that would read it are missing."""
+    """The URL is not supported, or the packages that read it are missing."""
 
     code = "cannot_open_bucket"
     hint = "Use s3://bucket/folder, gs://bucket/folder or file:///folder, or the path of a folder."
 
 
 class BucketUnreachable(ConvoyError):
-    """The bucket, or an object in it, cannot be read now: network, credentials, or it is not there."""
+    """The bucket, or an object in it, cannot be read now: network, credentials, or it does not exist."""
 
     code = "bucket_unreachable"
-    hint = (
-        "Check the URL, the credentials and the network; what was fetched before stays in use, and it is tried again."
-    )
+    hint = "Check the URL, the credentials and the network. Fetched models stay in use, and the service retries."
 
 
 class BucketDenied(BucketUnreachable):
@@ -44,14 +43,14 @@ class BucketDenied(BucketUnreachable):
 
 
 class ObjectRefused(ConvoyError):
-    """The bucket can be read, and this object in it can not."""
+    """The bucket can be read, but this object in it cannot."""
 
     code = "object_refused"
     hint = "Grant the service's credentials the right to read the object."
 
 
 class ObjectInfo(NamedTuple):
-    """One listed object. `tag` differs when it was written anew; `is_regular_file` is a file, and not a link to one."""
+    """One listed object. `tag` changes when the object is rewritten. `is_regular_file` is False for links."""
 
     bytes: int
     tag: str
@@ -59,7 +58,7 @@ class ObjectInfo(NamedTuple):
 
 
 class FileSystem(Protocol):
-    """What is used of an fsspec file system."""
+    """The methods of an fsspec file system that are used here."""
 
     def find(self, path: str, detail: bool, **options: Any) -> Mapping[str, Mapping[str, Any]]: ...
 
@@ -80,11 +79,11 @@ class _Scheme(NamedTuple):
 S3_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 15, "retries": {"total_max_attempts": 2}}
 FIND_TIMEOUT, READ_TIMEOUT = {"timeout": LISTING_TIMEOUT_S}, {"timeout": CHUNK_TIMEOUT_S}
 SCHEMES = {
-    # botocore's own five attempts of a minute each would hold a start up for minutes.
+    # botocore's default of five attempts of a minute each would delay a start by minutes.
     "s3": _Scheme("s3fs", "s3fs", "S3FileSystem", {"config_kwargs": S3_TIMEOUTS}, FIND_TIMEOUT, READ_TIMEOUT),
-    # gcsfs' default kind asks Google over gRPC what kind of bucket it is, for minutes where gRPC is blocked.
+    # gcsfs' default class asks Google over gRPC for the type of the bucket, which takes minutes if gRPC is blocked.
     "gs": _Scheme("gcsfs", "gcsfs.core", "GCSFileSystem", {"requests_timeout": 30}, FIND_TIMEOUT, READ_TIMEOUT),
-    # fsspec passes over folders that it cannot read: they would look deleted.
+    # By default fsspec skips folders that it cannot read, so their versions would look deleted.
     "file": _Scheme("fsspec", "fsspec.implementations.local", "LocalFileSystem", {}, {"on_error": "raise"}, {}),
 }
 
@@ -107,7 +106,7 @@ class Bucket:
         self._read_options = read_options or {}
 
     def listing(self) -> dict[str, ObjectInfo]:
-        """Every object's path below the URL, its size and tag, from one listing. Raises BucketUnreachable."""
+        """Lists all objects, by path below the URL. Raises BucketUnreachable."""
         try:
             entries = self._files.find(self._root, detail=True, **self._find_options)
         except PermissionError as error:
@@ -120,12 +119,12 @@ class Bucket:
         }
 
     def info(self, path: str) -> ObjectInfo:
-        """Size and tag of one object. Raises ObjectRefused or BucketUnreachable."""
+        """Returns size and tag of one object. Raises ObjectRefused or BucketUnreachable."""
         with self._errors_of(path):
             return _object_info(self._files.info(f"{self._root}/{path}", **self._read_options))
 
     def chunks(self, path: str, size_bytes: int | None = None) -> Iterator[bytes]:
-        """The bytes of one object, chunk by chunk, up to `size_bytes`; without it, the size is looked up first.
+        """Yields the bytes of one object in chunks, up to `size_bytes`, by default its current size.
 
         Raises ObjectRefused or BucketUnreachable.
         """
@@ -148,12 +147,12 @@ class Bucket:
 
 
 def is_url(models: str) -> bool:
-    """Whether that is a URL rather than the path of a folder."""
+    """Whether the setting is a URL rather than the path of a folder."""
     return "://" in models
 
 
 def open_bucket(url: str) -> Bucket:
-    """The bucket behind an s3://, gs:// or file:// URL; nothing is asked of it yet. Raises CannotOpenBucket."""
+    """Returns the bucket of an s3://, gs:// or file:// URL, without accessing it. Raises CannotOpenBucket."""
     scheme = SCHEMES[_parse_scheme(url)]
     try:
         file_system_class = getattr(import_module(scheme.module), scheme.file_system)
@@ -163,21 +162,23 @@ def open_bucket(url: str) -> Bucket:
             f"package: pip install {scheme.package}."
         )
         raise CannotOpenBucket(f"The Python package that reads {url} is missing: {_reason(error)}.", hint) from error
-    # No caches: a listing must show what is there now.
+    # No caches, because a listing must be current.
     files = file_system_class(skip_instance_cache=True, use_listings_cache=False, **scheme.options)
     root: str = import_module("fsspec.core").strip_protocol(url)
     return Bucket(url.rstrip("/"), files, root.rstrip("/"), scheme.find_options, scheme.read_options)
 
 
 def _parse_scheme(url: str) -> str:
-    """The URL's scheme. Raises CannotOpenBucket for a URL that cannot be meant."""
+    """Returns the URL's scheme. Raises CannotOpenBucket for a URL that is not valid for a bucket."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise CannotOpenBucket(f"'{parts.scheme}://' cannot be read.")
     if "@" in parts.netloc:
-        raise CannotOpenBucket("The bucket's URL holds credentials.", "Give them in the environment, never in the URL.")
+        raise CannotOpenBucket(
+            "The bucket's URL contains credentials.", "Pass them in environment variables, never in the URL."
+        )
     if parts.query or parts.fragment:
-        raise CannotOpenBucket(f"{url} holds a '?' or a '#', which the path to a bucket's models may not.")
+        raise CannotOpenBucket(f"{url} contains a '?' or a '#', which the URL of a bucket must not.")
     if parts.scheme == "file":
         if parts.netloc or not parts.path.strip("/"):
             raise CannotOpenBucket(f"{url} names no folder.", "Use three slashes: file:///srv/models.")

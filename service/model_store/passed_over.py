@@ -1,6 +1,6 @@
-"""Entries of the models folder, or of a bucket, that are no versions: the reasons, and one log line for each.
+"""Entries of the models folder, or of a bucket, that are not versions: finds the reasons, and logs one line per entry.
 
-Names that start with a dot are no entries. Reads neither folder nor bucket.
+Ignores names that start with a dot. Reads neither folder nor bucket.
 """
 
 import logging
@@ -11,24 +11,24 @@ from service.model_store.repository import MODEL_NAME, NO_FOLDER, NO_MODEL_NAME,
 from service.observability import logs
 
 MAX_LOGGED = 100
-"""Lines of one call: a wrong folder may hold a million files."""
+"""Maximum log lines per call, because a wrong folder may contain a million files."""
 NO_MANIFEST = "it has no manifest.json yet"
 
 
 def log_passed_over(passed_over: Mapping[str, str], logged: Mapping[str, str]) -> dict[str, str]:
-    """Logs the entries that are not among those `logged` before, and returns all, to be given to the next call."""
+    """Logs the entries that `logged` does not contain, and returns all entries as `logged` for the next call."""
     new = [path for path, reason in sorted(passed_over.items()) if logged.get(path) != reason]
     for path in new[:MAX_LOGGED]:
-        logs.event(logging.WARNING, "entry is no version", path=path, reason=passed_over[path])
+        logs.event(logging.WARNING, "entry is not a version", path=path, reason=passed_over[path])
     if len(new) > MAX_LOGGED:
-        logs.event(logging.WARNING, "more entries are no versions", entries=len(new) - MAX_LOGGED)
+        logs.event(logging.WARNING, "more entries are not versions", entries=len(new) - MAX_LOGGED)
     return dict(passed_over)
 
 
 def find_passed_over(object_paths: Iterable[str]) -> dict[str, str]:
-    """The reasons by path, "name" or "name/entry", of what is in a bucket besides files of versions.
+    """Returns a reason for each entry of a bucket that is not a version, by path: "name" or "name/entry".
 
-    The bucket itself has no folders: an object is not in one, or is, by its path.
+    A bucket has no folders, so entries are derived from the paths of its objects.
     """
     reasons: dict[str, str] = {}
     complete = {path.rpartition("/")[0] for path in object_paths if path.endswith(f"/{MANIFEST_FILE}")}

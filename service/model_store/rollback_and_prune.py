@@ -1,7 +1,7 @@
 """Rolls a model back to an older version, undoes that, and removes old versions.
 
-With a state file the desired versions are written there; without one the newer folders are renamed so that no scan
-sees them. A running service follows either by itself.
+With a state file, the desired versions are written to it. Without one, the newer folders are renamed so that scans
+ignore them. A running service notices both by itself.
 """
 
 import shutil
@@ -14,9 +14,9 @@ from service.model_store.repository import Repository
 
 
 def roll_back(repository: Repository, state: StateFile | None, model: str, target_version: int | None) -> str:
-    """Makes `target_version` the one that answers, or else the version before. Returns a line for the user.
+    """Makes `target_version`, or by default the previous version, the default version. Returns a line for the user.
 
-    Raises UnknownModel, UnknownVersion where there is none such, BrokenVersion, and BadState.
+    Raises UnknownModel, UnknownVersion if there is no such version, BrokenVersion, or BadState.
     """
     numbers = _versions(repository, model)
     current = _default_version(numbers, _read_desired(state), model)
@@ -33,14 +33,17 @@ def roll_back(repository: Repository, state: StateFile | None, model: str, targe
         state.update(lambda desired: desired.with_change(model, versions=spec))
         return f"{model} is wanted in version {target} ({state.path})"
     newer = [number for number in numbers if number > target]
-    for number in reversed(newer):  # the newest first: between two renames the one that answers only gets older
+    for number in reversed(newer):  # newest first, so that the default version only gets older between two renames
         folder = repository.version_path(model, number)
         folder.rename(_withdrawn_path(folder))
     return f"{model} is at version {target}; withdrawn: {_join_numbers(newer) or 'none'}"
 
 
 def undo_rollback(repository: Repository, state: StateFile | None, model: str) -> str:
-    """Undoes a rollback: the newest version answers again. Raises UnknownModel, UnknownVersion, BadState."""
+    """Makes the newest version the default again, and returns a line for the user.
+
+    Raises UnknownModel, UnknownVersion or BadState.
+    """
     if state is not None:
         numbers = _versions(repository, model)
         state.update(lambda desired: desired.with_change(model, versions=None))
@@ -55,10 +58,10 @@ def undo_rollback(repository: Repository, state: StateFile | None, model: str) -
 
 
 def prune_versions(repository: Repository, state: StateFile | None, model: str, keep: int) -> Iterator[str]:
-    """Removes all but the newest `keep` versions of a model, and none that the state file references.
+    """Removes all versions of a model except the newest `keep` and those that the state file references.
 
-    Each is first renamed, so that no service sees half of one. Yields lines for the user.
-    Raises UnknownModel, BrokenVersion, BadState.
+    Each version is renamed first, so that no service reads an incomplete one. Yields lines for the user.
+    Raises UnknownModel, BrokenVersion or BadState.
     """
     numbers = _versions(repository, model)
     spec = _read_desired(state).spec_of(model)

@@ -1,4 +1,4 @@
-"""The outcome of a sync with a bucket, shared by all processes that keep one cache, and when a failure is retried.
+"""The outcome of a sync with a bucket, which all processes that share the cache use, and when a failure is retried.
 
 Opens neither the bucket nor the folder.
 """
@@ -26,10 +26,10 @@ FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
 
 
 class FetchFailure(BaseModel):
-    """Why a version was not fetched, how often that was tried, and when it is tried again.
+    """Why a version was not fetched, the number of attempts, and when it is tried again.
 
-    `retry_at_s` is Unix time, because processes that start later read it. `needed_bytes` is the space that a version
-    needs for which the disk has no room; 0 where the free space does not show when there is room.
+    `retry_at_s` is Unix time, because processes that start later read it. `needed_bytes` is the space for a version
+    that did not fit; 0 if the free space of the disk does not show whether it fits.
     """
 
     kind: FailureKind
@@ -45,14 +45,17 @@ class FetchFailure(BaseModel):
         return MAX_BROKEN_RETRY_PAUSE_S if self.kind == "broken" else MAX_RETRY_PAUSE_S
 
     def after(self, previous: "FetchFailure | None", now_s: float) -> "FetchFailure":
-        """This failure as the one after `previous`: the pause doubles while the objects stay as they are."""
+        """Returns this failure with the number of attempts and the time of the next one, given the previous failure.
+
+        The pause doubles while the objects stay unchanged.
+        """
         is_repeated = previous is not None and previous.listing == self.listing
         attempts = previous.attempts + 1 if previous is not None and is_repeated else 1
         pause_s = min(self.max_pause_s, FIRST_RETRY_PAUSE_S * 2 ** min(attempts - 1, 20))
         return self.model_copy(update={"attempts": attempts, "retry_at_s": now_s + pause_s})
 
     def is_retry_due(self, listing: Mapping[str, ObjectInfo], now_s: float, free_bytes: int) -> bool:
-        """Whether another attempt makes sense: the objects changed, there is room now, or the pause is over."""
+        """Whether another attempt makes sense: the objects changed, they fit now, or the pause has ended."""
         if self.listing != dict(listing):
             return True
         if self.needed_bytes:
@@ -62,9 +65,12 @@ class FetchFailure(BaseModel):
 
 
 class SyncState(BaseModel):
-    """The outcome of the last sync of any process. `error` is why it was not complete; `synced_at_s` is the Unix time
-    of the last sync that no outage ended. `passed_over` are reasons by path. `replaced` are versions that are gone from
-    the bucket and serve until another version of their model has come."""
+    """The outcome of the last sync of any process.
+
+    `error` says why it was not complete. `synced_at_s` is the Unix time of the last sync that no outage ended.
+    `passed_over` holds reasons by path. `replaced` names versions that are gone from the bucket, but are kept until
+    another version of their model is fetched.
+    """
 
     sync_count: int = 0
     error: str = ""

@@ -145,7 +145,7 @@ def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirr
         s3.put(f"linear/3/{name}", (folder / name).read_bytes())
     mirror.sync()
     assert versions(mirror) == [1, 2]
-    assert "model.onnx, which the manifest names, is not there" in mirror.failures["linear/3"]
+    assert "model.onnx, which the manifest names, is missing" in mirror.failures["linear/3"]
     s3.client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
     mirror.sync()
     assert versions(mirror) == [1, 2, 3]

@@ -90,7 +90,7 @@ def test_models_lists_what_is_no_version(root: Path) -> None:
     lines = convoy(root, "models").stdout.splitlines()
     assert lines[:3] == [
         "README.md: passed over, it is not a folder",
-        "linear/latest: passed over, its name is no version: a number from 1, of up to 18 digits",
+        "linear/latest: passed over, its name is not a version: a number from 1, of up to 18 digits",
         "linear 1: 8x8x1 -> 4 classes",
     ]
     assert lines[3].startswith("linear 2: BROKEN: ")
@@ -114,7 +114,7 @@ def test_the_life_of_versions(root: Path) -> None:
 
 def test_verify_ends_with_1_when_a_version_is_wrong(root: Path) -> None:
     valid = convoy(root, "models", "verify")
-    assert (valid.returncode, valid.stdout.count("float32: sha256 fits")) == (0, 2)
+    assert (valid.returncode, valid.stdout.count("float32: sha256 matches")) == (0, 2)
     (root / "models/linear/1/model.onnx").write_bytes(b"changed")
     invalid = convoy(root, "models", "verify", "linear")
     assert invalid.returncode == 1

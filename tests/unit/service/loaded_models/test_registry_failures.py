@@ -253,5 +253,5 @@ def test_what_is_no_version_is_logged_once(tmp_path: Path, caplog: pytest.LogCap
         await registry.close()
 
     asyncio.run(test())
-    (fields,) = [record.fields for record in caplog.records if record.message == "entry is no version"]
+    (fields,) = [record.fields for record in caplog.records if record.message == "entry is not a version"]
     assert fields == {"path": "a/card.md", "reason": "it is not a folder"}

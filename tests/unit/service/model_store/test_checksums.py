@@ -33,5 +33,5 @@ def test_another_content_is_refused(tmp_path: Path, content: bytes, problem: str
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 3\n" % ABC.encode()
     (tmp_path / "file").write_bytes(pointer)
-    with pytest.raises(BrokenVersion, match=r"file is a pointer of Git LFS, not the file itself: run `git lfs pull`"):
+    with pytest.raises(BrokenVersion, match=r"file is a Git LFS pointer, not the file itself: run `git lfs pull`"):
         checked_path(tmp_path, "file", ABC, limit_bytes=1000)

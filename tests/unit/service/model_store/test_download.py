@@ -27,11 +27,11 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
     ("file", "content", "message"),
     [
         ("model.onnx", b"", "has 0 bytes; the manifest says"),
-        ("model.onnx", LFS_POINTER, "model.onnx is a pointer of Git LFS"),
-        ("manifest.json", LFS_POINTER, "manifest.json is a pointer of Git LFS"),
+        ("model.onnx", LFS_POINTER, "model.onnx is a Git LFS pointer"),
+        ("manifest.json", LFS_POINTER, "manifest.json is a Git LFS pointer"),
         ("model.onnx", b"x" * 100, "has 100 bytes; the manifest says"),
         ("labels.txt", b"other\n", "labels.txt has sha256"),
-        ("labels.txt", None, "labels.txt, which the manifest names, is not there"),
+        ("labels.txt", None, "labels.txt, which the manifest names, is missing"),
         ("manifest.json", b"{}", "is not a valid manifest"),
         ("manifest.json", b" " * (1024**2 + 1), "manifest.json has 1048577 bytes, more than"),
         ("labels.txt", b" " * (16 * 1024**2 + 1), "labels.txt has 16777217 bytes, more than"),
@@ -68,7 +68,7 @@ def test_the_right_number_of_wrong_bytes_is_not_published(mirror: BucketMirror, 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "labels.txt had 32 bytes when it was listed, and another number when it was read"),
+        (b"", "labels.txt had 32 bytes when it was listed, and another size when it was read"),
         (b"more than were listed" * 100, "labels.txt has sha256"),
     ],
 )
@@ -137,7 +137,7 @@ def test_links_and_pipes_of_a_folder_are_never_opened(
         assert not (mirror.folder / "a" / "2" / file).exists()
     else:
         assert local_versions(mirror) == {"a": [1], "b": [1]}
-        assert f"{file} is a link or no ordinary file" in mirror.failures["a/2"]
+        assert f"{file} is a link or not a regular file" in mirror.failures["a/2"]
     path.unlink()
     target.rename(path)
     mirror.sync()

@@ -37,23 +37,23 @@ def test_the_same_samples_make_the_same_file(path: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("cut", [0, 10, -20])
 def test_a_damaged_file_is_refused(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(path, INPUT, 5)
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", images=np.array([{"a": 1}], object))
-    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(tmp_path / "samples.npz", INPUT, 5)
 
 
 def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"holds uint8 images \(8, 6, 3\)"):
         read_golden_samples(path, Input(height=8, width=8, channels=3), 5)
-    with pytest.raises(BrokenVersion, match=r"answers of shape \(4, 5\)"):
+    with pytest.raises(BrokenVersion, match=r"probabilities of shape \(4, 5\)"):
         read_golden_samples(path, INPUT, 6)
     np.savez(tmp_path / "none.npz", other=IMAGES)
-    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(tmp_path / "none.npz", INPUT, 5)
 
 
@@ -78,7 +78,7 @@ def npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
 
 def test_a_shape_past_the_memory_is_refused(path: Path) -> None:
     archive_of(path, images=npy_header((2**40, 8, 6, 3)) + bytes(100))
-    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(path, INPUT, 5)
 
 
@@ -88,7 +88,7 @@ def test_an_encrypted_member_is_refused(path: Path) -> None:
     data[6] |= 1
     data[data.index(b"PK\1\2") + 8] |= 1
     path.write_bytes(data)
-    with pytest.raises(BrokenVersion, match=r"is no archive of samples: .*password"):
+    with pytest.raises(BrokenVersion, match=r"is not an archive of samples: .*password"):
         read_golden_samples(path, INPUT, 5)
 
 
@@ -98,19 +98,19 @@ def test_an_unknown_compression_is_refused(path: Path) -> None:
     data[8] = 99
     data[data.index(b"PK\1\2") + 10] = 99
     path.write_bytes(data)
-    with pytest.raises(BrokenVersion, match=r"is no archive of samples: .*compression"):
+    with pytest.raises(BrokenVersion, match=r"is not an archive of samples: .*compression"):
         read_golden_samples(path, INPUT, 5)
 
 
 def test_a_member_that_is_no_array_is_refused(path: Path) -> None:
     archive_of(path, images=b"text")
-    with pytest.raises(BrokenVersion, match="is no archive of samples: its member 'images' is no array"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples: its member 'images' is not an array"):
         read_golden_samples(path, INPUT, 5)
 
 
 def test_a_reason_is_one_short_sentence(path: Path) -> None:
     archive_of(path, images=b"\x93NUMPY\1\0\x10\x27" + b"(" * 10_000)
-    with pytest.raises(BrokenVersion, match="is no archive of samples") as raised:
+    with pytest.raises(BrokenVersion, match="is not an archive of samples") as raised:
         read_golden_samples(path, INPUT, 5)
     assert len(raised.value.message) < 500
 
@@ -118,11 +118,11 @@ def test_a_reason_is_one_short_sentence(path: Path) -> None:
 @pytest.mark.parametrize("kind", ["<U4", "<c8", "<M8[s]", "|u1"])
 def test_answers_that_are_no_numbers_are_refused(path: Path, kind: str) -> None:
     np.savez(path, images=IMAGES, float32=np.zeros((4, 5), kind))
-    with pytest.raises(BrokenVersion, match=r"answers of shape \(4, 5\)"):
+    with pytest.raises(BrokenVersion, match=r"probabilities of shape \(4, 5\)"):
         read_golden_samples(path, INPUT, 5)
 
 
 def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "samples.npy", IMAGES)
-    with pytest.raises(BrokenVersion, match="is no archive of samples"):
+    with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(tmp_path / "samples.npy", INPUT, 5)

@@ -216,7 +216,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too little"),
+        (lambda m: m["preprocessing"].update(shorter=223), "preprocessing.shorter is 223, too small"),
         (lambda m: m["preprocessing"].update(resize="squash"), "`shorter`"),
         (lambda m: m["preprocessing"].update(antialias=False), "without antialias it is nearest or bilinear"),
         (lambda m: m["variants"][1].update(precision="float32"), "two variants have the same precision"),
@@ -271,7 +271,7 @@ def test_a_missing_manifest_is_told_from_a_bad_one(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"manifest\.json cannot be read: No such file or directory\."):
         read_manifest(tmp_path)
     (tmp_path / MANIFEST_FILE).mkdir()
-    with pytest.raises(BrokenVersion, match="is no ordinary file"):
+    with pytest.raises(BrokenVersion, match="is not a regular file"):
         read_manifest(tmp_path)
 
 

@@ -210,7 +210,7 @@ def test_what_could_be_read_without_end_is_refused(tmp_path: Path, name: str) ->
     folder = write_version(tmp_path, "linear", 1)
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(BrokenVersion, match=f"{name} is no ordinary file"):
+    with pytest.raises(BrokenVersion, match=f"{name} is not a regular file"):
         opened(tmp_path)
 
 
