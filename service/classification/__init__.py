@@ -1,4 +1,4 @@
 """Images in, predictions out, with deadlines and explanations: the core that REST, batch jobs and the CLI share.
 
-No HTTP, no files, and no loading of models belong here.
+This package knows no HTTP and no files, and loads no models.
 """

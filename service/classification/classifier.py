@@ -42,9 +42,9 @@ class Classifier:
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
-        """Returns the version that would answer a request of about `count` images, if its queue has capacity for them.
+        """Returns the version for a request of about `count` images, if its queue has capacity for them.
 
-        Called before any work on the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded,
+        Called before any work for the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded or
         DeadlineTooShort.
         """
         loaded = self._registry.get(model, version)
@@ -56,13 +56,13 @@ class Classifier:
         return loaded
 
     def context(self, model: str, version: str | None) -> RequestContext:
-        """Returns the context for the work of a new request. Raises UnknownModel, UnknownVersion, NotReady."""
+        """Returns the context of a new request. Raises UnknownModel, UnknownVersion or NotReady."""
         return RequestContext(self._registry.get(model, version), self._metrics, self._timeout_s)
 
     async def predict(self, context: RequestContext, image: bytes) -> Probabilities:
-        """Probabilities, float32 (classes,), of one encoded image.
+        """Returns probabilities, float32 (classes,), for one encoded image.
 
-        Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded, ModelFailed.
+        Raises BadImage, UnsupportedImage, ImageTooLarge, Overloaded, DeadlineExceeded or ModelFailed.
         """
         loaded = context.loaded
         self._reserve(context, 1)
@@ -78,9 +78,10 @@ class Classifier:
     async def predict_many(
         self, context: RequestContext, images: Sequence[bytes | ConvoyError]
     ) -> list[Probabilities | ConvoyError]:
-        """The same for many images. The error of an image is returned in its place; an error given as an image stays.
+        """Does the same as `predict` for many images, and returns the error of an image in the place of its result.
 
-        Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
+        `images` may contain errors, which are returned unchanged. Raises TooManyImages, Overloaded, DeadlineExceeded
+        or ModelFailed.
         """
         decoded, inputs = await self._decode_many(context, images)
         context.loaded.batcher.release(len(images) - len(inputs))
@@ -90,8 +91,10 @@ class Classifier:
     async def _decode_many(
         self, context: RequestContext, images: Sequence[bytes | ConvoyError]
     ) -> tuple[list[NDArray[np.uint8] | ConvoyError], Images]:
-        """Reserves a slot for each image. Returns each as the model's input, uint8 (h, w, c), or its error, and the
-        inputs as the queue takes them."""
+        """Reserves a slot for each image, and decodes the images.
+
+        Returns the model's input, uint8 (h, w, c), or the error of each image, and all inputs together for the queue.
+        """
         with self.reserve_slots(context, len(images)):
             decoded = await self._decoder.decode_many(context, images)
             inputs = _stack_small([pixels for pixels in decoded if not isinstance(pixels, ConvoyError)])
@@ -99,9 +102,9 @@ class Classifier:
         return decoded, inputs
 
     async def infer(self, context: RequestContext, batch: NDArray[np.uint8]) -> Probabilities:
-        """Probabilities, float32 (n, classes), of images that are the model's input already: uint8 (n, h, w, c).
+        """Returns probabilities, float32 (n, classes), for preprocessed images, uint8 (n, h, w, c).
 
-        Raises TooManyImages, Overloaded, DeadlineExceeded, ModelFailed.
+        Raises TooManyImages, Overloaded, DeadlineExceeded or ModelFailed.
         """
         self._reserve(context, len(batch))
         return await self.infer_reserved(context, batch)
@@ -109,10 +112,10 @@ class Classifier:
     async def infer_or_predict(
         self, context: RequestContext, tensor: NDArray[np.uint8] | None, images: Sequence[bytes] | None
     ) -> Probabilities:
-        """Probabilities, float32 (n, classes), of either `tensor`, as for `infer`, or `images`, as for `predict_many`.
+        """Returns probabilities, float32 (n, classes), for `tensor` (as in `infer`) or else for the encoded `images`.
 
-        An error of one image is raised, with the image's index; if one cannot be decoded, none is run. Raises what
-        those raise.
+        The first error of an image is raised, with the image's index. If an image cannot be decoded, no image is run.
+        Raises the errors of `infer` and of `predict`.
         """
         if tensor is not None:
             context.timings.mark_decoded()
@@ -126,9 +129,9 @@ class Classifier:
 
     @contextmanager
     def reserve_slots(self, context: RequestContext, count: int) -> Iterator[None]:
-        """Reserves queue slots for images that do not exist yet; `infer_reserved` uses them, an error releases them.
+        """Reserves queue slots for images that do not exist yet. `infer_reserved` uses them; an error releases them.
 
-        Raises TooManyImages, Overloaded.
+        Raises TooManyImages or Overloaded.
         """
         self._reserve(context, count)
         try:
@@ -138,7 +141,7 @@ class Classifier:
             raise
 
     async def infer_reserved(self, context: RequestContext, batch: Images) -> Probabilities:
-        """As `infer`, for images whose queue slots are reserved. Raises the error of the first image that failed."""
+        """Does the same as `infer` for images whose queue slots are reserved. Raises the first error of an image."""
         result = await self._infer(context, batch)
         if result.errors:
             number = min(result.errors)
@@ -146,7 +149,7 @@ class Classifier:
         return result.outputs
 
     async def _infer_each(self, context: RequestContext, batch: Images) -> list[Probabilities | ConvoyError]:
-        """As `infer_reserved`, with the errors of images in their places."""
+        """Does the same as `infer_reserved`, but returns the error of an image in the place of its result."""
         result = await self._infer(context, batch)
         rows, results = iter(result.outputs), list[Probabilities | ConvoyError]()
         for number in range(len(batch)):
@@ -169,14 +172,14 @@ class Classifier:
     async def decode(self, context: RequestContext, image: bytes) -> NDArray[np.uint8]:
         """Decodes one image to the model's input, uint8 (h, w, c).
 
-        Raises BadImage, UnsupportedImage, ImageTooLarge, DeadlineExceeded.
+        Raises BadImage, UnsupportedImage, ImageTooLarge or DeadlineExceeded.
         """
         pixels = await self._decoder.decode(context, image)
         context.timings.mark_decoded()
         return pixels
 
     def queue_full_error(self, context: RequestContext, message: str, retry_after_s: float) -> QueueFull:
-        """Counts a request as rejected because of others, and returns its error."""
+        """Counts a request that is rejected because of other requests, and returns its error."""
         self._metrics.count_rejection(QueueFull.code, context.loaded.model, background=context.background)
         return QueueFull(message, retry_after_s)
 
@@ -191,13 +194,13 @@ class Classifier:
 
 
 def _stack_small(inputs: list[NDArray[np.uint8]]) -> Images:
-    """Joins small images to one array, as which they run faster. Large ones are joined beside the event loop."""
+    """Joins small images to one array, because that runs faster. Large images are joined outside the event loop."""
     is_small = inputs and len(inputs) * inputs[0].nbytes <= MAX_INLINE_STACK_BYTES
     return np.stack(inputs) if is_small else inputs
 
 
 def _of_image(index: int, error: BaseException) -> BaseException:
-    """Names the image in the error's message."""
+    """Adds the index of the image to the error's message."""
     if isinstance(error, ConvoyError):
         error.message = f"Image {index}: {error.message}"
     return error

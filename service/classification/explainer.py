@@ -1,8 +1,8 @@
 """Explains one prediction by occlusion or by feature maps. Knows no HTTP.
 
-Explanations give way to predictions: their forward passes are background work in the model's own queue, use at most a
-quarter of it and of the memory for images, and two seconds of the model. Few explanations run at a time, one per
-client.
+Predictions take precedence: the forward passes of an explanation are background work in the model's own queue. They use
+at most a quarter of the queue and of the memory for images, and at most two seconds of the model. Only a few
+explanations run at a time, at most one per client.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from service.loaded_models.loaded_version import LoadedVersion
 MAX_CONCURRENT_EXPLANATIONS = 2
 QUEUE_DIVISOR = 4
 MAX_COMPUTE_MS = 2000.0
-MIN_PASSES = 10  # the image, and 3 x 3 patches: fewer would explain nothing
+MIN_PASSES = 10  # the image and 3 x 3 patches; fewer patches show nothing
 NICENESS = 10
-MAX_INDEX_DIGITS = 9  # of a class index: Python raises an error for numbers of thousands of digits
+MAX_INDEX_DIGITS = 9  # of a class index; Python raises an error for numbers with thousands of digits
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class OcclusionHeatmap(Explanation):
-    """How much each pixel speaks for `prediction`: log-odds, float32 (height, width), from `passes` forward passes."""
+    """The evidence of each pixel for `prediction`: log-odds, float32 (height, width), from `passes` forward passes."""
 
     prediction: Prediction
     values: NDArray[np.float32]
@@ -68,21 +68,21 @@ class Explainer:
         self._active_clients: set[str] = set()
         self._executor = ThreadPoolExecutor(1, "explain", initializer=_lower_thread_priority)
         self.is_busy = False
-        """Whether its thread is running, even after `close`."""
+        """Whether the thread is running an explanation. Also valid after `close`."""
 
     def context(self, model: str, version: str | None) -> RequestContext:
-        """Returns the context for a new request, as the classifier does."""
+        """Returns the context of a new request. Raises the same errors as `Classifier.context`."""
         return self._classifier.context(model, version)
 
     async def preprocessed(self, context: RequestContext, encoded: bytes) -> Explanation:
-        """Returns the image as the network sees it. Raises what decoding raises, and Overloaded."""
+        """Returns the image as the network sees it. Raises the errors of decoding, or Overloaded."""
         with self._limited(context):
             return Explanation(await self._classifier.decode(context, encoded))
 
     async def occlude(self, context: RequestContext, encoded: bytes, class_name: str | None) -> OcclusionHeatmap:
-        """Explains the class `class_name` (label, or index), or the most probable one.
+        """Explains the class `class_name` (a label or an index), or by default the most probable class.
 
-        Raises what classifying raises, BadParameter for an unknown class, and Overloaded.
+        Raises the errors of classification, BadParameter for an unknown class, or Overloaded.
         """
         loaded = context.loaded
         requested = None if class_name is None else _class_index(class_name, loaded.labels)
@@ -104,7 +104,7 @@ class Explainer:
     async def feature_maps(self, context: RequestContext, encoded: bytes) -> FeatureMaps:
         """Returns filters and feature maps.
 
-        Raises what decoding raises, BadParameter for a version without them, and Overloaded.
+        Raises the errors of decoding, BadParameter for a version without feature maps, or Overloaded.
         """
         with self._limited(context):
             image = await self._classifier.decode(context, encoded)
@@ -112,16 +112,16 @@ class Explainer:
             return FeatureMaps(image, await self._run_on_thread(context, compute, image))
 
     def close(self) -> None:
-        """Accepts no further work; does not wait for a running explanation."""
+        """Rejects further work. Does not wait for a running explanation."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def _limited(self, context: RequestContext) -> Iterator[None]:
-        """Limits the concurrency, without waiting, and marks the request as background work. Raises Overloaded."""
+        """Marks the request as background work. Raises Overloaded if too many explanations run already."""
         client, context.background = context.client, True
         if client in self._active_clients or len(self._active_clients) >= MAX_CONCURRENT_EXPLANATIONS:
             whose = "this client" if client in self._active_clients else "other clients"
-            message = f"An explanation for {whose} is being made already."
+            message = f"An explanation for {whose} is running already."
             raise self._classifier.queue_full_error(context, message, MAX_COMPUTE_MS / 1000)
         self._active_clients.add(client)
         try:
@@ -130,7 +130,7 @@ class Explainer:
             self._active_clients.discard(client)
 
     def _max_passes(self, loaded: LoadedVersion) -> int:
-        """The number of forward passes that one explanation may use."""
+        """Returns the maximum number of forward passes of one explanation."""
         image_ms = min(ms / size for size, ms in loaded.batch_ms.items())
         max_images = min(self._max_images, loaded.batcher.max_request_images // QUEUE_DIVISOR)
         return max(MIN_PASSES, min(max_images, int(MAX_COMPUTE_MS / max(image_ms, 0.001))))
@@ -153,9 +153,9 @@ def _class_index(name: str, labels: Sequence[str]) -> int:
         return labels.index(name)
     if name.isascii() and name.isdigit() and len(name) <= MAX_INDEX_DIGITS and int(name) < len(labels):
         return int(name)
-    raise BadParameter(f"The model has no class '{name}'.", "Give a label of the model, or a class's index from 0.")
+    raise BadParameter(f"The model has no class '{name}'.", "Give a label of the model, or a class index from 0.")
 
 
 def _lower_thread_priority() -> None:
-    if sys.platform == "linux":  # on other systems nice is per process
+    if sys.platform == "linux":  # on other systems the niceness applies to the whole process
         os.nice(NICENESS)

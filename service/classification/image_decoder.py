@@ -1,6 +1,6 @@
-"""Decodes the images of requests to models' inputs, on the threads of a DecodePool and within the limits of memory.
+"""Decodes the images of requests to model inputs, on the threads of a DecodePool and within limits on memory.
 
-Knows no queue of a model and no HTTP.
+Knows no model queue and no HTTP.
 """
 
 import asyncio
@@ -24,17 +24,19 @@ from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import Metrics
 
-# An image within both limits is decoded on the event loop, in less time than a switch to a thread takes.
+# An image within both limits is decoded on the event loop, because that takes less time than a switch to a thread.
 MAX_INLINE_PIXELS = 64 * 64
 MAX_INLINE_BYTES = 65536
-# Tiny images are decoded in chunks: a switch to a thread and back costs as much as decoding one.
+# Tiny images are decoded in chunks, because a switch to a thread and back costs as much as decoding one of them.
 MAX_CHUNK_IMAGES = 16
 MAX_CHUNK_BYTES = 16384
-# Expected before an image has been opened, besides its bytes: it is not larger, or is decoded as a job of its own.
+# Estimated work of an image that has not been opened, in addition to its bytes. A much larger image is decoded by a
+# separate job anyway.
 UNOPENED_WORK = MAX_INLINE_PIXELS
-# Small images have this part of the memory of decoding for themselves, so that they do not wait for that of large ones.
+# A quarter of the memory for decoding is reserved for small images, so that they do not wait for large ones.
 SMALL_MEMORY_DIVISOR = 4
-# A request may have this many times the maximum pixels of one image: 16 MB of images could cost minutes of a core.
+# The images of a request may have this many times the maximum pixels of one image. Without a limit, 16 MB of images
+# could take minutes of CPU time.
 MAX_REQUEST_PIXELS_FACTOR = 2
 
 T = TypeVar("T")
@@ -44,14 +46,14 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class PostponedImage:
-    """An image whose header was read, and that is to be decoded by a job of its own; with its estimated `work`."""
+    """An image whose header was read, and that a separate job will decode. `work` is its estimated work."""
 
     encoded: bytes
     work: int
 
 
 class ImageDecoder:
-    """Decodes one image, or the images of one request."""
+    """Decodes one image, or all images of one request."""
 
     def __init__(self, decode_pool: DecodePool, metrics: Metrics, limits: DecodeLimits) -> None:
         self._decode_pool = decode_pool
@@ -62,7 +64,7 @@ class ImageDecoder:
         self._large_memory = MemorySemaphore(limits.max_decoded_bytes - small_bytes)
 
     async def decode(self, context: RequestContext, encoded: bytes) -> Pixels:
-        """Decodes one image. Raises BadImage, UnsupportedImage, ImageTooLarge, TooLateToStart, ExpiredInQueue."""
+        """Decodes one image. Raises BadImage, UnsupportedImage, ImageTooLarge, TooLateToStart or ExpiredInQueue."""
         if (pixels := self._decode_simple_png(encoded, context.loaded)) is not None:
             return pixels
         if len(encoded) > MAX_INLINE_BYTES or is_slow_to_open(encoded):
@@ -71,7 +73,7 @@ class ImageDecoder:
         if image.full_size[0] * image.full_size[1] <= MAX_INLINE_PIXELS:
             return _to_model_input(image, context.loaded)
         work = _work(image, encoded)
-        if work > LARGE_WORK:  # closed until then: the decoder of a WebP holds its canvas
+        if work > LARGE_WORK:  # closed until its turn, because the decoder of a WebP keeps a canvas in memory
             image.image.close()
             return _raise_error(*await self._decode_postponed(context, [PostponedImage(encoded, work)]))
         self._check_in_time(context, work)
@@ -81,8 +83,11 @@ class ImageDecoder:
     async def decode_many(
         self, context: RequestContext, images: Sequence[bytes | ConvoyError]
     ) -> list[Pixels | ConvoyError]:
-        """Decodes many images; the error of one is returned in its place. Raises TooLateToStart, ExpiredInQueue."""
-        # Small images are decoded in the chunks in which they are opened, others by jobs of their own.
+        """Decodes many images, and returns the error of an image in the place of its pixels.
+
+        Raises TooLateToStart or ExpiredInQueue.
+        """
+        # Small images are decoded in the same chunk in which they are opened, larger ones by separate jobs.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
         parts = list(split_into_chunks(images))
         self._check_in_time(context, max(map(_unopened_work, parts)))  # of small images, nothing is checked later
@@ -107,7 +112,7 @@ class ImageDecoder:
         return await self._decoded(context, asyncio.gather(*reading))
 
     def _check_in_time(self, context: RequestContext, work: int) -> None:
-        """Rejects a request whose images would not be decoded in time. Raises TooLateToStart."""
+        """Raises TooLateToStart if the images of the request would not be decoded before its deadline."""
         try:
             self._decode_pool.check_in_time(_owner(context), work, context.remaining_s())
         except REJECTIONS as error:
@@ -115,7 +120,8 @@ class ImageDecoder:
             raise
 
     async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
-        """Waits for images that hold slots of the queue. Raises ExpiredInQueue at the request's deadline."""
+        """Waits until images are decoded. Raises ExpiredInQueue at the request's deadline, because they hold slots of
+        the queue."""
         try:
             return await context.within_deadline(work)
         except DeadlineExceeded:
@@ -145,7 +151,7 @@ class ImageDecoder:
     def _decode_chunk(
         self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
     ) -> list[Pixels | PostponedImage | ConvoyError]:
-        """Opens the images in order, and decodes them until that was as much work as one small image may be."""
+        """Opens the images in order, and decodes them as long as their total work is at most LARGE_WORK."""
         results, work = list[Pixels | PostponedImage | ConvoyError](), 0
         for encoded in images:
             if isinstance(encoded, ConvoyError):
@@ -174,7 +180,7 @@ class ImageDecoder:
 
 
 def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
-    """Yields the images in order, in chunks that one thread decodes before the images of another model have a turn."""
+    """Yields the images in order, in chunks. One thread decodes a chunk before another owner has its turn."""
     start = chunk_bytes = 0
     for end, image in enumerate(images):
         image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
@@ -190,7 +196,7 @@ def _unopened_work(images: Sequence[bytes | ConvoyError]) -> int:
 
 
 def _work(image: OpenedImage, encoded: bytes) -> int:
-    """The estimated time that decoding takes: 1 for each pixel, and for each encoded byte."""
+    """Returns the estimated work of decoding: 1 per pixel and 1 per encoded byte."""
     return image.cost.time_pixels + len(encoded)
 
 
@@ -201,7 +207,7 @@ def _raise_error(result: Pixels | ConvoyError) -> Pixels:
 
 
 def _owner(context: RequestContext) -> tuple[str, str, bool]:
-    """Decoders take turns between clients, between models, and between urgent and background work of each."""
+    """Returns the owner of a job. Clients, models, and interactive and background requests take turns."""
     return context.client, context.loaded.model, context.background
 
 

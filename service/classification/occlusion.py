@@ -19,7 +19,7 @@ Patch = tuple[slice, slice]
 
 
 def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
-    """Returns at most `max_patches` patches, as many across as down, each overlapping half of its neighbours.
+    """Returns at most `max_patches` patches, as many across as down. Each overlaps half of its neighbors.
 
     Returns none if not even 3 x 3 patches are allowed.
     """
@@ -31,10 +31,10 @@ def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
 
 
 def occlude_patches(image: NDArray[np.uint8], patches: list[Patch]) -> NDArray[np.uint8]:
-    """Returns the image itself, then a copy per patch with that patch in the image's mean colour.
+    """Returns the image itself, and then a copy per patch in which that patch has the image's mean color.
 
-    `image` is uint8 (height, width, channels); returns uint8 (1 + patches, height, width, channels). The mean
-    is less informative than grey or black, in photos and in digits.
+    `image` is uint8 (height, width, channels); returns uint8 (1 + patches, height, width, channels). The mean color
+    adds less information of its own than gray or black, both in photos and in digits.
     """
     mean = np.rint(image.mean(axis=(0, 1))).astype(np.uint8)
     copies = np.repeat(image[np.newaxis], len(patches) + 1, axis=0)
@@ -56,8 +56,8 @@ def importance(
     It is the mean, over the patches that cover the pixel, of the decrease in the log-odds of the class when the patch
     is covered. It is negative if covering makes the network more confident.
 
-    `probabilities`, (1 + patches, classes), are the network's outputs for `occlude_patches`. Log-odds, because the
-    probability of a confident prediction hardly changes.
+    `probabilities`, (1 + patches, classes), are the network's outputs for `occlude_patches`. The measure is log-odds,
+    because the probability of a confident prediction hardly changes.
     """
     odds = log_odds(probabilities, index, activation)
     total, cover_count = np.zeros((height, width)), np.zeros((height, width))
@@ -68,9 +68,10 @@ def importance(
 
 
 def log_odds(probabilities: NDArray[np.float32], index: int, activation: Activation = "softmax") -> NDArray[np.float64]:
-    """Returns log(p / (1 - p)) of one class, (n,).
+    """Returns log(p / (1 - p)) of one class, float64 (n,).
 
-    Where the probabilities sum to 1, 1 - p is the sum of the others: float32 is imprecise near 1.
+    If the probabilities sum to 1, 1 - p is computed as the sum of the other probabilities, because float32 is imprecise
+    near 1.
     """
     own = probabilities[:, index].astype(np.float64)
     if activation == "sigmoid":
@@ -81,7 +82,7 @@ def log_odds(probabilities: NDArray[np.float32], index: int, activation: Activat
 
 
 def _spans(length: int, count: int) -> list[slice]:
-    """Returns `count` spans over `length` pixels, with evenly spaced centres, each twice as long as the spacing."""
+    """Returns `count` spans over `length` pixels, with evenly spaced centers, each twice as long as the spacing."""
     step = length / count
     starts = [max(0, math.floor((i - 0.5) * step)) for i in range(count)]
     ends = [min(length, math.ceil((i + 1.5) * step)) for i in range(count)]

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class RequestContext:
-    """A context manager around the work for one request to `loaded`; its exit counts the request."""
+    """A context manager around the work for one request to `loaded`. Its exit counts the request."""
 
     __slots__ = (
         "_client_timeout_s",
@@ -32,7 +32,7 @@ class RequestContext:
         self.background = False
         self.image_count = 1
         self.client = ""
-        """Who sent the request: the name of an API key, or an address."""
+        """The sender of the request: the name of an API key, or an address."""
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s
@@ -42,7 +42,7 @@ class RequestContext:
         return self
 
     def limit_timeout(self, timeout_s: float | None) -> None:
-        """Applies the timeout that the request itself asks for, counted from its start, where it is shorter."""
+        """Applies the timeout that the request itself sets, counted from its start, if it is shorter."""
         if timeout_s is None or (deadline_s := self.timings.started_at_s + timeout_s) >= self._deadline_s:
             return
         self._deadline_s = deadline_s
@@ -58,7 +58,7 @@ class RequestContext:
             return await asyncio.wait_for(work, self.remaining_s())
         except TimeoutError:
             work.add_done_callback(_retrieve_error)
-            raise DeadlineExceeded("The answer was not there within the request's time limit.") from None
+            raise DeadlineExceeded("The request was not finished within its time limit.") from None
         except asyncio.CancelledError:
             work.add_done_callback(_retrieve_error)
             raise
@@ -92,13 +92,13 @@ class RequestContext:
         return isinstance(error, DeadlineTooShort) or admission.is_too_short(self.image_count, self._client_timeout_s)
 
     def _kind(self) -> str:
-        """Groups requests whose durations are comparable."""
+        """Returns the kind under which the duration is counted: only requests of one kind are comparable."""
         if self.background:
             return BACKGROUND
         return "single" if self.image_count == 1 else "batch"
 
 
 def _retrieve_error(work: asyncio.Future[Any]) -> None:
-    """Keeps asyncio from logging an error for each request that was given up: a gathered future ends with one."""
+    """Prevents asyncio from logging an error for each cancelled request: a gathered future ends with one."""
     if not work.cancelled():
         work.exception()

@@ -29,7 +29,7 @@ class Prediction:
 
 
 def top_k(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[Prediction]:
-    """Returns the `k` most probable classes of one image, float32 (classes,), best first; ties are in index order."""
+    """Returns the `k` most probable classes of one image, float32 (classes,), best first. Ties are in index order."""
     order = np.argsort(-probabilities, kind="stable")[:k].tolist()
     return [Prediction(i, labels[i], p) for i, p in zip(order, probabilities[order].tolist(), strict=True)]
 
@@ -37,9 +37,10 @@ def top_k(probabilities: Probabilities, labels: Sequence[str], k: int) -> list[P
 def select_predictions(
     probabilities: Probabilities, labels: Sequence[str], k: int | None, activation: Activation
 ) -> list[Prediction]:
-    """The `k` most probable classes of one image, best first.
+    """Returns the `k` most probable classes of one image, best first.
 
-    Without `k`: the first DEFAULT_TOP_K, or with sigmoids, all labels above MIN_LIKELY_PROBABILITY, maybe none.
+    Without `k`, returns the first DEFAULT_TOP_K, or for a model with sigmoids all labels above MIN_LIKELY_PROBABILITY,
+    which may be none.
     """
     if k is None:
         k = count_likely(probabilities) if activation == "sigmoid" else DEFAULT_TOP_K

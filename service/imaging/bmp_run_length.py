@@ -1,7 +1,7 @@
-"""Run-length encoded BMPs that end before their last pixel, as encoders with delta escapes write them.
+"""Decodes run-length encoded BMPs that end before their last pixel, as encoders with delta escapes write them.
 
-The format lets an image end anywhere; what is left has the first color of the palette. Pillow rejects that. Importing
-this module replaces its decoder.
+The format allows an image to end anywhere. The remaining pixels have the first color of the palette. Pillow rejects
+such images, so importing this module replaces Pillow's decoder.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ END_OF_BITMAP = b"\0\1"
 
 
 class RunLengthDecoder(BmpRleDecoder):
-    """Pillow's decoder, and the pixels after the end of the bitmap."""
+    """Pillow's decoder, which also adds the pixels after the end of the bitmap."""
 
     def set_as_raw(self, data: bytes | bytearray, rawmode: str | None = None, extra: tuple[Any, ...] = ()) -> None:
         missing = self.state.xsize * self.state.ysize - len(data)

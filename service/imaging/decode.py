@@ -1,7 +1,7 @@
 """Decodes encoded images to pixels: formats, EXIF orientation and transparency. Knows no model and no HTTP.
 
-Training reads its evaluation images with the same code, so that both halves see the same pixels. The limits are in
-`limits`.
+Training reads its evaluation images with the same code, so that both halves see the same pixels. The limits on memory
+and time are in `limits`.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-# Importing a plugin registers its format. Left to itself Pillow would import all forty at the first odd image.
+# Importing a plugin registers its format. Otherwise Pillow imports all forty plugins at the first unknown image.
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, UnsupportedImage
@@ -52,10 +52,11 @@ _TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Orientations whose upright image has its sides swapped, its left side on the right, or its top at the bottom.
+# Orientations whose upright image has width and height swapped, the stored left side on the right, or the stored top at
+# the bottom.
 _SWAPPED, _MIRRORED_X, _MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
-# Images from clients must not write to the log, some of them thousands of lines; Pillow raises what matters.
+# Clients must not be able to fill the log: some images cause thousands of warnings. Pillow raises the real errors.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 # The beginning of PNG, JPEG, WebP, BMP and GIF in base64, also in a data URL, and as a text of JSON, in which a slash
@@ -73,10 +74,10 @@ _JSON_HINT = "Send the image as the body, or as the file of a form; .../classify
 
 
 class OpenedImage(NamedTuple):
-    """An image whose header is read and accepted, but not its pixels.
+    """An image whose header has been read and accepted, and whose pixels have not been read.
 
     `full_size` is the width and height in the header. A JPEG that will be decoded at a reduced scale has a smaller
-    `image.size`, rounded up; `box` is the part of its upright pixels that the image fills.
+    `image.size`, which is rounded up, and `box` is the part of its upright pixels that the image fills.
     """
 
     image: Image.Image
@@ -88,10 +89,10 @@ class OpenedImage(NamedTuple):
 def open_image(
     data: bytes, limits: DecodeLimits, min_jpeg_size: Callable[[int, int], Size] | None = None
 ) -> OpenedImage:
-    """Reads the header of an encoded image; cheap, decodes no pixel.
+    """Reads the header of an encoded image. Cheap, because it decodes no pixels.
 
-    With `min_jpeg_size`, a JPEG will be decoded at 1/2, 1/4 or 1/8 of its size, the smallest that covers the width and
-    height that this function returns for those of the upright image. Raises BadImage, UnsupportedImage, or
+    With `min_jpeg_size`, a JPEG will be decoded at the smallest of 1/1, 1/2, 1/4 and 1/8 of its size that is no smaller
+    than the width and height that this function returns for the upright image. Raises BadImage, UnsupportedImage or
     ImageTooLarge.
     """
     reader = LimitedReader(data)
@@ -108,9 +109,9 @@ def open_image(
 
 
 def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Decodes an opened image (the first frame of an animation), upright, composited over `background`.
+    """Decodes an opened image (of an animation the first frame), turns it upright, and blends it with `background`.
 
-    Returns uint8, shape (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 are RGB. Closes the image,
+    Returns uint8 (height, width, channels); 1 channel is luma (ITU-R 601-2), 3 channels are RGB. Closes the image,
     because its memory is needed for the next step. Raises BadImage.
     """
     try:
@@ -119,16 +120,16 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
         if upright is not image:
             image.close()
         return _to_array_in_strips(upright, channels, background)
-    except MemoryError:  # not the image's fault: its size was checked before
+    except MemoryError:  # not caused by the image, whose size has been checked
         raise
-    except Exception as error:  # as above, and the codecs' own
+    except Exception as error:  # Pillow's plugins and codecs raise many types
         raise BadImage(f"The image is damaged or truncated{_reason(error)}.") from error
     finally:
         image.close()
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:
-    """Decodes an encoded image in full: `open_image` and `read_pixels` in one call."""
+    """Decodes an encoded image at its full size: `open_image` and `read_pixels` in one call."""
     if (pixels := decode_simple_png(data, channels, max_pixels)) is not None:
         return pixels
     return read_pixels(open_image(data, DecodeLimits(max_pixels)).image, channels, background)
@@ -137,23 +138,24 @@ def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDAr
 def _read_header(data: bytes, reader: LimitedReader, max_pixels: int) -> ImageFile.ImageFile:
     if not data:
         raise BadImage("The body is empty; an image was expected.")
-    # Some plugins allocate by the header on opening. Pillow checks before that, but refuses only from twice its limit.
+    # Some plugins allocate memory for the size in the header while they open a file. Pillow checks the size before
+    # that, but raises only above twice this limit. `check_cost` enforces the exact limit.
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         if data.startswith(JPEG_START):
-            # Without Pillow's check, which is for other formats: a JPEG may be larger where its scale is reduced.
+            # Without Pillow's check of the size: a JPEG may be larger if it is decoded at a reduced scale.
             return JpegImagePlugin.JpegImageFile(reader)
         return Image.open(reader, formats=FORMATS)
     except (UnidentifiedImageError, SyntaxError):
         raise _unreadable_error(data) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_many_pixels(max_pixels) from None
-    except Exception as error:  # Pillow's plugins raise many kinds for broken headers
+    except Exception as error:  # Pillow's plugins raise many types for damaged headers
         raise BadImage(f"The image's header is damaged{_reason(error)}.") from error
 
 
 def _reduce(image: JpegImagePlugin.JpegImageFile, min_jpeg_size: Callable[[int, int], Size]) -> Box | None:
-    """Sets the scale at which the image will be decoded. Returns `OpenedImage.box`, None for the full scale."""
+    """Sets the scale at which the image will be decoded. Returns the box for `OpenedImage`; None for the full scale."""
     full_size, orientation = image.size, _orientation_of(image)
     is_swapped = orientation in _SWAPPED
     min_size = min_jpeg_size(*_swapped_if(is_swapped, full_size))
@@ -172,7 +174,7 @@ def _swapped_if(is_swapped: bool, size: tuple[T, T]) -> tuple[T, T]:
 
 
 def _reason(error: Exception) -> str:
-    """Returns the reason where it is one of Convoy's; Pillow's texts are about its own functions."""
+    """Returns the reason if Convoy raised the error. Pillow's texts are omitted: they are about its own functions."""
     return f": {error}" if isinstance(error, TooManyReads) else ""
 
 
@@ -215,7 +217,7 @@ def _orientation_of(image: Image.Image) -> int | None:
 
 
 def _to_array_in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Converts strip by strip: converting a large image at once would need four times its memory."""
+    """Converts strip by strip, because converting a large image at once needs four times its memory."""
     width, height = image.size
     rows = max(1, STRIP_PIXELS // width)
     if rows >= height:
@@ -238,7 +240,7 @@ def _to_array(image: Image.Image, channels: int, background: int) -> NDArray[np.
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
+    # Pillow's own conversion of 16-bit gray clips at 255 instead of scaling.
     samples = np.asarray(image)
     gray = Image.fromarray((samples >> 8).astype(np.uint8))
     if "transparency" in image.info:

@@ -1,8 +1,8 @@
-"""The threads that decode images. Owners take turns, so that a burst of images for one does not delay the others.
+"""The threads that decode images. Owners take turns, so that many images of one owner do not delay the others.
 
-Large images have threads of their own: the operating system shares the cores between these and the threads for all
-other images, which therefore never wait for a large one. Everything but the jobs themselves runs on the event loop's
-thread, so there are no locks.
+Large images have separate threads. The operating system shares the cores between these and the threads for small
+images, so small images never wait for a large one. Only the jobs run on the threads; everything else runs on the event
+loop's thread, so there are no locks.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from service.errors import TooLateToStart
 
 T = TypeVar("T")
 
-JOBS_PER_THREAD = 2  # the running one and the next, so that no thread ever waits for the event loop
+JOBS_PER_THREAD = 2  # the running job and the next one, so that no thread waits for the event loop
 LARGE_WORK = 2_000_000
-"""Jobs of more work than this, which is about their pixels, run on the threads for large images."""
+"""Jobs with more work than this run on the threads for large images. The unit is about one pixel."""
 LARGE_NICENESS = 10
-"""Of the threads for large images: the event loop and small images have ten times their share of a busy core."""
+"""Niceness of the threads for large images. The event loop and small images get ten times their share of a busy core."""
 INITIAL_SECONDS_PER_WORK = 1e-8
-"""Expected before the first job is done: what a core of 2020 takes for a pixel of a WebP or PNG image."""
+"""Expected time before the first job is done: time for a pixel of a WebP or PNG image on a core of the year 2020."""
 SMOOTHING = 0.1
 SAFETY_FACTOR = 1.1
 
 
 @dataclass(slots=True, eq=False)
 class QueuedJob:
-    """A call, its estimated work, and the future of its caller. A future that is done already was cancelled."""
+    """A call, its estimated work, and its caller's future, which is done before the call only if it was cancelled."""
 
     owner: Hashable
     work: int
@@ -41,7 +41,7 @@ class QueuedJob:
     seconds: float = 0.0
 
     def run(self, clock: Callable[[], float]) -> Any:
-        """Calls the function, and measures it."""
+        """Calls the function, and records its duration in `seconds`."""
         started_s = clock()
         try:
             return self.function()
@@ -50,7 +50,7 @@ class QueuedJob:
 
 
 class DecodePool:
-    """Two sets of `threads` threads, for large images and for all others."""
+    """Two sets of `threads` threads: one for large images, and one for all others."""
 
     def __init__(self, threads: int, clock: Callable[[], float] = time.perf_counter) -> None:
         self._small = FairThreads(ThreadPoolExecutor(threads, "decode"), threads, JOBS_PER_THREAD, clock)
@@ -58,20 +58,20 @@ class DecodePool:
         self._large = FairThreads(large_threads, threads, 1, clock)
 
     def check_in_time(self, owner: Hashable, work: int, timeout_s: float) -> None:
-        """Raises TooLateToStart when a job of `work` would not be done within `timeout_s`."""
+        """Raises TooLateToStart if a new job of `work` would not be done within `timeout_s`."""
         wait_s = SAFETY_FACTOR * self._threads_for(work).expected_done_s(owner, work)
         if wait_s > timeout_s:
             message = f"The images would be decoded in {wait_s:.1f} s, longer than the request may take."
             raise TooLateToStart(message, max(0.0, wait_s - timeout_s))
 
     def run(self, owner: Hashable, work: int, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """The future result of `function(*args)`; cancelling it withdraws a job that has not started."""
+        """Returns a future with the result of `function(*args)`. Cancelling it cancels a job that has not started."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._threads_for(work).add(QueuedJob(owner, work, future, partial(function, *args)))
         return future
 
     def close(self) -> None:
-        """Rejects new jobs and drops the queued ones; does not wait for the running ones."""
+        """Rejects new jobs and drops the queued ones. Does not wait for the running ones."""
         self._small.close()
         self._large.close()
 
@@ -80,7 +80,7 @@ class DecodePool:
 
 
 class FairThreads:
-    """`threads` threads. Each owner has a queue; the queues are served round-robin, one job each."""
+    """`threads` threads that serve the queues of the owners round-robin, one job each."""
 
     def __init__(self, executor: Executor, threads: int, jobs_per_thread: int, clock: Callable[[], float]) -> None:
         self._executor = executor
@@ -98,7 +98,8 @@ class FairThreads:
         self._start_jobs()
 
     def expected_done_s(self, owner: Hashable, work: int) -> float:
-        """Seconds until a new job is done. While it waits, each other owner has as much done as this one, at most."""
+        """Expected seconds until a new job is done. Until then, each other owner gets at most as much work done as this
+        one."""
         own = self._work_by_owner.get(owner, 0) + work
         others = (min(own, theirs) for key, theirs in self._work_by_owner.items() if key != owner)
         return (own + sum(others)) * self._recent_s / self._recent_work / self._threads
@@ -127,7 +128,7 @@ class FairThreads:
 
     def _forget(self, job: QueuedJob, future: asyncio.Future[Any]) -> None:
         if future.cancelled():
-            job.function = _do_nothing  # it may wait on, and would hold the image until then
+            job.function = _do_nothing  # the job may stay queued, and must not keep the image in memory
         self._work_by_owner[job.owner] -= job.work
         if not self._work_by_owner[job.owner]:
             del self._work_by_owner[job.owner]
@@ -154,4 +155,4 @@ class FairThreads:
 
 
 def _do_nothing() -> None:
-    """Takes the place of a job that was cancelled."""
+    """Takes the place of the function of a cancelled job."""

@@ -1,7 +1,7 @@
-"""Limits that stop decompression bombs: pixels, sides, pieces, scans and segments, checked before pixels are decoded.
+"""Limits against decompression bombs: pixels, sides, chunks, scans and segments, checked before pixels are decoded.
 
-Untrusted clients send these bytes: an image that would cost memory or time out of proportion to its pixels is rejected.
-Knows Pillow's image headers; decodes nothing.
+Images come from untrusted clients, so an image whose cost is out of proportion to its pixels is rejected. Knows
+Pillow's image headers; decodes nothing.
 """
 
 import io
@@ -13,36 +13,38 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from service.errors import BadImage, ImageTooLarge
 
-# Images in use have some tens of chunks before their pixels, at most some thousands in all, and about ten scans.
-# A malicious body of 16 MB can hold a million chunks, each one iteration of a Python loop, or as many scans, each a
-# pass over all pixels.
+# Ordinary images have tens of chunks before their pixels, at most thousands in total, and about ten scans. A malicious
+# body of 16 MB can contain a million chunks, each of which costs an iteration of a Python loop, or a million scans,
+# each of which costs a pass over all pixels.
 MAX_HEADER_READS = 1_000
 MAX_PIXEL_READS = 5_000
-BYTES_PER_EXTRA_READ = 128  # so that all images of one request together are bounded by its body
-# Chunks of a PNG that Pillow unpacks while it opens the file, each to a megabyte at most. A PNG has one color profile.
-# Software for photographs writes up to ten texts.
+BYTES_PER_EXTRA_READ = 128  # one more read per 128 bytes, so that the size of the body limits the reads of a request
+# Chunks of a PNG that Pillow unpacks while it opens the file, each to at most a megabyte. A valid PNG has one color
+# profile, and photo software writes up to ten texts.
 MAX_UNPACKED_CHUNKS = {b"iCCP": 1, b"zTXt": 20, b"iTXt": 20}
 PNG_SIGNATURE, PNG_CHUNK_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 8
-# What names EXIF in a JPEG, a WebP, a PNG, and a PNG's text. Pillow reads it in a Python loop, 10 us for each field of
-# 12 bytes; texts have two digits for a byte.
+# Names of EXIF data in JPEG, WebP, PNG and texts of a PNG. Pillow reads it in a Python loop, which takes 10 us per field
+# of 12 bytes. Texts encode each byte in two digits.
 EXIF_NAMES = (b"Exif", b"EXIF", b"eXIf", b"exif")
 MIN_SLOW_EXIF_BYTES = 4096
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
-# For JPEGs that are decoded at a reduced scale, whose size in the header may be far above that of other images.
+# Pixels times scans of a progressive JPEG that is decoded at a reduced scale: its header may have a much larger size
+# than those of other images.
 MAX_SCANNED_PIXELS = 1_250_000_000
-# Pixels of a run-length encoded BMP count as so many: Pillow unpacks it in a Python loop, run by run.
+# A pixel of a run-length encoded BMP counts this many times, because Pillow unpacks it run by run in a Python loop.
 RUN_LENGTH_COST = 8
 READS_PER_RUN = 2
-# The longest side of a JPEG or GIF. Pillow keeps a pointer per row: 200 MB for an image that is one pixel wide.
+# The longest possible side of a JPEG or GIF. Pillow keeps a pointer per row, which would take 200 MB for an image of
+# 25 megapixels that is one pixel wide.
 MAX_SIDE_PX = 65_535
 
-# Pixels of these count double, because they take twice the memory or time of others: libwebp keeps two canvases beside
-# its output, and libjpeg keeps all coefficients of a progressive JPEG and passes over them repeatedly; CMYK has four
+# Pixels of these formats count double, because they take twice the memory or time: libwebp keeps two canvases beside
+# its output, libjpeg keeps all coefficients of a progressive JPEG and processes them repeatedly, and CMYK has four
 # samples per pixel.
 DOUBLE_COST_FORMATS = "WebP, CMYK and progressive JPEG"
-# Resident memory at its peak while an image of 12 megapixels is decoded to RGB, with Pillow 12: 7.8 bytes per pixel for
-# RGB, RGBA and CMYK, 5.8 for gray and palettes, 9.8 for progressive JPEG, 11.8 with CMYK, and 15.9 for WebP.
+# Peak resident memory while Pillow 12 decodes an image of 12 megapixels to RGB: 7.8 bytes per pixel for RGB, RGBA and
+# CMYK, 5.8 for gray and palettes, 9.8 for progressive JPEG, 11.8 for progressive CMYK, and 15.9 for WebP.
 DECODED_BYTES_PER_PIXEL = 8
 # libjpeg's reduced decoding takes at most a seventh of the time of a full one (12 and 48 megapixels, scale 1/8), and
 # half of it for a progressive JPEG, which is entropy-decoded scan by scan and whose coefficients take up to 8 bytes per
@@ -50,7 +52,8 @@ DECODED_BYTES_PER_PIXEL = 8
 REDUCED_SPEEDUP = 7
 REDUCED_PROGRESSIVE_SPEEDUP = 2
 
-# The start of a JPEG's segment, also among entropy-coded bytes: those follow 0xff with 0, and restarts have no length.
+# The start of a JPEG's segment, also after entropy-coded bytes. In those, 0xff is followed by 0. Restart markers have
+# no length and are skipped.
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 SEARCH_BYTES = 1 << 18
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -58,11 +61,11 @@ _BMP_RUN_LENGTH = (1, 2)
 
 
 class TooManyReads(OSError):
-    """An image has more pieces than it may have."""
+    """An image has more chunks or other small parts than are allowed."""
 
 
 class LimitedReader(io.BytesIO):
-    """An encoded image as a file that allows a limited number of reads and of PNG chunks: TooManyReads after that."""
+    """An encoded image as a file. Raises TooManyReads after a limited number of reads and of PNG chunks."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -70,17 +73,17 @@ class LimitedReader(io.BytesIO):
         self._chunks_left = MAX_UNPACKED_CHUNKS.copy()
 
     def allow_pixel_reads(self, image: Image.Image) -> None:
-        """Sets the limit for reading the pixels, once the header has been accepted."""
+        """Sets the limit for reading the pixels, after the header has been accepted."""
         encoded_bytes = len(self.getbuffer())
         extra_reads = encoded_bytes // BYTES_PER_EXTRA_READ
-        if _is_run_length_encoded(image):  # at most a run per pixel, and the end of each line
+        if _is_run_length_encoded(image):  # at most one run per pixel, and the end of each line
             extra_reads = min(encoded_bytes, READS_PER_RUN * (image.width + 1) * image.height)
         self._reads_left = MAX_PIXEL_READS + extra_reads
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads_left -= 1
         if self._reads_left < 0:
-            raise TooManyReads("it is cut into too many small pieces")
+            raise TooManyReads("it consists of too many small parts")
         data = super().read(size)
         if size == PNG_CHUNK_HEADER_BYTES and (chunk := data[4:]) in self._chunks_left:
             self._chunks_left[chunk] -= 1
@@ -90,17 +93,17 @@ class LimitedReader(io.BytesIO):
 
 
 def is_slow_to_open(data: bytes) -> bool:
-    """Whether opening the file may take milliseconds, even if it is small: it has compressed chunks, or much EXIF."""
+    """Whether opening the file may take milliseconds even if it is small, for compressed chunks or much EXIF data."""
     if len(data) >= MIN_SLOW_EXIF_BYTES and any(name in data for name in EXIF_NAMES):
         return True
     return data.startswith(PNG_SIGNATURE) and any(chunk in data for chunk in MAX_UNPACKED_CHUNKS)
 
 
 class DecodeLimits(NamedTuple):
-    """What one image may cost. `max_pixels` bounds the decoded pixels.
+    """Limits on the cost of one image. `max_pixels` limits the decoded pixels.
 
-    `max_header_pixels` bounds the size in the header of a JPEG that is decoded at a reduced scale; the larger of the
-    two counts. `max_decoded_bytes` is the memory for all images that this process decodes at a time.
+    `max_header_pixels` limits the size in the header of a JPEG that is decoded at a reduced scale, if it is larger than
+    `max_pixels`. `max_decoded_bytes` is the memory for all images that this process decodes at a time.
     """
 
     max_pixels: int
@@ -113,10 +116,10 @@ class DecodeLimits(NamedTuple):
 
 
 class DecodeCost(NamedTuple):
-    """What decoding an image takes: pixels in memory, time in pixels that are decoded in full, and memory at its peak.
+    """The cost of decoding an image: pixels in memory, time in units of a fully decoded pixel, and peak memory.
 
-    The memory is that of Pillow's pixels and their upright or converted copy, and of the coefficients.
-    `is_progressive` is whether libjpeg keeps the coefficients of the full size, whatever the scale.
+    The memory holds Pillow's pixels, their upright or converted copy, and a JPEG's coefficients. `is_progressive` says
+    whether libjpeg keeps the coefficients of the full size, even at a reduced scale.
     """
 
     pixels: int
@@ -126,14 +129,14 @@ class DecodeCost(NamedTuple):
 
 
 class JpegScans(NamedTuple):
-    """The scans of a JPEG, and whether the first leaves out a component: then libjpeg keeps all coefficients."""
+    """The number of scans of a JPEG, and whether the first lacks a component: libjpeg then keeps all coefficients."""
 
     scan_count: int = 0
     is_first_partial: bool = False
 
 
 def decode_cost(image: ImageFile.ImageFile, full_size: tuple[int, int], scans: JpegScans) -> DecodeCost:
-    """The cost of an opened image, whose header announces `full_size` and whose own size may be reduced."""
+    """Returns the cost of an opened image. `full_size` is the size in its header; its own size may be reduced."""
     is_progressive = "progressive" in image.info or scans.is_first_partial
     is_double = image.format == "WEBP" or image.mode == "CMYK" or is_progressive
     pixels = image.width * image.height * (2 if is_double else 1)
@@ -148,12 +151,12 @@ def decode_cost(image: ImageFile.ImageFile, full_size: tuple[int, int], scans: J
 
 
 def check_header(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> JpegScans:
-    """Checks what no reduced scale makes cheaper. Returns the scans of a JPEG. Raises ImageTooLarge or BadImage."""
+    """Checks costs that do not depend on the scale. Returns the scans of a JPEG. Raises ImageTooLarge or BadImage."""
     if max(image.size) > MAX_SIDE_PX:
         raise ImageTooLarge(f"The image's header announces a side of more than {MAX_SIDE_PX} pixels, the limit.")
     if _is_run_length_encoded(image) and RUN_LENGTH_COST * image.width * image.height > limits.max_pixels:
         allowed_pixels = limits.max_pixels // RUN_LENGTH_COST
-        raise ImageTooLarge(f"The BMP is run-length encoded; such may have {allowed_pixels} pixels.")
+        raise ImageTooLarge(f"The BMP is run-length encoded; the limit for such images is {allowed_pixels} pixels.")
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return JpegScans()
     if image.width * image.height > limits.max_jpeg_pixels:
@@ -164,7 +167,7 @@ def check_header(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) 
 
 
 def check_cost(cost: DecodeCost, full_size: tuple[int, int], scans: JpegScans, limits: DecodeLimits) -> None:
-    """Raises ImageTooLarge or BadImage for an image that would cost too much memory or time."""
+    """Raises ImageTooLarge or BadImage for an image that would take too much memory or time."""
     if cost.pixels > limits.max_pixels:
         raise too_many_pixels(limits.max_pixels)
     full_pixels = full_size[0] * full_size[1]
@@ -191,9 +194,9 @@ def too_many_pixels(max_pixels: int) -> ImageTooLarge:
 
 
 def _count_scans(jpeg: bytes, components: int) -> JpegScans | None:
-    """Walks the segments as libjpeg does, up to the end of the image; phones append whole videos after it.
+    """Reads the segments in the same way as libjpeg, up to the end of the image, after which phones append videos.
 
-    None for more than MAX_SEGMENTS segments.
+    Returns None for more than MAX_SEGMENTS segments.
     """
     position, count, is_first_partial = 2, 0, False
     for _ in range(MAX_SEGMENTS):
@@ -209,7 +212,8 @@ def _count_scans(jpeg: bytes, components: int) -> JpegScans | None:
 
 
 def _find_segment(jpeg: bytes, position: int) -> re.Match[bytes] | None:
-    """Searches slice by slice, because a search holds Python's lock. A marker's two bytes may lie in two slices."""
+    """Searches slice by slice, because a search holds the GIL. Slices overlap, as a marker may begin in one and end in
+    the next."""
     while position < len(jpeg):
         if (segment := _SEGMENT.search(jpeg, position, position + SEARCH_BYTES + 1)) is not None:
             return segment

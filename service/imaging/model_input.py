@@ -1,4 +1,4 @@
-"""Encoded images to model input, exactly as the manifest says: the one path of service, batch jobs and training.
+"""Converts encoded images to model input, exactly as the manifest says, for service, batch jobs and training.
 
 Knows no model and no HTTP.
 """
@@ -18,9 +18,9 @@ from service.model_store.manifest import Input, Preprocessing
 def read_model_input(
     encoded: bytes, model_input: Input, preprocessing: Preprocessing, limits: DecodeLimits
 ) -> NDArray[np.uint8]:
-    """Decodes and preprocesses an image: uint8 of the shape `model_input.shape`.
+    """Decodes and preprocesses an image. Returns uint8 of the shape `model_input.shape`.
 
-    Raises BadImage, UnsupportedImage, ImageTooLarge.
+    Raises BadImage, UnsupportedImage or ImageTooLarge.
     """
     if (pixels := decode_simple_png(encoded, model_input.channels, limits.max_pixels)) is not None:
         return preprocess(pixels, model_input, preprocessing)
@@ -30,13 +30,13 @@ def read_model_input(
 def open_for_model(
     encoded: bytes, model_input: Input, preprocessing: Preprocessing, limits: DecodeLimits
 ) -> OpenedImage:
-    """Opens an image at the scale that the model needs. Raises BadImage, UnsupportedImage, ImageTooLarge."""
+    """Opens an image at the scale that the model needs. Raises BadImage, UnsupportedImage or ImageTooLarge."""
     if not preprocessing.jpeg_scale:
         return open_image(encoded, limits)
     return open_image(encoded, limits, partial(min_jpeg_size, model_input=model_input, preprocessing=preprocessing))
 
 
 def read_opened(opened: OpenedImage, model_input: Input, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decodes and preprocesses an image of `open_for_model`. Raises BadImage."""
+    """Decodes and preprocesses an image that `open_for_model` returned. Raises BadImage."""
     pixels = read_pixels(opened.image, model_input.channels, preprocessing.background)
     return preprocess(pixels, model_input, preprocessing, opened.box)

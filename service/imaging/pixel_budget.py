@@ -1,6 +1,6 @@
-"""Bounds on what is decoded at once in this process, in bytes, and for one request, in pixels.
+"""Limits the memory of all images that this process decodes at a time, and the pixels of one request. Thread-safe.
 
-Knows no images: `limits` measures what each costs. Thread-safe.
+Knows no images: `limits` computes the cost of each.
 """
 
 import threading
@@ -16,20 +16,21 @@ MEMORY_DIVISOR = 4
 
 
 def default_decode_memory_bytes(workers: int) -> int:
-    """A quarter of the container's memory limit, divided by the workers: models and bodies need the rest."""
+    """Returns a quarter of the container's memory limit, divided by the workers. Models and bodies need the rest."""
     return memory_limit_bytes() // (MEMORY_DIVISOR * workers)
 
 
 def decode_limits(settings: Settings, processes: int) -> DecodeLimits:
-    """The limits of the settings for one of several processes that decode."""
+    """Returns the limits of the settings for one of several processes that decode."""
     max_decoded_bytes = settings.max_decoded_bytes or default_decode_memory_bytes(processes)
     return DecodeLimits(settings.max_pixels, settings.max_header_pixels, max_decoded_bytes)
 
 
 class MemorySemaphore:
-    """A semaphore for `limit_bytes` of memory. Threads that wait are served in the order of their arrival.
+    """A semaphore for `limit_bytes` of memory. Threads get memory in the order of their arrival.
 
-    A large image is not overtaken by small ones for ever. One that needs more than `limit_bytes` is decoded alone.
+    Small images therefore cannot delay a large one forever. An image that needs more than `limit_bytes` is decoded
+    alone.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -44,12 +45,12 @@ class MemorySemaphore:
 
     @property
     def waiting_count(self) -> int:
-        """Threads that wait for memory."""
+        """Number of threads that wait for memory."""
         return len(self._tickets)
 
     @contextmanager
     def acquire(self, size_bytes: int) -> Iterator[None]:
-        """A context that holds `size_bytes`; waits until they are free."""
+        """Waits until `size_bytes` are free, and holds them during the block."""
         held_bytes, ticket = min(size_bytes, self._limit_bytes), object()
         with self._changed:
             self._tickets.append(ticket)
@@ -74,7 +75,7 @@ class PixelBudget:
         self._lock = threading.Lock()
 
     def try_consume(self, pixels: int) -> bool:
-        """Consumes `pixels` and returns True, or returns False and consumes nothing when fewer remain."""
+        """Consumes `pixels` and returns True; returns False and consumes nothing if fewer remain."""
         with self._lock:
             if pixels > self._remaining:
                 return False

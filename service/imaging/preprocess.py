@@ -1,6 +1,7 @@
-"""Pixels to model input, exactly as the manifest says.
+"""Resizes and crops pixels to model input, exactly as the manifest says.
 
-The same code runs in the service and in training's evaluation. Knows no encoded images; normalization is in the graph.
+The same code runs in the service and in training's evaluation. Knows no encoded images. Normalization is part of the
+graph.
 """
 
 from typing import Any
@@ -12,17 +13,17 @@ from PIL import Image
 from service.model_store.manifest import Input, Preprocessing, ResizeRule
 
 MAX_FULL_RESIZE_RATIO = 8
-"""An image is resized as a whole before its center is cropped, as other tools do it, up to this multiple of the input.
+"""Up to this multiple of the input's pixels, an image is resized as a whole before its center is cropped, as in other
+tools.
 
-Above that, only the visible part is computed, so that an image of 1 x 65535 never becomes a huge one on the way. The
-results are equal except for the rounding of Pillow's box to single precision: a level of brightness in few of 10,000
-pixels.
+Above it, only the cropped part is computed, because an image of 1 x 65535 would become a huge one. The results differ
+only by the rounding of Pillow's box to single precision: by one level of brightness in a few of 10,000 pixels.
 """
 MIN_REDUCED_RATIO = 2
-"""A JPEG is decoded at no less than so many times the size that it is resized to. The resize then averages over enough
-pixels that libjpeg's scale hardly shows."""
+"""A JPEG is decoded at no less than this multiple of the size that it is resized to. The resize then averages so many
+pixels that libjpeg's scaling makes hardly any difference."""
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of an image, in its pixels."""
+"""Left, top, right and bottom of a part of an image, in pixels."""
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -36,8 +37,8 @@ def preprocess(
 ) -> NDArray[np.uint8]:
     """Scales and crops one image to the model's input.
 
-    `pixels` is uint8 (height, width, channels) of any height and width; `box` is the part of them that is the image,
-    by default all. Returns uint8 of the shape `model_input.shape`.
+    `pixels` is uint8 (height, width, channels) of any height and width. `box` is the part of it that the image fills,
+    by default all of it. Returns uint8 of the shape `model_input.shape`.
     """
     if box is None:
         box = (0, 0, pixels.shape[1], pixels.shape[0])
@@ -56,13 +57,13 @@ def preprocess(
 
 
 def min_jpeg_size(width: int, height: int, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
-    """The smallest width and height at which a JPEG of this size may be decoded before it is resized."""
+    """Returns the smallest width and height at which a JPEG of this size may be decoded before it is resized."""
     scaled_width, scaled_height = scaled_size(width, height, model_input, preprocessing)
     return MIN_REDUCED_RATIO * scaled_width, MIN_REDUCED_RATIO * scaled_height
 
 
 def scaled_size(width: float, height: float, model_input: Input, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Width and height of the whole image before its center is cropped."""
+    """Returns width and height of the resized image before its center is cropped."""
     shorter = preprocessing.shorter
     if shorter is None:
         return model_input.width, model_input.height
@@ -104,7 +105,7 @@ def _resize_and_crop(
 def _sample_neighbours(
     pixels: NDArray[np.uint8], size: tuple[int, int], offset: tuple[int, int], model_input: Input, nearest: bool
 ) -> NDArray[np.uint8]:
-    """Resizes without antialiasing: bilinear or nearest, pixel centers at one half, as TensorFlow and PyTorch do."""
+    """Resizes without antialiasing (bilinear or nearest), with pixel centers at one half as in TensorFlow."""
     y = (np.arange(model_input.height) + offset[1] + 0.5) * (pixels.shape[0] / size[1])
     x = (np.arange(model_input.width) + offset[0] + 0.5) * (pixels.shape[1] / size[0])
     if nearest:
@@ -122,7 +123,7 @@ def _sample_neighbours(
 def _neighbours(
     positions: NDArray[np.float64], count: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The two pixels around each position, and the weight of the second."""
+    """Returns the indices of the two pixels around each position, and the weight of the second."""
     first = np.floor(positions)
     weights = (positions - first).astype(np.float32)
     return (

@@ -1,4 +1,4 @@
-"""Renders arrays to PNG for people: an image, a heatmap over an image, a grid of small images. Knows no model."""
+"""Renders arrays to PNG images: an image, a heatmap over an image, a grid of small images. Knows no model."""
 
 import io
 
@@ -19,7 +19,7 @@ MIN_SPAN = 1e-6
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """Encodes (height, width, channels): 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA."""
+    """Encodes uint8 (height, width, channels) as PNG: 1 channel is gray, 2 are gray and alpha, 3 RGB, 4 RGBA."""
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return file.getvalue()

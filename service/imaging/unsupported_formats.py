@@ -1,6 +1,6 @@
-"""Recognizes files of formats that are not decoded, by their first bytes, for a more precise error than "not an image".
+"""Recognizes formats that are not decoded by their first bytes, for a more precise error than "not an image".
 
-No foreign decoder runs for that. The signatures are those of Pillow's plugins, and of formats that clients do send.
+Runs no decoder. The signatures come from Pillow's plugins, and from formats that clients are likely to send.
 """
 
 import re
@@ -65,7 +65,7 @@ _PATTERNS = {
 
 
 def unsupported_format(data: bytes) -> str | None:
-    """Returns the name of the file's format, None where it is not among those that are known."""
+    """Returns the name of the file's format; None if the format is unknown."""
     name = next((name for signature, name in _SIGNATURES.items() if data.startswith(signature)), None)
     if name is None and data[4:8] == b"ftyp":
         return "HEIC, AVIF or video"

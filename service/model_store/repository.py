@@ -190,7 +190,7 @@ def _entries(path: Path) -> list[tuple[str, bool]]:
 
 def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        # Not splitlines(), which also splits at characters that a label may contain. Some editors add a mark (BOM).
+        # Not splitlines(), which also splits at characters that a label may contain. Some editors add a BOM.
         labels = tuple(path.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n"))
     except UnicodeDecodeError as error:
         raise BrokenVersion(f"{path} is not UTF-8 text.") from error
