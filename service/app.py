@@ -63,13 +63,13 @@ from service.workers.heartbeat import Heartbeat
 from service.workers.shutdown import ShutdownState
 from service.workers.worker_status import WorkerStatusStore
 
-# At the end of a drain no request is left, but a model may still be running for requests that were given up.
+# After a drain no request is left, but a model may still be running for requests that have timed out.
 BATCH_DRAIN_S = 0.5
-SPAN_EXPORT_S = 0.5  # for the collector of traces
+SPAN_EXPORT_S = 0.5  # for sending the last spans to the collector
 
 
 class Application(FastAPI):
-    """FastAPI behind `entry_point`, the ASGI application that handles every request first."""
+    """FastAPI, with `entry_point` in front of it: the ASGI application that receives every request."""
 
     entry_point: ASGIApp
 
@@ -80,16 +80,16 @@ class Application(FastAPI):
 
 
 def _restore_root_path(scope: Scope, root_path: str) -> None:
-    """Puts the root path before a path that the ingress has stripped it from, as ASGI wants it: redirects keep it."""
+    """Adds the root path to a path from which the proxy has removed it: ASGI and redirects need the full path."""
     scope["root_path"] = root_path
     if not f"{scope['path']}/".startswith(f"{root_path}/"):
         scope["path"] = root_path + scope["path"]
 
 
 def create_app(settings: Settings, status_store: WorkerStatusStore, state: StateFile) -> FastAPI:
-    """Builds everything. Models start to load when the server starts; /health/ready reports when they are warm.
+    """Builds all collaborators and the application. Models load when the server starts; see /health/ready.
 
-    `status_store` connects this worker with the others, `state` is the file of the desired state.
+    `status_store` connects this worker with the others. `state` is the file of the desired state.
     """
     metrics, shutdown_state, tracer = Metrics(), ShutdownState(), create_tracer(settings.otlp_endpoint)
     mirror = open_mirror(settings, metrics.count_bucket_error)
@@ -154,10 +154,10 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        # FastAPI's own traces would look for a collector at every request, and know nothing of batches.
+        # FastAPI's own traces would search for a collector at every request, and do not contain batches.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.root_path = settings.root_path  # as an argument it is deprecated, in favor of uvicorn's, which strips no path
+    app.root_path = settings.root_path  # the argument is deprecated in favor of uvicorn's, which does not strip paths
     app.state.shutdown_state, app.state.metrics = shutdown_state, metrics
     app.state.registry, app.state.explainer = registry, explainer
     body_budget = BodyBudget(settings.max_inflight_body_bytes, partial(metrics.count_rejection, MemoryFull.code))
@@ -167,7 +167,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     encoder = ResponseEncoder(settings.max_response_bytes, body_budget)
     fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
     for path, endpoint in fast_endpoints.items():
-        app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # for other methods, and the documentation
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # answers other methods, and is documented
     other_methods = HeadAndOptions(CompressedResponses(partial(FastAPI.__call__, app)), app.router.routes)
     inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
     routes: list[BaseRoute] = []
@@ -193,7 +193,7 @@ def _add_routes(
     repository_body_reader: BodyReader,
     settings: Settings,
 ) -> list[BaseRoute]:
-    """Adds all routes but the fast ones, and returns them: FastAPI does not list those of its routers."""
+    """Adds all routes except the fast ones, and returns them: FastAPI does not list the routes of its routers."""
     routers = (
         model_routes(registry),
         model_file_routes(registry),
@@ -213,7 +213,7 @@ def _add_routes(
 def _fast_endpoints(
     classifier: Classifier, explainer: Explainer, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
 ) -> dict[str, ASGIApp]:
-    """The endpoints for images and tensors, by path."""
+    """Returns the endpoints for images and tensors, by path."""
     infer = Infer(classifier, body_reader, encoder, max_images)
     predict = Predict(classifier, body_reader, encoder, max_images)
     return {
@@ -229,12 +229,12 @@ def _fast_endpoints(
 
 
 def requires_api_key(settings: Settings) -> bool:
-    """Whether requests need an API key. With a file that has no keys, every request is rejected."""
+    """Whether requests need an API key. If the keys file has no keys, every request is rejected."""
     return bool(settings.keys.strip()) or settings.keys_file is not None
 
 
 def _add_middleware(app: ASGIApp, keyring: Keyring | None, settings: Settings) -> ASGIApp:
-    """Adds access control, innermost first. Keys and CORS are optional, because every layer costs each request time."""
+    """Adds access control, innermost first. Keys and CORS are added only if set, because every layer costs time."""
     if keyring is not None:
         app = RequireApiKey(app, keyring=keyring)
     origins = split_list(settings.cors_origins)
@@ -250,5 +250,5 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _bind_bucket_gauges(metrics: Metrics, mirror: BucketMirror) -> None:
-    started_at_s = time.time()  # a gauge of 0 would raise the alert while the first sync is still downloading
+    started_at_s = time.time()  # a gauge of 0 would trigger the alert while the first sync is still downloading
     metrics.bind_bucket_gauges(mirror.url, lambda: mirror.synced_at_s or started_at_s, lambda: len(mirror.failures))

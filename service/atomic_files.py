@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 
 class FileFingerprint(NamedTuple):
-    """Differs after every change of a file, even if size and modification time stay the same. Needs one stat call."""
+    """Identifies the content of a file: differs after a change even if size and modification time stay the same."""
 
     modified_ns: int
     inode: int
@@ -59,9 +59,8 @@ def file_lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            fcntl.flock(
-                file, fcntl.LOCK_UN
-            )  # closing alone does not release it if a child process has inherited the file
+            # Closing the file does not release the lock if a child process has inherited the file.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def file_fingerprint(path: Path) -> FileFingerprint | None:

@@ -1,8 +1,8 @@
 """The HTTP client: images in, labels out. It needs httpx and no other module of Convoy, so the file may be copied.
 
-Connections are kept, and shared by threads or tasks. What a busy service refuses and what the network loses is sent
-again, no earlier than Retry-After says, until the call's deadline. The service is told of the deadline too, and drops
-what nobody waits for any more.
+Connections are kept open, and are shared by threads or tasks. Requests that a busy service rejects or that the network
+loses are sent again until the call's deadline, no earlier than Retry-After says. The service receives the deadline too,
+and drops requests whose deadline has passed.
 """
 
 import asyncio
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
 DEFAULT_DEADLINE_S = 30.0
 MAX_IMAGES_PER_REQUEST = 32
 CONCURRENCY = 4
-MAX_BODY_BYTES = 8 * 1024 * 1024  # half of what the service takes by default
-MAX_ANSWER_BYTES = 128 * 1024 * 1024  # unpacked; 32 images with all probabilities of 21,841 classes take half of it
+MAX_BODY_BYTES = 8 * 1024 * 1024  # half of the service's default limit
+MAX_ANSWER_BYTES = 128 * 1024 * 1024  # decompressed; 32 images with all probabilities of 21,841 classes take half of it
 UPLOAD_CHUNK_BYTES = 65536
 FIRST_RETRY_DELAY_S, MAX_RETRY_DELAY_S = 0.1, 5.0
-SERVICE_TIME_FRACTION = 0.95  # of the remaining time: the rest is for the response's way back
+SERVICE_TIME_FRACTION = 0.95  # of the remaining time; the rest is for the transfer of the response
 MAX_TIMEOUT_MS = 999_999_999
-TOO_MANY_PIXELS = "too_many_pixels"  # the code of an image that was rejected because of the others in its request
+TOO_MANY_PIXELS = "too_many_pixels"  # the code of an image that was rejected because of other images in its request
 
 _PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -65,9 +65,9 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What an image shows, the best class first, as that version of the model sees it.
+    """The predictions of one version of a model for an image, most probable class first.
 
-    A model with sigmoids gives all labels above 50 % where no `top_k` is asked for, and so maybe none.
+    Without `top_k`, a model with sigmoids returns all labels above 50 %, which may be none.
     """
 
     model: str
@@ -76,27 +76,27 @@ class Classification:
 
     @property
     def best(self) -> Prediction:
-        """Raises IndexError when there is none."""
+        """The most probable class. Raises IndexError if there is no prediction."""
         return self.predictions[0]
 
 
 class ClientError(Exception):
-    """Base of all that a call raises, but for a TypeError when it is given something that cannot be an image."""
+    """Base of all errors that a call raises, except TypeError for an argument that cannot be an image."""
 
 
 class Unreachable(ClientError):
-    """Nobody answered until the deadline: no connection, or one that broke off each time."""
+    """The service did not answer before the deadline: every attempt failed to connect, or lost the connection."""
 
 
 class Unsendable(ClientError):
-    """Nothing can be sent like that: the URL lacks its http:// or https://, a header or key holds a line break."""
+    """The request cannot be sent: the URL lacks http:// or https://, or a header or key contains a line break."""
 
 
 @dataclass(eq=False)
 class ServiceError(ClientError):
-    """The service's own error: `code` is stable and meant for programs, `hint` says what to do.
+    """An error that the service reported: `code` is stable and meant for programs, `hint` says what to do.
 
-    `status` is None where the error is that of one image among many, or was found before anything was sent.
+    `status` is None for the error of one image among many, and for an error that the client found before sending.
     """
 
     code: str
@@ -111,23 +111,23 @@ class ServiceError(ClientError):
 
 
 class BadImage(ServiceError):
-    """The image is none, is damaged or too large, or cannot be read from its file. Sending it again is of no use."""
+    """The bytes are not an image, or it is damaged, too large or unreadable. Sending it again does not help."""
 
 
 class NotFound(ServiceError):
-    """There is no such model or version, or nothing of Convoy's at that address."""
+    """The model or the version does not exist, or the URL is not Convoy's."""
 
 
 class NotAllowed(ServiceError):
-    """The service wants a key, or this one does not open that door: `headers={"Authorization": "Bearer KEY"}`."""
+    """The key is missing, unknown, or lacks a scope. Pass it as `headers={"Authorization": "Bearer KEY"}`."""
 
 
 class Busy(ServiceError):
-    """The service cannot take the request now: its queue is full, it is starting or stopping."""
+    """The service cannot accept the request now: its queue is full, or it is starting or stopping."""
 
 
 class DeadlineExceeded(ServiceError):
-    """The answer was not there in time."""
+    """The request was not answered before the deadline."""
 
 
 _ERROR_TYPES: dict[str, type[ServiceError]] = {
@@ -150,7 +150,7 @@ _ERROR_TYPES: dict[str, type[ServiceError]] = {
     "deadline_too_short": DeadlineExceeded,
     "expired_in_queue": DeadlineExceeded,
 }
-# What stands between, a proxy or a balancer, has no codes.
+# For answers without a code, which come from proxies and load balancers.
 _ERROR_TYPES_BY_STATUS = {
     401: NotAllowed,
     403: NotAllowed,
@@ -165,37 +165,37 @@ Result = Classification | BadImage
 
 
 class Options(TypedDict, total=False):
-    """What a call may ask for beside the classes."""
+    """Options of a call."""
 
     version: str
-    """A version or a label of one; otherwise the newest version answers."""
+    """Number or label of a version. Default: the newest version."""
     top_k: int
-    """How many classes; otherwise 5, or of a model with sigmoids all labels above 50 %."""
+    """Number of classes. Default: 5, or for a model with sigmoids all labels above 50 %."""
     deadline_s: float
-    """Seconds for the call with all its attempts; otherwise 30.
+    """Seconds for the call with all its attempts. Default: 30.
 
-    AsyncClient keeps them whatever happens. Client looks at the clock before each stage and 64 KiB that it sends, and
-    after each part of the answer's body, and waits for the network no longer than was left by then: what stands still
-    just before the end may take twice the time. It does not bound headers of an answer that come byte by byte, nor the
-    look-up of the service's name.
+    AsyncClient always keeps the deadline. Client checks the clock before each stage of a request, before every 64 KiB
+    that it sends, and after each part of the answer's body, and then waits for the network at most for the remaining
+    time. If the network stalls just before the deadline, a call may therefore take up to twice the time. Client does
+    not limit the time of a DNS lookup, or of headers that arrive byte by byte.
     """
     background: bool
-    """Whether it waits behind the interactive requests."""
+    """Whether the request waits until interactive requests are done."""
 
 
 class Client:
-    """For threads. Open one and keep it: `with Client("http://127.0.0.1:8000") as client: ...`."""
+    """The client for threads. Create one and keep it: `with Client("http://127.0.0.1:8000") as client: ...`."""
 
     def __init__(self, url: str, *, defaults: Options | None = None, **httpx_options: Any) -> None:
-        """`defaults` are options for all calls; `httpx_options` go to httpx.Client: `headers`, `verify` and so on."""
+        """`defaults` are options for all calls. `httpx_options` are passed to httpx.Client, such as `headers`."""
         self._defaults: Options = defaults or {}
         self._http = httpx.Client(base_url=url, **httpx_options)
 
     def classify(self, model: str, image: "ImageSource", **options: Unpack[Options]) -> Classification:
-        """The `top_k` best classes of one image: a path, encoded bytes, a PIL image, or uint8 (h, w[, channels]).
+        """Returns the `top_k` most probable classes of one image.
 
-        Raises BadImage, NotFound, NotAllowed, Busy, DeadlineExceeded or another ServiceError; Unreachable,
-        Unsendable.
+        `image` is a path, encoded bytes, a PIL image, or an array, uint8 (h, w[, channels]). Raises BadImage, NotFound,
+        NotAllowed, Busy, DeadlineExceeded or another ServiceError, Unreachable, or Unsendable.
         """
         call = _single_call(model, image, self._defaults | options)
         return _parse_classification(self._send(call, threading.Event()))
@@ -203,14 +203,15 @@ class Client:
     def classify_many(
         self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
     ) -> Iterator[Result]:
-        """The same for many, in their order; an image that is none gives its BadImage instead of raising it.
+        """Yields the classification of each image, in order. For an invalid image, yields its BadImage.
 
-        They go in requests of up to 32, `concurrency` at a time, each with a deadline of its own, as the results are
-        asked for: images may be a generator of any length. What has too many pixels for one request goes in several,
-        until the same deadline. Raises as `classify` does, after what came before.
+        Sends requests of up to 32 images, `concurrency` at a time, each with its own deadline. Requests are sent as
+        results are consumed, so `images` may be a generator of any length. Images with too many pixels for one request
+        are sent in several, with the same deadline. Raises the same errors as `classify`, after yielding the results
+        before.
 
-        Whoever leaves early, by `break` for one, waits for no request: those under way end in their threads, each
-        with its present attempt.
+        A caller that stops early, for example with `break`, does not wait for requests: running ones end in their
+        threads after the current attempt.
         """
         cancelled = threading.Event()
 
@@ -248,7 +249,7 @@ class Client:
         self.close()
 
     def _send(self, call: "_Call", cancelled: threading.Event) -> Any:
-        """Returns the answer, after as many attempts as it needs, and makes none once `cancelled` is set."""
+        """Returns the answer, after as many attempts as necessary. Makes no further attempt when `cancelled` is set."""
         retry = _RetryPolicy(call)
         while True:
             try:
@@ -266,28 +267,28 @@ class Client:
             body = bytearray()
             for part in response.iter_bytes():
                 if body:
-                    retry.check()  # httpx' timeouts are for each read: a slow sender never exceeds them
+                    retry.check()  # httpx' timeout applies to each read, so a slow sender never exceeds it
                 _append_part(body, part)
             return response, bytes(body)
 
 
 class AsyncClient:
-    """The same for tasks: `async with AsyncClient("http://127.0.0.1:8000") as client: ...`."""
+    """The client for asyncio tasks: `async with AsyncClient("http://127.0.0.1:8000") as client: ...`."""
 
     def __init__(self, url: str, *, defaults: Options | None = None, **httpx_options: Any) -> None:
-        """As `Client`; `httpx_options` go to httpx.AsyncClient."""
+        """`defaults` are options for all calls. `httpx_options` are passed to httpx.AsyncClient, such as `headers`."""
         self._defaults: Options = defaults or {}
         self._http = httpx.AsyncClient(base_url=url, **httpx_options)
 
     async def classify(self, model: str, image: "ImageSource", **options: Unpack[Options]) -> Classification:
-        """As `Client.classify`."""
+        """Does the same as `Client.classify`."""
         call = await asyncio.to_thread(_single_call, model, image, self._defaults | options)
         return _parse_classification(await self._send(call))
 
     async def classify_many(
         self, model: str, images: "Iterable[ImageSource]", *, concurrency: int = CONCURRENCY, **options: Unpack[Options]
     ) -> AsyncIterator[Result]:
-        """As `Client.classify_many`: `async for result in client.classify_many(...)`."""
+        """Does the same as `Client.classify_many`: `async for result in client.classify_many(...)`."""
 
         async def run(group: "list[ImageSource]") -> list[Result]:
             results: list[Result] = []
@@ -349,9 +350,9 @@ class AsyncClient:
 
 @dataclass(frozen=True)
 class _Call:
-    """One request, however often it is sent.
+    """One request, which may be sent several times.
 
-    `entries` holds the results that are known, and the images that wait for theirs: `max_images` of them are sent. The
+    `entries` holds the known results, and the images that have none yet. At most `max_images` of these are sent. The
     deadline counts from `started_s`.
     """
 
@@ -374,7 +375,8 @@ class _Call:
     def with_answer(self, answer: Mapping[str, Any]) -> "_Call":
         """Returns the call with the answer's results.
 
-        Images that exceeded the pixel budget of the request stay pending, in requests no larger than it accepted now.
+        Images that exceeded the pixel budget of the request stay pending. The next requests have no more images than
+        the service accepted in this one.
         """
         sent = len(self.files)
         results = _parse_results(answer, sent)
@@ -383,9 +385,9 @@ class _Call:
         return replace(self._with_results(final_results), max_images=max(1, sent - sum(is_resent)))
 
     def with_rejection(self, error: BadImage) -> "_Call":
-        """Returns the call with the rejection of its whole body as the result of its only image.
+        """Returns the call with the error of the whole request as the result of its only image.
 
-        Raises the error if it sent several.
+        Raises the error if the request had several images.
         """
         if len(self.files) > 1:
             raise error
@@ -404,7 +406,7 @@ class _Call:
 
 
 class _RetryPolicy:
-    """The deadline of a call, the delays between its attempts, and the headers that tell the service of it."""
+    """The deadline of a call, the delays between its attempts, and the headers with deadline and priority."""
 
     def __init__(self, call: _Call) -> None:
         self._deadline_s = call.options.get("deadline_s", DEFAULT_DEADLINE_S)
@@ -422,12 +424,12 @@ class _RetryPolicy:
         return {"X-Request-Timeout-Ms": str(timeout_ms), **priority}
 
     def check(self) -> None:
-        """Raises DeadlineExceeded when there is no time left."""
+        """Raises the error of `timeout_error` if there is no time left."""
         if time.monotonic() >= self._end_s:
             raise self.timeout_error()
 
     def timeout_error(self) -> ClientError:
-        """Returns the error of the attempt before, which says more than a timeout, or DeadlineExceeded."""
+        """Returns the error of the previous attempt, which says more than a timeout, or else DeadlineExceeded."""
         message = f"There was no complete answer within {self._deadline_s:g} seconds."
         hint = "Raise deadline_s, or send fewer requests at once."
         return self._last_error or DeadlineExceeded("deadline_exceeded", message, hint)
@@ -475,7 +477,7 @@ class _RemainingTimeouts(Mapping[str, float]):
 
 
 class _DeadlineStream(httpx.SyncByteStream):
-    """The body of a request in chunks. Checks the deadline before each: httpx applies its timeout to each write."""
+    """The body of a request in chunks. Checks the deadline before each, as httpx' timeout applies to each write."""
 
     def __init__(self, body: Any, retry: _RetryPolicy) -> None:
         self._body = body
@@ -493,7 +495,7 @@ def _single_call(model: str, image: "ImageSource", options: Options) -> _Call:
 
 
 def _batch_calls(model: str, group: "list[ImageSource]", options: Options) -> Iterator[_Call]:
-    """The images of one group, in as many requests as their bytes need."""
+    """Yields requests with the images of one group, each of at most MAX_BODY_BYTES or one image."""
     entries: list[bytes | Result] = []
     size = 0
     for image in group:
@@ -525,7 +527,7 @@ def _try_encode(image: "ImageSource") -> bytes | BadImage:
 
 
 def _encode(image: Any) -> bytes:
-    """The image as a file's bytes. Raises BadImage for what cannot be read, TypeError for no image."""
+    """Returns the bytes of an encoded image. Raises BadImage if it cannot be read, TypeError if it is not an image."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | os.PathLike):
@@ -539,20 +541,20 @@ def _encode(image: Any) -> bytes:
 
 
 def _encode_pil_image(image: "Image") -> bytes:
-    """A PIL image as a PNG. Raises BadImage where it was opened from a file that is damaged behind its header."""
+    """Encodes a PIL image as PNG. Raises BadImage if it was opened from a file that is damaged after its header."""
     file = io.BytesIO()
     try:
         converted = image if image.mode in _PNG_MODES else image.convert("RGB")
         converted.save(file, "PNG", compress_level=1)
     except MemoryError:  # not caused by the image
         raise
-    except Exception as error:  # Pillow's plugins raise many kinds
+    except Exception as error:  # Pillow's plugins raise many types
         raise BadImage("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
     return file.getvalue()
 
 
 def _encode_array(image: Any) -> bytes:
-    """An array as a PNG, which keeps every value. By its interface: NumPy need not be there."""
+    """Encodes an array as PNG, which is lossless. Uses the array interface, so that NumPy need not be installed."""
     interface = getattr(image, "__array_interface__", {})
     shape = tuple(interface.get("shape", ()))
     channels = shape[2] if len(shape) == 3 else 1
@@ -573,10 +575,10 @@ def _encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
 
 
 def _append_part(body: bytearray, part: bytes) -> None:
-    """Raises a ServiceError once the unpacked answer is larger than any of Convoy's: a small one may expand to much."""
+    """Appends a part. Raises ServiceError above MAX_ANSWER_BYTES, as a small answer may decompress to a huge one."""
     if len(body) + len(part) > MAX_ANSWER_BYTES:
         message = f"The answer is larger than {MAX_ANSWER_BYTES} bytes."
-        raise ServiceError("answer_too_large", message, "Check the URL, or ask for fewer images or a smaller top_k.")
+        raise ServiceError("answer_too_large", message, "Check the URL, or request fewer images or a smaller top_k.")
     body += part
 
 
@@ -596,15 +598,15 @@ def _service_error(error: Mapping[str, Any], response: httpx.Response) -> Servic
     status, headers = response.status_code, response.headers
     code = error.get("code", f"http_{status}")
     error_type = _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_STATUS.get(status, ServiceError)
-    message = error.get("message", f"The answer has status {status} and is none of Convoy's.")
-    hint = error.get("hint", "Check the URL, and what stands between.")
+    message = error.get("message", f"The answer has status {status} and does not come from Convoy.")
+    hint = error.get("hint", "Check the URL, and any proxies.")
     return error_type(
         code, message, hint, status, headers.get("x-request-id"), _retry_after_s(headers.get("retry-after", ""))
     )
 
 
 def _retry_after_s(header: str) -> float | None:
-    """Seconds, from either form of the header."""
+    """Returns the seconds in either form of the header; None if it is invalid."""
     with suppress(ValueError):
         return None if math.isnan(seconds := float(header)) else max(0.0, seconds)
     with suppress(ValueError, OverflowError):
@@ -613,8 +615,8 @@ def _retry_after_s(header: str) -> float | None:
 
 
 def _unsendable_error(error: httpx.TransportError) -> Unsendable:
-    reason = str(error).partition(" b'")[0].rstrip(".")  # without the header itself
-    return Unsendable(f"{reason}. The URL begins with http:// or https://; no header, and no key, has a line break.")
+    reason = str(error).partition(" b'")[0].rstrip(".")  # without the header, which may be a key
+    return Unsendable(f"{reason}. The URL must begin with http:// or https://; headers and keys have no line breaks.")
 
 
 def _parse_classification(answer: Mapping[str, Any]) -> Classification:
@@ -626,7 +628,7 @@ def _parse_classification(answer: Mapping[str, Any]) -> Classification:
 
 
 def _unexpected_answer_error() -> ServiceError:
-    return ServiceError("strange_answer", "The answer is none of Convoy's.", "Check the URL, and what stands between.")
+    return ServiceError("strange_answer", "The answer does not come from Convoy.", "Check the URL, and any proxies.")
 
 
 def _parse_results(answer: Mapping[str, Any], count: int) -> list[Result]:

@@ -1,7 +1,7 @@
 """The click group of both command lines, `convoy` and `convoy-train`.
 
-It turns errors that a user can fix into one line on standard error and an exit code. It knows no error class of either
-half: each half passes its own base class and the function that describes it.
+It prints errors that a user can fix as one line on standard error, and exits with their code. It knows no error classes
+of the halves: each half passes its base class and a function that describes an error.
 """
 
 import sys
@@ -14,16 +14,16 @@ from service.exit_codes import EXIT_RETRY, EXIT_STOPPED, EXIT_USAGE_ERROR, may_p
 
 
 def echo_line(text: str, *, err: bool = False) -> None:
-    """Prints a line. Escapes control characters in names and labels that others have chosen: terminals obey them."""
+    """Prints a line. Escapes control characters, which untrusted names and labels may contain and terminals execute."""
     click.echo("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), err=err)
 
 
 class CommandGroup(click.Group):
-    """Exits without a traceback on the errors that it was given, and lists commands in the order of registration.
+    """Exits without a traceback on errors of `error_type`, and lists commands in the order of registration.
 
-    `describe_error` returns the message and the exit code of an instance of `error_type`. An OSError exits with
-    EXIT_RETRY if it may pass, such as a full disk, otherwise with EXIT_USAGE_ERROR; a MemoryError with
-    EXIT_RETRY; Ctrl-C with EXIT_STOPPED.
+    `describe_error` returns the message and the exit code of such an error. An OSError exits with EXIT_RETRY if it is
+    transient, such as a full disk, otherwise with EXIT_USAGE_ERROR. A MemoryError exits with EXIT_RETRY, and Ctrl-C
+    with EXIT_STOPPED.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class CommandGroup(click.Group):
             return super().invoke(context)
         except self._error_type as error:
             message, exit_code = self._describe_error(error)
-        except BrokenPipeError:  # the reader of our output has closed it: click exits quietly
+        except BrokenPipeError:  # the reader has closed the pipe, and click exits without a message
             raise
         except OSError as error:
             message = f"{error.filename or 'The system'}: {error.strerror or error}."

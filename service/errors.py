@@ -1,4 +1,4 @@
-"""The one family of errors. It knows nothing of HTTP: api/http/status_codes.py holds the status codes.
+"""The base class and the classes of all errors. Knows no HTTP: api/http/status_codes.py has the status codes.
 
 Errors that never reach a client are in the module that raises them.
 """
@@ -6,7 +6,7 @@ Errors that never reach a client are in the module that raises them.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-# A client chooses the name: comparing long names with many models would hold up all other requests.
+# Clients choose the name, and comparing a long name with many models would delay all other requests.
 MAX_COMPARED_CHARS = 64
 MAX_COMPARED_NAMES = 50
 
@@ -21,7 +21,7 @@ class ConvoyError(Exception):
     hint = "Try again. If the error persists, report it with the request id."
 
     def __init__(self, message: str, hint: str | None = None, *, library_text: str = "") -> None:
-        """`library_text` is what a library reported: for the log and for operators, never for clients."""
+        """`library_text` is the message of a library. It is for the log and for operators, never for clients."""
         super().__init__(message)
         self.message = message
         self.library_text = library_text
@@ -30,7 +30,7 @@ class ConvoyError(Exception):
 
     @property
     def full_message(self) -> str:
-        """The message, and what a library reported."""
+        """The message, followed by the message of a library."""
         return f"{self.message} {self.library_text}".rstrip()
 
 
@@ -93,7 +93,7 @@ class UnknownModel(ConvoyError):
 
     @classmethod
     def suggesting(cls, model: str, known_models: Iterable[str], root: object = None) -> "UnknownModel":
-        """The error for a name that is not among the models, in `root` if given; suggests the nearest name."""
+        """Returns the error for a name that is not among the models, with a suggestion. The message names `root`."""
         names = list(known_models)
         is_comparable = len(model) <= MAX_COMPARED_CHARS and len(names) <= MAX_COMPARED_NAMES
         nearest = get_close_matches(model, names, 1) if is_comparable else []
@@ -284,8 +284,8 @@ class DeadlineTooShort(DeadlineExceeded):
 
 
 REJECTIONS = (Overloaded, ExpiredInQueue, DeadlineTooShort)
-"""Errors of requests that were not run because of the load or their deadline. Their codes are the reasons that the
-metric of rejections counts by."""
+"""Errors of requests that were not run because of the load or their deadline. The metric of rejections counts them by
+code."""
 
 
 class ModelFailed(ConvoyError):

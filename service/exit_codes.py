@@ -1,6 +1,6 @@
-"""The exit codes of all commands, `convoy` and `convoy-train`: what an orchestrator does next depends on them.
+"""The exit codes of all commands, `convoy` and `convoy-train`. Orchestrators use them to decide what to do next.
 
-Knows no command. The table in the documentation is made of MEANINGS.
+Knows no command. The table in the documentation is generated from MEANINGS.
 """
 
 import errno
@@ -43,9 +43,9 @@ PASSING_ERRNOS = frozenset(
         *(errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRINUSE, errno.ENOTCONN, errno.EPIPE),
     }
 )
-"""Errors of the system that may pass: space, memory, and what is not reachable now."""
+"""Transient errors of the system: no space, no memory, or something that is unreachable now."""
 
 
 def may_pass(error: BaseException | None) -> bool:
-    """Whether the same command may succeed later, in spite of this error of the system."""
+    """Whether this is a transient error of the system, so that the same command may succeed later."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in PASSING_ERRNOS)

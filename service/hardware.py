@@ -28,7 +28,7 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 
 def has_nvidia_gpu(devices: Path = DEVICES, environ: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether this process can use an NVIDIA GPU. Containers see only their own; WSL shows all as one."""
+    """Returns whether this process can use an NVIDIA GPU. Containers see only their own GPUs, WSL one for all."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
@@ -46,7 +46,7 @@ def processor_name(cpuinfo: Path = CPUINFO) -> str:
 def usable_cores(cgroup: Path = CGROUP) -> int:
     """Returns the smaller of the affinity mask and the cgroup's quota, rounded down, at least 1.
 
-    onnxruntime would size its thread pool by the host's cores, and would be throttled (onnxruntime#29510).
+    By default, onnxruntime starts a thread per core of the host, and is then throttled (onnxruntime#29510).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota_v2(cgroup) or _quota_v1(cgroup)

@@ -19,11 +19,11 @@ def configure() -> None:
     """Configures malloc before a process starts to serve.
 
     By default, glibc returns the memory of a large request to the system, and the next request causes a page fault for
-    every page. That took over half of the time to parse 64 digits as JSON.
+    every page. That took over half of the time to parse 64 MNIST images in JSON.
 
     Only one arena is used. With the default of eight per core, each thread keeps the memory that it once needed, and
-    every version of a model, which a new thread loads, uses another arena. Threads mostly allocate while they hold
-    Python's lock, so they rarely compete for the arena.
+    every version of a model, which a new thread loads, uses another arena. Threads mostly allocate while they hold the
+    GIL, so they rarely compete for the arena.
     """
     mallopt = _libc_function("mallopt")
     if mallopt is not None:
@@ -37,7 +37,7 @@ def trim() -> None:
 
     Otherwise an unloaded model leaves holes of megabytes in the heap. Each version also leaves 4 KB in reference
     cycles, which would accumulate, because a worker rarely collects them (`worker.GC_THRESHOLDS`). The collection holds
-    Python's lock for 2 ms at 1,000 busy connections; objects that exist from the start are frozen and not scanned.
+    the GIL for 2 ms at 1,000 busy connections. Objects that exist from the start are frozen and not scanned.
     """
     gc.collect()
     malloc_trim = _libc_function("malloc_trim")

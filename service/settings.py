@@ -18,7 +18,7 @@ DEFAULT_PORT = 8000
 TRAINING_VARIABLES = {
     f"{PREFIX}{name}" for name in ("DATA", "COORDINATOR", "NUM_PROCESSES", "PROCESS_ID", "JOIN_TIMEOUT_S")
 }
-# Of a service NAME, which Kubernetes reports to all pods of its namespace: NAME_SERVICE_HOST, NAME_PORT_80_TCP, ...
+# Variables that Kubernetes sets in all pods of a namespace for a service NAME: NAME_SERVICE_HOST, NAME_PORT_80_TCP, ...
 KUBERNETES_VARIABLE = re.compile(
     r"CONVOY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -26,12 +26,12 @@ KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
 OPENVINO_NAMES = {"openvino", "openvinoexecutionprovider"}
 DRAIN_MARGIN_S = 3.0
-"""Seconds of the drain timeout beyond the request timeout: requests are still accepted in the first second of a stop,
-and the process ends after the last answer."""
+"""Seconds that the drain timeout exceeds the request timeout, because requests are still accepted in the first second
+of a stop, and the process ends after the last answer."""
 
 
 class Settings(BaseSettings):
-    """Frozen: settings do not change while the service runs."""
+    """All settings. They are frozen, because settings do not change while the service runs."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid", allow_inf_nan=False
@@ -198,11 +198,11 @@ class Settings(BaseSettings):
 
     @property
     def gpus(self) -> tuple[int, ...]:
-        """The indices of the GPUs that `device` names; empty where it names none."""
+        """The indices of the GPUs that `device` names; empty if it names none."""
         return gpu_indices(self.device)
 
     def gpu_of(self, worker_id: int) -> int | None:
-        """The GPU of a worker, None where `device` names none. GPUs have equally many workers."""
+        """Returns the GPU of a worker; None if `device` names none. All GPUs have the same number of workers."""
         return self.gpus[worker_id % len(self.gpus)] if self.gpus else None
 
     @model_validator(mode="before")
@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _ignore_kubernetes(cls, value: Any) -> Any:
-        """Returns the default for the value that Kubernetes sets where a service is named `convoy`."""
+        """Replaces the value that Kubernetes sets for a service named `convoy` by the default."""
         return DEFAULT_PORT if isinstance(value, str) and KUBERNETES_PORT.match(value) else value
 
     @field_validator("trusted_proxies")
@@ -251,24 +251,24 @@ class Settings(BaseSettings):
 
 
 def user_cache_folder() -> Path:
-    """Convoy's folder in the user's cache. Raises RuntimeError for a user without a home folder."""
+    """Returns Convoy's folder in the user's cache. Raises RuntimeError for a user without a home folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convoy"
 
 
 def gpu_indices(device: str) -> tuple[int, ...]:
-    """The indices that follow the colon of a device; empty without any."""
+    """Returns the indices that follow the colon of a device; empty if there are none."""
     return tuple(map(int, split_list(device.partition(":")[2])))
 
 
 def split_list(text: str) -> list[str]:
-    """The items of a comma-separated setting."""
+    """Returns the items of a comma-separated setting."""
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
-    """Returns the CONVOY_* variables that are no setting, each with the setting that it may be a misspelling of.
+    """Returns the CONVOY_* variables that are not settings, each with the setting that it may be a misspelling of.
 
-    Leaves out those of training, and those that Kubernetes sets for services whose names begin with `convoy`.
+    Ignores variables of training, and variables that Kubernetes sets for services whose names begin with `convoy`.
     """
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     endings = [name.upper() for name in Settings.model_fields]  # the same prefix would make all of them alike

@@ -1,4 +1,4 @@
-"""Describes values that pydantic rejects, in Convoy's own words. Knows no schema."""
+"""Describes values that pydantic rejects in plain words. Knows no schema."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,9 +34,9 @@ _DESCRIPTIONS: dict[str, Callable[[_Context], str]] = {
 
 
 def describe_first(errors: Sequence[Any]) -> tuple[str, str]:
-    """Returns the path of the first value that is wrong, empty for the whole, and what is wrong with it.
+    """Returns the path of the first invalid value (empty for the whole document), and the reason why it is invalid.
 
-    `errors` are those of pydantic's or FastAPI's exception.
+    `errors` is the list of pydantic's or FastAPI's exception.
     """
     first = errors[0]
     return ".".join(map(str, first["loc"])), _describe(first["type"], first.get("ctx", {}))

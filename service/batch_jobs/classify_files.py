@@ -1,6 +1,6 @@
 """Classifies a few files in this process, with the decoding, batching and models of the service.
 
-`convoy classify` uses it. Large inputs are the business of job.py, which decodes in several processes.
+`convoy classify` uses it. For large inputs there is `job`, which decodes in several processes.
 """
 
 import asyncio
@@ -22,16 +22,17 @@ from service.model_store.repository import Repository
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-MAX_CONCURRENT_FILES = 32  # Each file is a request of its own; together they fill a usual batch.
+MAX_CONCURRENT_FILES = 32  # Each file is a separate request; this many fill a batch of the default size.
 TIMEOUT_S = 3600
 
 
 async def classify_files(
     settings: Settings, model: str, version: str | None, files: Sequence[Path], k: int | None
 ) -> list[list[Prediction] | ConvoyError]:
-    """The `k` most probable classes of the image in each file, or its error; `k` None as in `select_predictions`.
+    """Returns the `k` most probable classes of the image in each file, or its error.
 
-    Raises UnknownModel, UnknownVersion, NotReady, ModelFailed.
+    `k` None has the same meaning as in `select_predictions`. Raises UnknownModel, UnknownVersion, NotReady or
+    ModelFailed.
     """
     max_queue_images = max(settings.max_queue_images, MAX_CONCURRENT_FILES)
     offline_settings = settings.model_copy(update={"max_queue_images": max_queue_images})

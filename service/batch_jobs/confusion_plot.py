@@ -1,7 +1,7 @@
 """Draws a confusion matrix as a PNG: expected classes are rows, predicted classes are columns.
 
-The service has no matplotlib, so this uses Pillow, whose built-in font has ASCII letters only. Training draws its own
-matrices with matplotlib, because labels of a user's own images may have any letters.
+The service has no matplotlib, so this module uses Pillow, whose built-in font has only ASCII letters. Training draws
+its matrices with matplotlib, because the labels of users' own images may contain any letters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ MAX_CLASSES_WITH_COUNTS = 25
 MAX_CLASSES_WITH_LABELS = 60
 MAX_CLASSES = 2000
 MARGIN_PX = 12
-MIN_HEADER_PX = 110  # The corner contains the two lines of the legend.
+MIN_HEADER_PX = 120  # The corner contains the two lines of the legend.
 MAX_LABEL_LENGTH = 24
 WHITE, BLACK, GRAY = (255, 255, 255), (0, 0, 0), (220, 220, 220)
 BLUE = (8, 48, 107)  # the color of a cell with all images of its row
 
 
 def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str], path: Path) -> None:
-    """Draws `counts` by (expected, predicted) label; `labels` is the order of rows and columns.
+    """Draws `counts`, which has the number of images by (expected, predicted) label, in the order of `labels`.
 
     The shade of a cell is its fraction of its row.
     """
@@ -80,5 +80,5 @@ def _draw_labels(
         column_draw.text((6, (index + 0.5) * cell_px), label, BLACK, font, anchor="lm")
     if shown_labels:
         image.paste(column_labels.transpose(Image.Transpose.ROTATE_90), (header_px, 0))
-    draw.text((MARGIN_PX, MARGIN_PX), "right: down", BLACK, font)
-    draw.text((MARGIN_PX, MARGIN_PX + 16), "answer: across", BLACK, font)
+    draw.text((MARGIN_PX, MARGIN_PX), "expected: down", BLACK, font)
+    draw.text((MARGIN_PX, MARGIN_PX + 16), "predicted: across", BLACK, font)

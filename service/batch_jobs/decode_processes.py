@@ -1,4 +1,4 @@
-"""The pool of decoding processes, and the order in which their results come back."""
+"""Runs the pool of decoding processes, and returns their results in the order of the images."""
 
 import multiprocessing
 import os
@@ -25,7 +25,7 @@ MAX_PENDING_CHUNKS_PER_WORKER = 3  # decoded or queued, but not yet passed to th
 
 
 class DecodedBatch(NamedTuple):
-    """Pixels of the valid images, uint8 (n, height, width, channels), and an entry per image, broken ones included."""
+    """Pixels of the valid images, uint8 (n, height, width, channels), and an entry per image, including broken ones."""
 
     images: NDArray[np.uint8]
     entries: list[tuple[ImageFile, ConvoyError | None]]
@@ -40,7 +40,7 @@ def start_decode_pool(workers: int) -> Executor:
 
 @contextmanager
 def killed_on_error(pool: Executor) -> Iterator[Executor]:
-    """Closes the pool after the block. After an error or a signal its processes are killed, because a read may hang."""
+    """Closes the pool after the block. After an error or a signal, kills its processes, because a read may hang."""
     earlier_children = set(multiprocessing.active_children())
     try:
         yield pool
@@ -53,7 +53,7 @@ def killed_on_error(pool: Executor) -> Iterator[Executor]:
 
 
 def _exit_with_parent() -> None:
-    """Makes a process ignore Ctrl-C, which the parent handles, and exit when the parent was killed."""
+    """Makes a process ignore Ctrl-C, which the parent handles, and exit when the parent has been killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -85,7 +85,7 @@ def decode_in_order(
 
 
 def _submit(pool: Executor, chunk: Sequence[ImageFile], spec: DecodeSpec) -> Future[DecodedChunk]:
-    """Submits the chunk. A broken pool raises only when this chunk is awaited, so that decoded chunks are not lost."""
+    """Submits the chunk. Delays the error of a broken pool until this chunk is awaited, to keep decoded chunks."""
     try:
         return pool.submit(decode_chunk, chunk, spec)
     except BrokenProcessPool as error:

@@ -19,7 +19,7 @@ from service.model_store.manifest import Input, Preprocessing
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectRefused, open_bucket
 
 MAX_FILE_BYTES = 512 * 1024**2  # A file that is not an image must not fill the memory.
-READ_THREADS = 16  # for a bucket: each thread waits for the network
+READ_THREADS = 16  # for buckets, because each thread mostly waits for the network
 MAX_READ_ATTEMPTS = 4
 FIRST_RETRY_DELAY_S = 0.5
 
@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class UnreadableFile(ConvoyError):
-    """The image's file is not there, or may not be read."""
+    """The image's file does not exist, or may not be read."""
 
     code = "unreadable"
-    hint = "Check that it is there and may be read."
+    hint = "Check that the file exists and that the job may read it."
 
 
 class DecodeSpec(NamedTuple):
-    """How images become a model's input."""
+    """Everything that is needed to decode images to a model's input. `with_sha256` adds checksums to fingerprints."""
 
     model_input: Input
     preprocessing: Preprocessing
@@ -43,9 +43,9 @@ class DecodeSpec(NamedTuple):
 
 
 class DecodedChunk(NamedTuple):
-    """Pixels of the valid images, uint8 (n, height, width, channels), and for each image its error, or None.
+    """Pixels of the valid images, uint8 (n, height, width, channels), and an error or None for each image.
 
-    `fingerprints` are of all images as they were read, None for those that are not there.
+    `fingerprints` has an entry for each image as it was read, and None for a missing image.
     """
 
     images: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class _ReadImage(NamedTuple):
 
 
 def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
-    """Raises JobInterrupted when a bucket stays unreachable; an error of one image is returned in its place."""
+    """Decodes the images of one chunk. Raises JobInterrupted if a bucket stays unreachable."""
     images = np.empty((len(files), *spec.model_input.shape), np.uint8)
     errors: list[ConvoyError | None] = []
     fingerprints: list[Fingerprint | None] = []
@@ -80,7 +80,7 @@ def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
 
 
 def fingerprint_of(image: ImageFile, *, with_sha256: bool) -> Fingerprint | None:
-    """The fingerprint that an image has now; None where it is not there. Raises JobInterrupted as above."""
+    """Returns an image's current fingerprint; None for a missing image. Raises JobInterrupted as in `decode_chunk`."""
     if not with_sha256:
         return _fingerprint(image)
     encoded, fingerprint = _try_read(image)
@@ -127,7 +127,7 @@ def _fingerprint(image: ImageFile) -> Fingerprint | None:
 
 
 def _object_fingerprint(image: ImageFile) -> Fingerprint | None:
-    """Of an object that was named alone, and so not listed."""
+    """Returns the fingerprint of an object that was named by itself, and therefore was not listed."""
     try:
         info = _retry(lambda: _open_bucket_once(image.url).info(image.path))
         return Fingerprint(info.bytes, info.tag)
@@ -148,7 +148,7 @@ def _read_from_bucket(image: ImageFile) -> bytes:
 
 
 def _retry(read: Callable[[], T]) -> T:
-    """Raises JobInterrupted when the bucket is unreachable in MAX_READ_ATTEMPTS attempts."""
+    """Calls `read` until it succeeds. Raises JobInterrupted after MAX_READ_ATTEMPTS without reaching the bucket."""
     for attempt in range(MAX_READ_ATTEMPTS):
         if attempt:
             time.sleep(FIRST_RETRY_DELAY_S * 2 ** (attempt - 1))
@@ -177,5 +177,6 @@ def _open_bucket_once(url: str) -> Bucket:
 
 def _check_size(encoded: bytes) -> bytes:
     if len(encoded) > MAX_FILE_BYTES:
-        raise ImageTooLarge(f"The file has more than {MAX_FILE_BYTES} bytes.", "Take it out, or scale the image down.")
+        hint = "Remove the file from the job, or scale the image down."
+        raise ImageTooLarge(f"The file has more than {MAX_FILE_BYTES} bytes.", hint)
     return encoded

@@ -1,4 +1,4 @@
-"""Errors of batch jobs. They have no status code: a batch job does not answer HTTP requests."""
+"""Errors of batch jobs. They have no status code, because a batch job does not answer HTTP requests."""
 
 from service.errors import ConvoyError
 
@@ -16,7 +16,7 @@ class OutputBusy(ConvoyError):
     """Another process is writing the output."""
 
     code = "output_busy"
-    hint = "Wait for it, or name another --output."
+    hint = "Wait until that process has ended, or name another --output."
 
 
 class OutputConflict(ConvoyError):
@@ -27,7 +27,7 @@ class OutputConflict(ConvoyError):
 
 
 class JobInterrupted(ConvoyError):
-    """The job had to stop; its journal is kept, so that it can be resumed."""
+    """The job had to stop. Its journal is kept, so that the job can be resumed."""
 
     code = "interrupted"
     hint = RESUME_HINT

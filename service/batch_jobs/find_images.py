@@ -1,7 +1,7 @@
-"""Finds the images of a job in folders, globs, lists, tars and buckets, each in an order that never changes.
+"""Finds the images of a job in folders, globs, lists, tars and buckets, always in the same order.
 
-Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Leaves out the files
-that jobs write, whose names are defined here too.
+Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Excludes the files that
+jobs write, whose names this module also defines.
 """
 
 import os
@@ -21,7 +21,7 @@ TAR_SEPARATOR = "::"
 
 OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
 
-# Files beside the output: its whole name is followed by one of these.
+# Suffixes of the files beside the output, which are appended to its whole name.
 PARTIAL_SUFFIX = ".part"
 ERRORS_SUFFIX = ".errors.jsonl"
 SUMMARY_SUFFIX = ".summary.json"
@@ -31,9 +31,9 @@ JOB_FILE_SUFFIXES = tuple(output + sidecar for output in OUTPUT_SUFFIXES for sid
 
 
 class Fingerprint(NamedTuple):
-    """Differs when an image has changed: size in bytes, and modification time (ns), or an object's tag.
+    """Identifies the content of an image: size in bytes, and modification time (ns) or tag of the object.
 
-    `sha256` is empty unless it was asked for.
+    `sha256` is empty unless the job uses checksums.
     """
 
     bytes: int
@@ -44,8 +44,8 @@ class Fingerprint(NamedTuple):
 class ImageFile(NamedTuple):
     """One image. `name` is unique in its job.
 
-    Its bytes are those of the file at `path`, of which it has `size` from `offset` on where it lies in a tar; or those
-    of the object `path` in the bucket at `url`. `fingerprint` is None where it is not known yet.
+    Without `url`, the image is the file `path`, or if that is a tar, its `size` bytes from `offset`. With `url`, it is
+    the object `path` of the bucket. `fingerprint` is None if it is not known yet.
     """
 
     name: str
@@ -57,10 +57,10 @@ class ImageFile(NamedTuple):
 
 
 class ImageListing(NamedTuple):
-    """All images, each once, and the number of other files beside them, those of jobs included.
+    """All images without duplicates, and the number of other files beside them, including those of jobs.
 
-    `irregular` are the paths of pipes, devices and other things that are no files, although they are named like images;
-    and of links out of the folder that was searched, or to a folder above them.
+    `irregular` holds the paths of pipes and devices that are named like images, and of links that lead out of the
+    searched folder or to a folder above themselves.
     """
 
     images: list[ImageFile]
@@ -78,17 +78,19 @@ class FolderLabels:
     def label_for(self, name: str) -> str | None:
         path = name.rpartition(TAR_SEPARATOR)[2].rpartition("/")[0]
         folder = path.rpartition("/")[2]
-        if folder not in self._label_by_folder:  # Images come folder by folder: most look-ups repeat the one before.
+        if folder not in self._label_by_folder:  # Images are sorted by folder, so most lookups repeat the previous one.
             self._label_by_folder[folder] = self._labels.get(_normalize(folder))
         return self._label_by_folder[folder]
 
 
 def find_images(inputs: Sequence[str]) -> ImageListing:
-    """The images of all inputs, in their order. Raises CannotStartJob, CannotOpenBucket or BucketUnreachable.
+    """Returns the images of all inputs, in their order.
 
-    Folders, tars and buckets are searched recursively for names that end as images do; a list and a glob give
-    all that they name. What jobs write is left out wherever it is not named by itself: where results come to lie among
+    Folders, tars and buckets are searched recursively for names with the suffix of an image. Lists and globs return all
+    files that they name. Files that jobs write are excluded unless they are named by themselves: if results are among
     the images, the same command must find the same images again.
+
+    Raises CannotStartJob, CannotOpenBucket or BucketUnreachable.
     """
     images: dict[str, ImageFile] = {}
     irregular: list[str] = []
@@ -107,7 +109,7 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
             hint = f"{irregular[0]} is a pipe, a device, or a link to one or out of the folder: name regular files."
         elif skipped:
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            hint = f"Passed over: {skipped}, as no name ends in {suffixes}; a glob ('folder/*') takes all it names."
+            hint = f"Passed over: {skipped}, as no name ends in {suffixes}. A glob ('folder/*') takes all files."
         raise CannotStartJob(f"There is no image in {' '.join(inputs)}.", hint)
     return ImageListing(list(images.values()), skipped, irregular)
 
@@ -116,7 +118,7 @@ _Listed = ImageFile | Irregular | None
 
 
 def _list_source(source: str) -> Iterator[_Listed]:
-    """One input's images, and None for each other file."""
+    """Yields the images of one input, and None for each other file."""
     lower = source.lower()
     if is_url(source):
         yield from _list_bucket(source)
@@ -128,7 +130,7 @@ def _list_source(source: str) -> Iterator[_Listed]:
         yield Irregular(source)
     elif lower.endswith(COMPRESSED_TAR_SUFFIXES):
         raise CannotStartJob(
-            f"{source} is packed: its images cannot be read in any order.", "Unpack it to a .tar first."
+            f"{source} is compressed, so its images cannot be read in any order.", "Decompress it to a .tar first."
         )
     elif lower.endswith(".tar"):
         yield from _list_tar(source)
@@ -147,7 +149,7 @@ def _filter_images(entries: Iterable[os.DirEntry[str] | Irregular]) -> Iterator[
 
 
 def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> ImageFile | Irregular:
-    """A link that leads nowhere counts as an image, which cannot be read."""
+    """Returns the image at a path. A broken link counts as an image, whose error is reported when it is read."""
     is_file = entry is not None and entry.is_file(follow_symlinks=False)  # known without a stat
     return ImageFile(path, path) if is_file or os.path.isfile(path) or not os.path.exists(path) else Irregular(path)
 
@@ -157,7 +159,7 @@ def _is_image(name: str) -> bool:
 
 
 def is_job_file(path: str) -> bool:
-    """Whether a job writes files of that name: an output, or a file beside it."""
+    """Whether a job writes files with this name: an output, or a file beside one."""
     return path.lower().endswith(JOB_FILE_SUFFIXES)
 
 
@@ -173,7 +175,7 @@ def _expand_glob(pattern: str) -> Iterator[_Listed]:
 
 
 def _read_list(path: str) -> Iterator[ImageFile]:
-    """The lines of a list, paths or URLs of single images; empty ones and those that begin with # are none."""
+    """Yields the images of a list with one path or URL per line. Ignores empty lines and lines that begin with #."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -188,7 +190,7 @@ def _read_list(path: str) -> Iterator[ImageFile]:
 
 
 def _list_tar(path: str) -> Iterator[_Listed]:
-    """The tar's files by name; of two with one name the later, as when it is unpacked."""
+    """Yields the tar's files by name. Of several files with one name the last counts, as when the tar is unpacked."""
     try:
         with tarfile.open(path, "r:") as tar:
             members = {member.name: member for member in tar if member.isfile()}
@@ -203,7 +205,7 @@ def _list_tar(path: str) -> Iterator[_Listed]:
 
 
 def _list_bucket(url: str) -> Iterator[_Listed]:
-    """A bucket's objects by name, or the one object that the URL names."""
+    """Returns a bucket's objects by name, or only the object that the URL names."""
     if url.lower().endswith(IMAGE_SUFFIXES):
         folder_url, _, name = url.rpartition("/")
         return iter([ImageFile(url, name, folder_url)])

@@ -14,7 +14,7 @@ def file_fingerprint(path: str) -> Fingerprint:
     """Returns size and modification time of a regular file, or of the tar that contains the image. Raises OSError."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # opening a pipe may block forever, and reading a device may never end
-        raise OSError(f"it is no regular file but a {_file_type(status.st_mode)}")
+        raise OSError(f"it is not a regular file but a {_file_type(status.st_mode)}")
     return Fingerprint(status.st_size, str(status.st_mtime_ns))
 
 

@@ -41,17 +41,17 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 PERMANENT_ERRORS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Errors of a path that can never be written to; a full or unreachable disk raises others."""
+"""Errors of a path that can never be written to. A full or unreachable disk raises other errors."""
 LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to classify, with which model, and where to write.
+    """The images to classify, the model, and the output.
 
-    `version` None stands for that of the resumed job, or the newest. `top_k` None stands for the most probable class,
-    or for all likely labels of a model with sigmoids. With `image_digests` a resume compares the SHA-256 of images, in
-    place of their sizes and times.
+    `version` None stands for the version of the resumed job, or else the newest. `top_k` None stands for the most
+    probable class, or for all likely labels of a model with sigmoids. With `image_digests`, a resume compares the
+    SHA-256 of images instead of their sizes and times.
     """
 
     inputs: tuple[str, ...]
@@ -67,10 +67,10 @@ class Job:
 def run_job(
     job: Job, settings: Settings, progress_stream: TextIO, start_pool: Callable[[int], Executor] = start_decode_pool
 ) -> Report:
-    """Runs the job, or what is left of it, and writes progress to `progress_stream`.
+    """Runs the job, or the rest of it, and writes its progress to `progress_stream`.
 
     Raises CannotStartJob, OutputConflict, OutputBusy, UnknownModel, UnknownVersion, BrokenVersion, VersionUnavailable
-    or BucketUnreachable before anything is written, and JobInterrupted when the job can be resumed.
+    or BucketUnreachable before anything is written, and JobInterrupted if the job can be resumed.
     """
     check_output_format(job.output)
     listing = find_images(job.inputs)
@@ -89,7 +89,7 @@ def run_job(
         message = f"{error.filename or outputs.output} cannot be written: {error.strerror or error}."
         if isinstance(error, PERMANENT_ERRORS):
             raise CannotStartJob(message, "Name another --output, or grant the right to write there.") from error
-        raise JobInterrupted(message, f"Make it possible. {RESUME_HINT}") from error
+        raise JobInterrupted(message, f"Free space, or restore access to it. {RESUME_HINT}") from error
     except MemoryError as error:
         raise JobInterrupted("There was too little memory.", f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
 
@@ -134,7 +134,10 @@ def _classify(
     identity: JobIdentity,
     runtime: JobRuntime,
 ) -> None:
-    """Classifies the images from `done_count` on into the journal: the pool decodes, this process runs the model."""
+    """Classifies the images from index `done_count`, and appends the records to the journal.
+
+    The pool decodes the images, and this process runs the model.
+    """
     settings = runtime.settings
     workers = settings.decode_threads or usable_cores()
     limits = decode_limits(settings, processes=workers)
@@ -163,7 +166,7 @@ def fastest_batch_size(batch_ms: dict[int, float]) -> int:
 
 
 def _open_version(job: Job, repository: Repository, previous: Record | None) -> VersionFolder:
-    """Opens the version that classifies. Raises UnknownModel, UnknownVersion or BrokenVersion."""
+    """Opens the version to use. Raises UnknownModel, UnknownVersion or BrokenVersion."""
     versions = {str(number): number for number in repository.versions(job.model)}
     if not versions:
         raise UnknownModel.suggesting(job.model, repository.models(), repository.root)
@@ -176,7 +179,7 @@ def _open_version(job: Job, repository: Repository, previous: Record | None) -> 
 
 
 def _requested_version(job: Job, previous: Record | None) -> str | None:
-    """The version that the job names, else that of the job it resumes; None for the newest."""
+    """Returns the version that the job names, or else the version of the job that it resumes; None for the newest."""
     if job.version is None and previous is not None and previous.get("model") == job.model:
         return str(previous.get("version"))
     return job.version
@@ -201,16 +204,16 @@ def _job_identity(
 
 
 def _top_k(job: Job, folder: VersionFolder) -> int:
-    """The number of classes per image; 0 for all likely labels."""
+    """Returns the number of classes per image; 0 for all likely labels."""
     if job.top_k is None:
         return 0 if folder.manifest.activation == "sigmoid" else 1
     return min(job.top_k, len(folder.labels))
 
 
 def _engine(folder: VersionFolder, settings: Settings, previous: Record) -> str:
-    """Returns the name of the candidate that classifies: that of the job that is resumed, else the fastest here.
+    """Returns the name of the candidate to use: that of the resumed job, or else the fastest one on this machine.
 
-    Engines and precisions differ in the last digits. Raises BrokenVersion.
+    A resumed job keeps its engine, because results differ slightly between engines. Raises BrokenVersion.
     """
     is_same_version = (previous.get("model"), previous.get("version")) == (folder.model, str(folder.version))
     if is_same_version and "engine" in previous:
@@ -229,15 +232,15 @@ def _report_finished(
     settings: Settings,
     finished_job: Record,
 ) -> Report:
-    """Reports a job that is complete: running it again, as Kubernetes may, changes nothing."""
+    """Reports a complete job. Running such a job again, as Kubernetes may do, changes nothing."""
     folder = _open_version(job, repository, finished_job)
     if difference := _job_identity(job, listing, folder, settings, finished_job).describe_difference(finished_job):
-        raise OutputConflict(f"{outputs.output} is there already, and of another job: {difference}.")
+        raise OutputConflict(f"{outputs.output} exists and belongs to another job: {difference}.")
     summary = outputs.read_summary()
     images = job.shard.select(listing.images)
     now = fingerprints_digest(fingerprint_of(image, with_sha256=job.image_digests) for image in images)
     if now != summary.get(IMAGES_KEY):
-        raise OutputConflict(f"{outputs.output} is there already, and its images have changed since.")
+        raise OutputConflict(f"{outputs.output} exists, and its images have changed since.")
     return _build_report(job, listing, folder, outputs, Summary.from_json(summary))
 
 

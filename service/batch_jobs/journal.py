@@ -1,7 +1,7 @@
 """The partial file of a running job: a line that identifies the job, then one line per image, appended in order.
 
-The lines of a killed job stay; an incomplete last line is removed on resume. The images come in the order of the job,
-so the number of lines says which images are done.
+A killed job keeps its lines. On resume, an incomplete last line is removed. The lines are in the order of the job's
+images, so their number says which images are done.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ HEADER_KEY = "job"
 
 @dataclass(frozen=True)
 class JobIdentity:
-    """Everything that the results of a job depend on: two runs with the same identity are the same job.
+    """Everything that the results of a job depend on. Two runs with the same identity are the same job.
 
-    `digest` is over the names of all images, those of other shards included; `model_digest` identifies the content of
-    the version, and `engine` names what computes it and in which precision.
+    `digest` covers the names of all images, including those of other shards. `model_digest` identifies the content of
+    the version. `engine` names the engine and its precision.
     """
 
     model: str
@@ -41,7 +41,7 @@ class JobIdentity:
     image_digests: bool = False
 
     def describe_difference(self, other: Record) -> str:
-        """Describes the first field in which `other`, read from a file, differs; empty where it is this job."""
+        """Describes the first field in which `other`, read from a file, differs; empty if it is the same job."""
         own = asdict(self)
         field = next((name for name in own if own[name] != other.get(name)), "")
         if field == "digest":
@@ -59,7 +59,7 @@ def names_digest(images: Iterable[ImageFile]) -> str:
 
 
 def peek_job(path: Path) -> Record | None:
-    """The identity in a journal, read without its lock; None where none can be read, which `Journal` reports."""
+    """Returns the identity in a journal, without locking it; None if it cannot be read, which `Journal` reports."""
     try:
         with path.open("rb") as file:
             return _job_in(file.readline())
@@ -73,10 +73,10 @@ def _job_in(line: bytes) -> Record | None:
 
 
 class Journal:
-    """An open journal, locked against other processes. As a context it closes the file, and removes an empty one."""
+    """An open journal, locked against other processes. Its exit closes the file, and removes an empty one."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputBusy while another process has it open, OSError where it cannot be written."""
+        """Raises OutputBusy while another process has the journal open, and OSError if it cannot be written."""
         self.path = path
         self._file = self.path.open("a+b")
         try:
@@ -94,16 +94,19 @@ class Journal:
         self._file.close()
 
     def read_job(self) -> Record | None:
-        """Returns the identity of the job that began it; None for a new file. Raises OutputConflict for other files."""
+        """Returns the identity of the job that began the journal; None if it is new.
+
+        Raises OutputConflict if the file is not a journal.
+        """
         self._file.seek(0)
         first = self._file.readline()
         job = _job_in(first)
         if first and job is None:
-            raise OutputConflict(f"{self.path} is no job's partial file.")
+            raise OutputConflict(f"{self.path} is not the partial file of a job.")
         return job
 
     def begin(self, identity: JobIdentity) -> None:
-        """Empties it for this job."""
+        """Empties the journal, and writes the identity of this job."""
         self._file.truncate(0)
         self._file.write(to_json_line({HEADER_KEY: asdict(identity)}))
         self._file.flush()
@@ -116,11 +119,11 @@ class Journal:
     ) -> int:
         """Returns how many of the images are done, after removing an incomplete last line.
 
-        `fingerprint` returns that of an image as it is now, with its SHA-256 if that is wanted. Raises OutputConflict
-        for another job, or an image that has changed since.
+        `fingerprint` returns the current fingerprint of an image, with its SHA-256 if its second argument is True.
+        Raises OutputConflict for another job, and for an image that has changed since.
         """
         if difference := identity.describe_difference(self.read_job() or {}):
-            raise OutputConflict(f"{self.path} is of another job: {difference}.")
+            raise OutputConflict(f"{self.path} belongs to another job: {difference}.")
         self._file.seek(0)
         end = len(self._file.readline())
         done_count = 0
@@ -145,17 +148,17 @@ class Journal:
             raise OutputConflict(f"{image.name} has changed since it was classified: {change}.", hint)
 
     def append(self, records: Sequence[Record]) -> None:
-        """Hands them to the kernel, which keeps them if this process is killed."""
+        """Appends records, and flushes them to the kernel, so that they are kept if this process is killed."""
         self._file.write(b"".join(map(to_json_line, records)))
         self._file.flush()
 
     def records(self) -> Iterator[Record]:
-        """All of them, from the first image on."""
+        """Yields all records, in the order of the images."""
         self._file.seek(0)
         self._file.readline()
         for line in self._file:
             record = from_json_line(line)
-            assert record is not None, "resume has cut off what was not whole"
+            assert record is not None, "resume has removed an incomplete line"
             yield record
 
     def remove(self) -> None:

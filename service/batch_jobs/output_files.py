@@ -55,9 +55,9 @@ class OutputFiles:
     def finish(
         self, journal: Journal, identity: JobIdentity, labels: Sequence[str], *, is_multi_label: bool = False
     ) -> Summary:
-        """Writes all files from the journal, each atomically, the output last; then removes the journal.
+        """Writes all files from the journal, each atomically and the output last, and then removes the journal.
 
-        After a kill at any point it can be repeated.
+        A job that is killed at any point of it can be resumed.
         """
         summary, errors = Summary(is_multi_label), []
         fingerprints: list[Fingerprint | None] = []

@@ -59,7 +59,7 @@ class Progress:
             self._stream.write(f"{self.text()}\n")
         else:
             filled = BAR_WIDTH * self._done_count // max(self._total, 1)
-            # Erases the rest of the line: the previous text may have been longer.
+            # Erases the rest of the line, because the previous text may have been longer.
             self._stream.write(f"\r[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {self.text()}\x1b[K")
         self._stream.flush()
 

@@ -13,8 +13,8 @@ from service.errors import ConvoyError
 FINGERPRINT_KEY = "fingerprint"
 
 Record = dict[str, Any]
-"""`file` and `predictions` (most probable first), or `file` and `error`, and `expected` if the folder's name is a
-label. In the journal also the image's fingerprint, under FINGERPRINT_KEY.
+"""`file` with either `predictions` (most probable first) or `error`; also `expected`, if the folder's name is a label.
+In the journal, the record also has the image's fingerprint, under FINGERPRINT_KEY.
 """
 
 
@@ -25,9 +25,9 @@ def make_records(
     folders: FolderLabels,
     top_k: int,
 ) -> list[Record]:
-    """Returns a record per entry; `probabilities`, float32 (n, classes), belong to the entries without an error.
+    """Returns a record per entry. `probabilities`, float32 (n, classes), has a row per entry without an error.
 
-    A `top_k` of 0 stands for all likely labels, maybe none, of a model with sigmoids.
+    A `top_k` of 0 stands for all likely labels of a model with sigmoids, which may be none.
     """
     rows = top_k_rows(probabilities, labels, top_k) if top_k else likely_rows(probabilities, labels)
     predictions = iter(rows)
@@ -49,15 +49,15 @@ def make_records(
 def to_json_line(record: Record) -> bytes:
     try:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-    except TypeError:  # orjson rejects a file name that is not valid text
+    except TypeError:  # orjson rejects a file name that is not valid UTF-8
         return json.dumps(record).encode() + b"\n"
 
 
 def from_json_line(line: bytes) -> Record | None:
-    """Returns None for an incomplete line."""
+    """Returns the record in a line; None if the line is incomplete."""
     if not line.endswith(b"\n"):
         return None
-    record = _try_parse(orjson.loads, line) or _try_parse(json.loads, line)  # json for names that are not valid text
+    record = _try_parse(orjson.loads, line) or _try_parse(json.loads, line)  # json for names that are not valid UTF-8
     return record if isinstance(record, dict) else None
 
 

@@ -32,9 +32,9 @@ WHOLE_JOB = Shard(1, 1)
 
 
 def resolve_shard(text: str | None, environ: Mapping[str, str] = os.environ) -> Shard:
-    """Parses "3/8". Without a text: the shard of the Kubernetes Indexed Job if there is one, else WHOLE_JOB.
+    """Parses "3/8". Without a text, returns the shard of the Kubernetes Indexed Job, or WHOLE_JOB outside of one.
 
-    Kubernetes counts JOB_COMPLETION_INDEX from 0; the manifest sets JOB_COMPLETIONS. Raises CannotStartJob.
+    Kubernetes sets JOB_COMPLETION_INDEX, counted from 0. The manifest sets JOB_COMPLETIONS. Raises CannotStartJob.
     """
     if text is not None:
         return _validate(*_parse(text), f"--shard is '{text}'")
@@ -58,5 +58,5 @@ def _parse_number(text: str) -> int | None:
 def _validate(number: int | None, count: int | None, source: str) -> Shard:
     if number is None or count is None or not 1 <= number <= count:
         hint = f"Use --shard 1/8 to --shard 8/8, or {INDEX_VARIABLE}=0 to 7 with {COUNT_VARIABLE}=8."
-        raise CannotStartJob(f"{source}, which is no part of a whole.", hint)
+        raise CannotStartJob(f"{source}, which is not a valid shard.", hint)
     return Shard(number, count)

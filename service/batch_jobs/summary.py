@@ -1,4 +1,4 @@
-"""The summary of a job, counted from its records: predictions per class, errors per code, and the accuracy."""
+"""Counts the summary of a job from its records: predictions per class, errors per code, and the accuracy."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,10 @@ LabelPair = tuple[str, str]
 
 @dataclass
 class Summary:
-    """Counts the most probable classes, error codes, and (expected, predicted) labels where the folder is a label.
+    """Counts the most probable classes, the error codes, and pairs of (expected, predicted) labels.
 
-    Of a model with sigmoids all likely labels are counted, and there is no accuracy: an image may have several.
+    The expected label is the name of the folder, if it is a label. For a model with sigmoids, all likely labels are
+    counted, and there is no accuracy, because an image may have several labels.
     """
 
     is_multi_label: bool = False
@@ -42,19 +43,19 @@ class Summary:
 
     @property
     def accuracy(self) -> float | None:
-        """Fraction of images that were classified as the label of their folder; None where no folder is a label."""
+        """Fraction of images that were classified as the label of their folder; None if no folder is a label."""
         if not self.confusion:
             return None
         correct = sum(count for (expected, predicted), count in self.confusion.items() if expected == predicted)
         return correct / self.confusion.total()
 
     def confusion_labels(self) -> set[str]:
-        """The labels of the confusion matrix."""
+        """Returns the labels of the confusion matrix."""
         return {label for pair in self.confusion for label in pair}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> "Summary":
-        """Reads what `to_json` returned."""
+        """Returns the summary that `to_json` wrote."""
         confusion = {(expected, predicted): count for expected, predicted, count in values.get("confusion", ())}
         classes = Counter(values.get("classes", {}))
         return Summary(
@@ -120,7 +121,7 @@ class Report:
         else:
             yield "This run: nothing was left to do."
         if self.skipped:
-            yield f"Passed over: {self.skipped:,} files whose names do not end as images' do."
+            yield f"Passed over: {self.skipped:,} files whose names do not have the suffix of an image."
         if self.irregular:
             kinds = "pipes, devices, or links to them or out of the folder"
             yield f"Passed over: {len(self.irregular):,} {kinds}, such as {self.irregular[0]}."

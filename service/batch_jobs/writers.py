@@ -1,4 +1,4 @@
-"""Writers for the results of a finished job: JSON lines, CSV, or Parquet (an extra). A file is complete or absent."""
+"""Writers for the results of a finished job: JSON lines, CSV, or Parquet (an extra). Files are written atomically."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +24,9 @@ def json_lines_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
 
 @contextmanager
 def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
-    """Columns: file, expected, label, probability, index; then label_2 and so on for the second class.
+    """Writes the columns file, expected, label, probability and index, then label_2 and so on for the second class.
 
-    A text that a spreadsheet would run as a formula has an apostrophe before it.
+    A text that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     columns = column_names(top_k)
     # surrogateescape writes the bytes of a file name that is not valid UTF-8 unchanged.
@@ -41,7 +41,7 @@ def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
 
 @contextmanager
 def parquet_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
-    """The same columns. Raises CannotStartJob where pyarrow is missing."""
+    """Writes the same columns as `csv_writer`. Raises CannotStartJob if pyarrow is missing."""
     pyarrow, parquet = _import_pyarrow()
     column_types = {"file": pyarrow.string(), "expected": pyarrow.string(), "label": pyarrow.string()}
     column_types |= {"probability": pyarrow.float32(), "index": pyarrow.int32()}
@@ -85,7 +85,7 @@ def column_names(top_k: int) -> list[str]:
 
 
 def to_row(record: Record, top_k: int) -> list[Any]:
-    """The record's values in the order of the columns, None where a network has fewer classes than `top_k`."""
+    """Returns the record's values in the order of the columns, with None for missing predictions."""
     row = [record["file"], record.get("expected")]
     for prediction in record["predictions"]:
         row += [prediction["label"], prediction["probability"], prediction["index"]]
@@ -114,5 +114,5 @@ def _quote_formula(value: Any) -> Any:
 
 
 def _to_utf8(name: str) -> str:
-    """Replaces what is not valid UTF-8 by question marks: Parquet's strings are UTF-8."""
+    """Replaces bytes that are not valid UTF-8 by question marks, because Parquet's strings are UTF-8."""
     return name.encode("utf-8", "replace").decode()

@@ -1,6 +1,6 @@
 """The command `convoy`: builds the settings once, then calls one function.
 
-The commands import what they run only when they run it, so that help, completion and the supervisor start quickly.
+Each command imports its implementation when it runs, so that help, completion and the supervisor start quickly.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from service.observability import logs
 from service.settings import Settings
 
 TRANSIENT_ERRORS = (BucketUnreachable, JobInterrupted, ModelFailed, OutputBusy, VersionUnavailable)
-"""Errors that may have no cause in the command: the same command may succeed later."""
+"""Errors that may have other causes than the command, so that the same command may succeed later."""
 
 
 def _describe_error(error: ConvoyError) -> tuple[str, int]:
@@ -107,7 +107,7 @@ for command in (batch, classify, key, models, serve):
 
 
 def main() -> None:
-    """The command `convoy`. An unexpected error must not exit with 1, which says that a command has done its work."""
+    """Runs the command `convoy`. An unexpected error exits with EXIT_BUG, as 1 means that the work is partly done."""
     try:
         cli()
     except Exception:

@@ -1,4 +1,4 @@
-"""convoy batch: runs a batch job. Its exit codes say what to do next."""
+"""convoy batch: runs a batch job. Its exit codes say whether and how to continue."""
 
 import sys
 from pathlib import Path

@@ -36,7 +36,7 @@ def key(name: str, scopes: str, file: Path | None) -> None:
 
 
 def _append_line(file: Path, line: str) -> None:
-    """Adds a line, in place: a container that mounts only this file would not see a replaced one."""
+    """Appends a line in place, because a container that mounts only this file would not see a new file."""
     with file.open("a+", encoding="utf-8") as keys:
         keys.seek(0)
         text = keys.read()

@@ -1,4 +1,4 @@
-"""convoy models list | show | verify | rollback | prune: manages versions on disk, whether a service runs or not."""
+"""convoy models list | show | verify | rollback | prune: manages versions on disk. No service needs to run."""
 
 import json
 import sys
@@ -173,4 +173,4 @@ def _variant_line(variant: Variant) -> str:
         parts.append(f"test accuracy {variant.test_accuracy:.2%}")
     if variant.parity is not None:
         parts.append(f"differs by {variant.parity.max_abs_difference:.1g} at most")
-    return ", ".join(parts) + ("" if variant.automatic else "; used only where it is asked for")
+    return ", ".join(parts) + ("" if variant.automatic else "; used only if CONVOY_PRECISION names it")

@@ -1,6 +1,6 @@
 """Options that the commands share: settings as flags, and the completion of model names.
 
-A flag's help is the setting's own description.
+The help of a flag is the description of its setting.
 """
 
 import functools
@@ -46,7 +46,7 @@ class GroupedSettings(click.Command):
 
 
 def settings_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds a flag for each named setting (all without names); the command gets the built Settings as first argument."""
+    """Adds a flag per named setting (by default all settings), and passes Settings as the command's first argument."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         selected = names or tuple(Settings.model_fields)

@@ -15,7 +15,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal(BaseException):
-    """SIGTERM or SIGINT arrived. A BaseException, so that no handler of errors catches it."""
+    """SIGTERM or SIGINT arrived. It is a BaseException, so that handlers of errors do not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class StopSignal(BaseException):
 
 @contextmanager
 def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = os._exit) -> Iterator[None]:
-    """Raises StopSignal in the block on the first SIGTERM or SIGINT; later ones are ignored. For the main thread.
+    """Raises StopSignal in the block on the first SIGTERM or SIGINT, and ignores later ones. For the main thread.
 
     If the process has not ended after `grace_s` seconds, `exit_now` ends it: the main thread may be blocked in a
     library that no exception reaches, and threads that never end would block the exit of the interpreter.
@@ -50,7 +50,7 @@ def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = o
     previous = {number: signal.signal(number, raise_stop) for number in STOP_SIGNALS}
     try:
         yield
-    except StopSignal:  # a second signal does not disturb the end
+    except StopSignal:  # keeps further signals ignored
         previous.clear()
         raise
     finally:

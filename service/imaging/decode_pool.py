@@ -32,7 +32,7 @@ SAFETY_FACTOR = 1.1
 
 @dataclass(slots=True, eq=False)
 class QueuedJob:
-    """A call, its estimated work, and its caller's future, which is done before the call only if it was cancelled."""
+    """A call, its estimated work, and its caller's future. If the future is done before the call, it was cancelled."""
 
     owner: Hashable
     work: int

@@ -113,9 +113,7 @@ class _VersionDownload:
             copy.flush()
             os.fsync(copy.fileno())  # after a crash of the machine the file could have its size, but other content
         if received_bytes != listed_bytes:
-            raise self._broken(
-                f"{name} had {listed_bytes} bytes when it was listed, and another size when it was read"
-            )
+            raise self._broken(f"{name} had {listed_bytes} bytes when it was listed, and another size when it was read")
         self.fetched_objects[name] = self._listing[name]
         return digest.hexdigest()
 

@@ -107,7 +107,7 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
     path = Path("/dev/zero") if kind == "device" else path
     decoded = decode_chunk([ImageFile("a", str(path))], SPEC)
     assert isinstance(decoded.errors[0], UnreadableFile)
-    assert f"no regular file but a {kind.rpartition(' ')[2]}" in decoded.errors[0].message
+    assert f"not a regular file but a {kind.rpartition(' ')[2]}" in decoded.errors[0].message
 
 
 def test_the_fingerprint_of_a_file_tells_whether_it_has_changed(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_a_glob_follows_links_within_its_folder_once(image_folder: Path) -> None
 MISTAKES = {
     "nothing there": ("none", "does not exist, and no file matches"),
     "no match": ("photos/*.tiff", "does not exist, and no file matches"),
-    "packed": ("photos.tar.gz", "is packed"),
+    "packed": ("photos.tar.gz", "is compressed"),
     "no tar": ("broken.tar", "cannot be read as a tar"),
     "no text": ("list.lst", "it is not UTF-8 text"),
     "empty": ("empty", "There is no image in empty"),

@@ -386,7 +386,7 @@ def test_a_resumed_job_times_no_engine_again(
 
 def test_somebody_elses_output_is_left_alone(work_folder: Path) -> None:
     Path("r.jsonl").write_text("mine")
-    with pytest.raises(OutputConflict, match=r"r\.jsonl is there already"):
+    with pytest.raises(OutputConflict, match=r"r\.jsonl exists and belongs to another job"):
         classify()
     assert Path("r.jsonl").read_text() == "mine"
 

@@ -86,7 +86,10 @@ def test_another_job_is_refused_with_the_difference(path: Path, change: dict[str
 
 def test_a_strange_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "r.part").write_text("something of the user's\n")
-    with Journal(tmp_path / "r.part") as journal, pytest.raises(OutputConflict, match="is no job's partial file"):
+    with (
+        Journal(tmp_path / "r.part") as journal,
+        pytest.raises(OutputConflict, match="is not the partial file of a job"),
+    ):
         journal.read_job()
     assert (tmp_path / "r.part").read_text() == "something of the user's\n"
 
