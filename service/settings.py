@@ -230,8 +230,8 @@ class Settings(BaseSettings):
         names = {name.lower() for name in split_list(value)}
         if len(names) > 1 and names & OPENVINO_NAMES:
             raise ValueError(
-                "openvino runs whole graphs and cannot be combined with other providers; name openvino alone, or leave "
-                "it empty: the faster one of openvino and cpu is used then"
+                "openvino runs whole graphs and cannot be combined with other providers; name only openvino, or leave "
+                "it empty to use the faster one of openvino and cpu"
             )
         return value
 
@@ -271,7 +271,7 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     Ignores variables of training, and variables that Kubernetes sets for services whose names begin with `convoy`.
     """
     settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    endings = [name.upper() for name in Settings.model_fields]  # the same prefix would make all of them alike
+    endings = [name.upper() for name in Settings.model_fields]  # the common prefix would make all names similar
     unknown = [
         name
         for name, value in environ.items()

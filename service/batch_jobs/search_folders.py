@@ -1,6 +1,6 @@
-"""Searches folders and globs for files. Links are followed only within the folder that is searched, and never upwards.
+"""Searches folders and globs for files. Follows links only within the searched folder, and never upwards.
 
-Knows nothing of images.
+Does not know which files are images.
 """
 
 import glob
@@ -14,25 +14,24 @@ RECURSIVE = "**"  # in a glob: any number of folders
 
 
 class Irregular(NamedTuple):
-    """A pipe, a socket, a device, or a link to one: reading it may never end. Or a link out of its folder, or to a
-    folder above it."""
+    """A pipe, socket or device, or a link to one, because reading it may never end; or a link that leads out of the
+    searched folder or upwards."""
 
     path: str
 
 
 def walk_folders(folder: str) -> Iterator[tuple[str, list[os.DirEntry[str] | Irregular]]]:
-    """The folder and each folder in it, with all in it that is no folder, in the order of paths.
+    """Yields the folder and all folders below it, each with its entries that are not folders, sorted by path.
 
-    Hidden names are left out. Raises CannotStartJob.
-
-    Links are followed within the folder: one that leads out of it may have been made by whoever sent the images.
+    Ignores hidden names. Follows links only within `folder`, because the sender of the images may have created a link
+    to other files. Raises CannotStartJob.
     """
     root = os.path.realpath(folder)
     seen: set[str] = set()
 
     def walk(parent: str) -> Iterator[tuple[str, list[os.DirEntry[str] | Irregular]]]:
         real_path = os.path.realpath(parent)
-        if real_path in seen:  # two links to one folder
+        if real_path in seen:  # another link to the same folder
             return
         seen.add(real_path)
         folders = []
@@ -57,7 +56,7 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
             return sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
     except OSError as error:
         reason = f"{error.filename} cannot be read: {error.strerror}."
-        raise CannotStartJob(reason, "Grant the right to read it.") from error
+        raise CannotStartJob(reason, "Grant the job the right to read it.") from error
 
 
 def _leads_out_or_up(link: os.DirEntry[str], root: str, real_parent: str) -> bool:
@@ -72,14 +71,14 @@ def _is_within(path: str, folder: str) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return False
 
 
 def match_glob(pattern: str, root: str | None = None) -> Iterator[str | Irregular]:
-    """The files that the pattern names, in any order, perhaps repeatedly.
+    """Yields the files that match the pattern, in any order and possibly more than once.
 
-    Where `**` stands for folders, links are followed as in a folder: only within `root`, the folder before `**`.
+    After `**`, links are followed only within `root`, by default the folder before `**`.
     """
     parts = pattern.split(os.sep)
     if RECURSIVE not in parts:

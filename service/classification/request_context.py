@@ -64,10 +64,10 @@ class RequestContext:
             raise
 
     def rejection_reason(self, error: ConvoyError) -> str:
-        """The code by which a request is counted that was not run because of `error`.
+        """Returns the code by which a rejected request is counted.
 
-        An idle model accepts a request to learn whether it is as slow as expected. If it is, the client's time limit
-        was too short, and not the load the cause.
+        An idle model accepts a request even if it expects to be too slow, to update its expectation. If the request
+        then fails, the cause is the client's short time limit, not the load.
         """
         return DeadlineTooShort.code if self._is_client_timeout_too_short(error) else error.code
 
@@ -85,7 +85,7 @@ class RequestContext:
             self._metrics.short_client_deadlines.inc()
 
     def _is_client_timeout_too_short(self, error: BaseException | None) -> bool:
-        """Whether the client chose a time limit that the model cannot keep even without other requests."""
+        """Whether the client set a time limit that even an idle model cannot keep."""
         if self._client_timeout_s is None or not isinstance(error, DeadlineExceeded):
             return False
         admission = self.loaded.batcher.admission

@@ -59,8 +59,8 @@ _SWAPPED, _MIRRORED_X, _MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 # Clients must not be able to fill the log: some images cause thousands of warnings. Pillow raises the real errors.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# The beginning of PNG, JPEG, WebP, BMP and GIF in base64, also in a data URL, and as a text of JSON, in which a slash
-# may be escaped.
+# The beginning of PNG, JPEG, WebP, BMP and GIF in base64, also in a data URL or in a JSON string, in which slashes may
+# be escaped.
 _BASE64_IMAGE = re.compile(
     rb"\s*\"?(?i:data:[\w./+\\-]*(?:;[\w=.-]*)*,\s*)?"
     rb"(?:iVBORw0KGgo|\\?/9j\\?/|UklGR|Qk[0-9A-Za-z+/]|R0lGOD)"
@@ -69,7 +69,7 @@ _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/=\s\\]{16}")
 _DATA_URL = re.compile(rb"\s*\"?(?i:data:(?:image\\?/|[\w./+\\-]*;base64,))")
 _JSON = re.compile(rb'\s*(?:[{\[]|"[^"]*"\s*\Z)')
 _BASE64_HINT = 'Decode it first, or send it to .../classify/batch as JSON: {"images": [{"data": "<base64>"}]}.'
-_LFS_HINT = "Run `git lfs pull` where the image was cloned, and send it again."
+_LFS_HINT = "Run `git lfs pull` in the clone that the image comes from, and send the image again."
 _JSON_HINT = "Send the image as the body, or as the file of a form; .../classify/batch takes images in JSON."
 
 
@@ -182,7 +182,7 @@ def _unreadable_error(data: bytes) -> BadImage | UnsupportedImage:
     if name := unsupported_format(data):
         return UnsupportedImage(f"The file's format is {name}, which is not read here.")
     if data.startswith(LFS_POINTER_START):
-        return BadImage("The bytes are a pointer of Git LFS, not the image itself.", _LFS_HINT)
+        return BadImage("The bytes are a Git LFS pointer, not the image itself.", _LFS_HINT)
     if (start := _BASE64_IMAGE.match(data)) and _BASE64_TEXT.match(data, start.end()):
         return BadImage("The bytes are an image in base64, not the image itself.", _BASE64_HINT)
     if _DATA_URL.match(data):

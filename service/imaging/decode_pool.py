@@ -23,7 +23,7 @@ JOBS_PER_THREAD = 2  # the running job and the next one, so that no thread waits
 LARGE_WORK = 2_000_000
 """Jobs with more work than this run on the threads for large images. The unit is about one pixel."""
 LARGE_NICENESS = 10
-"""Niceness of the threads for large images. The event loop and small images get ten times their share of a busy core."""
+"""Niceness of the threads for large images: on a busy core the event loop and small images get ten times as much."""
 INITIAL_SECONDS_PER_WORK = 1e-8
 """Expected time before the first job is done: time for a pixel of a WebP or PNG image on a core of the year 2020."""
 SMOOTHING = 0.1

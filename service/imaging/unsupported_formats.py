@@ -45,7 +45,7 @@ _SIGNATURES = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "FPX or MIC",
 }
 _PATTERNS = {
-    re.compile(rb"\0\0\x01\0(?!\0\0)"): "ICO",  # the number of its images follows
+    re.compile(rb"\0\0\x01\0(?!\0\0)"): "ICO",  # followed by the number of its images
     re.compile(rb"\0\0\x02\0(?!\0\0)"): "CUR",
     re.compile(rb"P[0-7fFyY][ \t\r\n#]"): "PNM",
     re.compile(rb"\n[\x00\x02\x03\x05]\x01[\x01\x02\x04\x08]"): "PCX",
@@ -55,9 +55,9 @@ _PATTERNS = {
     re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<[\0-\xff]{0,1000}?)?<svg"): "SVG",
     re.compile(rb"[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"): "DIB",
     re.compile(rb"[\0-\xff]{2048}PCD_"): "PCD",
-    # Images of electron microscopes begin with numbers, two of which are 1.0.
+    # A format of electron microscopes. Its header begins with float32 numbers, two of which are 1.0.
     re.compile(rb"(?s:\x3f\x80\0\0.{12}\x3f\x80\0\0|\0\0\x80\x3f.{12}\0\0\x80\x3f)"): "SPIDER",
-    # Kinds of palette and image, palette, origin, width and height from 1, bits per pixel, orientation.
+    # Header: types of palette and image, palette, origin, width and height above 0, bits per pixel, orientation.
     re.compile(
         rb"(?s:.[\0\x01][\x01-\x03\x09-\x0b].{9}(?!\0\0)..(?!\0\0)..[\x01\x08\x0f\x10\x18\x20][\0-\x3f])"
     ): "TGA",

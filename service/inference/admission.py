@@ -108,7 +108,7 @@ class Admission:
             raise TooLateToStart(message, done_s - timeout_s)
 
     def is_too_short(self, count: int, timeout_s: float) -> bool:
-        """Whether even an idle model would often not do `count` images within `timeout_s`."""
+        """Whether even an idle model would often need longer than `timeout_s` for `count` images."""
         return self._run_times.safety_factor * self._alone_s(count) > timeout_s
 
     def _alone_s(self, count: int) -> float:

@@ -206,7 +206,7 @@ class Batcher:
             self._wakeup = loop.call_soon(self._start_batches)
 
     def _record_demand(self, count: int) -> None:
-        """Reports the run time of `count` images of a request that was accepted, or rejected because of the load."""
+        """Reports the run time that a request of `count` images needs, whether accepted or rejected due to the load."""
         size = self._normal_batch_size
         self._on_demand(count * self._run_times.seconds(size) / size / self._instances)
 

@@ -64,7 +64,7 @@ class Candidate:
 
 
 def precision_of(name: str) -> str:
-    """The precision in the name of a candidate; empty for other texts."""
+    """Returns the precision in the name of a candidate; empty for other texts."""
     _, _, rest = name.partition(" ")
     return rest.partition(" ")[0]
 

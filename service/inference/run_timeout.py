@@ -1,4 +1,4 @@
-"""Limits the time for which a run can block its thread, by terminating or abandoning it. Does not know what runs."""
+"""Limits the time for which a run blocks its thread, by terminating or abandoning the run. Does not know what runs."""
 
 import threading
 from collections.abc import Callable
@@ -66,7 +66,7 @@ class RunTimeout:
 
 
 class AbandonableRuns(Generic[Input, Output]):
-    """Calls `function` in a daemon thread, for runs that nothing can terminate. One thread calls `run` at a time."""
+    """Calls `function` in a daemon thread, for runs that cannot be terminated. Only one thread may call `run`."""
 
     def __init__(self, function: Callable[[Input], Output], timeout_s: float) -> None:
         self._function = function
@@ -78,8 +78,10 @@ class AbandonableRuns(Generic[Input, Output]):
         self._thread.start()
 
     def run(self, value: Input) -> Output:
-        """Returns what the function returns, or raises what it raises. Raises RunTimedOut for a run that goes on after
-        `timeout_s`; no other run may follow it."""
+        """Returns the result of the function, or raises its error.
+
+        Raises RunTimedOut if it has not ended after `timeout_s`. No other run may follow then.
+        """
         self._inputs.put(value)
         try:
             output = self._outputs.get(timeout=self._timeout_s)
@@ -91,7 +93,7 @@ class AbandonableRuns(Generic[Input, Output]):
         return output
 
     def close(self) -> None:
-        """Ends the thread; that of an abandoned run ends with the run."""
+        """Ends the thread. After an abandoned run, the thread ends when the run ends."""
         self._inputs.put(None)
         if not self._is_abandoned:
             self._thread.join()

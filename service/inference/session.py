@@ -81,7 +81,7 @@ class Session:
 
     @property
     def is_terminable(self) -> bool:
-        """Whether another thread can end a run; OpenVINO ignores `RunOptions.terminate`."""
+        """Whether another thread can terminate a run. OpenVINO ignores `RunOptions.terminate`."""
         return not self.placement.is_on_openvino
 
     @property

@@ -28,7 +28,8 @@ BATCH_SIZE = 8
 MAX_TIME_S = 0.2  # per candidate, unless MIN_RUNS take longer
 MIN_RUNS = 2
 MAX_WAIT_S = WARM_UP_TIMEOUT_S + 60.0
-"""How long a worker waits for the measurement of another: a run that hangs in it fails after WARM_UP_TIMEOUT_S."""
+"""Maximum time that a worker waits for the measurement of another one, in which a hanging run fails after
+WARM_UP_TIMEOUT_S."""
 POLL_INTERVAL_S = 0.02
 
 
@@ -80,14 +81,14 @@ class EngineChoices:
             yield
 
     def _wait_for(self, file: TextIO) -> None:
-        """Locks the file, unless another worker keeps it for longer than `max_wait_s`: it hangs then."""
+        """Locks the file. Gives up after `max_wait_s`, because the worker that holds the lock must be hanging."""
         end_s = self.clock() + self.max_wait_s
         while True:
             try:
                 return lock_exclusively(file, wait=False)
             except BlockingIOError:
                 if self.clock() >= end_s:
-                    event = "another worker does not end its choice of an engine; this one chooses for itself"
+                    event = "another worker has not finished measuring engines; this one measures itself"
                     logs.event(logging.WARNING, event, waited_s=self.max_wait_s)
                     return None
             self.sleep(POLL_INTERVAL_S)

@@ -52,7 +52,7 @@ class LoadedModel:
         self._by_name |= {label: self._by_name[number] for label, number in self.labels.items()}
 
     def find(self, name: str | None) -> LoadedVersion:
-        """Returns the version by number, with leading zeros or without, or by label; else the default one.
+        """Returns a version by number (with or without leading zeros) or label, or for None the default version.
 
         Raises KeyError.
         """

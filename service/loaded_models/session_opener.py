@@ -120,12 +120,12 @@ class SessionOpener:
 
 
 def why_not_openvino(settings: Settings) -> str:
-    """Why models run on onnxruntime's own engine although the settings leave the choice open; empty otherwise."""
+    """Returns why models cannot run on OpenVINO although the settings allow it; empty if they can, or may not."""
     if settings.providers:
         return ""
     try:
         is_on_cpu = placement_of(settings, settings.gpu_of(0)).preferred_provider == CPU_PROVIDER
-    except BrokenVersion:  # loading a version reports it
+    except BrokenVersion:  # is reported when a version is loaded
         return ""
     return find_plugin().reason if is_on_cpu else ""
 

@@ -209,7 +209,7 @@ def test_a_device_that_cannot_be_shared_out_is_rejected(device: str, workers: in
     "providers", ["openvino,cpu", "cpu, OpenVINO", "OpenVINOExecutionProvider,cpu", "cuda,openvino"]
 )
 def test_openvino_is_combined_with_no_other_provider(providers: str) -> None:
-    with pytest.raises(ValidationError, match="name openvino alone, or leave it empty") as raised:
+    with pytest.raises(ValidationError, match="name only openvino, or leave it empty") as raised:
         Settings(providers=providers)
     assert raised.value.errors()[0]["loc"] == ("providers",)
 

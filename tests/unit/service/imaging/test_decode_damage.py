@@ -251,7 +251,7 @@ def test_base64_with_the_escaped_slashes_of_json_is_recognised(kind: str) -> Non
 
 def test_a_pointer_of_git_lfs_is_recognised() -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-    with pytest.raises(BadImage, match="a pointer of Git LFS") as raised:
+    with pytest.raises(BadImage, match="a Git LFS pointer") as raised:
         decode(pointer, 1, BLACK, MAX_PIXELS)
     assert "git lfs pull" in raised.value.hint
 

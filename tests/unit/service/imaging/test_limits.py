@@ -202,9 +202,9 @@ FLOODS = floods()
 
 
 @pytest.mark.parametrize("name", FLOODS)
-def test_a_flood_of_small_pieces_costs_little_time(name: str) -> None:
+def test_a_flood_of_small_parts_costs_little_time(name: str) -> None:
     started_s = time.thread_time()
-    with pytest.raises(ConvoyError, match="pieces"):
+    with pytest.raises(ConvoyError, match="small parts"):
         decode(FLOODS[name], 1, BLACK, PIXELS)
     assert time.thread_time() - started_s < 3
 

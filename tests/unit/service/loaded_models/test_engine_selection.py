@@ -177,7 +177,7 @@ def test_a_worker_that_hangs_in_its_measurement_does_not_stop_the_others(
         assert waiting.get("key", NAMES, answer("cpu float32")).name == "cpu float32"
     assert clock.now_s == pytest.approx(660, abs=1)
     (message,) = caplog.messages
-    assert message.startswith("another worker does not end its choice of an engine")
+    assert message.startswith("another worker has not finished measuring engines")
 
 
 def test_a_worker_takes_the_choice_of_the_one_that_it_waited_for(tmp_path: Path) -> None:
