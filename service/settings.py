@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     """Execution providers by preference: `tensorrt,cuda`; `openvino` alone. Of `device` only the indices count then."""
 
     precision: PrecisionChoice = "auto"
-    """How models are computed. auto: the fastest for the device of those that their manifest allows."""
+    """Precision in which models run. auto: the fastest on the device that the model's manifest allows."""
 
     gpu_memory_limit_bytes: int = Field(default=0, ge=0)
     """Maximum bytes of GPU memory per model. 0: no limit."""
@@ -119,10 +119,10 @@ class Settings(BaseSettings):
     """Request timeouts after which a run that has not returned fails liveness, or replaces its worker. 0: never."""
 
     worker_timeout_s: float = Field(default=30.0, ge=0)
-    """Seconds without a turn of its event loop after which one of several workers is replaced. 0: never."""
+    """Seconds that its event loop is blocked after which one of several workers is replaced. 0: never."""
 
     stop_delay_s: float = Field(default=0.0, ge=0)
-    """Seconds that a service serves on after SIGTERM while readiness fails, until load balancers have noticed."""
+    """Seconds that a service still serves after SIGTERM while readiness fails, until load balancers have noticed."""
 
     drain_timeout_s: float | None = Field(default=None, ge=0)
     """Seconds after the delay in which a stopping service answers what it accepted. None: request timeout plus 3 s."""

@@ -1,4 +1,4 @@
-"""Prometheus collectors that are cheaper per observation than those of prometheus_client.
+"""Prometheus collectors that cost less per observation than those of prometheus_client.
 
 A duration is appended to a list and sorted into buckets 1024 at a time; predicted classes are counted in a NumPy
 array. prometheus_client's own histogram takes six times as long per value.
@@ -18,7 +18,7 @@ MAX_PENDING = 1024
 
 
 class DurationHistogram:
-    """One histogram: the number of values per bucket, and their sum. A bound belongs to the bucket below it."""
+    """One histogram: the number of values per bucket, and their sum. A bound is included in the bucket below it."""
 
     def __init__(self, bounds_s: tuple[float, ...]) -> None:
         self._bounds_s = bounds_s
@@ -87,7 +87,7 @@ class ClassCounter:
 
 
 class ClassCounterCollector(Collector):
-    """The class counters of all models as the metric `name`; classes with the same label are added up."""
+    """The class counters of all models as the metric `name`. Classes with the same label are added up."""
 
     def __init__(self, name: str, documentation: str) -> None:
         self._name = name

@@ -16,7 +16,7 @@ logger = logging.getLogger("convoy")
 
 CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR = 400, 429, 500
 MAX_TEXT_LENGTH = 256
-# JSON allows these characters as they are, and terminals obey some of them.
+# JSON allows these characters unescaped, but terminals execute some of them.
 _ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         try:
             text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # lone surrogates, integers past 64 bits, cycles: a plain line is better than none
+        except TypeError:  # lone surrogates, integers above 64 bits, cycles: a line of strings is better than none
             text = json.dumps({key: str(value) for key, value in line.items()})
         return text.translate(_ESCAPED_CONTROLS) if not text.isascii() or "\x7f" in text else text
 
@@ -47,7 +47,7 @@ class JsonFormatter(logging.Formatter):
 class TextFormatter(logging.Formatter):
     """Lines for a terminal: local time, level, event, and the fields as `name=value`. A traceback follows, indented.
 
-    Control characters are escaped, because terminals obey them.
+    Control characters are escaped, because terminals execute them.
     """
 
     def __init__(self, static_fields: dict[str, Any] | None = None) -> None:
@@ -70,7 +70,7 @@ def _printable(text: str) -> str:
 
 
 def _quoted(value: object) -> str:
-    """The value, in quotation marks where a reader would not see its end otherwise."""
+    """Returns the value as text, in quotation marks if it contains spaces or is empty."""
     if isinstance(value, list | tuple):
         return ",".join(map(_quoted, value)) or "-"
     text = _printable(str(value))
@@ -78,7 +78,7 @@ def _quoted(value: object) -> str:
 
 
 class LogRateLimiter:
-    """Token bucket that lets `per_s` lines per second through and counts the others; 0 lets all through."""
+    """Token bucket that allows `per_s` lines per second and counts the others; 0 allows all lines."""
 
     def __init__(self, per_s: int) -> None:
         self._per_s = per_s
@@ -87,7 +87,7 @@ class LogRateLimiter:
         self._skipped = 0
 
     def try_acquire(self, now_s: float) -> int | None:
-        """Returns the number of lines skipped since the last one, or None when this one must be skipped, too."""
+        """Returns the number of lines skipped since the last one; None if this line must be skipped too."""
         self._tokens = min(self._per_s, self._tokens + (now_s - self._updated_s) * self._per_s)
         self._updated_s = now_s
         if self._tokens < 1 and self._per_s:
@@ -99,14 +99,16 @@ class LogRateLimiter:
 
 
 class RequestLogLimiter:
-    """Limits the log lines of requests to `per_s` of each kind: those that were answered or answered with 429, those
-    that the client made wrong, and those that the service could not answer. A flood of one kind hides no other."""
+    """Limits the log lines of requests to `per_s` of each kind: successes and 429, client errors, and server errors.
+
+    Many lines of one kind therefore do not hide the others.
+    """
 
     def __init__(self, per_s: int) -> None:
         self._answers, self._client_errors, self._server_errors = (LogRateLimiter(per_s) for _ in range(3))
 
     def try_acquire(self, status: int, now_s: float) -> int | None:
-        """Returns the number of lines of that kind skipped since the last one, or None when this one is skipped."""
+        """Returns the number of lines of this kind skipped since the last one; None if this line must be skipped."""
         if status >= SERVER_ERROR:
             return self._server_errors.try_acquire(now_s)
         is_client_error = status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS
@@ -114,15 +116,15 @@ class RequestLogLimiter:
 
 
 def shorten(text: str) -> str:
-    """Returns at most MAX_TEXT_LENGTH characters of a client's text, with an ellipsis where it was cut."""
+    """Returns at most MAX_TEXT_LENGTH characters of a client's text, with an ellipsis if it was truncated."""
     return text if len(text) <= MAX_TEXT_LENGTH else text[: MAX_TEXT_LENGTH - 1] + "…"
 
 
 def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) -> None:
-    """Sends all logs to standard error: Convoy's from `level` up, and the warnings of libraries.
+    """Sends all logs to standard error: Convoy's lines from `level` upwards, and warnings of libraries.
 
-    `auto` writes lines for a person if standard error is a terminal, JSON otherwise. Errors that end a thread or the
-    process are lines as well. `static_fields` are fields of every line.
+    `auto` writes lines for a person if standard error is a terminal, otherwise JSON. Errors that end a thread or the
+    process are log lines as well. `static_fields` are added to every line.
     """
     handler = logging.StreamHandler(sys.stderr)
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
@@ -130,7 +132,7 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     logger.setLevel(level.upper())
-    # Convoy has an event, with the request's id, for what these report otherwise.
+    # Convoy logs the same with its own events, which contain the request's id.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").disabled = True
     uvicorn_errors = logging.getLogger("uvicorn.error")
@@ -141,12 +143,12 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
 
 
 def _is_not_about_a_request(record: logging.LogRecord) -> bool:
-    """False where uvicorn reports that a request has no complete answer: the middleware has logged why."""
+    """Returns False for uvicorn's lines about requests without a complete answer, which the middleware logs."""
     return record.exc_info is not None or record.module != "httptools_impl"
 
 
 def _log_uncaught_errors() -> None:
-    """Makes what Python would print as a plain traceback a line of the log."""
+    """Logs errors that Python would otherwise print as a plain traceback."""
 
     def log(error: BaseException | None, **fields: Any) -> None:
         logger.error("unexpected error", exc_info=error, extra={"fields": fields})
@@ -154,7 +156,7 @@ def _log_uncaught_errors() -> None:
     def on_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, Exception):
             log(error)
-        else:  # such as KeyboardInterrupt
+        else:  # KeyboardInterrupt, for example
             sys.__excepthook__(kind, error, traceback)
 
     sys.excepthook = on_uncaught
@@ -163,5 +165,5 @@ def _log_uncaught_errors() -> None:
 
 
 def event(level: int, message: str, /, **fields: Any) -> None:
-    """Writes one line with `message` as its event, and `fields`."""
+    """Logs one line with `message` as its event, and with `fields`."""
     logger.log(level, message, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the service, each named once. Does not know who counts."""
+"""Defines every Prometheus metric of the service. Does not know which code counts."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,15 +26,14 @@ STAGE_BUCKETS_S = (0.000025, 0.00005, 0.0001, 0.00025, *REQUEST_BUCKETS_S)  # a 
 BUCKETS_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 OTHER_LABEL = "other"
 TOO_MANY_REQUESTS = 429
-# Statuses with which the service can fail a request. Their series exist from the start, so that `rate()` sees the first
-# failure.
+# Statuses of failed requests. Their series exist from the start, because `rate()` misses the first value of a series.
 FAILURE_STATUSES = (500, 503, 504)
 NORMAL, BACKGROUND = "normal", "background"  # priorities of requests
 
-# Process metrics that may be summed over workers. A start time may not.
+# Process metrics that can be summed over workers, unlike the start time.
 PROCESS_METRICS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
 
-# Every worker loads the same versions: over workers the maximum is taken, not the sum.
+# Metrics of which the maximum over workers is taken, not the sum, because every worker loads the same versions.
 MAX_AGGREGATED = frozenset(
     {
         "convoy_broken_versions",
@@ -51,7 +50,7 @@ EXPORTED_STAGES = tuple(stage for stage in STAGES if stage not in ("success", "f
 
 
 class _StaticCollector(Collector):
-    """Yields metrics that were collected before."""
+    """Returns metrics that were collected earlier."""
 
     def __init__(self, metrics: list[Metric]) -> None:
         self._metrics = metrics
@@ -61,7 +60,7 @@ class _StaticCollector(Collector):
 
 
 class Metrics:
-    """The service's metrics in a registry of their own, so that two services in one process do not mix."""
+    """The service's metrics in a separate registry, so that two services in one process do not mix."""
 
     def __init__(self, event_loop_cpu_s: Callable[[], float] = time.thread_time) -> None:
         """Metrics are collected on the thread of the event loop, whose CPU seconds `event_loop_cpu_s` returns."""
@@ -86,7 +85,7 @@ class Metrics:
         self.in_flight = Gauge("convoy_requests_in_flight", "Requests not yet answered.", registry=self.registry)
         self.in_flight.set_function(lambda: self.open_requests)
         self.open_requests = 0
-        # Cached because looking labels up costs more than counting.
+        # Cached, because a lookup of labels costs more than counting.
         self._request_metrics: dict[tuple[str, int], tuple[Counter, DurationHistogram]] = {}
         self._answer_metrics: dict[tuple[str, str], tuple[DurationHistogram, ...]] = {}
         self.decode_s = self._histogram(
@@ -189,29 +188,29 @@ class Metrics:
         self.running_batches.labels(model).set_function(running_batches)
 
     def class_counter(self, model: str, labels: Sequence[str], max_labels: int) -> ClassCounter:
-        """Counts the predictions of one version; classes from number `max_labels` on are counted as one."""
+        """Returns the counter for one version's predictions. Classes with index >= `max_labels` are counted as one."""
         return self.predictions.counter(model, [*labels[:max_labels], *[OTHER_LABEL] * (len(labels) - max_labels)])
 
     def count_unrouted_request(self, status: int) -> None:
-        """Counts a request that was refused before it reached any route."""
+        """Counts a request that was rejected before it reached any route."""
         self.requests.labels(OTHER_LABEL, status).inc()
 
     def declare_route(self, route: str) -> None:
-        """Creates the series of a route's failures."""
+        """Creates the series for failures of a route."""
         for status in FAILURE_STATUSES:
             self.requests.labels(route, status)
 
     def count_rejection(self, reason: str, model: str = OTHER_LABEL, *, background: bool = False) -> None:
-        """Counts a request that was not run because of the load; `reason` is its error's code.
+        """Counts a request that was not run because of the load. `reason` is the code of its error.
 
-        Without `model` the request was rejected before its model was known.
+        Without `model`, the request was rejected before its model was known.
         """
         self.refused_requests.labels(model, reason, BACKGROUND if background else NORMAL).inc()
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
-        """Counts an answered request and observes its duration.
+        """Counts an answered request, and observes its duration unless it was rejected.
 
-        Rejections are fast: their durations would hide how long accepted requests take under overload.
+        Rejections are fast, so their durations would hide the durations of accepted requests during overload.
         """
         key = (route, status)
         if key not in self._request_metrics:
@@ -222,7 +221,7 @@ class Metrics:
             duration.observe(seconds)
 
     def record_answer(self, model: str, kind: str, total_s: float, decode_s: float, queue_s: float) -> None:
-        """Observes how long a successful request to `model` took, and how long it was decoded and queued."""
+        """Observes the durations of a successful request to `model`: in total, for decoding, and in the queue."""
         key = (model, kind)
         if key not in self._answer_metrics:
             series = self.response_s.labels(model, kind), self.decode_s.labels(model), self.queue_s.labels(model)
@@ -233,11 +232,11 @@ class Metrics:
         queue.observe(queue_s)
 
     def families(self) -> Families:
-        """All metrics of this process as they stand now."""
+        """Returns the current values of all metrics of this process."""
         return metrics_to_families([*self.registry.collect(), *self.process_metrics()], MAX_AGGREGATED)
 
     def process_metrics(self) -> list[Metric]:
-        """The standard metrics about this process, and the CPU time of its event loop."""
+        """Returns the standard metrics about this process, and the CPU time of its event loop."""
         event_loop = CounterMetricFamily(
             "convoy_event_loop_cpu_seconds_total",
             "CPU seconds of the event loop, of which a worker has 1 s per second.",
@@ -263,7 +262,7 @@ class Metrics:
 
 
 def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
-    """Counters with the labels `model` and `version`, of the versions that are loaded now."""
+    """Returns counters with the labels `model` and `version`, for the versions that are loaded now."""
     requests = _counter("convoy_version_requests_total", "Requests to a version by outcome.", "outcome")
     seconds = _counter(
         "convoy_version_seconds_total", "Seconds of successful requests to a version, in total and by stage.", "stage"
@@ -282,7 +281,7 @@ def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
 
 
 def model_info(rows: Iterable[tuple[str, str, str, str, str]]) -> GaugeMetricFamily:
-    """The gauge of the loaded versions, from their model, version, engine, precision and hint."""
+    """Returns the gauge of the loaded versions, given rows of model, version, engine, precision and hint."""
     labels = [*VERSION_LABELS, "engine", "precision", "hint"]
     info = GaugeMetricFamily("convoy_model_info", "What computes a loaded version; always 1.", labels=labels)
     for row in rows:

@@ -17,7 +17,7 @@ GAUGE = "gauge"
 
 
 def metrics_to_families(metrics: list[Metric], max_aggregated: frozenset[str] = frozenset()) -> Families:
-    """Converts collected metrics to summable form. Over workers, those in `max_aggregated` take the maximum."""
+    """Converts collected metrics to a form that can be summed. Metrics in `max_aggregated` take the maximum instead."""
     return {
         metric.name: {
             "type": metric.type,
@@ -46,7 +46,7 @@ def families_to_metrics(families: Families) -> list[Metric]:
 
 
 def add_families(one: Families, other: Families) -> Families:
-    """Adds two sets of families by sample; a sample that only one of them has is kept."""
+    """Adds two sets of families by sample. A sample that only one of them has is kept."""
     total = dict(one)
     for name, family in other.items():
         samples = dict(one[name]["samples"]) if name in one else {}

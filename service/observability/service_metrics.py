@@ -1,4 +1,4 @@
-"""Metrics of the service as a whole, which no worker counts alone."""
+"""Metrics of the service as a whole, which no single worker can count."""
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -12,7 +12,7 @@ def service_metrics(
     unresponsive_workers: int = 0,
     version: str = "",
 ) -> list[Metric]:
-    """Returns readiness, start, state of the workers, and the release; `started_at_s` is a Unix time."""
+    """Returns readiness, start, state of the workers, and the release. `started_at_s` is a Unix time."""
     build = GaugeMetricFamily("convoy_build_info", "The release of Convoy; always 1.", labels=["version"])
     build.add_metric([version], 1)
     return [
@@ -25,7 +25,7 @@ def service_metrics(
         ),
         GaugeMetricFamily(
             "convoy_unresponsive_workers",
-            "Workers whose event loop has not turned for 5 s; always 0 with CONVOY_WORKERS=1.",
+            "Workers whose event loop has been blocked for 5 s; always 0 with CONVOY_WORKERS=1.",
             value=unresponsive_workers,
         ),
         CounterMetricFamily(

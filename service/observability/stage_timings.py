@@ -24,7 +24,7 @@ class StageTimings:
         self.decode_s = time.perf_counter() - self.started_at_s
 
     def mark_computed(self, queue_s: float, compute_s: float, batch_size: int) -> None:
-        """Ends the stage of computing. What follows is encoding."""
+        """Ends the stages of queueing and computing. Encoding follows."""
         self._computed_at_s = time.perf_counter()
         self.queue_s, self.compute_s, self.batch_size = queue_s, compute_s, batch_size
 
@@ -50,7 +50,7 @@ class StageTimings:
         }
 
     def stages(self) -> list[tuple[str, float, float]]:
-        """Name, start and end of each stage that has ended."""
+        """Returns name, start and end of each stage that has ended."""
         decoded_at_s = self.started_at_s + self.decode_s
         stages = [("decode", self.started_at_s, decoded_at_s)] if self.decode_s else []
         if self.batch_size:

@@ -1,7 +1,7 @@
 """Traces for OpenTelemetry: one span per request and one child span per stage. Optional: `convoy[otlp]`.
 
-Spans are created when the request has ended, from times that were measured anyway: no code runs during the work
-itself, and without a collector there is no tracer.
+Spans are created after a request has ended, from times that are measured anyway, so that tracing does not slow down the
+work itself. Without a collector there is no tracer.
 """
 
 import logging
@@ -56,7 +56,7 @@ def create_tracer(endpoint: str) -> "Tracer | None":
 
 
 class Tracer:
-    """Creates spans and exports them from a thread; spans are dropped when the exporter cannot keep up."""
+    """Creates spans, and exports them from a thread. Spans are dropped if the exporter cannot keep up."""
 
     def __init__(self, exporter: "SpanExporter") -> None:
         from opentelemetry.sdk.resources import Resource
@@ -82,7 +82,7 @@ class Tracer:
         is_error: bool,
         attributes: dict[str, str | int],
     ) -> str | None:
-        """Records a request that has ended. Returns its trace id, or None when it is not sampled.
+        """Records a request that has ended. Returns its trace id, or None if it is not sampled.
 
         Times are seconds of `time.perf_counter`. `traceparent` and `tracestate` are the values of these headers (W3C
         Trace Context), empty without a parent.
@@ -107,7 +107,7 @@ class Tracer:
         return f"{context.trace_id:032x}" if context.trace_flags.sampled else None
 
     def close(self, timeout_s: float) -> None:
-        """Exports the spans that are left, for at most `timeout_s`: a missing collector must not delay the exit."""
+        """Exports the remaining spans, for at most `timeout_s`, because a missing collector must not delay the exit."""
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(timeout_s)

@@ -22,7 +22,7 @@ class DurationTotal:
 
 @dataclass(slots=True)
 class VersionStats:
-    """Requests by outcome, stages of the successful ones, and batches by size."""
+    """Requests by outcome, stages of successful requests, and batches by size."""
 
     success: DurationTotal = field(default_factory=DurationTotal)
     fail: DurationTotal = field(default_factory=DurationTotal)
@@ -59,7 +59,7 @@ class VersionStats:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "VersionStats":
-        """Converts back what orjson has serialized."""
+        """Converts values from JSON back to an object."""
         return VersionStats(
             **{stage: DurationTotal(**values[stage]) for stage in STAGES},
             batches={int(size): DurationTotal(**total) for size, total in values["batches"].items()},

@@ -1,4 +1,4 @@
 """The listening socket, uvicorn, and the limits on connections.
 
-Routes and the composition of the application do not belong here, see `service.api` and `service.app`.
+Routes are in `service.api`, and `service.app` builds the application.
 """

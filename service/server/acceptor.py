@@ -1,7 +1,7 @@
 """Balances connections over the workers that share one listening socket.
 
-Without it the event loop that wakes first accepts all waiting connections, and keeps them as long as clients keep them
-alive: 32 clients that connected at once were all answered by one of two workers, at half the throughput.
+Without it, the event loop that wakes first accepts all waiting connections, and serves them for as long as clients keep
+them open: of 32 clients that connected at once, one of two workers served all, at half the throughput.
 """
 
 import asyncio
@@ -14,20 +14,21 @@ from pathlib import Path
 from service.observability import logs
 from service.server.connection_cap import ConnectionCap
 
-YIELD_S = 0.005  # longer than a process waits for its turn on a busy core
+YIELD_S = 0.005  # longer than a process usually waits for a busy core
 ACCEPT_ERROR_PAUSE_S = 1.0
 FULL_PAUSE_S = 0.05
 IMBALANCE_DIVISOR = 32  # tolerated imbalance: one connection per 32
-MAX_ACCEPTS_PER_TURN = 64  # of the event loop: requests wait while connections are accepted
+MAX_ACCEPTS_PER_TURN = 64  # per iteration of the event loop, because requests wait while connections are accepted
 NOT_ACCEPTING = -1
 MORE_THAN_ANY_WORKER = 2**62
 COUNT_BYTES = 8
 
 
 class ConnectionCounts:
-    """The number of connections of each worker: integers in a file that all workers map into memory.
+    """The number of connections of each worker, as integers in a file that all workers map into memory.
 
-    Each worker writes only its own. There are no locks: a stale number delays a connection by `YIELD_S` at most.
+    Each worker writes only its own number. There are no locks, because a stale number only delays a connection by at
+    most `YIELD_S`.
     """
 
     def __init__(self, file: Path, worker_id: int, workers: int) -> None:
@@ -38,18 +39,18 @@ class ConnectionCounts:
 
     def publish(self, connections: int) -> None:
         """Publishes the number of connections of this worker, or `NOT_ACCEPTING`."""
-        self._counts[self._worker_id] = connections + 1  # a new file is all zeros, which means that no worker accepts
+        self._counts[self._worker_id] = connections + 1  # zero, as in a new file, means that the worker does not accept
 
     def has_more_than_others(self, connections: int) -> bool:
-        """Whether another worker that accepts connections has clearly fewer: more than the tolerated imbalance."""
+        """Whether another accepting worker has fewer than `connections`, beyond the tolerated imbalance."""
         others = (count - 1 for worker_id, count in enumerate(self._counts) if worker_id != self._worker_id)
         return any(other > NOT_ACCEPTING and other + other // IMBALANCE_DIVISOR < connections for other in others)
 
 
 class Acceptor:
-    """Accepts waiting connections, but first leaves them to a worker with fewer for a moment.
+    """Accepts waiting connections. If another worker has fewer connections, waits YIELD_S for it to accept them.
 
-    It is in uvicorn's list of servers, and has the methods that uvicorn calls.
+    An acceptor is in uvicorn's list of servers, and has the methods that uvicorn calls.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Acceptor:
         is_unavailable: Callable[[], bool],
         cap: ConnectionCap,
     ) -> None:
-        """A worker that is unavailable, such as one that still loads, leaves all connections to the others."""
+        """An unavailable worker, such as one that is still loading, leaves all connections to the others."""
         self._sock = sock
         self._protocol = protocol
         self._connections = connections
@@ -76,15 +77,15 @@ class Acceptor:
         self.publish()
 
     def publish(self) -> None:
-        """Publishes the number of connections, or that none are accepted while it is unavailable or closed.
+        """Publishes the number of connections, or NOT_ACCEPTING while the worker is unavailable or the acceptor closed.
 
-        To be called when a connection ends, too. Otherwise of eight clients that connect right after others have left,
-        one worker often gets six to eight.
+        Must also be called when a connection ends. Otherwise, if eight clients connect right after others have left,
+        one worker often gets six to eight of them.
         """
         self._connection_counts.publish(NOT_ACCEPTING if self._is_closed or self._is_unavailable() else self._count())
 
     def close(self) -> None:
-        """Stops accepting. May be called again when the socket is closed."""
+        """Stops accepting. May be called again after the socket was closed."""
         if (listener_fd := self._sock.fileno()) >= 0:
             self._loop.remove_reader(listener_fd)
         if self._resume_timer is not None:
@@ -107,7 +108,7 @@ class Acceptor:
             return
         for _ in range(MAX_ACCEPTS_PER_TURN):
             if not self._accept() or self._should_yield():
-                return  # and come again at once, should more be waiting
+                return  # the event loop calls this method again if more connections are waiting
 
     def _should_yield(self) -> bool:
         return self._connection_counts.has_more_than_others(
@@ -120,18 +121,18 @@ class Acceptor:
 
     def _resume_accepting(self) -> None:
         self._start_accepting()
-        for _ in range(1 + self._count() // IMBALANCE_DIVISOR):  # no other worker accepted them
+        for _ in range(1 + self._count() // IMBALANCE_DIVISOR):  # no other worker has accepted these connections
             if not self._accept():
                 return
 
     def _accept(self) -> bool:
-        """Whether there was a connection to accept, and room for it."""
+        """Accepts a connection. Returns whether there was one, and the maximum allowed it."""
         if self._cap.is_reached(self._count()) and not self._may_exceed_cap():
             return False
         try:
             connection, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return False  # another worker took it, or the client is gone
+            return False  # another worker has accepted it, or the client has disconnected
         except OSError as error:
             logs.event(logging.ERROR, "connections cannot be accepted", reason=str(error))
             self._pause_accepting(ACCEPT_ERROR_PAUSE_S)
@@ -144,9 +145,9 @@ class Acceptor:
         return True
 
     def _may_exceed_cap(self) -> bool:
-        """Closes connections that wait for their clients, so that there is room in the next turn of the event loop.
+        """Closes connections that wait for their clients, so that others can be accepted in the next iteration.
 
-        Where there are none, returns whether one more may be accepted for health checks, and pauses if not.
+        If there are none, returns whether one more connection may be accepted for health checks, and pauses if not.
         """
         if self._cap.evict():
             return False
@@ -156,7 +157,7 @@ class Acceptor:
         return True
 
     def _on_opened(self, task: asyncio.Task[None]) -> None:
-        """Until now the connection was counted twice, once as open."""
+        """Publishes the number of connections again, because this one was counted twice: as opening and as open."""
         self._opening_tasks.discard(task)
         self.publish()
 
@@ -164,4 +165,4 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(self._protocol, connection)
         except OSError:
-            connection.close()  # the client is gone
+            connection.close()  # the client has disconnected

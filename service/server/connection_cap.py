@@ -1,6 +1,6 @@
-"""Bounds the connections of one worker, so that file descriptors are left for models, logs and health checks.
+"""Limits the connections of one worker, so that file descriptors are left for models, logs and health checks.
 
-Knows connections by what they wait for, not HTTP.
+Knows what connections wait for, but no HTTP.
 """
 
 import logging
@@ -15,18 +15,18 @@ from service.server.request_timer import BODY, HEAD, IDLE
 DEFAULT_MAX_CONNECTIONS = 4096
 MIN_CONNECTIONS = 16
 RESERVED_FILES = 128
-"""Descriptors for everything else: libraries, models that are loaded, logs, a bucket."""
+"""File descriptors for everything else: libraries, models that are being loaded, logs, a bucket."""
 HEALTH_RESERVE = 16
 """Connections beyond the maximum that are accepted for health checks only."""
 EVICTED_DIVISOR = 32
 LOG_INTERVAL_S = 10.0
 UNREAD = "unread"
 EVICTION_ORDER = (IDLE, HEAD, BODY, UNREAD)
-"""What connections wait for, those that are closed first in front."""
+"""What connections wait for, in the order in which they are closed."""
 
 
 class ClientWait(NamedTuple):
-    """How readily a connection is closed: the smaller `rank` in EVICTION_ORDER, then the one whose time ends first."""
+    """The order in which connections are closed: by `rank` in EVICTION_ORDER, then by the end of their time limit."""
 
     rank: int
     due_s: float
@@ -36,10 +36,10 @@ class Evictable(Protocol):
     """A connection that may be closed while it waits for its client."""
 
     def client_wait(self) -> ClientWait | None:
-        """None while the service is at work for it."""
+        """Returns what the connection waits for; None while the service works for it."""
 
     def evict(self) -> None:
-        """Closes it at once."""
+        """Closes the connection immediately."""
 
 
 def raise_file_limit() -> None:
@@ -53,7 +53,7 @@ def raise_file_limit() -> None:
 
 
 def effective_max_connections(configured: int) -> int:
-    """`configured`, or DEFAULT_MAX_CONNECTIONS for 0, but no more than the limit of open files allows."""
+    """Returns `configured`, or DEFAULT_MAX_CONNECTIONS for 0, but not more than the limit of open files allows."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = configured or DEFAULT_MAX_CONNECTIONS
     if soft == resource.RLIM_INFINITY:
@@ -62,7 +62,7 @@ def effective_max_connections(configured: int) -> int:
 
 
 class ConnectionCap:
-    """Keeps `connections` at `max_connections`, by closing those that wait for their clients."""
+    """Keeps `connections` at or below `max_connections`, by closing connections that wait for their clients."""
 
     def __init__(
         self,
@@ -76,17 +76,17 @@ class ConnectionCap:
         self._logged_s = -LOG_INTERVAL_S
 
     def is_reached(self, count: int) -> bool:
-        """Whether `count` connections, of which some are only being opened, are all that there may be."""
+        """Whether `count` connections, including those that are being opened, are the maximum."""
         return count >= self._max_connections
 
     def is_reserve_full(self, count: int) -> bool:
-        """Whether there may not even be another one for health checks."""
+        """Whether not even another connection for health checks is allowed."""
         return count >= self._max_connections + HEALTH_RESERVE
 
     def evict(self) -> bool:
-        """Closes those connections that have kept the service waiting longest. Returns whether there were any.
+        """Closes connections that wait for their clients, in EVICTION_ORDER. Returns whether there were any.
 
-        A thirty-second of the maximum at a time, because every connection has to be looked at.
+        Closes a thirty-second of the maximum per call, because each call has to check all connections.
         """
         waits = [(connection.client_wait(), connection) for connection in self._connections]
         waiting = sorted(((wait, connection) for wait, connection in waits if wait is not None), key=lambda one: one[0])

@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with limits: slow headers, slow bodies and large headers end, long connections are renewed.
+"""uvicorn's HTTP protocol with limits on the time and size of headers and bodies, and on requests per connection.
 
-A request that arrives whole, as nearly all do, costs no timer.
+A request that arrives as a whole, as most do, sets no timer.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from service.server.write_timeout import SlowReaderGuard
 
 MAX_HEADERS = 128
 HEALTH_PATH = b"/health/"
-MAX_PIPELINED = 256  # requests that wait on a connection for the answers before theirs: each costs kilobytes
+MAX_PIPELINED = 256  # requests of a connection that wait for earlier answers; each takes kilobytes of memory
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -47,14 +47,14 @@ class LimitedProtocol(HttpToolsProtocol):
         self._on_closed = on_closed
         self._is_for_health_checks = is_for_health_checks
         self._connection = Connection()
-        self._current_cycle: RequestResponseCycle | None = None  # the first of those that wait on this connection
+        self._current_cycle: RequestResponseCycle | None = None  # the oldest request that waits on this connection
         self._request_count = 0
-        self._is_upgrade = False  # the request asks for another protocol; it is answered in this one
-        self._error: ConvoyError = BadHttp("This is no HTTP request that can be read.")  # when the parser gives up
-        self._phase = IDLE  # what of a request is arriving
+        self._is_upgrade = False  # the request asks for another protocol, but is answered in this one
+        self._error: ConvoyError = BadHttp("The request is not valid HTTP.")  # when the parser fails
+        self._phase = IDLE  # the part of a request that is arriving
         self._is_rejected = False
         self._keep_alive_after_body = False
-        self._received_bytes = self._segment_bytes = 0  # bytes of that request, at most, and of what came last
+        self._received_bytes = self._segment_bytes = 0  # upper bound for the current request; bytes of the last segment
         timeouts_s = {IDLE: self.timeout_keep_alive, HEAD: limits.header_timeout_s, BODY: limits.body_timeout_s}
         self._timer = RequestTimer(
             self.loop, timeouts_s, limits.body_bytes_per_s, self._on_timeout, lambda: self.flow.read_paused
@@ -62,11 +62,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request has arrived in part or in whole that is not answered."""
+        """Whether every request that has arrived, even in part, is answered."""
         return self._phase is IDLE and not self._is_answer_due()
 
     def client_wait(self) -> ClientWait | None:
-        """What the service waits for; None while it is at work for this connection, or has closed it."""
+        """Returns what the service waits for; None while it works for this connection, or has closed it."""
         if self._lingering.is_active:
             return ClientWait(0, 0.0)
         if self.transport.is_closing():
@@ -78,12 +78,12 @@ class LimitedProtocol(HttpToolsProtocol):
         return ClientWait(EVICTION_ORDER.index(self._phase), self._timer.due_s)
 
     def evict(self) -> None:
-        """Closes the connection at once, without an answer."""
+        """Closes the connection immediately, without an answer."""
         self.transport.abort()
 
     @property
     def is_lingering(self) -> bool:
-        """Whether the last answer was sent, and only what the client still sends is read and discarded."""
+        """Whether the last answer was sent, and the rest that the client sends is discarded."""
         return self._lingering.is_active
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -99,7 +99,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         if self._current_cycle is not None and not self._current_cycle.response_complete:
-            self._current_cycle.disconnected = True  # uvicorn tells the last one that came
+            self._current_cycle.disconnected = True  # uvicorn marks only the newest request
         super().connection_lost(exc)
         self._slow_reader_guard.stop()
         self._lingering.stop()
@@ -113,7 +113,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self.transport.is_closing():  # else what is left must go, too
+        if not self.transport.is_closing():  # if it is closing, the guard also watches the remaining bytes
             self._slow_reader_guard.stop()
 
     def data_received(self, data: bytes) -> None:
@@ -128,13 +128,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._received_bytes = 0
             if self._is_answer_due():
                 self._timer.cancel()
-            elif self._request_count:  # before the first request, the time for its headers runs on
+            elif self._request_count:  # before the first request, the timer for its headers keeps running
                 self._timer.start(IDLE)
         elif not self.transport.is_closing():
             self._check_progress()
 
     def _feed_parser(self, data: bytes) -> None:
-        """As in uvicorn, without its log lines. A header Upgrade is ignored, as RFC 9110, 7.8, allows."""
+        """Parses data in the same way as uvicorn, without its log lines. Ignores Upgrade, as RFC 9110, 7.8, allows."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -144,15 +144,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._parse_without_upgrade(data[headers_end:])
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
-        """Parses the request's headers again, without Upgrade, and with them `rest`, which follows them.
+        """Parses the request's headers again without Upgrade, and then `rest`, the bytes that follow the headers.
 
-        The parser takes what follows Upgrade for the other protocol, or for the next request. A new parser that never
-        sees that header ends the body where every other reader of HTTP/1.1 does.
+        The parser treats bytes after Upgrade as the other protocol or as the next request. A new parser that does not
+        see this header ends the body at the same byte as every other HTTP/1.1 parser.
         """
         first_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # the same as in uvicorn
         self._feed_parser(b"\r\n".join([first_line, *headers, b"\r\n"]) + rest)
 
     def on_message_begin(self) -> None:
@@ -167,10 +167,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._check_headers()
         self._check(check_version_and_host, self.parser.get_http_version(), self.headers)
         if self._is_for_health_checks and HEALTH_PATH not in self.url:
-            self._error = TooManyConnections("The service has as many connections as it may have.")
+            self._error = TooManyConnections("The service has its maximum number of connections.")
             raise self._error
         if len(self.pipeline) >= MAX_PIPELINED:
-            self._error = BadHttp("Too many requests were sent without waiting for their answers.")
+            self._error = BadHttp("Too many requests were sent without waiting for the answers.")
             raise self._error
         if self.parser.should_upgrade():
             self._check_upgrade()
@@ -179,20 +179,21 @@ class LimitedProtocol(HttpToolsProtocol):
         self._phase = BODY
         self._request_count += 1
         if self._is_upgrade or self._request_count == self._limits.max_requests:
-            # A proxy may take what follows Upgrade for the other protocol, and let it pass unseen: nothing may follow.
+            # A proxy may treat bytes after Upgrade as the other protocol, and forward requests in them unchecked.
+            # Therefore the connection ends with this request.
             self.cycle.keep_alive = False
         if self._may_exceed_limit():
             self._keep_alive_after_body, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_chunk_header(self) -> None:
-        """What the parser calls before each chunk."""
+        """Called by the parser before each chunk."""
         if self.headers:
             self._check(check_codings, self.scope["http_version"], self.headers)
-            self.headers = []  # trailers come here: no proxy has looked at them as it does at headers
+            self.headers = []  # trailers are added here, and proxies do not check them like headers
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
-            return  # only the headers are complete, and come again
+            return  # only the headers are complete, and they will be parsed again
         self._phase, self._is_upgrade = IDLE, False
         if self._keep_alive_after_body:
             self._keep_alive_after_body = False
@@ -204,49 +205,49 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn when the parser gives up, which it also does when a callback raises."""
+        """Called by uvicorn when the parser fails, also because a callback raised an error."""
         if self._phase is BODY and self._is_answer_due():
             self._fail_body(self._error)
         else:
             self._reject(self._error)
 
     def _is_answer_due(self) -> bool:
-        """Whether an answer is due."""
+        """Whether a request has arrived whose answer is not complete."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _may_exceed_limit(self) -> bool:
-        """Whether the body may be larger than any may be. An answer before its end must end the connection, because
-        the next request on it would never be read."""
+        """Whether the body may exceed its limit. If the answer comes before the end of such a body, the connection must
+        end, because the next request on it would never be read."""
         headers = dict(self.headers)
         size = int(headers.get(b"content-length") or 0)
         return size > self._limits.max_body_bytes or b"transfer-encoding" in headers
 
     def _is_answered(self) -> bool:
-        """Whether the request whose body is arriving has its answer already."""
+        """Whether the request whose body is arriving is already answered."""
         return self._phase is BODY and self.cycle.response_complete
 
     def _may_send_more(self) -> bool:
-        """Whether the client may be sending although it has the last answer that there will be."""
+        """Whether the client may still be sending although the last answer was sent."""
         if self._current_cycle is not None and not self._current_cycle.response_complete:
             return False
         return self._is_rejected or self._phase is not IDLE or bool(self.pipeline) or self.flow.read_paused
 
     def _check_headers(self) -> None:
-        """Raises HeadersTooLarge; what arrived may be mostly body."""
+        """Raises HeadersTooLarge. Adds up the headers, because most of the received bytes may be the body."""
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._limits.max_header_bytes or len(self.headers) > MAX_HEADERS:
             self._error = _headers_too_large(self._limits)
             raise self._error
 
     def _check_upgrade(self) -> None:
-        """Raises BadHttp for CONNECT, which has no path, and where the headers ask for another protocol twice."""
+        """Raises BadHttp for CONNECT, which has no path, and for headers that still ask for an upgrade."""
         if self._is_upgrade or self.parser.get_method() == b"CONNECT":
-            self._error = BadHttp("The request asks for a tunnel or another protocol, which there is not.")
+            self._error = BadHttp("The request asks for a tunnel or another protocol, which are not supported.")
             raise self._error
         self._is_upgrade = True
 
     def _check(self, check: Callable[..., None], *args: Any) -> None:
-        """Calls a check of the request, and keeps its error for the answer: the parser raises one of its own."""
+        """Calls a check of the request, and keeps its error for the answer, because the parser raises another one."""
         try:
             check(*args)
         except ConvoyError as error:
@@ -257,7 +258,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._phase is HEAD and self._received_bytes > self._limits.max_header_bytes:
             self._reject(_headers_too_large(self._limits))
         elif self._received_bytes > self._limits.max_request_bytes:
-            self._reject(BodyTooLarge("The request is larger than any body may be."))
+            self._reject(BodyTooLarge("The request is larger than the limit of all bodies."))
         else:
             self._timer.start(self._phase)
             if self._phase is BODY:
@@ -267,21 +268,24 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if part is BODY and self._is_answer_due():
-            self._fail_body(SlowRequest("The body did not come in time."))
+            self._fail_body(SlowRequest("The body did not arrive in time."))
         elif part is not BODY and self._received_bytes:
-            self._reject(SlowRequest("The request's headers did not come in time."))
+            self._reject(SlowRequest("The request's headers did not arrive in time."))
         else:
-            self.transport.close()  # nothing was asked, or the answer was given without the body
+            self.transport.close()  # there is no request, or it was answered without its body
 
     def _fail_body(self, error: ConvoyError) -> None:
-        """Wakes the request that waits for its body, with the error. The connection ends with its answer."""
+        """Raises the error in the request that waits for its body. The connection ends with its answer."""
         self.cycle.keep_alive = False
         self.cycle.scope.setdefault(BODY_ERROR, error)  # type: ignore[misc]
         self.cycle.message_event.set()
 
     def _reject(self, error: ConvoyError) -> None:
-        """Answers and closes. While another answer is due, the client would take this one for it, and after an answer
-        that came before its body for that of the next request: it only closes."""
+        """Answers with the error and closes the connection.
+
+        Only closes it while the answer to an earlier request is due, or after the request was answered before the end
+        of its body: the client would take the error for the answer to another request.
+        """
         self._timer.cancel()
         self._is_rejected = True
         if self._is_answered():

@@ -1,6 +1,6 @@
-"""Checks of a request's framing on which proxies differ: what one reader takes for a request, another must not divide.
+"""Checks parts of a request's framing that proxies interpret differently, to prevent request smuggling.
 
-Knows header lines, no sockets and no parser.
+Knows header lines; knows no sockets and no parser.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from service.errors import BadHttp, UnsupportedHttpVersion
 HTTP_VERSIONS = ("1.1", "1.0")
 
 Headers = Sequence[tuple[bytes, bytes]]
-"""Names in lower case, and values."""
+"""Pairs of a lower-case name and a value."""
 
 
 def check_version_and_host(http_version: str, headers: Headers) -> None:
-    """Raises UnsupportedHttpVersion, or BadHttp unless there is one Host, which HTTP/1.0 may omit (RFC 9112, 3.2)."""
+    """Raises UnsupportedHttpVersion, or BadHttp unless there is one Host (RFC 9112, 3.2; optional in HTTP/1.0)."""
     if http_version not in HTTP_VERSIONS:
         raise UnsupportedHttpVersion(f"The request is in HTTP/{http_version}.")
     hosts = [name for name, _ in headers].count(b"host")
@@ -23,7 +23,7 @@ def check_version_and_host(http_version: str, headers: Headers) -> None:
 
 
 def check_codings(http_version: str, headers: Headers) -> None:
-    """Raises BadHttp unless a body in chunks is chunked and nothing else: proxies differ about where others end."""
+    """Raises BadHttp unless `chunked` is the only transfer encoding: proxies disagree about the end of other bodies."""
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     if codings != [b"chunked"] or http_version != "1.1":
         raise BadHttp("The body has another transfer encoding than chunked, or is chunked in HTTP/1.0.")

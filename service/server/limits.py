@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from service.settings import Settings
 
-MAX_TRAILING_BYTES = 65536  # past twice the largest body: framing of chunks, and pipelined requests
+MAX_TRAILING_BYTES = 65536  # more than twice the largest body, for the framing of chunks and pipelined requests
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ class LingeringClose:
         self.is_active = False
 
     def start(self) -> None:
-        """Ends the connection instead of `close`. All data must have been written."""
+        """Ends the connection in place of `close`. All data must have been written."""
         self.is_active = True
         with contextlib.suppress(OSError, RuntimeError):  # the connection is lost already
             self._transport.write_eof()

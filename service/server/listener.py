@@ -1,6 +1,6 @@
-"""The socket of the service: bound at the start, so that a taken address is reported at once, and listening later.
+"""The socket of the service. It is bound at the start, so that an address in use is reported early, and listens later.
 
-All workers share it. The first that has tried to load its models makes it listen.
+All workers share it. The first worker that has tried to load its models makes it listen.
 """
 
 import socket
@@ -8,22 +8,22 @@ import socket
 from service.errors import ConvoyError
 
 BACKLOG = 2048
-HINT = "Stop what listens there, or choose another port with --port or CONVOY_PORT."
+HINT = "Stop the program that listens there, or choose another port with --port or CONVOY_PORT."
 
 
 class CannotListen(ConvoyError):
-    """The address is taken, or cannot be taken."""
+    """The address is in use, or the service may not use it."""
 
     code = "cannot_listen"
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands before a port: IPv6 addresses in brackets."""
+    """Returns the host as it is written before a port, with IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket, which refuses connections until `start_listening`. Raises CannotListen, saying what to do."""
+    """Returns a bound socket, which refuses connections until `start_listening`. Raises CannotListen."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family)
     sock.setblocking(False)
@@ -37,7 +37,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def start_listening(sock: socket.socket) -> None:
-    """Opens the port; does nothing to one that is open. Raises CannotListen if another process was faster."""
+    """Opens the port, if it is not open already. Raises CannotListen if another process has opened it."""
     try:
         sock.listen(BACKLOG)
     except OSError as error:

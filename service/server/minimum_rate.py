@@ -1,9 +1,9 @@
-"""A minimum rate that holds recently, not on average: bytes that moved long ago grant no time later."""
+"""A minimum transfer rate that must hold recently, not on average: early fast bytes grant no time later."""
 
 
 class MinimumRate:
-    """The time that a slow peer has left: `timeout_s` at first and at most, and one second more for every `bytes_per_s`
-    that move. A fast start therefore grants no more than `timeout_s`."""
+    """The remaining time of a slow peer: `timeout_s` at first, and one second more for every `bytes_per_s` transferred,
+    but never more than `timeout_s`."""
 
     def __init__(self, timeout_s: float, bytes_per_s: int) -> None:
         self._timeout_s = timeout_s
@@ -11,11 +11,11 @@ class MinimumRate:
         self._end_s = 0.0
 
     def start(self, now_s: float) -> None:
-        """Grants the whole time from now on."""
+        """Grants `timeout_s` from now."""
         self._end_s = now_s + self._timeout_s
 
     def add(self, size: int, now_s: float) -> None:
-        """Counts bytes that moved."""
+        """Counts transferred bytes."""
         self._end_s = min(self._end_s + size / self._bytes_per_s, now_s + self._timeout_s)
 
     def remaining_s(self, now_s: float) -> float:

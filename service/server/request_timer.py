@@ -1,4 +1,4 @@
-"""The timer of one connection: how long the next request, its headers, or its body may take.
+"""The timer of one connection, which limits the time until the next request, its headers, and its body.
 
 Knows no HTTP and no sockets.
 """
@@ -14,8 +14,8 @@ MIN_CHECK_INTERVAL_S = 1.0
 
 
 class RequestTimer:
-    """Calls `on_timeout` with the part that did not arrive in time; not while `is_paused`, because the service itself
-    makes the client wait then."""
+    """Calls `on_timeout` with the part that did not arrive in time. Waits longer while `is_paused`, because the service
+    itself then makes the client wait."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class RequestTimer:
         on_timeout: Callable[[str], None],
         is_paused: Callable[[], bool],
     ) -> None:
-        """`timeouts_s` are those of the three parts. A body has its own again, at most, for every byte that arrives."""
+        """`timeouts_s` has the seconds for each part. The time for a body grows while bytes arrive: see MinimumRate."""
         self._loop = loop
         self._timeouts_s = timeouts_s
         self._body_rate = MinimumRate(timeouts_s[BODY], bytes_per_s)
@@ -34,10 +34,10 @@ class RequestTimer:
         self._timer: asyncio.TimerHandle | None = None
         self._part = IDLE
         self.due_s = 0.0
-        """When the time that was granted last ends, by the event loop's clock."""
+        """Time of the event loop's clock at which the granted time ends."""
 
     def start(self, part: str) -> None:
-        """Starts to wait for the part; goes on where it is waiting for it already."""
+        """Starts the time for the part, unless the timer already waits for it."""
         if self._timer is None or self._part is not part:
             self.cancel()
             self._part = part
@@ -45,11 +45,11 @@ class RequestTimer:
             self._set(self._timeouts_s[part])
 
     def add_body_bytes(self, size: int) -> None:
-        """Counts bytes that arrived, while the timer waits for a body."""
+        """Counts bytes that arrived while the timer waits for a body."""
         self._body_rate.add(size, self._loop.time())
 
     def begin_request(self) -> None:
-        """Lets the next `start` begin anew: another request has begun, perhaps while its predecessor's part ran."""
+        """Makes the next `start` start its time again, even for the same part, because another request has begun."""
         self._part = IDLE
 
     def cancel(self) -> None:

@@ -1,6 +1,6 @@
 """Binds the socket and runs one worker in-process, or several under a supervisor.
 
-Serving code is imported only by workers, so the supervisor stays small and workers start at once.
+Only workers import the serving code, so that the supervisor stays small and starts quickly.
 """
 
 import logging
@@ -23,7 +23,7 @@ from service.settings import Settings, unknown_variables
 from service.workers.supervisor import Supervisor
 from service.workers.worker_status import WorkerStatusStore
 
-EXIT_WORKER_FAILED = 3  # which uvicorn uses, too, for an application that does not start
+EXIT_WORKER_FAILED = 3  # the same code that uvicorn uses for an application that does not start
 SHARED_MEMORY = "/dev/shm"
 NO_MODELS_ACTION = "Put a model there as NAME/VERSION/, or name another folder with --models or CONVOY_MODELS."
 
@@ -37,7 +37,7 @@ def serve(settings: Settings) -> int:
     for name, suggestion in unknown_variables(os.environ).items():
         fields = {"nearest": suggestion} if suggestion else {"action": "`convoy serve --help` lists the settings."}
         logs.event(logging.WARNING, "unknown setting", variable=name, **fields)
-    # Missing GPUs, a bucket that cannot be opened, or keys that cannot be read, are reported before any worker starts.
+    # Reports missing GPUs, a bucket that cannot be opened and invalid keys before any worker starts.
     if settings.gpus:
         check_gpus(settings.gpus, list_gpus(load_driver()))
     open_mirror(settings)
@@ -75,7 +75,7 @@ def serve(settings: Settings) -> int:
 
 
 def _warn_without_models(models: str) -> None:
-    """Logs a warning if the folder of models does not exist or is empty: the service starts, and waits for models."""
+    """Logs a warning if the folder of models is missing or empty. The service starts anyway, and waits for models."""
     if is_url(models):
         return
     folder = Path(models).absolute()
@@ -89,8 +89,11 @@ def _warn_without_models(models: str) -> None:
 
 
 def _shared_memory_folder() -> str | None:
-    """The parent of the folder that workers share. They rename small files there every second, which on a busy disk can
-    take seconds and block the event loop. None, for the default temporary folder, without a file system in memory."""
+    """Returns the parent of the folder that workers share; None stands for the default temporary folder.
+
+    Workers rename small files there every second, which can take seconds on a busy disk and block the event loop, so a
+    file system in memory is used if there is one.
+    """
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
 
 
@@ -103,7 +106,7 @@ def _run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.
 def _run_supervised_worker(
     settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int
 ) -> None:
-    """As `_run_worker`, in a process of its own: logs the error that ends it, which the supervisor cannot see."""
+    """Runs a worker in a separate process, and logs the error that ends it, because the supervisor cannot see it."""
     logs.configure(settings.log_level, settings.log_format, worker=worker_id)
     try:
         _run_worker(settings, folder, parent_pid, sock, worker_id)

@@ -1,6 +1,6 @@
-"""The end of start-up in the log: where the API, the playground and the documentation are, and which models are ready.
+"""Logs the end of the start: the addresses of the API, the playground and the documentation, and the loaded models.
 
-Knows no HTTP: the paths are those of `service/api/pages/`.
+Knows no HTTP. The paths are defined in `service/api/pages/`.
 """
 
 import logging
@@ -14,13 +14,13 @@ ALL_INTERFACES = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def local_url(sock: socket.socket, root_path: str = "") -> str:
-    """The URL for programs on this machine. An address that means all interfaces becomes that of the loopback."""
+    """Returns the URL for programs on this machine. Replaces an address for all interfaces by the loopback address."""
     host, port = sock.getsockname()[:2]
     return f"http://{bracketed(ALL_INTERFACES.get(host, host))}:{port}{root_path}"
 
 
 def log_start(url: str, registry: Registry) -> None:
-    """Logs that the first attempt to load every model has ended: the addresses, and the models that are ready."""
+    """Logs the addresses, and the models that are ready after the first attempt to load every model."""
     models = [versions[0].model for versions in registry.versions_by_model()]
     logs.event(
         logging.INFO,

@@ -49,18 +49,18 @@ from service.workers.shutdown import (
 )
 from service.workers.worker_status import WorkerStatusStore
 
-# A client that was just answered may have its next request on the wire. Its connection stays open for as long as a busy
-# client takes to send one. When all connections are closed, the wait ends.
+# A client that was just answered may already be sending its next request. Its connection therefore stays open for the
+# time that a busy client takes to send one. The wait ends early when all connections are closed.
 LAST_REQUEST_GRACE_S = 1.0
 POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
-REJECTION_S = 0.3  # for the answers to requests that are given up, of which uvicorn sleeps for 0.1 s
+REJECTION_S = 0.3  # for answering requests that are given up; uvicorn sleeps for 0.1 s of it
 SWITCH_INTERVAL_S = 0.0005
-# With a thousand requests under way Python would look for garbage in all of them again and again: by default after
-# 700 new objects, which is about a dozen requests. Nearly all garbage here goes without that.
+# With a thousand open requests, Python's garbage collector would scan all of them again and again: by default after 700
+# new objects, which are about a dozen requests. Reference counting alone frees nearly all garbage here.
 GC_THRESHOLDS = (50_000, 20, 50)
 STOP_OVERHEAD_S = REJECTION_S + BATCH_DRAIN_S + SPAN_EXPORT_S
-"""The end of the drain timeout, in which requests are no longer waited for."""
+"""The last seconds of the drain timeout, in which the worker no longer waits for requests."""
 
 
 class WorkerServer(uvicorn.Server):
@@ -79,8 +79,8 @@ class WorkerServer(uvicorn.Server):
         clock: Callable[[], float] = time.monotonic,
         stop_delay_s: float = 0.0,
     ) -> None:
-        """`drain_timeout_s` are the seconds from the signal to the end of the process, after `stop_delay_s` in which it
-        serves on and only readiness fails. With a `url` the end of the start is logged."""
+        """After a signal, the server continues to serve for `stop_delay_s` while readiness fails. The process then ends
+        within `drain_timeout_s`. With a `url`, the end of the start is logged."""
         super().__init__(config)
         self._url = url
         self._shutdown_state = shutdown_state
@@ -102,8 +102,8 @@ class WorkerServer(uvicorn.Server):
         self._listen_once_loaded()
 
     def _listen_once_loaded(self) -> None:
-        """Opens the port when the first attempt to load every model has ended, failed or not. Until then clients and
-        load balancers are refused at once, and go to another instance."""
+        """Opens the port when the first attempt to load every model has ended, even if it failed. Until then,
+        connections are refused immediately, so that clients and load balancers use another instance."""
         if self._acceptors or not self._registry.has_tried_all:
             return
         connections = self.server_state.connections
@@ -126,9 +126,9 @@ class WorkerServer(uvicorn.Server):
         return await super().on_tick(counter) or is_orphaned or is_delay_over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops the server, after the delay for a first SIGTERM. A SIGINT while it stops makes it give up requests.
+        """Stops the server, after the delay for a first SIGTERM. On SIGINT while it stops, gives up remaining requests.
 
-        uvicorn would end without the shutdown of the application, and log a traceback.
+        On a second SIGINT, uvicorn itself would exit without the shutdown of the application, and log a traceback.
         """
         is_delayed = sig == signal.SIGTERM and self._stop_delay_s > 0 and self._stop_requested_s is None
         self._start_draining(self._stop_delay_s if is_delayed else 0.0)
@@ -148,7 +148,7 @@ class WorkerServer(uvicorn.Server):
         for acceptor in self._acceptors:
             acceptor.close()
         for listener in sockets or []:
-            if self._parent_pid == os.getpid():  # alone; where it is one of several, the others may stay
+            if self._parent_pid == os.getpid():  # with several workers, the others may continue to accept connections
                 drop_new_connections(listener)
             await self._drain_backlog(listener)
         self._shutdown_state.is_closing = True
@@ -158,15 +158,15 @@ class WorkerServer(uvicorn.Server):
         logs.event(logging.INFO, "stopped", pid=os.getpid())
 
     async def _drain_connections(self) -> None:
-        """Answers requests that still arrive over open connections. Each connection ends with its next answer."""
+        """Waits for requests that still arrive over open connections. Each connection ends with its next answer."""
         for _ in range(round(LAST_REQUEST_GRACE_S / POLL_INTERVAL_S)):
             if not self.server_state.connections:
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _answer_accepted_requests(self) -> None:
-        """Waits until every request has its answer, which ends its connection. Rejects what is left near the end of the
-        drain timeout, or when SIGINT comes again."""
+        """Waits until every request is answered, which ends its connection. Rejects the remaining requests near the end
+        of the drain timeout, or on a second SIGINT."""
         assert self._stop_requested_s is not None
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
         while self._has_unanswered_connections() or self.server_state.tasks:
@@ -182,9 +182,9 @@ class WorkerServer(uvicorn.Server):
         return any(not connection.is_lingering for connection in self.server_state.connections)  # type: ignore[union-attr]
 
     def _end_idle_connections(self) -> None:
-        """Closes connections on which nothing was asked; all others end with their next answer.
+        """Closes connections without a request. All other connections end with their next answer.
 
-        A request that has arrived and was not read yet would be lost with its connection, so such connections stay.
+        Connections with unread bytes stay open, because closing one would lose the request in them.
         """
         idle, poll = {}, select.poll()
         for connection in self.server_state.connections:
@@ -200,8 +200,8 @@ class WorkerServer(uvicorn.Server):
                 connection.shutdown()
 
     async def _drain_backlog(self, listener: socket.socket) -> None:
-        """Accepts the connections that the kernel has completed, because closing the socket would reset them. Closes
-        the socket as soon as there are none."""
+        """Accepts the connections that the kernel has completed, because closing the socket would reset them. Then
+        closes the socket."""
         while True:
             try:
                 connection, _ = listener.accept()
@@ -229,7 +229,7 @@ class WorkerServer(uvicorn.Server):
         with super().capture_signals():
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the supervisor blocks it until now
             yield
-            # uvicorn would raise them again and end with 143, as if it had been cut off.
+            # uvicorn would raise the signals again and exit with 143, as if it had been killed.
             self._captured_signals.clear()
         if threading.current_thread() is threading.main_thread():
             for number in (
@@ -240,25 +240,25 @@ class WorkerServer(uvicorn.Server):
 
 
 def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.socket, worker_id: int) -> None:
-    """Serves on the socket in this process. The workers share `folder`, and end with the process `parent_pid`.
+    """Serves on the socket in this process. Workers share `folder`, and exit when the process `parent_pid` exits.
 
-    Raises UnusableGpu when the GPU of this worker does not work.
+    Raises UnusableGpu if the GPU of this worker does not work.
     """
     gc.set_threshold(*GC_THRESHOLDS)
-    # Beside a busy thread the event loop would wait 5 ms, Python's default, each time it needs the interpreter.
+    # With Python's default of 5 ms, the event loop waits that long for the GIL whenever another thread is busy.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     malloc.configure()
     raise_file_limit()
     logs.configure(settings.log_level, settings.log_format, **({"worker": worker_id} if settings.workers > 1 else {}))
     connection_counts = ConnectionCounts(folder / "connections", worker_id, settings.workers)
-    connection_counts.publish(NOT_ACCEPTING)  # in place of what a worker that died has left
+    connection_counts.publish(NOT_ACCEPTING)  # replaces the count of a worker that died
     if (gpu := settings.gpu_of(worker_id)) is not None:
         check_gpu_works(load_driver(), gpu)
     state_file = StateFile(settings.state or folder / "state.json")
     if worker_id == 0 and (reason := why_not_openvino(settings)):
         logs.event(logging.INFO, "models run on onnxruntime's own engine", reason=reason)
     app = create_app(settings, WorkerStatusStore(folder, worker_id, settings.workers), state_file)
-    gc.freeze()  # libraries and routes stay to the end
+    gc.freeze()  # libraries and routes are never freed, so the garbage collector need not scan them
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -282,19 +282,19 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         settings.effective_drain_timeout_s,
         effective_max_connections(settings.max_connections),
         url=local_url(sock, settings.root_path) if worker_id == 0 else "",
-        stop_delay_s=settings.stop_delay_s if settings.workers == 1 else 0.0,  # of several, the supervisor waits
+        stop_delay_s=settings.stop_delay_s if settings.workers == 1 else 0.0,  # otherwise the supervisor waits
     ).run(sockets=[sock])
     exit_code = EXIT_REQUESTS_LOST if state.lost_requests else 0
     if exit_code:
         event = "accepted requests were lost"
         logs.event(logging.ERROR, event, requests=state.lost_requests, action=LOST_REQUESTS_ACTION)
-    # A regular exit would wait for threads that are still running.
+    # A regular exit waits for threads that are still running.
     force_exit = partial(force_exit_now, folder if parent_pid == os.getpid() else None, exit_code)
     if state.is_model_running:
-        force_exit("a model is still at work; it is cut off")
+        force_exit("a model is still running; it is aborted")
     if version := app.state.registry.loading_version:
-        force_exit("a version is still being loaded; it is cut off", version=version)
+        force_exit("a version is still being loaded; it is aborted", version=version)
     if app.state.explainer.is_busy:
-        force_exit("an explanation is still being made; it is cut off")
+        force_exit("an explanation is still running; it is aborted")
     if exit_code:
         sys.exit(exit_code)

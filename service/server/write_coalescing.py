@@ -14,8 +14,8 @@ from service.server.lingering_close import LingeringClose
 class CoalescingTransport:
     """A transport that collects the writes of one iteration of the event loop, and sends them together at its end.
 
-    If it is closed with unsent bytes, the connection stays open for them and `on_unsent` is called. If the client
-    `may_send_more`, it closes with `lingering`.
+    If the transport is closed with unsent bytes, the connection stays open until they are sent, and `on_unsent` is
+    called. If the client `may_send_more`, the transport closes with `lingering`.
     """
 
     def __init__(

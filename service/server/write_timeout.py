@@ -1,6 +1,6 @@
 """Resets connections whose client reads too slowly, so that unsent answers do not fill the memory.
 
-Costs nothing while the network accepts all bytes. Knows nothing of HTTP.
+Costs nothing while the network accepts all bytes. Knows no HTTP.
 """
 
 import asyncio
@@ -15,12 +15,11 @@ from service.observability import logs
 from service.server.minimum_rate import MinimumRate
 
 MIN_CHECK_INTERVAL_S = 1.0
-LINGER_RESET = struct.pack("ii", 1, 0)  # drops the bytes that the kernel still holds, too
+LINGER_RESET = struct.pack("ii", 1, 0)  # also drops the bytes in the kernel's buffer
 
 
 class SlowReaderGuard:
-    """Guards one connection. Its client may leave bytes unread for `timeout_s`, plus one second for every `bytes_per_s`
-    that it reads, but never longer than `timeout_s` ahead. Then the connection is reset, with a line in the log."""
+    """Guards one connection. Resets it, and logs that, when the client reads fewer bytes than MinimumRate requires."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, timeout_s: float, bytes_per_s: int
@@ -33,7 +32,7 @@ class SlowReaderGuard:
         self._waiting_bytes = 0  # at the last check
 
     def watch(self) -> None:
-        """Starts the timer when bytes begin to wait; does nothing while it runs."""
+        """Starts the timer when bytes begin to wait. Does nothing if the timer is running."""
         if self._timer is None:
             self._rate.start(self._loop.time())
             self._waiting_bytes = self._unacknowledged_bytes()
@@ -50,7 +49,7 @@ class SlowReaderGuard:
 
     def _check(self) -> None:
         unacknowledged_bytes = self._unacknowledged_bytes()
-        if not unacknowledged_bytes:  # the connection is still open for what the client sends
+        if not unacknowledged_bytes:  # everything is sent, and the connection stays open
             self._timer = None
             return
         self._rate.add(max(0, self._waiting_bytes - unacknowledged_bytes), self._loop.time())

@@ -1,4 +1,4 @@
 """Several processes that act as one: the supervisor, the workers' status and counters, group operations and shutdown.
 
-Sockets, uvicorn and HTTP do not belong here, see `service.server` and `service.api`.
+Sockets and uvicorn belong to `service.server`, and HTTP belongs to `service.api`.
 """

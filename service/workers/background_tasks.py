@@ -39,7 +39,7 @@ class BackgroundTasks:
         self._tasks.append(asyncio.create_task(self._supervise(name, run), name=name))
 
     def not_ready_reasons(self) -> dict[str, str]:
-        """The reasons by name of the task, for tasks that have failed repeatedly."""
+        """Returns the reasons by name of the task, for tasks that have failed repeatedly."""
         return {
             f"background task {name}": f"It failed {count} times in a row, and is restarted: {self._last_errors[name]}"
             for name, count in self._failures.items()

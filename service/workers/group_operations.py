@@ -1,4 +1,4 @@
-"""Operations on all workers together: a change is written once and applied by each, counters are added up.
+"""Operations on all workers: writes a change once and waits until each worker has applied it, and adds up counters.
 
 Knows the other workers only through their status files.
 """
@@ -23,7 +23,7 @@ REFRESH_TIMEOUT_S = 1.0
 
 
 class WorkerGroup:
-    """All workers as one. With a single worker the same code runs without other processes."""
+    """All workers as one. A single worker runs the same code without other processes."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class WorkerGroup:
         timeout_s: float,
         mirror: BucketMirror | None = None,
     ) -> None:
-        """`timeout_s` limits the time until all workers have applied a change; `mirror` fetches from a bucket."""
+        """`timeout_s` limits the time until all workers have applied a change. `mirror` is the mirror of a bucket."""
         self._state = state
         self._status_store = status_store
         self._registry = registry
@@ -49,9 +49,9 @@ class WorkerGroup:
         self._answered_request = 0
 
     async def load(self, model: str) -> None:
-        """Makes every worker load the desired versions of the model, including those that failed before.
+        """Makes every worker load the desired versions of the model, including versions that failed before.
 
-        Raises UnknownModel, BrokenVersion, NotEverywhere, BadState.
+        Raises UnknownModel, BrokenVersion, NotEverywhere or BadState.
         """
         try:
             versions = await asyncio.to_thread(self._repository.versions, model)
@@ -69,7 +69,7 @@ class WorkerGroup:
             raise NotEverywhere(f"'{model}' cannot be loaded by {', '.join(others)}.")
 
     async def unload(self, model: str) -> None:
-        """Makes every worker unload the model. Raises UnknownModel, NotEverywhere, BadState."""
+        """Makes every worker unload the model. Raises UnknownModel, NotEverywhere or BadState."""
         self._registry.get(model)
         await self._apply_change(model, loaded=False)
 
@@ -79,9 +79,9 @@ class WorkerGroup:
         return self._status_store.workers > 1 and self._status_store.supervisor().is_stopping
 
     def not_ready_reasons(self) -> dict[str, str]:
-        """The reasons why a worker is not ready, this one or another; empty when all are.
+        """Returns the reasons why this or another worker is not ready; empty if all are ready.
 
-        A worker whose GPU has failed does not count: it is among the warnings.
+        A worker whose GPU has failed does not count, but is reported in `warnings`.
         """
         reasons = self._reasons()
         if self._status_store.workers == 1:
@@ -89,7 +89,7 @@ class WorkerGroup:
         lost = self._status_store.lost_workers()
         for worker_id, status in enumerate(self._status_store.statuses()):
             if worker_id in lost:
-                continue  # the others serve without it
+                continue  # the other workers serve without it
             if status is None:
                 reasons[f"worker {worker_id}"] = "It is starting, or does not answer."
             elif status.reasons:
@@ -99,12 +99,13 @@ class WorkerGroup:
         return reasons
 
     def not_live_reasons(self) -> dict[str, str]:
-        """The reasons to restart the service, by model. Of several workers the supervisor replaces only the one."""
+        """Returns the reasons to restart a service with one worker, by model. With several, the supervisor replaces the
+        worker."""
         return self._registry.stuck_models() if self._status_store.workers == 1 else {}
 
     def warnings(self) -> dict[str, str]:
-        """What is wrong although models are served: failed versions by model, workers that cannot start, and what the
-        bucket does not give."""
+        """Returns problems that do not prevent serving: failed versions by model, workers that cannot start, and
+        versions that cannot be fetched from the bucket."""
         lost = self._status_store.lost_workers()
         warnings = self._registry.failures.reasons() | {f"worker {number}": reason for number, reason in lost.items()}
         if self._mirror is not None:
@@ -114,7 +115,7 @@ class WorkerGroup:
         return warnings
 
     async def metrics_text(self) -> bytes:
-        """Prometheus text of all workers together."""
+        """Returns the metrics of all workers together in Prometheus' text format."""
         totals = await self._all_totals()
         supervisor = self._status_store.supervisor()
         families = [
@@ -132,13 +133,13 @@ class WorkerGroup:
         return self._metrics.to_text(totals.families | metrics_to_families(families))
 
     async def statistics(self) -> StatsByVersion:
-        """Statistics of the loaded versions, added up over all workers."""
+        """Returns the statistics of the loaded versions, added up over all workers."""
         return (await self._all_totals()).stats
 
     def publish_status(self, generation: int) -> None:
-        """Publishes the status of this worker, and before it the totals if another worker has requested them.
+        """Publishes the status of this worker. Publishes its totals before that if another worker has requested them.
 
-        Collecting the totals of many models takes tens of milliseconds, so that is done on request only.
+        Totals are published only on request, because collecting those of many models takes tens of milliseconds.
         """
         request = self._status_store.refresh_request()
         if request != self._answered_request:
@@ -149,22 +150,22 @@ class WorkerGroup:
         )
 
     def refresh_request(self) -> int:
-        """A value that changes when another worker requests a fresh status."""
+        """Returns a value that changes when another worker requests a fresh status."""
         return self._status_store.refresh_request()
 
     def index(self) -> list[RepositoryEntry]:
-        """Every version on disk, and those of the bucket that could not be fetched. Reads the disk: blocks."""
+        """Returns every version on disk, and the versions in the bucket that could not be fetched. Blocks."""
         entries = {f"{entry.model}/{entry.version}": entry for entry in self._registry.index()}
         failures = {} if self._mirror is None else self._mirror.failures
         for path, reason in failures.items():
             model, _, version = path.rpartition("/")
             entry = entries.setdefault(path, RepositoryEntry(model, version, False, reason))
-            if not entry.reason:  # an edit that cannot be fetched
+            if not entry.reason:  # the version is served, but its new content cannot be fetched
                 entries[path] = entry._replace(reason=reason)
         return list(entries.values())
 
     def _reasons(self) -> dict[str, str]:
-        """Why this worker is not ready; a bucket that cannot be reached matters only then."""
+        """Returns why this worker is not ready. An unreachable bucket is added only to other reasons."""
         reasons = self._registry.not_ready_reasons() | self._background_tasks.not_ready_reasons()
         if reasons and self._mirror is not None and self._mirror.error:
             return reasons | {"bucket": self._mirror.error}
@@ -180,7 +181,7 @@ class WorkerGroup:
             return self._own_totals()
         await self._refresh()
         own = self._own_totals()
-        self._status_store.publish_totals(own)  # before they are returned: if this worker dies, no counter decreases
+        self._status_store.publish_totals(own)  # first, so that no counter decreases if this worker dies
         return own.plus(self._status_store.totals_of_others())
 
     async def _refresh(self) -> None:
@@ -206,7 +207,7 @@ class WorkerGroup:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def _workers_behind(self, generation: int) -> list[str]:
-        """The workers that have not applied that generation of the state file."""
+        """Returns the workers that have not applied this generation of the state file."""
         lost = self._status_store.lost_workers()
         return [
             f"worker {worker_id}"
@@ -215,7 +216,7 @@ class WorkerGroup:
         ]
 
     def _failures_elsewhere(self, model: str) -> list[str]:
-        """Other workers that could not load versions of the model for a reason that this worker does not have."""
+        """Returns the other workers that failed to load versions of the model for a reason that this worker lacks."""
         own_failure = self._registry.failures.reason_for(model)
         failures = (
             (worker_id, status.failures.get(model, ""))

@@ -1,7 +1,7 @@
-"""The heartbeat of a worker: a file that its event loop touches, and whose time the supervisor compares.
+"""The heartbeat of a worker: a file that its event loop touches, and whose modification time the supervisor polls.
 
-Independent of the status files: a heartbeat continues on a full disk, while a background task waits to be restarted,
-and until the last request of a stopping worker is answered. Knows no processes and reads no clock in the supervisor.
+It is independent of the status files, so it continues on a full disk, while a background task waits for its restart,
+and until a stopping worker has answered its last request. Knows no processes.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from service.atomic_files import file_fingerprint
 
 HEARTBEAT_INTERVAL_S = 0.5
 MAX_POLL_GAP_S = 2.0
-"""Seconds that one poll may add to a silence: a supervisor that was itself suspended has not observed the rest."""
+"""Maximum seconds that one poll adds to a silence, because a longer gap means that the supervisor was suspended."""
 
 
 class Heartbeat:
@@ -24,8 +24,8 @@ class Heartbeat:
         self._file = heartbeat_file(folder, worker_id, os.getpid())
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Touches the file now, and every HEARTBEAT_INTERVAL_S for as long as the event loop turns."""
-        with contextlib.suppress(OSError):  # without the file, the supervisor does not judge this worker
+        """Touches the file now, and then every HEARTBEAT_INTERVAL_S while the event loop runs."""
+        with contextlib.suppress(OSError):  # without the file, the supervisor does not monitor this worker
             self._file.touch()
         self._beat(loop)
 
@@ -37,7 +37,7 @@ class Heartbeat:
 
 
 class SilenceMeter:
-    """Adds up how long a process has not touched its heartbeat file, as observed by regular polls."""
+    """Measures by regular polls for how long a process has not touched its heartbeat file."""
 
     def __init__(self) -> None:
         self.silent_s = 0.0
@@ -45,7 +45,7 @@ class SilenceMeter:
         self._polled_s: float | None = None
 
     def poll(self, beat_ns: int | None, now_s: float) -> float:
-        """Returns the seconds of silence; `beat_ns` is the last heartbeat, None before the first."""
+        """Returns the seconds of silence. `beat_ns` is the time of the last heartbeat, None before the first."""
         gap_s = 0.0 if self._polled_s is None else min(now_s - self._polled_s, MAX_POLL_GAP_S)
         is_silent = beat_ns is not None and beat_ns == self._beat_ns
         self.silent_s = self.silent_s + gap_s if is_silent else 0.0
@@ -58,6 +58,7 @@ def heartbeat_file(folder: Path, worker_id: int, pid: int) -> Path:
 
 
 def last_heartbeat_ns(folder: Path, worker_id: int, pid: int) -> int | None:
-    """The time of the last heartbeat of that process, only to be compared with another; None before the first."""
+    """Returns the time of the process's last heartbeat, to be compared only with other heartbeats; None before the
+    first."""
     fingerprint = file_fingerprint(heartbeat_file(folder, worker_id, pid))
     return None if fingerprint is None else fingerprint.modified_ns

@@ -1,4 +1,4 @@
-"""The restarts of a worker that died: their delays, their number, and the meaning of exit codes.
+"""Decides when and how often a worker that died is restarted, and describes exit codes.
 
 Knows no processes and reads no clock: the supervisor passes in times.
 """
@@ -36,12 +36,12 @@ class RestartPolicy:
             self.next_start_s = now_s + min(MAX_RESTART_DELAY_S, delay_s)
 
     def is_exhausted(self) -> bool:
-        """Returns whether the worker has died early so often in a row that it is not expected to start."""
+        """Whether the worker has died early so often in a row that it probably cannot start."""
         return self.early_deaths >= MAX_EARLY_DEATHS
 
 
 def describe_exit(code: int) -> tuple[str, str]:
-    """Returns why a process with that exit code has ended, and what to do about it."""
+    """Returns why a process with this exit code has ended, and what to do about it."""
     if code == -signal.SIGKILL:
         return (
             "It was killed by SIGKILL. The kernel does so when memory is full.",

@@ -26,7 +26,7 @@ BPF_RETURN, DROP = 0x06, 0
 EXIT_REQUESTS_LOST = EXIT_PARTIAL
 """Exit code of a service that stopped before it had answered every request that it had accepted."""
 LOST_REQUESTS_ACTION = (
-    "The clients were told to send them again. Raise CONVOY_DRAIN_TIMEOUT_S, and the time that the orchestrator waits."
+    "The answers asked clients to retry. Raise CONVOY_DRAIN_TIMEOUT_S, and the orchestrator's termination grace period."
 )
 
 
@@ -34,10 +34,11 @@ LOST_REQUESTS_ACTION = (
 class ShutdownState:
     """Progress of a shutdown.
 
-    First `is_draining`: a stop was requested and readiness fails. Then `is_closing`: no client can connect, and every
-    answer ends its connection. Ending connections earlier would make clients reconnect, and lose that connection.
-    After the drain timeout `is_rejecting`: requests whose tasks are cancelled are answered with 503, and counted in
-    `lost_requests`. `is_model_running` at the end: a model has not finished its batch, for which no client waits.
+    First `is_draining`: a stop was requested, and readiness fails. Then `is_closing`: no client can connect, and every
+    answer ends its connection. (If answers ended connections earlier, clients would reconnect and lose the new
+    connection.) Near the end of the drain timeout `is_rejecting`: the remaining requests are cancelled, answered with
+    503, and counted in `lost_requests`. At the end `is_model_running`: a model is still running a batch that no client
+    waits for.
     """
 
     is_draining: bool = False
@@ -48,7 +49,7 @@ class ShutdownState:
 
 
 def drop_new_connections(sock: socket.socket) -> None:
-    """Makes Linux drop new connections to the socket, for all processes that share it; waiting ones are kept.
+    """Makes Linux drop new connections to the socket, for all processes that share it. Waiting connections are kept.
 
     Otherwise a connection that arrives between the last `accept` and the close is reset, which happened in 1 of 25
     stops under load. The client of a dropped connection retries after a second. Does nothing on other systems.
@@ -59,7 +60,7 @@ def drop_new_connections(sock: socket.socket) -> None:
 
 
 def force_exit_now(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:
-    """Ends the process now; removes `folder` where it is given. No client waits for what is cut off."""
+    """Removes `folder`, if given, and ends the process immediately. No client waits for the aborted work."""
     logs.event(logging.WARNING, message, **fields)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

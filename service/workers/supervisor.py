@@ -1,7 +1,7 @@
 """Runs several workers on one socket: starts them, restarts those that died or hang, and stops them on SIGTERM.
 
-Ends when a worker cannot be started: `restart_policy` says when that is. With several GPUs it ends when that is so for
-a worker of each, and until then tries the workers of a failed GPU again and again.
+Exits when a worker cannot be started, as decided by `restart_policy`. With several GPUs, exits when each GPU has a
+worker that cannot be started, and until then keeps restarting the workers of a failed GPU.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from service.workers.worker_status import MAX_SILENCE_S, SupervisorStatus, Worke
 
 EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
-KILL_GRACE_S = 5.0  # past the drain timeout
+KILL_GRACE_S = 5.0  # after the drain timeout
 HANG_POLL_S = 1.0
 HUNG_EXIT = "The supervisor ended it because it hung.", "The log line `worker hangs` before it has the cause."
-CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # the latter where a worker had not begun to serve
+CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # a worker that has not begun to serve ends with -SIGTERM
 
 WorkerTarget = Callable[[socket.socket, int], None]
 
 
 class Supervisor:
-    """Runs `target(socket, worker_id)` in each of `workers` processes, in which SIGINT is blocked until the target
+    """Runs `target(socket, worker_id)` in each of `workers` processes. SIGINT is blocked in them until the target
     unblocks it."""
 
     def __init__(
@@ -52,8 +52,8 @@ class Supervisor:
         worker_timeout_s: float = 0.0,
         stop_delay_s: float = 0.0,
     ) -> None:
-        """Worker i is on the GPU i modulo the number of `gpus`, which are indices. A worker whose event loop does not
-        turn for `worker_timeout_s` is replaced; 0: never. After SIGTERM the workers serve on for `stop_delay_s`."""
+        """Workers are assigned to the GPU indices `gpus` in turn. A worker whose event loop blocks for
+        `worker_timeout_s` is replaced (0: never). After SIGTERM, workers continue to serve for `stop_delay_s`."""
         self._target = target
         self._sock = sock
         self._status_store = status_store
@@ -69,9 +69,9 @@ class Supervisor:
         status_store.publish_supervisor(self._status)
 
     def run(self) -> int:
-        """Runs until SIGTERM or SIGINT and the end of all workers, or until a worker cannot be started.
+        """Runs until SIGTERM or SIGINT has ended all workers, or until a worker cannot be started.
 
-        Returns the exit code: 0, EXIT_REQUESTS_LOST, or EXIT_CANNOT_START.
+        Returns the exit code: 0, EXIT_REQUESTS_LOST or EXIT_CANNOT_START.
         """
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._on_signal)
@@ -86,8 +86,8 @@ class Supervisor:
         return self._stop_workers()
 
     def _on_signal(self, signal_number: int, frame: FrameType | None) -> None:
-        """The first signal stops the service; if it is SIGTERM, after the delay. A later one ends the delay, and a
-        later SIGINT makes the workers give up what they still answer."""
+        """Stops the service on the first signal; SIGTERM stops it after the delay. A later signal ends the delay, and a
+        later SIGINT makes the workers give up the remaining requests."""
         if self._is_stopping or signal_number == signal.SIGINT:
             self._stop_delay_s = 0.0
         if self._is_stopping and signal_number == signal.SIGINT:
@@ -102,7 +102,7 @@ class Supervisor:
         """Waits for the end of the delay, while readiness fails."""
         self._publish(replace(self._status, is_stopping=True))
         end_s = time.monotonic() + self._stop_delay_s
-        os.read(self._wake_reader, 1)  # of the first signal, so that only another one ends the wait
+        os.read(self._wake_reader, 1)  # consumes the first signal, so that only another one ends the wait
         while self._stop_delay_s and (remaining_s := end_s - time.monotonic()) > 0:
             multiprocessing.connection.wait([self._wake_reader], remaining_s)
 
@@ -117,7 +117,7 @@ class Supervisor:
                     worker.handle_failed_start(error)
 
     def _wait_for_event(self) -> None:
-        """Waits until a worker ends, a restart is due, or a signal arrives; at most until the next check for hangs."""
+        """Waits until a worker ends, a restart is due, a signal arrives, or the next check for hangs is due."""
         now_s = time.monotonic()
         starts_s = [worker.restarts.next_start_s for worker in self._workers if worker.process is None]
         timeout_s = max(0.0, min([now_s + HANG_POLL_S, *starts_s]) - now_s)
@@ -125,7 +125,7 @@ class Supervisor:
         multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
 
     def _reap_dead_workers(self) -> bool:
-        """Schedules the restarts of workers that died. Returns whether too few can be started to go on."""
+        """Schedules the restarts of workers that died. Returns whether the service must end: too few can start."""
         for worker in self._workers:
             if worker.process is not None and not worker.process.is_alive():
                 pid = worker.process.pid or 0
@@ -139,7 +139,7 @@ class Supervisor:
             return True
         for worker in exhausted:
             if worker.restarts.early_deaths == MAX_EARLY_DEATHS and worker.process is None:
-                logs.event(logging.ERROR, "worker cannot start; the service goes on without it", **worker.last_death)
+                logs.event(logging.ERROR, "worker cannot start; the service continues without it", **worker.last_death)
                 self._status_store.mark_lost(worker.worker_id, f"GPU {worker.gpu}: {worker.last_death['reason']}")
         return False
 
@@ -159,7 +159,7 @@ class Supervisor:
 
     def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
-        self._sock.close()  # the workers close theirs; then no client can connect
+        self._sock.close()  # when the workers have closed theirs too, no client can connect
         alive = [worker.process for worker in self._workers if worker.process is not None]
         for process in alive:
             process.terminate()
@@ -170,7 +170,7 @@ class Supervisor:
                 logs.event(logging.ERROR, "worker is killed", pid=process.pid)
                 process.kill()
                 process.join()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # its default would replace the exit code while Python ends
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # SIGINT while Python exits would replace the exit code
         return 0 if all(process.exitcode in CLEAN_EXIT_CODES for process in alive) else EXIT_REQUESTS_LOST
 
 
@@ -184,7 +184,7 @@ class _WorkerProcess:
         self.process: SpawnProcess | None = None
         self.restarts = RestartPolicy()
         self.is_unresponsive = False
-        """Whether its event loop has not turned for MAX_SILENCE_S."""
+        """Whether its event loop has been blocked for MAX_SILENCE_S."""
         self._silence = SilenceMeter()
         self._is_hung = False
         self._hung_at_s: float | None = None
@@ -197,8 +197,8 @@ class _WorkerProcess:
         process = multiprocessing.get_context("spawn").Process(
             target=target, args=(sock, self.worker_id), name=f"worker {self.worker_id}"
         )
-        # Ctrl-C reaches the workers, too. One that does not handle it yet would end with a traceback of Python's.
-        resource_tracker.ensure_running()  # its first start would unblock the signal
+        # Ctrl-C also reaches the workers. A worker that does not handle it yet would print a traceback.
+        resource_tracker.ensure_running()  # started first, because its start unblocks the signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()
@@ -212,15 +212,15 @@ class _WorkerProcess:
         return {} if self.gpu is None else {"gpu": self.gpu}
 
     def has_loaded_models(self, status: WorkerStatus | None) -> bool:
-        """Whether the process that runs now says so."""
+        """Whether the current process has reported in its status that its models are loaded."""
         pid = self.process and self.process.pid
         return status is not None and status.pid == pid and status.generation >= 0
 
     def stop_if_hung(self, status: WorkerStatus | None, now_s: float, grace_s: float) -> None:
-        """Stops the process when two of its statuses in a row say that a model does not return.
+        """Stops the process if two consecutive statuses report a model that does not return.
 
-        With SIGTERM, so that requests to other models are answered, and with SIGKILL after `grace_s`. One status is
-        not enough: it may be the first after the whole machine was suspended.
+        Sends SIGTERM, so that requests to other models are answered, and SIGKILL after `grace_s`. A single status is
+        not enough, because it may be the first one after the machine was suspended.
         """
         if self.process is None:
             return
@@ -238,8 +238,8 @@ class _WorkerProcess:
             self._kill_at_s = now_s + grace_s
 
     def stop_if_silent(self, folder: Path, now_s: float, timeout_s: float) -> None:
-        """Kills the process when its event loop has not turned for `timeout_s`: none of its requests would be answered,
-        and it would not handle SIGTERM. Logs earlier when it stops to respond, and when it responds again."""
+        """Kills the process if its event loop has been blocked for `timeout_s`, because it then answers no request and
+        does not handle SIGTERM. Before that, logs when the process stops responding, and when it responds again."""
         if self.process is None or (pid := self.process.pid) is None:
             return
         silent_s = self._silence.poll(last_heartbeat_ns(folder, self.worker_id, pid), now_s)
@@ -249,7 +249,7 @@ class _WorkerProcess:
             event = "worker does not respond" if self.is_unresponsive else "worker responds again"
             logs.event(level, event, worker=self.worker_id, pid=pid)
         if timeout_s and silent_s >= timeout_s and not self._is_hung:
-            self._log_hang(f"Its event loop has not turned for {timeout_s:g} s.")
+            self._log_hang(f"Its event loop has been blocked for {timeout_s:g} s.")
             self.process.kill()
 
     def _log_hang(self, reason: str) -> None:

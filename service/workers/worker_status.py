@@ -27,9 +27,9 @@ SUPERVISOR_FILE = "supervisor.json"
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """Status of one worker: the generation of the desired state that it has applied (-1 before the first), reasons why
-    it is not ready, and failures by model. `answered_request` is the last refresh request that its published totals
-    answer, and `stuck_models` are reasons to replace the worker."""
+    """Status of one worker: the generation of the desired state that it has applied (-1 before the first), the reasons
+    why it is not ready, and failures by model. `answered_request` is the refresh request to which it has published its
+    totals. `stuck_models` holds reasons to replace the worker."""
 
     worker_id: int
     pid: int
@@ -43,8 +43,8 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """Unix time at which the service started, the number of workers started in place of another, the number of workers
-    whose event loops do not turn now, and whether a stop was requested."""
+    """Unix time at which the service started, the number of workers started in place of another one, the number of
+    workers whose event loop is blocked now, and whether a stop was requested."""
 
     started_at_s: float
     restarts: int = 0
@@ -67,7 +67,7 @@ class WorkerTotals:
 
 
 class WorkerStatusStore:
-    """The shared files in `folder`, as seen by the worker `worker_id` of `workers`. A single worker writes no file."""
+    """The shared files in `folder`, used by the worker `worker_id` of `workers`. A single worker writes no files."""
 
     def __init__(self, folder: Path, worker_id: int = 0, workers: int = 1) -> None:
         self.folder = folder
@@ -100,37 +100,37 @@ class WorkerStatusStore:
             self._write(f"worker-{self.worker_id}.json", self._own_status)
 
     def request_refresh(self) -> int:
-        """Requests fresh totals of every worker. Returns the request, to compare `answered_request` with."""
+        """Requests fresh totals of every worker. Returns the request, to be compared with `answered_request`."""
         request = time.monotonic_ns()
         self._attempt(lambda: self._write_request(request))
         return request
 
     def refresh_request(self) -> int:
-        """The last refresh request; 0 before the first, and with a single worker. Costs one stat."""
+        """Returns the last refresh request; 0 before the first, and with a single worker. Costs one stat."""
         request = file_fingerprint(self.folder / REFRESH_REQUEST_FILE) if self.workers > 1 else None
         return 0 if request is None else request.modified_ns
 
     def statuses(self) -> list[WorkerStatus | None]:
-        """The last status of every worker, by id; None for one that never wrote, is dead, or has been silent."""
+        """Returns the last status of every worker, by id; None for a worker that is dead, silent, or has none yet."""
         if self.workers == 1:
             return [self._own_status]
         return [self._status(worker_id) for worker_id in range(self.workers)]
 
     def has_loaded_models(self, worker_id: int, pid: int) -> bool:
-        """Whether that process, which may have died, had loaded its models when it last published its status."""
+        """Whether the process, which may have died, had loaded its models when it last published its status."""
         status = self._read_status(worker_id)
         return status is not None and status.pid == pid and status.generation >= 0
 
     def mark_lost(self, worker_id: int, reason: str) -> None:
-        """Leaves a worker that cannot start out of account. Only the supervisor may call this."""
+        """Marks a worker that cannot start, so that the service does not wait for it. Only for the supervisor."""
         self._attempt(lambda: atomic_write(self.folder / f"{LOST_PREFIX}{worker_id}", reason.encode()))
 
     def clear_lost(self, worker_id: int) -> None:
-        """Takes a worker that has started again into account."""
+        """Removes the mark of a worker that has started again."""
         (self.folder / f"{LOST_PREFIX}{worker_id}").unlink(missing_ok=True)
 
     def lost_workers(self) -> dict[int, str]:
-        """The reasons by id, for workers that cannot start while others can."""
+        """Returns the reasons by id, for workers that cannot start while others can."""
         files = self.folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
         return {int(file.name.removeprefix(LOST_PREFIX)): file.read_text() for file in files}
 
@@ -139,7 +139,7 @@ class WorkerStatusStore:
         return self._write(SUPERVISOR_FILE, status)
 
     def supervisor(self) -> SupervisorStatus:
-        """The last status of the supervisor; a single worker has none, and is never replaced."""
+        """Returns the last status of the supervisor. A single worker has no supervisor, and is never replaced."""
         try:
             return SupervisorStatus(**orjson.loads((self.folder / SUPERVISOR_FILE).read_bytes()))
         except FileNotFoundError:
@@ -151,7 +151,7 @@ class WorkerStatusStore:
             self._write(_totals_file(self.worker_id, os.getpid()), totals)
 
     def totals_of_others(self) -> WorkerTotals:
-        """The totals of all other workers, including dead ones; gauges only of live workers."""
+        """Returns the totals of all other workers, including dead ones. Gauges are included only for live workers."""
         own_file = _totals_file(self.worker_id, os.getpid())
         live_files = {_totals_file(n.worker_id, n.pid) for n in self.statuses() if n is not None}
         totals_by_file = {
@@ -159,7 +159,7 @@ class WorkerStatusStore:
             for path in self.folder.glob("totals-*.json")
             if (totals := _read_totals(path)) is not None
         }
-        # Read after the other files: a file that vanished in between is already included here.
+        # Read after the other files, so that a file that was removed in the meantime is already included here.
         total = _read_totals(self.folder / "absorbed.json") or WorkerTotals()
         for name, totals in totals_by_file.items():
             if name != own_file and name not in total.absorbed_files:
@@ -167,7 +167,7 @@ class WorkerStatusStore:
         return total
 
     def absorb_dead_worker(self, worker_id: int, pid: int) -> None:
-        """Adds the totals of a dead worker to those of all dead workers. Only the supervisor may call this."""
+        """Adds the totals of a dead worker to the totals of all dead workers. Only for the supervisor."""
         path = self.folder / _totals_file(worker_id, pid)
         totals = _read_totals(path)
         if totals is not None:
@@ -178,7 +178,7 @@ class WorkerStatusStore:
                 path.unlink()
 
     def _write_request(self, request: int) -> None:
-        """The request is the file's time of modification, because the file system's own clock advances in steps of
+        """Writes the request as the file's modification time, because the file system's own clock advances in steps of
         milliseconds. Several workers may write at once, each through its own temporary file."""
         temporary = self.folder / f".refresh-request-{self.worker_id}.part"
         temporary.touch()
@@ -197,12 +197,13 @@ class WorkerStatusStore:
             return None
 
     def _write(self, name: str, content: Any) -> bool:
-        """Returns whether the file was written; otherwise its old content stays."""
+        """Writes a file. Returns whether it was written; otherwise its old content is kept."""
         encoded = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS)
         return self._attempt(lambda: atomic_write(self.folder / name, encoded))
 
     def _attempt(self, change: Callable[[], None]) -> bool:
-        """Returns whether the change succeeded. A full disk must not stop a worker: it is logged once."""
+        """Calls `change`, and returns whether it succeeded. An error is logged once, because a full disk must not stop
+        a worker."""
         try:
             change()
         except OSError as error:

@@ -8,7 +8,7 @@ CONDITIONS = {
     "ConvoyDown": "an instance cannot be scraped for 1 min",
     "ConvoyGone": "no instance is left, for 1 min",
     "ConvoyNotReady": "an instance is not ready for 5 min",
-    "ConvoyWorkerUnresponsive": "an event loop has not turned for 5 s, within 2 min",
+    "ConvoyWorkerUnresponsive": "an event loop has been blocked for 5 s, within 2 min",
     "ConvoyWorkerRestarting": "over 2 workers replaced in 15 min",
     "ConvoyRestarting": "over 2 starts of the service in 15 min",
     "ConvoyModelHangs": "a run has not returned within the request timeout, for 1 min",

@@ -55,7 +55,7 @@ def test_a_gpu_that_fails_takes_only_its_worker_down(faults: Path, tmp_path: Pat
         # The supervisor ends the failing worker after its first error, perhaps before the other one has answered.
         service.wait_until(lambda: classify(service, statuses) == {500, 200})
         service.wait_for_line(event="worker hangs", worker=1)
-        lost = service.wait_for_line(event="worker cannot start; the service goes on without it")
+        lost = service.wait_for_line(event="worker cannot start; the service continues without it")
         assert (lost["worker"], lost["gpu"]) == (1, 1)
         assert service.client.get("/health/ready").status_code == 200
         assert classify(service, set()) == {200}

@@ -140,8 +140,8 @@ def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers
         with pytest.raises(httpx.ConnectError):
             service.client.get("/health/live")
         _ends_well(service)
-    cut_off = [line for line in service.lines if line["event"] == "a version is still being loaded; it is cut off"]
-    assert len(cut_off) == workers
+    aborted = [line for line in service.lines if line["event"] == "a version is still being loaded; it is aborted"]
+    assert len(aborted) == workers
 
 
 def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> N
         service.wait_until(lambda: "loading" in _index_reasons(service))
         assert _post(service.url, CLASSIFY) == 200
         _ends_well(service)
-    assert service.lines[-1]["event"] == "a version is still being loaded; it is cut off"
+    assert service.lines[-1]["event"] == "a version is still being loaded; it is aborted"
 
 
 def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
     with RunningService(tmp_path, request_timeout_ms=1000, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
         assert _post(service.url, "/api/v1/models/linear/explain?method=features") == 504
         _ends_well(service)
-    assert service.lines[-1]["event"] == "an explanation is still being made; it is cut off"
+    assert service.lines[-1]["event"] == "an explanation is still running; it is aborted"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -298,7 +298,7 @@ def test_a_worker_whose_event_loop_does_not_turn_is_reported_and_replaced(root: 
             lambda: httpx.get(f"{service.url}/metrics").text.count("convoy_unresponsive_workers 1.0") == 1
         )
         hang = service.wait_for("worker hangs")
-        assert (hang["pid"], hang["reason"]) == (stopped, "Its event loop has not turned for 8 s.")
+        assert (hang["pid"], hang["reason"]) == (stopped, "Its event loop has been blocked for 8 s.")
         assert "because it hung" in service.wait_for("worker died")["reason"]
         assert service.wait_for("worker is started")["pid"] != stopped
         service.wait_until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200)

@@ -1,4 +1,4 @@
-"""The supervisor measures how long a worker's event loop has not turned, and not how long it was suspended itself."""
+"""The supervisor measures how long a worker's event loop is blocked, but not how long the supervisor itself was suspended."""
 
 import asyncio
 import logging
@@ -59,7 +59,7 @@ def test_a_silent_worker_is_reported_and_then_killed_once(tmp_path: Path, caplog
     assert caplog.records[-1].fields == {  # type: ignore[attr-defined]
         "worker": 1,
         "pid": PID,
-        "reason": "Its event loop has not turned for 10 s.",
+        "reason": "Its event loop has been blocked for 10 s.",
     }
     worker.supervised.handle_exit(has_loaded_models=True)
     assert worker.supervised.last_death["reason"] == HUNG_EXIT[0]

@@ -111,7 +111,7 @@ def test_a_gpu_whose_worker_cannot_start_leaves_the_other_gpu_serving(
     sock = socket.create_server(("127.0.0.1", 0))
     assert Supervisor(only_the_first_stays, sock, store, 2, drain_timeout_s=30, gpus=[0, 3]).run() == 0
     assert {death["worker"] for death in fields_of(caplog, "worker died")} == {1}
-    (lost,) = fields_of(caplog, "worker cannot start; the service goes on without it")
+    (lost,) = fields_of(caplog, "worker cannot start; the service continues without it")
     assert (lost["worker"], lost["gpu"]) == (1, 3)
     assert store.lost_workers() == {1: "GPU 3: It ended itself with code 7."}
 
