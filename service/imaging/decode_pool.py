@@ -129,9 +129,10 @@ class FairThreads:
     def _forget(self, job: QueuedJob, future: asyncio.Future[Any]) -> None:
         if future.cancelled():
             job.function = _do_nothing  # the job may stay queued, and must not keep the image in memory
-        self._work_by_owner[job.owner] -= job.work
-        if not self._work_by_owner[job.owner]:
-            del self._work_by_owner[job.owner]
+        # A job without work may end after its owner has been removed.
+        remaining_work = self._work_by_owner.pop(job.owner, 0) - job.work
+        if remaining_work:
+            self._work_by_owner[job.owner] = remaining_work
 
     def _report(self, job: QueuedJob, outcome: Future[Any]) -> None:
         """Passes the outcome from the executor's thread to the event loop."""

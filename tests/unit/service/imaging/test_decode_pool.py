@@ -54,6 +54,18 @@ def test_one_owner_is_served_in_order() -> None:
     assert order == [*range(50)]
 
 
+def test_a_job_without_work_may_end_after_all_others_of_its_owner() -> None:
+    """A chunk of images that could not be read has no work, and is added while a real image is decoded."""
+    errors: list[dict[str, object]] = []
+
+    async def test(decode_pool: DecodePool) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        await asyncio.gather(decode_pool.run("m", 5, lambda: None), decode_pool.run("m", 0, lambda: None))
+
+    with_decode_pool(1, test)
+    assert errors == []
+
+
 def test_all_threads_work_and_no_more_than_those() -> None:
     running, max_running, lock = 0, 0, threading.Lock()
     together = threading.Barrier(3, timeout=30)
