@@ -49,6 +49,6 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
 
 
 def check_live(worker_group: WorkerGroup) -> None:
-    """Raises ModelHung when only a restart of the process can help."""
+    """Raises ModelHung if only a restart of the process can help."""
     if reasons := worker_group.not_live_reasons():
         raise ModelHung(" ".join(f"Model '{name}': {reason}" for name, reason in reasons.items()))

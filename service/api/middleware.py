@@ -26,7 +26,7 @@ MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 NOT_FOUND = 404
 HEALTH = "/health/"  # in the routes of all protocols' health checks
-CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that disconnected; logged and counted, never sent
+CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that has disconnected; logged and counted, but never sent
 
 
 class RequestMiddleware:
@@ -41,7 +41,7 @@ class RequestMiddleware:
         tracer: Tracer | None,
         routes: Sequence[BaseRoute] = (),
     ) -> None:
-        """`routes` may be added to later."""
+        """Routes may be added to `routes` later."""
         self._app = app
         self._metrics = metrics
         self._shutdown_state = shutdown_state
@@ -91,8 +91,8 @@ class RequestMiddleware:
             self._record(scope, status, started_s, time.perf_counter())
 
     def _give_up(self, scope: Scope, fields: dict[str, str]) -> Draining | None:
-        """Counts a request that the stopping service has cancelled, and returns the error to report; None when the
-        client has disconnected."""
+        """Counts a request that the stopping service has cancelled, and returns the error to report; None if the client
+        has disconnected."""
         task = asyncio.current_task()
         assert task is not None
         task.uncancel()
@@ -116,7 +116,7 @@ class RequestMiddleware:
                 _log(scope, level, status, ended_s - started_s, skipped)
 
     def record_unrouted(self, status: int, error_code: str, client: str | None) -> None:
-        """Counts and logs a request that the server has rejected before it came here."""
+        """Counts and logs a request that the server has rejected before it reached the application."""
         self._metrics.count_unrouted_request(status)
         skipped = self._log_limiter.try_acquire(status, time.perf_counter())
         if skipped is not None:
@@ -140,7 +140,7 @@ class RequestMiddleware:
 
 
 def _is_failure(route: str, status: int) -> bool:
-    """Whether the service has failed. A health check that answers 503, as while models load, has not."""
+    """Whether the service has failed. A health check that returns 503, for example while models load, is no failure."""
     return status >= SERVER_ERROR and HEALTH not in route
 
 
@@ -149,7 +149,7 @@ def _log_level(route: str, status: int) -> int:
 
 
 def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
-    """Logs an error that no endpoint handled, and returns the one to report. A lack of memory needs no traceback."""
+    """Logs an error that no endpoint handled, and returns the error to report. Logs no traceback for a MemoryError."""
     request_id = fields["request_id"]
     if isinstance(error, MemoryError):
         out_of_memory = OutOfMemory("The service has no memory left for this request.", OUT_OF_MEMORY_HINT)
@@ -157,7 +157,7 @@ def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
         logs.event(logging.ERROR, "out of memory", request_id=request_id)
         return out_of_memory
     logs.logger.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
-    return ConvoyError("The service made a mistake.")
+    return ConvoyError("The service has an internal error.")
 
 
 def _log(scope: Scope, level: int, status: int, seconds: float, skipped: int) -> None:
@@ -172,7 +172,7 @@ def _log(scope: Scope, level: int, status: int, seconds: float, skipped: int) ->
 
 
 def _span_attributes(scope: Scope, route: str, status: int, context: RequestContext | None) -> dict[str, str | int]:
-    """Returns the attributes of the request's span, by OpenTelemetry's semantic conventions where they exist."""
+    """Returns the attributes of the request's span, named by OpenTelemetry's semantic conventions where possible."""
     attributes: dict[str, str | int] = {
         "http.request.method": scope["method"],
         "http.response.status_code": status,
@@ -201,9 +201,9 @@ def _request_id(scope: Scope) -> bytes:
 
 
 def _route(scope: Scope) -> str:
-    """Returns the route's template, never the path itself: paths that clients invent must not become metric labels.
+    """Returns the route's template; empty for a request that was rejected before it was routed.
 
-    Empty for a request that was rejected before it was routed.
+    Never returns the path itself, because arbitrary paths of clients must not become metric labels.
     """
     endpoint = scope.get("endpoint")
     template = getattr(endpoint, "path", None) or getattr(scope.get("route"), "path", None)
@@ -211,7 +211,7 @@ def _route(scope: Scope) -> str:
 
 
 def _matching_route(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """Returns the template of the route that the path belongs to, with whatever method."""
+    """Returns the template of the route that matches the path, for any method."""
     matching = (route for route in routes if route.matches(scope)[0] is not Match.NONE)
     template = getattr(next(matching, None), "path", None)
     return template if isinstance(template, str) else OTHER_LABEL

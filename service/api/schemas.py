@@ -1,4 +1,4 @@
-"""Convoy's own JSON, in and out. The fast router writes these shapes by hand; /docs shows them."""
+"""JSON schemas of Convoy's own protocol, for /docs. The endpoints of the fast router do not use them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ class EncodedImage(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     data: str = Field(description="The image's bytes in base64.")
-    id: str | None = Field(default=None, max_length=256, description="Comes back with the image's result.")
+    id: str | None = Field(default=None, max_length=256, description="Returned with the image's result.")
 
 
 class BatchRequest(BaseModel):
@@ -32,9 +32,9 @@ class Prediction(BaseModel):
 
 class Error(BaseModel):
     code: str = Field(description="Stable, for programs.", examples=["bad_image"])
-    message: str = Field(description="What is wrong, in a sentence.")
+    message: str = Field(description="What is wrong, in one sentence.")
     hint: str = Field(description="What to do.")
-    reasons: dict[str, str] | None = Field(default=None, description="Of 503: what is missing, by model.")
+    reasons: dict[str, str] | None = Field(default=None, description="With 503: the reasons by model.")
 
 
 class ErrorReply(BaseModel):
@@ -42,7 +42,7 @@ class ErrorReply(BaseModel):
 
 
 class ErrorText(BaseModel):
-    """Every error of the protocols of others."""
+    """Every error of foreign protocols."""
 
     error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
     code: str = Field(description="Stable, for programs.", examples=["unknown_model"])
@@ -51,11 +51,11 @@ class ErrorText(BaseModel):
 class ClassifyReply(BaseModel):
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])
-    predictions: list[Prediction] = Field(description="Best class first. May be empty where labels are independent.")
+    predictions: list[Prediction] = Field(description="Most probable first. May be empty if labels are independent.")
 
 
 class BatchResult(BaseModel):
-    """One image's predictions, or its error; `id` is the request's, or the file name."""
+    """One image's predictions, or its error. `id` is the id in the request, or the file name."""
 
     id: str | None = None
     predictions: list[Prediction] | None = None
@@ -78,8 +78,8 @@ class ModelVersion(BaseModel):
     """One loaded version."""
 
     version: str
-    digest: str = Field(description="Identifies the content; the header Model-Digest of its answers.")
-    default: bool = Field(description="Whether it answers requests that name no version.")
+    digest: str = Field(description="Identifies the content, like the header Model-Digest of its answers.")
+    default: bool = Field(description="Whether requests without a version use it.")
     input: ModelInput
     preprocessing: dict[str, Any]
     classes: int
@@ -93,15 +93,15 @@ class ModelVersion(BaseModel):
         description="Figures of the export: `test_accuracy`, or `check_accuracy` on `check_images` given images, on "
         "which the network may have been trained."
     )
-    documents: list[str] = Field(description="For people, at /api/v1/models/{model}/versions/{version}/.")
+    documents: list[str] = Field(description="Files for people, at /api/v1/models/{model}/versions/{version}/.")
     explanations: list[str] = Field(description="Methods of POST /api/v1/models/{model}/explain.")
     provenance: dict[str, Any]
-    precision: str = Field(description="The type in which it is computed: float32, bfloat16, float16 or int8.")
-    engine: str = Field(description="What computes it: `cpu` (onnxruntime's own), `openvino`, `cuda` or `tensorrt`.")
+    precision: str = Field(description="Precision in which it runs: float32, bfloat16, float16 or int8.")
+    engine: str = Field(description="Engine: `cpu` (onnxruntime's own), `openvino`, `cuda` or `tensorrt`.")
     hint: str = Field(description="The type that OpenVINO may compute in; empty for other engines.")
     engine_ms: dict[str, float] = Field(
         description="Measured milliseconds of a run of 8 images by candidate, from which the engine was chosen. Empty "
-        "where there was one candidate."
+        "if there was only one candidate."
     )
     engine_failures: dict[str, str] = Field(description="Candidates that cannot run this graph, and why.")
     provider: str = Field(description="onnxruntime's execution provider.")
@@ -109,7 +109,7 @@ class ModelVersion(BaseModel):
     nodes: dict[str, int] = Field(description="On a GPU: the graph's nodes by the execution provider that runs them.")
     threads: int = Field(description="Cores that one run uses.")
     instances: int = Field(description="Batches that may run at a time.")
-    max_batch_size: int = Field(description="Images in one run at most.")
+    max_batch_size: int = Field(description="Maximum images per run.")
     batch_ms: dict[int, float] = Field(description="Measured milliseconds of a run, by batch size.")
 
 
@@ -129,8 +129,8 @@ class ModelList(BaseModel):
 class ModelDetails(BaseModel):
     name: str
     default_version: str
-    labels: list[str] = Field(description="Of the default version, by class index.")
-    version_labels: dict[str, str] = Field(description="Names that can stand in place of a version's number.")
+    labels: list[str] = Field(description="Labels of the default version, by class index.")
+    version_labels: dict[str, str] = Field(description="Names that can be used in place of a version's number.")
     versions: list[ModelVersion] = Field(description="Newest first.")
 
 
@@ -138,5 +138,5 @@ class Health(BaseModel):
     status: str = Field(examples=["ready"])
     warnings: dict[str, str] | None = Field(
         default=None,
-        description="What is wrong while models are served: reasons by model, by version of the bucket, or `bucket`.",
+        description="Problems that do not prevent serving: reasons by model, by version of the bucket, or `bucket`.",
     )

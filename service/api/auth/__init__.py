@@ -1,4 +1,4 @@
-"""Who may send which request: API keys, and requests from web pages of other origins.
+"""Access control: API keys, and requests from web pages of other origins.
 
-TLS and limits on connections do not belong here.
+Limits on connections are in `service.server`. TLS is left to a proxy.
 """

@@ -1,6 +1,6 @@
-"""API keys and their scopes. Holds only hashes: a key itself is never kept, logged or written. Knows no HTTP.
+"""API keys and their scopes. Stores only hashes: a key itself is never kept, logged or written. Knows no HTTP.
 
-Keys are long and random, so one round of SHA-256 is enough: they cannot be guessed, so hashing need not be slow.
+Keys are long and random, so they cannot be guessed, and one round of SHA-256 is enough.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ def parse_keys(text: str, source: str) -> list[Key]:
 
 
 class Keyring:
-    """All keys of a service: those of the settings, and those of a file, which is reloaded when it changes."""
+    """All keys of a service: keys from the settings, and keys from a file, which is reloaded when it changes."""
 
     def __init__(self, keys: str, file: Path | None) -> None:
         """Raises BadKeys."""
@@ -60,7 +60,7 @@ class Keyring:
         self._fingerprint = None if file is None else file_fingerprint(file)
         self._file_keys = [] if file is None else _read_keys(file)
         self.is_file_invalid = False
-        """Whether the file has been invalid since it last changed, so that older keys are valid."""
+        """Whether the file has become invalid, so that its previous keys are still used."""
 
     def authorize(self, secret: bytes, scope: str) -> str:
         """Returns the name of the key if it has the scope. Raises Unauthenticated or Forbidden."""
@@ -74,7 +74,7 @@ class Keyring:
         return key.name
 
     def _match(self, digest: bytes) -> Key | None:
-        """Compares all keys, each in constant time, so that the time reveals nothing."""
+        """Compares all keys, each in constant time, so that the duration reveals nothing about them."""
         match = None
         for key in (*self._settings_keys, *self._file_keys):
             if hmac.compare_digest(key.digest, digest):
@@ -82,14 +82,14 @@ class Keyring:
         return match
 
     async def follow_file(self, on_success: Callable[[], None]) -> None:
-        """Checks the file once per second until it is cancelled; calls `on_success` each time."""
+        """Checks the file once per second until cancelled, and calls `on_success` each time."""
         while True:
             await asyncio.sleep(RELOAD_INTERVAL_S)
             await asyncio.to_thread(self.reload_if_changed)
             on_success()
 
     def reload_if_changed(self) -> None:
-        """Reads a changed file. A bad one is logged, and the keys from before stay valid. Blocks."""
+        """Reads the file if it has changed. An invalid file is logged, and the previous keys stay valid. Blocks."""
         if self._file is None:
             return
         fingerprint = file_fingerprint(self._file)
@@ -102,17 +102,17 @@ class Keyring:
         except BadKeys as error:
             self.is_file_invalid = True
             logs.event(logging.ERROR, "keys are invalid", reason=error.message)
-        self._fingerprint = fingerprint  # only now, so that the file is read again after any other error
+        self._fingerprint = fingerprint  # set last, so that the file is read again after any other error
 
 
 def _parse_line(line: str, source: str) -> Key:
     parts = line.split()
     if len(parts) != 3:
-        raise BadKeys(f"{source} has {len(parts)} words in place of three.")
+        raise BadKeys(f"{source} has {len(parts)} words; three are needed.")
     name, scopes, secret = parts
     if not set(SCOPES).issuperset(scopes.split(",")):
         # The word is not shown, because it is the key if the words were swapped.
-        raise BadKeys(f"{source} has a scope that there is not; there are {', '.join(SCOPES)}.")
+        raise BadKeys(f"{source} has an unknown scope; the scopes are {', '.join(SCOPES)}.")
     return Key(name, frozenset(scopes.split(",")), _parse_digest(secret, source))
 
 
@@ -132,4 +132,4 @@ def _read_keys(file: Path) -> list[Key]:
     except OSError as error:
         raise BadKeys(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise BadKeys(f"{file} is no text in UTF-8.") from error
+        raise BadKeys(f"{file} is not UTF-8 text.") from error

@@ -1,8 +1,8 @@
 """Requests that a browser sends on behalf of a web page of another origin: CORS, and protection against CSRF.
 
-A page may send a simple POST to any address that the browser reaches, without a preflight request: CORS only keeps the
-page from reading the response. Every POST is therefore checked for the headers Sec-Fetch-Site and Origin. Programs send
-neither, and browsers let no page choose them. Knows no API keys.
+A page may send a simple POST without a preflight request to any address that the browser can reach. CORS only prevents
+the page from reading the response. Therefore the headers Sec-Fetch-Site and Origin of every POST are checked. Programs
+send neither, and pages cannot change what browsers send. Knows no API keys.
 """
 
 from urllib.parse import urlsplit
@@ -37,7 +37,7 @@ RESPONSE_HEADERS = [
 
 
 def allow_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    """Wraps the application so that pages of these origins may use it."""
+    """Returns the application wrapped in middleware that allows pages of these origins to use it."""
     return CORSMiddleware(
         app,
         allow_origins=origins,
@@ -62,8 +62,11 @@ class CsrfProtection:
             await self._app(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        """Browsers send Sec-Fetch-Site to addresses with TLS and to the own machine. It is right also behind a proxy
-        that changes the header Host."""
+        """Whether the request comes from an allowed origin, the same origin, or no page.
+
+        Browsers send Sec-Fetch-Site only with TLS and to localhost. It takes precedence over Origin, because it is also
+        correct behind a proxy that changes the header Host.
+        """
         site, sent_origin = header(scope, b"sec-fetch-site"), header(scope, b"origin")
         if not site and not sent_origin:
             return True
@@ -76,7 +79,7 @@ class CsrfProtection:
 
 
 def _host(origin: str) -> str:
-    """Returns `host:port` as the Host header writes it; empty where there is none, as in the origin `null`."""
+    """Returns `host:port` as in the Host header; empty if the origin has none, such as `null`."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""Middleware that checks the API key of each request. Installed only where the service has keys."""
+"""Middleware that checks the API key of each request. Installed only if the service has keys."""
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Receive, Scope, Send

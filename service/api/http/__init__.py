@@ -1,4 +1,4 @@
 """Parts of HTTP that all protocols share: headers, bodies, compression, errors and disconnects.
 
-No endpoint and no schema of one protocol belongs here.
+Endpoints and schemas are in the packages of their protocols.
 """

@@ -14,7 +14,7 @@ PADDING = b"="
 
 
 def decode_base64(text: str | LargeText) -> bytes:
-    """Decodes the text. Raises ValueError, which names the first wrong character and its position, from 0."""
+    """Decodes the text. Raises ValueError, which names the first invalid character and its position, from 0."""
     if isinstance(text, LargeText):
         return _decode(text.slices()) or _explain(text.slices())
     try:

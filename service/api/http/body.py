@@ -17,16 +17,16 @@ from service.errors import BodyTooLarge
 
 T = TypeVar("T")
 BODY_ERROR = "convoy.body_error"
-"""Key in the ASGI scope for the error that ended the body early; the server sets it before it wakes the reader."""
+"""Key in the ASGI scope for the error that ended the body early. The server sets it before it wakes the reader."""
 
-MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy takes 0.2 ms; b"".join releases Python's lock above this size
+MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy takes 0.2 ms; b"".join releases the GIL above this size
 COUNT_SLICE_BYTES = 1 << 20
 SAMPLE_COUNT, SAMPLE_BYTES = 16, 512
 SAFETY_FACTOR = 0.9
 
 
 class BodyReader:
-    """Reads bodies of up to `limit_bytes` within the budget, and parses them: large ones in the thread."""
+    """Reads bodies of up to `limit_bytes` within the budget, and parses them. Large bodies are parsed in the thread."""
 
     def __init__(self, limit_bytes: int, budget: BodyBudget, parse_thread: ParseThread) -> None:
         self._limit_bytes = limit_bytes
@@ -36,8 +36,7 @@ class BodyReader:
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Returns the whole body without its Content-Encoding.
 
-        Raises UnsupportedBody, BadRequest, what `read_chunks` raises, or BodyTooLarge: at most the limit is
-        decompressed.
+        Raises UnsupportedBody, BadRequest, BodyTooLarge also for the decompressed body, or the errors of `read_chunks`.
         """
         chunks = await read_chunks(scope, receive, self._limit_bytes, self._budget)
         if len(chunks) == 1:
@@ -47,16 +46,16 @@ class BodyReader:
             body = await self._parse_thread.run(is_small, b"".join, chunks)
         if not (encoding := content_encoding(scope)):
             return body
-        # Always in a thread, because 1/1000 of the limit can decompress to the whole limit. Not in the parsing thread,
-        # because zlib does not hold Python's lock.
+        # Always in a thread, because a thousandth of the limit can decompress to the whole limit. Not in the parsing
+        # thread, because zlib releases the GIL.
         decompressed = await asyncio.to_thread(decompress, body, encoding, self._limit_bytes)
         self._budget.reserve(scope, len(decompressed))
         return decompressed
 
     async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, str]]:
-        """Returns one encoded image: the raw body, or the `file` of a multipart form; and the form's text fields.
+        """Returns one encoded image (the raw body, or the `file` of a multipart form), and the form's text fields.
 
-        Raises what `read` and `parse_form` raise.
+        Raises the errors of `read` and `parse_form`.
         """
         body = await self.read(scope, receive)
         content_type = header(scope, b"content-type")
@@ -66,16 +65,16 @@ class BodyReader:
         return form.files[0][1], form.fields
 
     async def parse(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
-        """Returns `function(*args)`, which parses the body; a large body in the thread."""
+        """Returns the result of `function(*args)`, which parses the body. Parses a large body in the thread."""
         return await self._parse_thread.run(len(body) <= MAX_INLINE_BYTES, function, *args)
 
     async def parse_json(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
-        """Like `parse`, for a body of JSON or raw tensors."""
+        """Does the same as `parse`, for a body of JSON or raw tensors."""
         return await self._parse_thread.run(len(body) <= MAX_INLINE_JSON_BYTES, function, *args)
 
 
 async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget) -> list[bytes]:
-    """Returns the body as the list of received pieces, at least one.
+    """Returns the body as a list of the received chunks, at least one.
 
     Raises BodyTooLarge or MemoryFull (before reading, if there is a Content-Length), SlowRequest, BadHttp or
     ClientDisconnected.
@@ -94,7 +93,7 @@ async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int, budget: 
         size += len(chunks[-1])
         if size > limit_bytes:
             raise _too_large(limit_bytes)
-        # Counted on arrival: clients that announce much but send nothing reserve no memory.
+        # Counted on arrival, so that a client that announces a large body but sends nothing reserves no memory.
         budget.reserve(scope, len(chunks[-1]))
         if not message.get("more_body"):
             return chunks
@@ -105,7 +104,7 @@ async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int, budget: 
 def estimate_image_count(content_type: bytes, body: bytes) -> int:
     """Estimates the number of images by counting part markers, about 1000 times faster than parsing.
 
-    Wrong only if image data contains the marker. Counts slice by slice, because `count` holds Python's lock.
+    Wrong only if image data contains the marker. Counts slice by slice, because `count` holds the GIL.
     """
     marker = b"filename=" if is_form(content_type) else b'"data"'
     overlap = len(marker) - 1
@@ -114,10 +113,10 @@ def estimate_image_count(content_type: bytes, body: bytes) -> int:
 
 
 def estimate_tensor_count(body: bytes, shape: tuple[int, int, int]) -> int:
-    """Estimates the number of images of that shape in a body of JSON tensors; 1 for other bodies.
+    """Estimates the number of images of this shape in a body of JSON tensors; returns 1 for other bodies.
 
     Deliberately an underestimate: rejecting a request that would have succeeded is worse than queueing one that is
-    rejected later. Counts the commas of a sample only, because counting all of them takes a tenth of the parsing time.
+    rejected later. Counts only the commas of a sample, because counting all of them takes a tenth of the parsing time.
     """
     pixels = math.prod(shape)
     if len(body) < 4 * pixels:

@@ -1,6 +1,6 @@
-"""The bytes of request bodies that this process holds at once, from their arrival until their requests are answered.
+"""Limits the bytes of request bodies that this process holds, from their arrival until their requests are answered.
 
-Runs on the event loop's thread only, so there are no locks.
+Runs only on the event loop's thread, so there are no locks.
 """
 
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from starlette.types import Scope
 from service.errors import MemoryFull
 
 RESERVATION = "convoy.body_reservation"
-"""Key of the scope that holds the request's BodyReservation, once it has a body."""
+"""Key in the ASGI scope for the BodyReservation of a request with a body."""
 RETRY_AFTER_S = 1.0
 MAX_SMALL_BYTES = 1 << 20
 SMALL_DIVISOR = 4
-"""Bodies of up to MAX_SMALL_BYTES have this part of the memory for themselves: clients that send large bodies slowly do
-not keep out those that send one image."""
+"""This fraction of the memory is reserved for bodies of up to MAX_SMALL_BYTES, so that clients that slowly send large
+bodies do not block clients that send one image."""
 
 
 class BodyBudget:
-    """Bounds the bodies to `limit_bytes` together. Calls `on_rejected` for each body that does not fit."""
+    """Limits all bodies together to `limit_bytes`. Calls `on_rejected` for each body that does not fit."""
 
     def __init__(self, limit_bytes: int, on_rejected: Callable[[], None]) -> None:
         self.used_bytes = 0
@@ -29,7 +29,7 @@ class BodyBudget:
     def check(self, scope: Scope, size_bytes: int) -> None:
         """Raises MemoryFull if `size_bytes` more do not fit now. Reserves nothing.
 
-        A body that is larger than the whole budget is accepted while there is no other.
+        A body that is larger than the whole budget is accepted while no other body is held.
         """
         reservation: BodyReservation | None = scope.get(RESERVATION)
         held_bytes = 0 if reservation is None else reservation.held_bytes
@@ -40,7 +40,7 @@ class BodyBudget:
             raise MemoryFull("The bodies of other requests fill the memory for bodies.", RETRY_AFTER_S)
 
     def reserve(self, scope: Scope, size_bytes: int) -> None:
-        """Reserves more bytes for the request; `release_body` releases all of them. Raises MemoryFull as `check`."""
+        """Reserves more bytes for the request. `release_body` releases all of them. Raises MemoryFull."""
         self.check(scope, size_bytes)
         if RESERVATION not in scope:
             scope[RESERVATION] = BodyReservation(self)
@@ -63,7 +63,7 @@ class BodyReservation:
 
 
 def release_body(scope: Scope) -> None:
-    """Releases what the request holds. To be called once, when it is over, however it ended."""
+    """Releases the bytes that the request holds. Must be called once at the end of each request, even a failed one."""
     reservation: BodyReservation | None = scope.get(RESERVATION)
     if reservation is not None:
         reservation.release()

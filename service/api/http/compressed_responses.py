@@ -10,7 +10,7 @@ VARY = (b"vary", b"accept-encoding")
 
 
 class CompressedResponses:
-    """Plain ASGI around the router. Leaves what is small, what comes in pieces, and files with a validator (ETag)."""
+    """Plain ASGI around the router. Does not compress small responses, streamed ones, and files with an ETag."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

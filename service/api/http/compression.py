@@ -9,17 +9,17 @@ from service.api.http.request_headers import header
 from service.api.http.responses import Body, Headers, body_length
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
-# zlib's window bits: 16 more than the window means gzip. Of encodings with equal weights, the first is used.
+# zlib's window bits; adding 16 selects gzip. Of encodings with equal weights, the first one is used.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 ALIASES = {b"x-gzip": b"gzip"}  # RFC 9110, 8.4.1.3
-COMPRESSION_LEVEL = 1  # the fastest: responses are numbers, which hardly compress better at higher levels
+COMPRESSION_LEVEL = 1  # the fastest, because responses are numbers, which hardly compress better at higher levels
 MIN_COMPRESSED_BYTES = 1024
 MAX_INLINE_BYTES = 65536  # about a millisecond of work; larger bodies are compressed in a thread
 MAX_RATIO = 100
-"""Of the size of a body to its compressed size, from MAX_FREE_BYTES on: digits as JSON reach 20. 16 KB could make the
-service read 16 MB, so that a narrow connection kept it busy."""
+"""Maximum ratio of a body's size to its compressed size, for bodies of more than MAX_FREE_BYTES. MNIST images in JSON
+reach 20. Without a limit, a slow connection could keep the service busy: 16 KB can decompress to 16 MB."""
 MAX_FREE_BYTES = 1 << 20
-HINT = "Compress the whole body once, with gzip or deflate (zlib's form), or send it as it is."
+HINT = "Compress the whole body once, with gzip or deflate (in zlib's format), or send it uncompressed."
 
 
 async def compress_body(scope: Scope, body: Body) -> tuple[Body, Headers]:
@@ -36,7 +36,7 @@ async def compress_body(scope: Scope, body: Body) -> tuple[Body, Headers]:
 
 
 def content_encoding(scope: Scope) -> bytes:
-    """Returns the Content-Encoding of all headers of that name, in lower case; empty for none and for identity."""
+    """Returns the Content-Encoding from all headers of this name, in lower case; empty for none and for identity."""
     if not header(scope, b"content-encoding"):
         return b""
     values = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
@@ -47,12 +47,12 @@ def content_encoding(scope: Scope) -> bytes:
 def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     """Returns the body without its Content-Encoding.
 
-    Raises UnsupportedBody, BadRequest, or BodyTooLarge: at most `limit_bytes` are decompressed, and at most MAX_RATIO
-    times the size of the body.
+    Decompresses at most `limit_bytes`, and at most MAX_RATIO times the size of the body; raises BodyTooLarge above
+    that. Also raises UnsupportedBody or BadRequest.
     """
     if encoding not in WINDOW_BITS:
         name = encoding.decode("latin-1")
-        raise UnsupportedBody(f"The Content-Encoding '{name}' cannot be read; gzip and deflate can.", HINT)
+        raise UnsupportedBody(f"The Content-Encoding '{name}' is not supported; gzip and deflate are.", HINT)
     decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
     most_bytes = min(limit_bytes, max(MAX_FREE_BYTES, MAX_RATIO * len(body)))
     try:
@@ -60,14 +60,14 @@ def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     except zlib.error:
         raise BadRequest(f"The body is not valid {encoding.decode()}.", HINT) from None
     if len(data) > most_bytes < limit_bytes:
-        message = f"The unpacked body is larger than {most_bytes} bytes, {MAX_RATIO} times the compressed one."
-        raise BodyTooLarge(message, "Send the body as it is, without a Content-Encoding.")
+        message = f"The decompressed body is larger than {most_bytes} bytes, {MAX_RATIO} times the compressed one."
+        raise BodyTooLarge(message, "Send the body uncompressed, without a Content-Encoding.")
     if len(data) > limit_bytes:
-        raise BodyTooLarge(f"The unpacked body is larger than {limit_bytes} bytes.")
+        raise BodyTooLarge(f"The decompressed body is larger than {limit_bytes} bytes.")
     if not decompressor.eof:
         raise BadRequest(f"The {encoding.decode()} body is cut off.", HINT)
     if decompressor.unused_data:
-        raise BadRequest(f"The {encoding.decode()} body goes on after its end.", HINT)
+        raise BadRequest(f"The {encoding.decode()} body is followed by other bytes.", HINT)
     return data
 
 
@@ -78,7 +78,7 @@ def _compress(body: Body, encoding: bytes) -> bytes:
 
 
 def negotiate_encoding(accepted: bytes) -> bytes | None:
-    """Returns the encoding of the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None for none."""
+    """Returns the encoding with the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None for identity."""
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         name, _, parameter = part.partition(b";")

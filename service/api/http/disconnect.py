@@ -13,9 +13,9 @@ CONNECTION = "convoy.connection"
 
 
 class Connection:
-    """The state of a connection, set by the server when the client disconnects.
+    """The state of a connection. The server marks it when the client disconnects.
 
-    A waiting task per request is slower.
+    A task per request that waits for the disconnect would be slower.
     """
 
     __slots__ = ("is_disconnected", "on_disconnect")

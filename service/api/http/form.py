@@ -1,6 +1,6 @@
-"""The files and text fields of a multipart form, from a body that is in memory already.
+"""Parses the files and text fields of a multipart form from a body in memory.
 
-python-multipart finds the parts; nothing is written to a disk, and no part is copied more than once.
+python-multipart finds the parts. Nothing is written to a disk, and no part is copied more than once.
 """
 
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from service.errors import BadRequest
 
 MULTIPART = b"multipart/form-data"
 SLICE_BYTES = 1 << 20
-"""Of the body, which the parser searches at once for a boundary, holding Python's lock."""
-MALFORMED_HINT = "The boundary in Content-Type must be that of the body; let the HTTP client write both."
+"""Bytes of the body that are passed to the parser at a time, because it holds the GIL while it searches a boundary."""
+MALFORMED_HINT = "The boundary in Content-Type must be the same as in the body; let the HTTP client write both."
 MAX_BOUNDARY_BYTES = 256  # python-multipart's limit
 MAX_FIELDS = 100
-MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no parameter is as long
+MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no parameter is that long
 
 
 class Form(NamedTuple):
-    """Name and bytes of each file of one field, in order, and the beginning of each text field's value by name."""
+    """Name and bytes of each file of one field, in order, and the text fields by name, truncated to MAX_FIELD_BYTES."""
 
     files: list[tuple[str, bytes]]
     fields: dict[str, str]
@@ -130,12 +130,12 @@ def is_form(content_type: bytes) -> bool:
 
 
 def media_type(content_type: bytes) -> bytes:
-    """Returns the type without its parameters, in lower case: it is compared without regard to case (RFC 9110, 8.3)."""
+    """Returns the type without parameters, in lower case, because types are case-insensitive (RFC 9110, 8.3)."""
     return content_type.partition(b";")[0].strip().lower()
 
 
 def _decode(name: bytes) -> str:
-    """Names in forms are UTF-8 (RFC 7578, 5.1.2), whatever the client's charset says; others are read as Latin-1."""
+    """Decodes a text of a form as UTF-8 (RFC 7578, 5.1.2), or as Latin-1 if it is not valid UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:

@@ -10,7 +10,7 @@ WHOLE_SERVER = b"*"
 
 
 class HeadAndOptions:
-    """Plain ASGI around the router: answers HEAD as GET without the body, and OPTIONS with the methods of the path."""
+    """Plain ASGI around the router: answers HEAD like GET without a body, and OPTIONS with the methods of the path."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         """Routes may be added to `routes` later."""
@@ -29,7 +29,7 @@ class HeadAndOptions:
 
     async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_without_body(message: Message) -> None:
-            scope["method"] = "HEAD"  # for the server, which sends the headers of GET only
+            scope["method"] = "HEAD"  # makes the server send only the headers
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         scope["method"] = "GET"
@@ -42,7 +42,7 @@ class HeadAndOptions:
 def allowed_methods(routes: Sequence[BaseRoute], scope: Scope) -> str:
     """Returns the value of the header Allow for the path, from all its routes; empty for an unknown path.
 
-    `OPTIONS *` asks for the methods of any path (RFC 9110, 9.3.7).
+    `OPTIONS *` requests the methods of the whole server (RFC 9110, 9.3.7).
     """
     if scope.get("raw_path") == WHOLE_SERVER:
         return ", ".join([*ROUTED_METHODS, "HEAD", "OPTIONS"])

@@ -1,9 +1,9 @@
-"""JSON that holds tensors, read with simdjson: without a Python object per number, and within bounded memory.
+"""Reads JSON with tensors, using simdjson: without a Python object per number, and in bounded memory.
 
-Of a large document the long strings and arrays are read apart, by `large_json`.
+Long strings and arrays of a large document are read separately, by `large_json`.
 
-Lists are iterated, never converted by simdjson's `as_list`, `values` or `items`: those count at most 2**24 - 1 elements
-and write the others past the end of the new list.
+Lists are iterated, and never converted by simdjson's `as_list`, `values` or `items`: these count at most 2**24 - 1
+elements, and write the rest past the end of the new list.
 """
 
 from typing import Any, NamedTuple
@@ -20,33 +20,33 @@ from service.errors import BadTensor, TooManyImages
 
 DIGITS = b"0123456789"
 MAX_MEMBERS = 1000
-"""Of a JSON object. Looking a million of them through holds Python's lock for a tenth of a second."""
+"""Maximum members of a JSON object, because reading a million of them holds the GIL for a tenth of a second."""
 MAX_SHOWN_LENGTH = 60
 
 
 class JsonDocument(NamedTuple):
-    """A JSON object, whose values simdjson decodes lazily, and the long values that were cut out of it."""
+    """A JSON object, whose values simdjson decodes lazily, and the large values that were cut out of it."""
 
     root: Any
     large_values: LargeValues
 
     def value(self, value: Any) -> Any:
-        """Returns the LargeText or LargeArray for which `value` stands, or else `value` itself."""
+        """Returns the LargeText or LargeArray whose placeholder `value` is, or else `value` itself."""
         if not self.large_values or not isinstance(value, str):
             return value
         return self.large_values.get(value, value)
 
 
 def parse_object(text: bytes) -> JsonDocument:
-    """Parses a JSON object. Raises BadTensor, or TooManyImages where it holds too much.
+    """Parses a JSON object. Raises BadTensor if it is invalid, or TooManyImages if it has too many texts.
 
-    Each request has its own parser, which costs half a microsecond. A shared parser would keep the memory of its
-    largest document, and fail while a traceback still refers to the last one.
+    Each request gets its own parser, which costs half a microsecond. A shared parser would keep the memory of its
+    largest document, and would fail while a traceback still refers to the previous document.
     """
     text, large_values = cut_out(text) if len(text) > MAX_INLINE_JSON_BYTES else (text, {})
     try:
         root = simdjson.Parser().parse(text)
-    except (ValueError, RuntimeError):  # the latter for what is too deep, or a number over 64 bits
+    except (ValueError, RuntimeError):  # RuntimeError for deep nesting, and for numbers above 64 bits
         raise BadTensor(f"The request is not valid JSON{describe_fault(text, large_values)}.") from None
     if not isinstance(root, simdjson.Object):
         raise BadTensor("The request is not a JSON object.")
@@ -55,15 +55,16 @@ def parse_object(text: bytes) -> JsonDocument:
 
 
 def check_member_count(json_object: Any) -> None:
-    """Raises BadTensor for an object with too many members; called before any of them is read."""
+    """Raises BadTensor for an object with too many members. Called before any of them is read."""
     if len(json_object) > MAX_MEMBERS:
         raise BadTensor(f"An object in the JSON has {len(json_object)} members; at most {MAX_MEMBERS} are read.")
 
 
 def select_members(json_object: Any, names: frozenset[str]) -> dict[str, Any]:
-    """Returns the members of these names that are present: looking up a missing one costs 2 us, for a C++ exception.
+    """Returns the members with these names that are present.
 
-    Raises BadTensor for an object with too many members.
+    Does not look up missing members, because that costs 2 us for a C++ exception. Raises BadTensor for an object with
+    too many members.
     """
     check_member_count(json_object)
     return {name: json_object[name] for name in names.intersection(json_object)}
@@ -74,7 +75,7 @@ def is_array(value: Any) -> bool:
 
 
 def is_nested(values: Any) -> bool:
-    """Whether a list that is not empty holds lists."""
+    """Whether a non-empty list contains lists."""
     return values.is_nested if isinstance(values, LargeArray) else isinstance(values[0], simdjson.Array)
 
 
@@ -86,8 +87,8 @@ def flat_pixels(values: Any, name: str) -> NDArray[np.uint8]:
         slices = [_to_uint8(simdjson.Parser().parse(part)) for part in values.number_slices()]
         if not all(pixels.size for pixels in slices):
             raise ValueError("There is a comma without a number.")
-    except (ValueError, TypeError, RuntimeError):  # negative numbers; fractions, texts and the like
-        raise BadTensor(f"{name} may hold whole numbers from 0 to 255 only.") from None
+    except (ValueError, TypeError, RuntimeError):  # for example negative numbers, fractions and texts
+        raise BadTensor(f"{name} may contain only whole numbers from 0 to 255.") from None
     return np.concatenate(slices)
 
 
@@ -99,9 +100,10 @@ def _to_uint8(values: Any) -> NDArray[np.uint8]:
 
 
 def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a nested list of whole numbers, of the right total count, has that shape.
+    """Whether a nested list of whole numbers has this shape, given that the number of elements is right.
 
-    Compares the list's brackets and commas with those of the shape: four times as fast as NumPy on nested lists.
+    Compares the list's brackets and commas with those of the shape, which is four times as fast as converting nested
+    lists with NumPy.
     """
     template = b""
     for side in reversed(shape):
@@ -112,7 +114,7 @@ def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
 
 
 def decode_base64_image(text: object, name: str) -> bytes:
-    """Decodes an image. Raises BadTensor for anything but a text in base64."""
+    """Decodes an image. Raises BadTensor for any value except a text in base64."""
     if not isinstance(text, str | LargeText):
         raise BadTensor(f"{name} is not an image in base64, but {abbreviate(text)}.")
     try:
@@ -122,7 +124,7 @@ def decode_base64_image(text: object, name: str) -> bytes:
 
 
 def check_image_count(count: int, max_images: int) -> None:
-    """Raises TooManyImages; called before any image is decoded."""
+    """Raises TooManyImages. Called before any image is decoded."""
     if count > max_images:
         raise TooManyImages(f"The request holds {count} images; at most {max_images} may wait.")
 

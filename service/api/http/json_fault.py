@@ -1,4 +1,4 @@
-"""Finds where a text stops being JSON: simdjson, which parses requests, reports a fault without its place.
+"""Finds the position of the first fault in invalid JSON, because simdjson, which parses requests, does not report it.
 
 Knows no protocol.
 """
@@ -11,9 +11,10 @@ import simdjson
 
 from service.api.http.large_json import LargeText, LargeValues
 
-MAX_SEARCHED_BYTES = 2 << 20  # of a document without its large values: Python's parser takes 10 ms per MiB
+MAX_SEARCHED_BYTES = 2 << 20  # of a document without its large values; Python's parser takes 10 ms per MiB
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# What Python reads and JSON does not allow, or 64 bits do not hold; texts are matched so that nothing in them is.
+# Numbers that Python's parser accepts, but that JSON does not allow or that exceed 64 bits. Texts are matched as well,
+# so that nothing inside of them is.
 _BEYOND_JSON = re.compile(
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(-?(?:NaN|Infinity|[\d.]{19,}|[\d.]+[eE]\+?\d{3,}))', re.DOTALL
 )
@@ -21,9 +22,9 @@ _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 
 
 def describe_fault(text: bytes, large_values: LargeValues) -> str:
-    """Describes the first fault of a text that simdjson rejects, to follow "not valid JSON": its byte and its kind.
+    """Returns position and type of the first fault in a text that simdjson rejects, to follow "not valid JSON".
 
-    `text` may be a document without its `large_values`; the byte, from 0, is that of the whole document.
+    `text` may be a document whose `large_values` were cut out. The position is a byte of the whole document, from 0.
     """
     if len(text) > MAX_SEARCHED_BYTES:
         return ""
@@ -56,9 +57,9 @@ def _find_fault(text: bytes) -> tuple[int, str]:
 def _find_beyond_json(text: bytes) -> tuple[int, str]:
     for match in _BEYOND_JSON.finditer(text):
         if match[1]:
-            return match.start(), "a number that is none in JSON, or has more than 64 bits"
+            return match.start(), "a number that JSON does not allow, or of more than 64 bits"
         if _SURROGATE.search(match[0]) and not _is_json(match[0]):
-            return match.start(), "a text with half of a character"
+            return match.start(), "a text with half of a surrogate pair"
     return 0, ""
 
 
@@ -79,7 +80,7 @@ def _mark_bytes(text: bytes) -> int:
 
 
 def _position_in_document(position: int, large_values: LargeValues) -> int:
-    """Adds the bytes of the large values before the position, in place of which the text has their names in quotes."""
+    """Converts a position in the text to one in the document, in which large values stand in place of placeholders."""
     for name, value in large_values.items():
         start = value.start - 1 if isinstance(value, LargeText) else value.start
         if start >= position:

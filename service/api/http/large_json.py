@@ -1,8 +1,8 @@
-"""Long strings and arrays of a JSON document, cut out before simdjson parses the rest, and parsed in slices.
+"""Cuts long strings and arrays out of a JSON document before simdjson parses the rest, and parses them in slices.
 
-simdjson holds Python's lock for a whole document, 150 ms for a tensor of 16 MB. Here a thread holds it for the time of
-one slice, and the whole takes less than half the time, because the memory of a slice stays in the processor's cache.
-Knows no protocol: what an array must hold is decided in `json_arrays` and in the parsers.
+simdjson holds the GIL for a whole document: 150 ms for a tensor of 16 MB. With slices, a thread holds the GIL only for
+one slice, and the total time is less than half, because a slice stays in the CPU's cache. Knows no protocol:
+`json_arrays` and the parsers check the contents of arrays.
 """
 
 import re
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from service.errors import BadTensor, TooManyImages
 
 SLICE_BYTES = 1 << 18
-MIN_TEXT_BYTES = 2048  # longer than any id, even where each of its 256 characters is escaped
+MIN_TEXT_BYTES = 2048  # longer than any id, even if each of its 256 characters is escaped
 MIN_ARRAY_BYTES = 256
 SHOWN_BYTES = 64
 MAX_TEXTS = 100_000
 MAX_STRUCTURE_BYTES = 1 << 20
-"""Of the document without its texts and without the arrays that are cut out: simdjson takes 5 ms at most for it."""
+"""Maximum bytes of the document without texts and without the arrays that are cut out. simdjson parses them in 5 ms."""
 
 _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _WHITESPACE = b" \t\n\r"
 _CONTROL_CHARACTERS = bytes(range(0x20))
-_ESCAPE = re.compile(rb"\\(?:([/nrtf])|u00([0-7][0-9a-fA-F]))")  # the others are no base64
+_ESCAPE = re.compile(rb"\\(?:([/nrtf])|u00([0-7][0-9a-fA-F]))")  # other escapes do not occur in base64
 _UNFINISHED_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
 MAX_ESCAPE_BYTES = 6
 _ESCAPED = {b"/": b"/", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f"}
@@ -39,7 +39,7 @@ class LargeText(NamedTuple):
     end: int
 
     def slices(self) -> Iterator[bytes]:
-        """Yields the content in slices, without the escapes that clients use in base64: "\\/", "\\u003d", white space.
+        """Yields the content in slices, and replaces the escapes that clients use in base64: "\\/", "\\u003d", spaces.
 
         Raises ValueError for control characters, which JSON does not allow in a string.
         """
@@ -47,7 +47,7 @@ class LargeText(NamedTuple):
         for at in range(self.start, self.end, SLICE_BYTES):
             part = self.document[at : min(at + SLICE_BYTES, self.end)]
             if len(part.translate(None, _CONTROL_CHARACTERS)) < len(part):
-                raise ValueError("it holds a control character that is not escaped")
+                raise ValueError("it contains a control character that is not escaped")
             part = unfinished + part
             tail = _UNFINISHED_ESCAPE.search(part, max(0, len(part) - MAX_ESCAPE_BYTES))
             unfinished = tail[0] if tail else b""
@@ -57,9 +57,9 @@ class LargeText(NamedTuple):
 
 
 class LargeArray(NamedTuple):
-    """The text of a JSON array, document[start:end] with its brackets, that holds neither strings nor objects.
+    """The text of a JSON array without strings and objects: document[start:end], including its brackets.
 
-    Nothing else is checked.
+    The array is not checked in any other way.
     """
 
     document: bytes
@@ -71,19 +71,19 @@ class LargeArray(NamedTuple):
         return self.document.find(b"[", self.start + 1, self.end) > 0
 
     def number_slices(self) -> Iterator[bytes]:
-        """Yields JSON arrays that together hold the numbers of this one in order, without its inner brackets.
+        """Yields JSON arrays that together contain the numbers of this array, in order and without inner brackets.
 
-        None of them is empty in an array that is JSON and not empty.
+        If this array is valid JSON and not empty, none of them is empty.
         """
         if self.is_nested:
             return (b"[%b]" % part.translate(_BRACKETS_TO_SPACES) for part in self._slices(self.start, self.end))
         return (b"[%b]" % part for part in self._slices(self.start + 1, self.end - 1))
 
     def has_brackets(self, template: bytes) -> bool:
-        """Whether the array is nested as `template`, which consists of brackets and commas only.
+        """Whether the array is nested like `template`, which consists only of brackets and commas.
 
-        Also false where a number stands directly before an opening bracket or after a closing one: that is no JSON, and
-        does not show in `number_slices`.
+        Also False if a number stands directly before an opening bracket or after a closing one. That is not JSON, but
+        `number_slices` cannot detect it.
         """
         parts: list[bytes] = []
         for part in self._slices(self.start, self.end):
@@ -94,7 +94,7 @@ class LargeArray(NamedTuple):
         return b",".join(parts) == template
 
     def _slices(self, start: int, end: int) -> Iterator[bytes]:
-        """Cuts at commas, each of which it leaves out."""
+        """Yields slices of the document that are separated by single commas."""
         while start <= end:
             comma = self.document.find(b",", start + SLICE_BYTES, end)
             cut = end if comma < 0 else comma
@@ -104,7 +104,7 @@ class LargeArray(NamedTuple):
 
 def _unescape(part: bytes) -> bytes:
     backslashes = part.count(b"\\")
-    if backslashes == part.count(rb"\/"):  # as PHP writes base64; much faster
+    if backslashes == part.count(rb"\/"):  # PHP escapes base64 like this, and `replace` is much faster
         return part.replace(rb"\/", b"/") if backslashes else part
     return _ESCAPE.sub(lambda escape: _ESCAPED[escape[1]] if escape[1] else bytes([int(escape[2], 16)]), part)
 
@@ -113,9 +113,9 @@ LargeValues = dict[str, LargeText | LargeArray]
 
 
 def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
-    """Returns the document with a short text in place of each long string and array, and those by that text.
+    """Returns the document with a placeholder text for each long string and array, and these values by placeholder.
 
-    An array is cut out where it is the value of a name, and holds neither strings nor objects. Raises BadTensor or
+    An array is cut out if it is the value of a member, and contains neither strings nor objects. Raises BadTensor or
     TooManyImages for a document that would take too long.
     """
     nonce = secrets.token_hex(8).encode()
@@ -148,22 +148,23 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
             else:
                 kept.append(text[quote:position])
         if texts > MAX_TEXTS:
-            raise TooManyImages(f"The JSON holds more than {MAX_TEXTS} texts.")
+            raise TooManyImages(f"The JSON contains more than {MAX_TEXTS} texts.")
         if structure_bytes > MAX_STRUCTURE_BYTES:
-            raise BadTensor(f"The JSON holds more than {MAX_STRUCTURE_BYTES} bytes beside texts and arrays of numbers.")
+            limit = f"more than {MAX_STRUCTURE_BYTES} bytes in addition to texts and arrays of numbers"
+            raise BadTensor(f"The JSON contains {limit}.")
     return b"".join(kept), large
 
 
 def _shown_beginning(text: bytes, start: int) -> bytes:
-    """Returns what an error message shows of a long text, if no character has to be decoded for that."""
+    """Returns the beginning of a long text for error messages; empty if a character of it would have to be decoded."""
     beginning = text[start : start + SHOWN_BYTES]
     return beginning if beginning.isascii() and beginning.isalnum() else b""
 
 
 def _array_span(text: bytes, start: int, end: int) -> tuple[int, int]:
-    """Returns start and end of the long array between two strings, text[start:end]; (0, 0) where there is none.
+    """Returns start and end of the long array in text[start:end], which lies between two strings; (0, 0) without one.
 
-    It follows a colon, and ends at the last bracket before the object around it ends, or before the next name.
+    The array follows a colon. It ends at the last bracket before the end of its object, or before the next member.
     """
     if end - start <= MIN_ARRAY_BYTES or (before := _BEFORE_ARRAY.match(text, start, end)) is None:
         return 0, 0
@@ -183,7 +184,7 @@ def _is_balanced(text: bytes, start: int, end: int) -> bool:
 
 
 def _text_end(text: bytes, quote: int) -> int:
-    """Returns the position behind the string that opens at `quote`. Raises BadTensor where it does not end."""
+    """Returns the position after the string that begins at `quote`. Raises BadTensor if the string does not end."""
     position = quote + 1
     for _ in range(MAX_TEXTS):
         position = text.find(b'"', position) + 1
@@ -194,4 +195,4 @@ def _text_end(text: bytes, quote: int) -> int:
             before -= 1
         if (position - before) % 2 == 0:
             return position
-    raise TooManyImages(f"A text of the JSON holds more than {MAX_TEXTS} quotation marks.")
+    raise TooManyImages(f"A text of the JSON contains more than {MAX_TEXTS} quotation marks.")

@@ -1,4 +1,4 @@
-"""Parameters of a request, from the query and from text fields of a form."""
+"""Reads the parameters of a request from the query and from text fields of a form."""
 
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
@@ -8,11 +8,11 @@ from starlette.types import Scope
 from service.errors import BadParameter, BadRequest
 
 CACHE_BUSTER = "_"
-"""A parameter that clients add to bypass caches; it is ignored."""
+"""A parameter that clients add to bypass caches. It is ignored."""
 
 
 def query_parameters(scope: Scope, names: Sequence[str]) -> dict[str, str]:
-    """Returns the parameters of the query. Raises BadParameter for any that is not among `names`, in their order."""
+    """Returns the parameters of the query. Raises BadParameter for a parameter that is not among `names`."""
     if not scope["query_string"]:
         return {}
     query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -25,9 +25,9 @@ def query_parameters(scope: Scope, names: Sequence[str]) -> dict[str, str]:
 
 
 def add_form_fields(query: Mapping[str, str], fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Returns the query's parameters and those fields of a form that are among `names`; others are ignored.
+    """Returns the query's parameters, and the fields of a form that are among `names`. Ignores other fields.
 
-    Raises BadRequest where the form and the query differ.
+    Raises BadRequest if a value in the form and in the query differs.
     """
     parameters = dict(query)
     for name in names:

@@ -1,4 +1,4 @@
-"""Request headers: reading them from the ASGI scope, and the two that set a request's deadline and priority."""
+"""Reads request headers from the ASGI scope, and applies the two that set a request's deadline and priority."""
 
 import re
 
@@ -9,7 +9,7 @@ from service.classification.request_context import RequestContext
 from service.errors import BadParameter
 
 REQUEST_CONTEXT = "convoy.request_context"
-"""Key of the scope that holds the request's RequestContext, for its log line and its trace."""
+"""Key in the ASGI scope for the request's RequestContext, which its log line and its trace use."""
 HEADERS_BY_NAME = "convoy.headers_by_name"
 
 TIMEOUT = b"x-request-timeout-ms"
@@ -19,9 +19,9 @@ BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
 
 
 def header(scope: Scope, name: bytes) -> bytes:
-    """Returns the first header of that lower-case name, or an empty value."""
+    """Returns the first header with this lower-case name, or an empty value."""
     if HEADERS_BY_NAME not in scope:
-        scope[HEADERS_BY_NAME] = dict(reversed(scope["headers"]))  # once per request, which reads half a dozen headers
+        scope[HEADERS_BY_NAME] = dict(reversed(scope["headers"]))  # once, because a request reads about six headers
     value: bytes = scope[HEADERS_BY_NAME].get(name, b"")
     return value
 
@@ -32,16 +32,16 @@ def content_length(scope: Scope) -> int:
 
 
 def client_name(scope: Scope) -> str:
-    """Returns who sent the request: the name of its API key, or its address where the service has no keys."""
+    """Returns the sender of the request: the name of its API key, or its address if the service has no keys."""
     address = scope["client"]
     return scope[LOG_FIELDS].get("key") or (address[0] if address else "")
 
 
 def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:
-    """Limits the context's timeout to X-Request-Timeout-Ms, and marks a request of `Priority: u=7` as background work.
+    """Limits the context's timeout to X-Request-Timeout-Ms, and marks requests with `Priority: u=7` as background work.
 
-    Also stores the context in the scope, and the client in the context. Urgency 7 is reserved for background tasks by
-    RFC 9218; browsers send the other values. Raises BadParameter.
+    Also stores the context in the scope, and the client in the context. RFC 9218 reserves urgency 7 for background
+    tasks. Browsers send the other values. Raises BadParameter.
     """
     scope[REQUEST_CONTEXT] = context
     context.client = client_name(scope)

@@ -1,4 +1,4 @@
-"""Responses without response objects: JSON bytes, the headers of an answer, and the security headers of web pages."""
+"""Sends responses without response objects: JSON bytes, their headers, and the security headers of web pages."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from service.observability.stage_timings import StageTimings
 
 Headers = list[tuple[bytes, bytes]]
 Body = bytes | list[bytes]
-"""A response body, large ones in pieces."""
+"""A response body. Large bodies are lists of pieces."""
 PIECE_BYTES = 1 << 18
-"""Of a large response, which the connection buffers before it waits for the client."""
+"""Bytes of a large response that the connection buffers before it waits for the client."""
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 
 # Pages load nothing from other origins, and no other page may put them into a frame.
@@ -37,8 +37,8 @@ def json_bytes(payload: Any) -> bytes:
 
 
 async def send_response(send: Send, body: Body, context: RequestContext, headers: Headers) -> None:
-    """Sends status 200 with the body, a small one as one ASGI message. `Model-Digest` identifies the content that
-    answered."""
+    """Sends status 200 and the body, in one ASGI message if it is small. `Model-Digest` identifies the content of the
+    version."""
     digest = (b"model-digest", context.loaded.digest.encode())
     headers = [*headers, (b"content-length", b"%d" % body_length(body)), digest, _server_timing(context.timings)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -49,7 +49,7 @@ async def send_response(send: Send, body: Body, context: RequestContext, headers
     for piece in _pieces(body):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         pending_bytes += len(piece)
-        if pending_bytes >= PIECE_BYTES:  # in the next turn of the event loop, `send` waits for a client that is slow
+        if pending_bytes >= PIECE_BYTES:  # in the next iteration of the event loop, `send` waits for a slow client
             await asyncio.sleep(0)
             pending_bytes = 0
     await send({"type": "http.response.body", "body": b""})
@@ -65,7 +65,7 @@ def _pieces(body: Body) -> Iterator[bytes]:
 
 
 def _server_timing(timings: StageTimings) -> tuple[bytes, bytes]:
-    """Returns the header: milliseconds of each stage, and the size of the batch that the images were computed in."""
+    """Returns the header with the milliseconds of each stage, and the size of the batch that the images were in."""
     return b"server-timing", b"decode;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f, batch;desc=%d" % (
         timings.decode_s * 1000,
         timings.queue_s * 1000,

@@ -1,4 +1,4 @@
-"""Errors as HTTP responses: the only table of status codes, and the JSON shape of each protocol."""
+"""Converts errors to HTTP responses: the only table of status codes, and the JSON of each protocol."""
 
 import logging
 import math
@@ -59,19 +59,19 @@ STATUS: dict[type[errors.ConvoyError], int] = {
 }
 
 LOG_FIELDS = "convoy.log_fields"
-"""Key of the scope that holds the fields of the request's log line."""
+"""Key in the ASGI scope for the fields of the request's log line."""
 
 FOREIGN_PROTOCOLS = ("/v1/", "/v2/")
 
 # Errors that Starlette raises itself, when no endpoint matches the request.
 ROUTING_ERRORS = {
     404: ("not_found", "There is no such path.", "See /docs for the paths."),
-    405: ("method_not_allowed", "The path does not take this method.", "See /docs for the paths and their methods."),
+    405: ("method_not_allowed", "The path does not allow this method.", "See /docs for the paths and their methods."),
 }
 
 
 class ClientDisconnected(Exception):
-    """The client disconnected: a response cannot be sent any more."""
+    """The client has disconnected, so no response can be sent."""
 
 
 def error_json(error: errors.ConvoyError) -> dict[str, Any]:
@@ -79,9 +79,9 @@ def error_json(error: errors.ConvoyError) -> dict[str, Any]:
 
 
 def error_headers(error: errors.ConvoyError) -> dict[str, str]:
-    """Returns Retry-After in whole seconds where waiting helps, and WWW-Authenticate where a key does (RFC 6750).
+    """Returns Retry-After in whole seconds if waiting helps, and WWW-Authenticate if a key helps (RFC 6750).
 
-    A rejected body is not read to its end, so its connection is closed.
+    Closes the connection after a rejected body, because it is not read to its end.
     """
     if isinstance(error, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
@@ -106,21 +106,21 @@ def error_response(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
 
 
 def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
-    """The protocols of others have a text, and the code beside it; Convoy's own has code, message and hint."""
+    """Returns an error as JSON: a text and the code in foreign protocols; code, message and hint in Convoy's own."""
     if f"{get_route_path(scope)}/".startswith(FOREIGN_PROTOCOLS):
         return {"error": f"{error['message']} {error['hint']}", "code": error["code"]}
     return {"error": error}
 
 
 def handle_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
-    """As `error_response`; also adds the error's code to the request's log line."""
+    """Does the same as `error_response`, and adds the error's code to the request's log line."""
     scope[LOG_FIELDS]["error"] = error.code
     log_model_failure(scope, [error])
     return error_response(scope, error)
 
 
 def log_model_failure(scope: Scope, results: Iterable[object]) -> None:
-    """Logs the first failure of a model among the results of a request; its hint refers to that line."""
+    """Logs the first failure of a model among the results of a request. The hint of the error refers to this line."""
     failures = [result for result in results if isinstance(result, errors.ModelFailed | errors.BrokenVersion)]
     if failures:
         fields = {"request_id": scope[LOG_FIELDS]["request_id"], "reason": failures[0].full_message}
@@ -133,13 +133,13 @@ async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
 
 
 async def on_unexpected_error(request: Request, error: Exception) -> ErrorResponse:
-    """Starlette raises the error again afterwards, and RequestMiddleware logs it."""
-    return error_response(request.scope, errors.ConvoyError("The service made a mistake."))
+    """Returns the response. Starlette then raises the error again, and RequestMiddleware logs it."""
+    return error_response(request.scope, errors.ConvoyError("The service has an internal error."))
 
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code not in ROUTING_ERRORS:  # not the client's mistake: 401 is a static file that cannot be read
+    if error.status_code not in ROUTING_ERRORS:  # a fault of the service: 401 is a static file that cannot be read
         raise error
     code, message, hint = ROUTING_ERRORS[error.status_code]
     request.scope[LOG_FIELDS]["error"] = code

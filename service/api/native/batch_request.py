@@ -1,6 +1,6 @@
 """Parses a batch of images from JSON. `BatchRequest` describes the format for /docs.
 
-Pydantic would create an object per value and collect every error: gigabytes for a malicious body.
+Pydantic is not used, because it creates an object per value and collects every error: gigabytes for a malicious body.
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ def _image_list(document: JsonDocument) -> Any:
     _check_names(document.root, {IMAGES}, "the body")
     images = document.value(document.root.get(IMAGES))
     if isinstance(images, LargeArray):
-        raise BadParameter(f"{IMAGES} holds numbers or lists; each image must be an object.")
+        raise BadParameter(f"{IMAGES} contains numbers or lists; each image must be an object.")
     if not isinstance(images, simdjson.Array) or not len(images):
         raise BadParameter(f"{IMAGES}: a list of at least one image is needed.")
     return images

@@ -1,6 +1,6 @@
-"""POST .../classify and .../classify/batch: one image, or many, to their labels.
+"""POST .../classify and .../classify/batch: classify one image, or many.
 
-Plain ASGI callables: FastAPI's own routing would halve the throughput of tiny images.
+The endpoints are plain ASGI callables, because FastAPI's routing halves the throughput of tiny images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ PARAMETERS = ("top_k", "version")
 
 
 class Classify:
-    """POST one image: the raw body, or the file of a multipart form."""
+    """Classifies one image: the raw body, or the file of a multipart form."""
 
     path = "/api/v1/models/{model}/classify"
 
@@ -62,7 +62,7 @@ class Classify:
 
 
 class ClassifyBatch:
-    """POST many images: the files of a multipart form, or JSON with base64."""
+    """Classifies many images: the files of a multipart form, or JSON with base64."""
 
     path = "/api/v1/models/{model}/classify/batch"
 
@@ -113,7 +113,8 @@ class ClassifyBatch:
 
 
 def _admit(classifier: Classifier, scope: Scope, version: str | None, count: int = 1) -> None:
-    """Rejects what is certain to fail. A version that is not loaded may turn out to differ from that in the form."""
+    """Rejects a request that is certain to fail. Ignores an unknown version if the body is a form, because the version
+    in the form's fields may differ."""
     try:
         classifier.admit(scope["path_params"]["model"], version, count)
     except UnknownVersion:
@@ -136,7 +137,7 @@ def _model_fields(loaded: LoadedVersion) -> dict[str, Any]:
 
 
 def _known_count(k: int | None) -> int:
-    """The number of classes per image as far as it is known before the model runs."""
+    """Returns the number of classes per image, as far as it is known before the model runs."""
     return DEFAULT_TOP_K if k is None else k
 
 
@@ -146,7 +147,7 @@ def has_unknown_count(loaded: LoadedVersion, k: int | None) -> bool:
 
 
 def likely_bytes(loaded: LoadedVersion, rows: Sequence[Probabilities | ConvoyError]) -> int:
-    """The size of a response with all likely classes of each image, at most."""
+    """Returns the maximum size of a response with all likely classes of each image."""
     counts = (count_likely(row) for row in rows if not isinstance(row, ConvoyError))
     return sum(predictions_bytes(loaded, 1, count) for count in counts)
 

@@ -29,7 +29,7 @@ PNG_HEADERS: Headers = [(b"content-type", PNG)]
 
 
 class Explain:
-    """POST one image: the raw body, or the file of a multipart form."""
+    """Explains one image: the raw body, or the file of a multipart form."""
 
     path = "/api/v1/models/{model}/explain"
 
@@ -49,7 +49,7 @@ class Explain:
             with CancelOnDisconnect(scope):
                 explanation = await self._explain(method, context, image, class_name)
                 body = await asyncio.to_thread(_to_png if as_png else _to_json, explanation, method, context)
-                self._encoder.reserve(scope, len(body))  # a slow client may keep it waiting
+                self._encoder.reserve(scope, len(body))  # a slow client may keep it in memory
         await send_response(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
 
     async def _explain(self, method: str, context: RequestContext, image: bytes, class_name: str | None) -> Explanation:
@@ -67,7 +67,7 @@ def parse_parameters(parameters: Mapping[str, str]) -> tuple[str, str | None, st
     if method not in METHODS:
         raise BadParameter(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
     if class_name is not None and method != "occlusion":
-        raise BadParameter("'class' goes with the method 'occlusion' only.")
+        raise BadParameter("'class' is allowed only with the method 'occlusion'.")
     return method, version, class_name
 
 

@@ -1,4 +1,4 @@
-"""JSON of explanations in responses. Images are PNG in base64."""
+"""JSON schemas of explanations. Images are PNG in base64."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 
 class SeenInput(BaseModel):
-    """The image after decoding and preprocessing, before normalisation."""
+    """The image after decoding and preprocessing, before normalization."""
 
     height: int
     width: int
@@ -36,7 +36,7 @@ class ExplainReply(BaseModel):
 
 
 class OcclusionReply(ExplainReply):
-    explained: Prediction = Field(description="The class that the heat is for, and its probability.")
+    explained: Prediction = Field(description="The class that the heatmap explains, and its probability.")
     heat: str = Field(
         description="PNG in base64, of the input's size: orange pixels speak for the class, blue ones against it."
     )
@@ -49,8 +49,8 @@ class Grid(BaseModel):
     """Images of one layer in rows of eight, each stretched from its own darkest to its brightest."""
 
     layer: str = Field(examples=["c1"])
-    count: int = Field(description="How many there are.")
-    shown: int = Field(description="How many of them, the first ones, are in the grid.")
+    count: int = Field(description="Number of images of the layer.")
+    shown: int = Field(description="Number of images in the grid: the first ones.")
     height: int = Field(description="Pixels of each.")
     width: int
     png: str = Field(description="Base64.")

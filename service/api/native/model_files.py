@@ -1,4 +1,4 @@
-"""Files of a version for people: the model card and the plots in it."""
+"""Serves the files of a version that are written for people: the model card and its plots."""
 
 import asyncio
 from pathlib import Path
@@ -41,7 +41,7 @@ def model_file_routes(registry: Registry) -> APIRouter:
 
 
 def available_files(folder: Path) -> list[str]:
-    """Returns the names of the files that the version has."""
+    """Returns the names of these files that the version has."""
     return [name for name in MEDIA_TYPES if (folder / name).is_file()]
 
 

@@ -25,7 +25,7 @@ IMAGE_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); reco
 VERSION = {
     "name": "version",
     "in": "query",
-    "description": "The version that answers, by number or label; the model's default one if left out.",
+    "description": "Number or label of the version. Default: the model's default version.",
     "schema": {"type": "string"},
 }
 PARAMETERS = [
@@ -33,7 +33,7 @@ PARAMETERS = [
     {
         "name": "top_k",
         "in": "query",
-        "description": f"How many classes to answer, the best first. Without it: {DEFAULT_TOP_K}, or of a model whose "
+        "description": f"Number of classes, most probable first. Default: {DEFAULT_TOP_K}, or for a model whose "
         f"`activation` is `sigmoid`, all labels with a probability above {MIN_LIKELY_PROBABILITY}.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     },
@@ -45,14 +45,14 @@ EXPLAIN_PARAMETERS = [
         "name": "method",
         "in": "query",
         "description": "`occlusion`: which pixels speak for a class, found by covering the image patch by patch. "
-        "`features`: filters and feature maps, of versions that were published with them. `input`: the image as the "
-        "network sees it, which the others answer too.",
+        "`features`: filters and feature maps, if the version was published with them. `input`: the image as the "
+        "network sees it, which the other methods return as well.",
         "schema": {"type": "string", "enum": list(METHODS), "default": DEFAULT_METHOD},
     },
     {
         "name": "class",
         "in": "query",
-        "description": "Of `occlusion`: the class, by label or index; the most probable one if left out.",
+        "description": "For `occlusion`: label or index of the class. Default: the most probable class.",
         "schema": {"type": "string"},
     },
     VERSION,
@@ -62,8 +62,7 @@ SHAPES = (BatchRequest, BatchReply, ClassifyReply, ErrorReply, *EXPLAIN_REPLIES,
 
 
 def install_openapi(app: FastAPI, with_keys: bool = False) -> None:
-    """Makes `app.openapi()` and /docs include the endpoints of the fast router, and API keys if the service uses
-    them."""
+    """Adds the endpoints of the fast router to `app.openapi()` and /docs, and API keys if the service uses them."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -97,14 +96,14 @@ def _classify_batch() -> Json:
     content = {
         "multipart/form-data": {"schema": _form("files", {"type": "array", "minItems": 1, "items": IMAGE})},
     } | json_content(BatchRequest)
-    description = f"The answer keeps the order; a broken image costs only its own entry. {IMAGE_FORMATS}"
+    description = f"Results are in the order of the images. A broken image fails alone. {IMAGE_FORMATS}"
     return _operation("classify_batch", "Classify many images", description, content, BatchReply)
 
 
 def _explain() -> Json:
     description = (
-        "JSON with images in base64, or one PNG with `Accept: image/png`. It runs in the background of the model's "
-        "queue, at a bounded cost; when others are being made, it is refused with 429."
+        "Returns JSON with images in base64, or one PNG with `Accept: image/png`. It runs as background work in the "
+        "model's queue, with limited cost. While other explanations are running, it is rejected with 429."
     )
     operation = _operation("explain", "Explain one answer", description, _one_image(), *EXPLAIN_REPLIES)
     operation["parameters"] = EXPLAIN_PARAMETERS
@@ -159,7 +158,7 @@ def _add_api_keys(schema: Json) -> None:
 
 
 def _remove_validation_errors(schema: Json) -> None:
-    """Removes FastAPI's 422 from paths with parameters: all parameters are texts, whose validation cannot fail."""
+    """Removes FastAPI's 422 from paths with parameters, because all parameters are texts and cannot be invalid."""
     for operations in schema["paths"].values():
         for operation in operations.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):

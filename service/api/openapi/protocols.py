@@ -30,21 +30,21 @@ LABEL: Json = VERSION | {"description": "A label that the operator gave to a ver
 JSON_LENGTH: Json = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
-    "description": "Bytes of JSON at the start of the body, where a raw tensor follows; 0: there is no JSON.",
+    "description": "Bytes of JSON at the start of the body, if a raw tensor follows. 0: there is no JSON.",
     "schema": {"type": "integer", "minimum": 0},
 }
 SERVER_TIMING: Json = {
-    "description": "Milliseconds of each stage, and the size of the batch that the request rode in.",
+    "description": "Milliseconds of each stage, and the size of the batch that the request was part of.",
     "schema": {"type": "string"},
 }
 MODEL_DIGEST: Json = {
-    "description": "Identifies the content of the version that answered: 16 hexadecimal digits.",
+    "description": "Identifies the content of the version that was used: 16 hexadecimal digits.",
     "schema": {"type": "string"},
 }
 ANSWER_HEADERS: Json = {"Server-Timing": SERVER_TIMING, "Model-Digest": MODEL_DIGEST}
 BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
 
-# A white stroke on black, 8 x 8: any model takes it, because images are scaled to its input.
+# A white stroke on black, 8 x 8. Every model accepts it, because images are scaled to the input.
 EXAMPLE_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
 )
@@ -95,7 +95,7 @@ def protocol_paths() -> Json:
 
 def _infer(name: str, parameters: list[Json]) -> Json:
     success = {
-        "description": "The tensor, as JSON or, where that is asked for, behind it.",
+        "description": "The tensor in JSON, or as raw bytes after the JSON if the request asks for it.",
         "headers": ANSWER_HEADERS | {JSON_LENGTH["name"]: {"schema": JSON_LENGTH["schema"]}},
         "content": json_content(InferReply) | {"application/octet-stream": BINARY},
     }
@@ -115,7 +115,7 @@ def _infer(name: str, parameters: list[Json]) -> Json:
 
 def _predict(name: str, parameters: list[Json]) -> Json:
     success = {
-        "description": "`predictions` to `instances`, `outputs` to `inputs`.",
+        "description": "`predictions` for `instances`, `outputs` for `inputs`.",
         "headers": ANSWER_HEADERS,
         "content": json_content(RowsReply, ColumnReply),
     }

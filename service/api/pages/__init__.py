@@ -1,4 +1,4 @@
 """Web pages: the playground, and Swagger UI at /docs.
 
-JSON endpoints do not belong here.
+JSON endpoints are in the packages of their protocols.
 """

@@ -1,4 +1,4 @@
-"""Swagger UI at /docs, from an installed package: nothing from other origins, and no inline script."""
+"""Serves Swagger UI at /docs from an installed package, without anything from other origins or inline scripts."""
 
 from importlib.resources import files
 

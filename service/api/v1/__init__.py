@@ -1,4 +1,4 @@
 """TensorFlow Serving's REST API, which is also KServe V1, under /v1.
 
-Convoy's own /api/v1 does not belong here.
+Convoy's own /api/v1 is in `service.api.native`.
 """

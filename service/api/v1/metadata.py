@@ -1,4 +1,4 @@
-"""Status and metadata of models as in TensorFlow Serving's REST API, which are also those of KServe V1."""
+"""Status and metadata of models as in TensorFlow Serving's REST API, which KServe V1 shares."""
 
 from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor

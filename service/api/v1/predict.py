@@ -14,7 +14,7 @@ from service.classification.classifier import Classifier
 
 
 class Predict:
-    """POST :predict with `instances` or `inputs`; all images, of all endpoints, share one queue."""
+    """Answers :predict with `instances` or `inputs`. The images of all endpoints share the model's queue."""
 
     path = "/v1/models/{model}:predict"
     path_with_version = "/v1/models/{model}/versions/{version}:predict"
@@ -40,7 +40,7 @@ class Predict:
             )
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
-                del body  # larger than what was parsed from it
+                del body  # is larger than the parsed request
                 size_bytes = self._encoder.reserve(
                     scope, max_response_bytes(request, loaded), outputs_bytes(loaded, request.count)
                 )

@@ -1,6 +1,6 @@
 """Parses requests of TensorFlow Serving's REST API, which is also KServe V1.
 
-Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input, no HTTP.
+Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input; no HTTP.
 """
 
 import math
@@ -33,10 +33,10 @@ BASE64 = "b64"
 
 @dataclass(slots=True)
 class PredictRequest:
-    """One request: either `tensor`, uint8 (n, h, w, c), or `images`, n encoded ones.
+    """One request with either `tensor`, uint8 (n, h, w, c), or n encoded `images`.
 
-    `by_row` is True for `instances` (one value per image), False for `inputs` (all images as one value). A `top_k` of 0
-    requests all probabilities.
+    `by_row` is True for `instances` (one value per image), and False for `inputs` (all images as one value). A `top_k`
+    of 0 requests all probabilities.
     """
 
     by_row: bool
@@ -51,9 +51,9 @@ class PredictRequest:
 
 
 def parse(body: bytes, model_input: Input, max_images: int) -> PredictRequest:
-    """Parses a request for a model with that input; fields that are not known are ignored, as in TensorFlow Serving.
+    """Parses a request for a model with this input. Ignores unknown fields, like TensorFlow Serving.
 
-    Raises BadTensor, naming the field, or TooManyImages.
+    Raises BadTensor, which names the field, or TooManyImages.
     """
     document = parse_object(body)
     root = document.root
@@ -81,7 +81,7 @@ def _image_list(values: Any, max_images: int) -> Any:
 
 
 def _unwrap(value: Any) -> Any:
-    """Returns the value of a named input, {"image": value}; a value without a name is returned as it is."""
+    """Returns the value of a named input, {"image": value}, or a value without a name unchanged."""
     if not isinstance(value, simdjson.Object):
         return value
     check_member_count(value)
@@ -95,7 +95,7 @@ def _unwrap(value: Any) -> Any:
 
 def _decode_image(value: Any, index: int, document: JsonDocument) -> bytes:
     if not isinstance(value, simdjson.Object):
-        raise BadTensor(f"Image {index} is no image in base64, but others are: they cannot be mixed in one request.")
+        raise BadTensor(f"Image {index} is not an image in base64, but others are: a request cannot mix them.")
     if len(value) != 1 or BASE64 not in value:
         raise BadTensor(f'Image {index} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
     return decode_base64_image(document.value(value[BASE64]), f"Image {index}")
@@ -115,7 +115,7 @@ def _parse_all_pixels(values: LargeArray, model_input: Input, max_images: int) -
 
 def _parse_pixels(value: Any, index: int, model_input: Input) -> NDArray[np.uint8]:
     if not is_array(value):
-        raise BadTensor(f'Image {index} must be a nested list of pixels, as all, or all {{"{BASE64}": "<base64>"}}.')
+        raise BadTensor(f'Image {index} must be a nested list of pixels, or all must be {{"{BASE64}": "<base64>"}}.')
     flat = flat_pixels(value, f"Image {index}")
     if flat.size != math.prod(model_input.shape) or not has_shape(value, model_input.shape):
         raise BadTensor(
@@ -135,7 +135,7 @@ def _top_k(parameters: Any) -> int:
     if isinstance(parameters, simdjson.Object):
         check_member_count(parameters)
     if not isinstance(parameters, simdjson.Object) or any(name != "top_k" for name in parameters):
-        raise BadTensor(f"`{PARAMETERS}` may hold `top_k`, and nothing else.")
+        raise BadTensor(f"`{PARAMETERS}` may contain only `top_k`.")
     k = parameters.get("top_k", 0)
     if type(k) is not int or k < 0:
         raise BadTensor(f"`top_k` is {abbreviate(k)}; it must be a whole number.")

@@ -21,14 +21,14 @@ from service.loaded_models.loaded_version import LoadedVersion
 
 
 def max_response_bytes(request: PredictRequest, loaded: LoadedVersion) -> int:
-    """The size of the response, at most; known before the model runs."""
+    """Returns the maximum size of the response, which is known before the model runs."""
     if request.top_k:
         return predictions_bytes(loaded, request.count, request.top_k)
     return request.count * len(loaded.labels) * JSON_VALUE_BYTES
 
 
 def encode(request: PredictRequest, rows: Probabilities, labels: Sequence[str]) -> Body:
-    """Encodes the response with `rows`, float32 (n, classes), or with the most probable classes of each by name."""
+    """Encodes the response with `rows`, float32 (n, classes), or with the most probable classes of each row by name."""
     k = request.top_k
     name = "predictions" if request.by_row else "outputs"
     if len(rows) * (min(k, rows.shape[1]) or rows.shape[1]) <= SLICE_VALUES:

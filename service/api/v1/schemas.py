@@ -1,6 +1,6 @@
-"""JSON of TensorFlow Serving's REST API and KServe V1, for requests and responses.
+"""JSON schemas of TensorFlow Serving's REST API and KServe V1, for requests and responses.
 
-Inference reads and writes these formats without the models below. /docs uses the models, and tests compare both.
+Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests compare both.
 """
 
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from service.api.schemas import Prediction
 
 
 class _Part(BaseModel):
-    """A part of a request; unknown fields are rejected."""
+    """A part of a request. Unknown fields are rejected."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid")
 
@@ -30,17 +30,17 @@ class NamedImage(_Part):
 
 class PredictParameters(_Part):
     top_k: int = Field(default=0, ge=0)
-    """Answer the so many best classes by name; 0: the probabilities of all."""
+    """Number of most probable classes to return by name. 0: all probabilities."""
 
 
 class _Request(BaseModel):
-    """A request; unknown fields are ignored, as in TensorFlow Serving."""
+    """A request. Unknown fields are ignored, as in TensorFlow Serving."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="ignore")
 
 
 class PredictRows(_Request):
-    """Row format: one value an image."""
+    """Row format: one value per image."""
 
     instances: list[Image | NamedImage] = Field(min_length=1)
     signature_name: Literal["serving_default", ""] | None = None
@@ -86,7 +86,7 @@ class VersionState(BaseModel):
 
 
 class ModelStatus(BaseModel):
-    """TensorFlow Serving's field, and KServe's `name` and `ready`."""
+    """TensorFlow Serving's field `model_version_status`, and KServe's `name` and `ready`."""
 
     name: str
     ready: bool

@@ -17,11 +17,11 @@ from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
 
 JSON_LENGTH_HEADER = b"inference-header-content-length"
-MAX_DIGITS = 18  # Python refuses to read numbers of thousands of digits
+MAX_DIGITS = 18  # Python raises an error for numbers with thousands of digits
 
 
 class Infer:
-    """POST tensors; the tensors of all requests, and the images of the other endpoints, share one queue."""
+    """Answers inference requests. The tensors and images of all endpoints share the model's queue."""
 
     path = "/v2/models/{model}/infer"
     path_with_version = "/v2/models/{model}/versions/{version}/infer"
@@ -52,7 +52,7 @@ class Infer:
                 )
                 context.limit_timeout(request.timeout_s)
                 context.background = context.background or request.background
-                del body  # larger than what was parsed from it
+                del body  # is larger than the parsed request
                 size_bytes = self._encoder.reserve(
                     scope, max_response_bytes(request, loaded), outputs_bytes(loaded, request.count)
                 )

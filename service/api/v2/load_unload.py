@@ -1,4 +1,4 @@
-"""Triton's model repository extension: lists the versions on disk, and loads and unloads them where clients may."""
+"""Triton's model repository extension: lists the versions on disk, and loads and unloads models if clients may."""
 
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +25,7 @@ from service.validation import describe_first
 from service.workers.group_operations import WorkerGroup
 
 MAX_REPOSITORY_BODY_BYTES = 65536
-HINT = "Send no body: models are taken as they lie on disk."
+HINT = "Send no body: models are loaded as they are on disk."
 
 BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedBody, MemoryFull)
 Body = TypeVar("Body", bound=BaseModel)
@@ -40,7 +40,7 @@ CHANGE_OPTIONS: dict[str, Any] = {
 
 
 def repository_routes(worker_group: WorkerGroup, body_reader: BodyReader, changes_allowed: bool) -> APIRouter:
-    """Bodies are optional, and read without FastAPI, which would not limit their size."""
+    """Returns the routes. Bodies are optional, and are read without FastAPI, because it does not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
     @router.post("/index", summary="Every version on disk, and whether it is served", **INDEX_OPTIONS)
@@ -50,12 +50,12 @@ def repository_routes(worker_group: WorkerGroup, body_reader: BodyReader, change
         return [entry for entry in entries if entry.state == "READY" or not options.ready]
 
     async def check_allowed(request: Request) -> None:
-        """Raises NotAllowed, or BadRequest for parameters that would change what lies on disk."""
+        """Raises NotAllowed, or BadRequest for parameters that would change the model on disk."""
         if not changes_allowed:
             raise NotAllowed("Clients may not load or unload models here.")
         await _read_json(body_reader, request, ChangeRequest)
 
-    @router.post("/models/{model}/load", summary="Load the wanted versions of a model", **CHANGE_OPTIONS)
+    @router.post("/models/{model}/load", summary="Load the desired versions of a model", **CHANGE_OPTIONS)
     async def load(model: str, request: Request) -> Nothing:
         await check_allowed(request)
         await worker_group.load(model)

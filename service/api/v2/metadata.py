@@ -61,7 +61,7 @@ def _add_health(
 ) -> None:
     @router.get(
         "/health/live",
-        summary="Whether the process answers, and its models return",
+        summary="Whether the process responds and no model hangs",
         responses=fastapi_responses(ErrorText, ModelHung),
     )
     async def server_live() -> Live:

@@ -1,7 +1,7 @@
 """Parses requests of the Open Inference Protocol V2: JSON, the binary data extension, and raw requests.
 
 Source: kserve/open-inference-protocol (inference over REST), with the binary data and classification extensions.
-Knows the model's input, and no HTTP.
+Knows the model's input; no HTTP.
 """
 
 import math
@@ -48,7 +48,7 @@ Members = dict[str, Any]
 
 
 class RequestedOutput(NamedTuple):
-    """The form of the output: all probabilities, or the `top_k` most probable classes by name."""
+    """The requested output: all probabilities, or the `top_k` most probable classes by name; `binary`: as raw bytes."""
 
     binary: bool = False
     top_k: int = 0
@@ -56,7 +56,7 @@ class RequestedOutput(NamedTuple):
 
 @dataclass(slots=True)
 class InferRequest:
-    """One request: either `tensor`, uint8 (n, h, w, c), or `images`, n encoded ones."""
+    """One request with either `tensor`, uint8 (n, h, w, c), or n encoded `images`."""
 
     tensor: NDArray[np.uint8] | None = None
     images: list[bytes] | None = None
@@ -72,7 +72,7 @@ class InferRequest:
 
 
 class _BinaryData:
-    """The raw tensors behind the JSON; each is read once, in order."""
+    """The raw tensors after the JSON. Each is read once, in order."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -91,9 +91,9 @@ class _BinaryData:
 
 
 def parse(body: bytes, json_length: int | None, model_input: Input, max_images: int) -> InferRequest:
-    """A request for a model with that input; `json_length` is the value of Inference-Header-Content-Length.
+    """Parses a request for a model with this input. `json_length` is the value of Inference-Header-Content-Length.
 
-    Raises BadTensor, naming the field, or TooManyImages.
+    Raises BadTensor, which names the field, or TooManyImages.
     """
     if json_length == 0:
         return _parse_raw_request(body, model_input, max_images)
@@ -113,7 +113,7 @@ def parse(body: bytes, json_length: int | None, model_input: Input, max_images: 
 
 
 def _check_length_is_needless(body: bytes) -> None:
-    """Raises BadTensor where a body that is no JSON would be a request, had it Inference-Header-Content-Length."""
+    """Raises BadTensor for a body that is not JSON, but could be valid with Inference-Header-Content-Length."""
     if body and body.lstrip()[:1] != b"{":
         hint = "Send JSON, or one raw tensor with `Inference-Header-Content-Length: 0`."
         raise BadTensor(
@@ -127,10 +127,10 @@ def _check_length_is_needless(body: bytes) -> None:
 
 
 def _parse_raw_request(body: bytes, model_input: Input, max_images: int) -> InferRequest:
-    """Parses a body that is one tensor, as the response will be."""
+    """Parses a body that is one raw tensor. The response will be raw, too."""
     size = math.prod(model_input.shape)
     if not body or len(body) % size:
-        raise BadTensor(f"A raw request holds {len(body)} bytes; images of {list(model_input.shape)} have {size} each.")
+        raise BadTensor(f"A raw request has {len(body)} bytes; images of {list(model_input.shape)} have {size} each.")
     check_image_count(len(body) // size, max_images)
     return InferRequest(
         np.frombuffer(body, np.uint8).reshape(-1, *model_input.shape), output=RequestedOutput(binary=True)
@@ -194,14 +194,14 @@ def _parse_tensor(
     if values.size != math.prod(shape):
         raise BadTensor(f"Input '{IMAGE}' has {values.size} values; its shape {shape} needs {math.prod(shape)}.")
     if data is not None and is_nested(data) and not has_shape(data, tuple(shape)):
-        raise BadTensor(f"{DATA} is nested, but not in the shape {shape}; nest it so, or send it flat.")
+        raise BadTensor(f"{DATA} is nested, but not in the shape {shape}; nest it in this shape, or send it flat.")
     return values.reshape(shape)
 
 
 def _parse_images(
     input_tensor: Members, shape: list[int], binary_data: _BinaryData, document: JsonDocument
 ) -> list[bytes]:
-    """Parses images of the shape [n], or [n, 1] as some clients send batches of texts."""
+    """Parses images of the shape [n], or [n, 1], which some clients send for batches of texts."""
     count = shape[0]
     if not count or math.prod(shape) != count:
         raise BadTensor(f"Input '{IMAGE}' is {IMAGES} of shape {shape}; it must be [-1], with at least one image.")
@@ -215,7 +215,7 @@ def _parse_images(
 
 def _decode_json_images(data: Any, count: int, document: JsonDocument) -> list[bytes]:
     if isinstance(data, LargeArray):
-        raise BadTensor(f"{DATA} holds numbers; images must be texts in base64.")
+        raise BadTensor(f"{DATA} contains numbers; images must be texts in base64.")
     if len(data) != count:
         raise BadTensor(f"Input '{IMAGE}' has {len(data)} images; its shape needs {count}.")
     unwrapped = (value[0] if isinstance(value, simdjson.Array) and len(value) == 1 else value for value in data)
@@ -223,7 +223,7 @@ def _decode_json_images(data: Any, count: int, document: JsonDocument) -> list[b
 
 
 def _split_elements(data: memoryview, count: int) -> list[bytes]:
-    """Splits elements that each follow their length, 4 bytes little-endian."""
+    """Splits elements, each of which follows its length in 4 bytes, little-endian."""
     elements: list[bytes] = []
     offset = 0
     while offset < len(data) and len(elements) < count:
@@ -234,7 +234,7 @@ def _split_elements(data: memoryview, count: int) -> list[bytes]:
         elements.append(bytes(data[start:end]))
         offset = end
     if len(elements) != count or offset != len(data):
-        raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: its binary data does not hold {count} elements.")
+        raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: its binary data does not contain {count} elements.")
     return elements
 
 
@@ -272,7 +272,7 @@ def _parameters(json_object: Members, name: str) -> Members:
         raise BadTensor(f"`parameters` of {name} must be an object.")
     selected = select_members(parameters, PARAMETERS)
     if SHARED_MEMORY in selected:
-        raise BadTensor("Tensors cannot be exchanged through shared memory here; send them in the request.")
+        raise BadTensor("Shared memory is not supported; send the tensors in the request.")
     return selected
 
 
@@ -292,7 +292,7 @@ def _parse_id(value: object) -> str | None:
 
 
 def _is_background(priority: object) -> bool:
-    """1 is the highest priority; 0, the default, is the same here. Larger numbers are background work."""
+    """Whether the priority means background work: 0 (the default) and 1 do not, larger numbers do."""
     if priority is None:
         return False
     if type(priority) is not int or priority < 0:

@@ -1,4 +1,4 @@
-"""Encodes responses of the Open Inference Protocol V2: numbers or class names, as JSON or as raw bytes behind it."""
+"""Encodes responses of the Open Inference Protocol V2: numbers or class names, in JSON or as raw bytes after it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,18 +23,18 @@ from service.loaded_models.loaded_version import LoadedVersion
 from service.model_store.manifest import PROBABILITIES
 
 NO_DATA = b'"data":[]'
-"""Nowhere else in a document, because quotation marks inside texts are escaped."""
+"""Occurs only once in a document, because quotation marks inside texts are escaped."""
 
 
 class EncodedResponse(NamedTuple):
-    """A response body; `json_length` is the length of its JSON if a raw tensor follows, else None."""
+    """A response body. `json_length` is the length of its JSON if a raw tensor follows, otherwise None."""
 
     body: Body
     json_length: int | None
 
 
 def max_response_bytes(request: InferRequest, loaded: LoadedVersion) -> int:
-    """The size of the response without its description, at most; known before the model runs."""
+    """Returns the maximum size of the data in the response, which is known before the model runs."""
     if request.output.top_k:
         return predictions_bytes(loaded, request.count, request.output.top_k)
     return request.count * len(loaded.labels) * (BINARY_VALUE_BYTES if request.output.binary else JSON_VALUE_BYTES)
@@ -57,7 +57,7 @@ def encode(
         text = _document(model, version, request, output)
         return EncodedResponse([text, *raw] if len(raw) > 1 else text + raw[0], len(text))
     values = np.ascontiguousarray(rows).reshape(-1)
-    if count * (k or classes) <= SLICE_VALUES:  # at once: 4 us less for one image
+    if count * (k or classes) <= SLICE_VALUES:  # encodes everything in one call, which saves 4 us for one image
         output["data"] = _class_names(rows, labels, k) if k else values
         return EncodedResponse(_document(model, version, request, output), None)
     start, _, end = _document(model, version, request, output | {"data": []}).rpartition(NO_DATA)
@@ -73,7 +73,7 @@ def _document(model: str, version: str, request: InferRequest, output: dict[str,
 
 
 def _class_names(rows: Probabilities, labels: Sequence[str], k: int) -> list[str]:
-    """Each element is "probability:index:label"."""
+    """Returns texts of the form "probability:index:label"."""
     return [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in top_k(row, labels, k)]
 
 

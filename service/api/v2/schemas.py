@@ -1,6 +1,6 @@
-"""JSON of the Open Inference Protocol V2 with Triton's extensions, for requests and responses.
+"""JSON schemas of the Open Inference Protocol V2 with Triton's extensions, for requests and responses.
 
-Inference reads and writes these formats without the models below. /docs uses the models, and tests compare both.
+Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests compare both.
 """
 
 from typing import Any, Literal
@@ -38,7 +38,7 @@ class TensorKind(BaseModel):
 
 class ModelMetadata(BaseModel):
     name: str
-    versions: list[str] = Field(description="Those loaded, oldest first.")
+    versions: list[str] = Field(description="Loaded versions, oldest first.")
     platform: str
     inputs: list[TensorKind]
     outputs: list[TensorKind]
@@ -83,14 +83,14 @@ class ModelConfig(BaseModel):
 
 
 class Duration(BaseModel):
-    """How often, and nanoseconds altogether."""
+    """A count, and the total of nanoseconds."""
 
     count: int = Field(ge=0)
     ns: int = Field(ge=0)
 
 
 class InferStatistics(BaseModel):
-    """Requests; `compute_input` is decoding, `compute_output` encoding the answer."""
+    """Durations of requests. `compute_input` is decoding, `compute_output` is encoding the answer."""
 
     success: Duration
     fail: Duration
@@ -138,16 +138,16 @@ class Part(BaseModel):
 
 class IndexRequest(Part):
     ready: bool = False
-    """Only those that are served."""
+    """Whether to return only versions that are served."""
 
 
 class ChangeParameters(Part):
-    """Models are taken as they lie on disk: nothing else can be given."""
+    """Models are loaded as they are on disk, so no other parameter is allowed."""
 
     model_config = ConfigDict(extra="forbid")
 
     unload_dependents: bool = False
-    """Sent by unmodified clients; nothing here depends on another model."""
+    """Sent by Triton's clients. It has no effect, because no model depends on another one."""
 
 
 class ChangeRequest(Part):
@@ -156,13 +156,13 @@ class ChangeRequest(Part):
 
 class InputParameters(Part):
     binary_data_size: int | None = Field(default=None, ge=0)
-    """Bytes of this tensor behind the JSON, in place of `data`."""
+    """Bytes of this tensor after the JSON, in place of `data`."""
 
 
 class InferInput(Part):
     name: Literal[IMAGE]  # type: ignore[valid-type]
     datatype: Literal["UINT8", "BYTES"]
-    """UINT8: the model's input itself. BYTES: encoded images, which are decoded and scaled here."""
+    """UINT8: the model's input itself. BYTES: encoded images, which the service decodes and scales."""
     shape: list[int] = Field(min_length=1)
     """UINT8: [n, height, width, channels]. BYTES: [n]."""
     data: list[Any] | None = None
@@ -172,9 +172,9 @@ class InferInput(Part):
 
 class OutputParameters(Part):
     binary_data: bool | None = None
-    """Answer this tensor behind the JSON."""
+    """Whether to return this tensor as raw bytes after the JSON."""
     classification: int | None = Field(default=None, ge=0)
-    """Answer the so many best classes, each as "probability:index:label"."""
+    """Number of most probable classes to return, each as "probability:index:label"."""
 
 
 class WantedOutput(Part):
@@ -184,14 +184,14 @@ class WantedOutput(Part):
 
 class InferParameters(Part):
     binary_data_output: bool | None = None
-    """Answer with the tensor behind the JSON."""
+    """Whether to return the tensor as raw bytes after the JSON."""
     timeout: int | None = Field(default=None, ge=0)
-    """Microseconds within which the answer is wanted, else 504."""
+    """Microseconds within which the request must be answered; otherwise 504."""
 
 
 class InferBody(Part):
     id: str | None = Field(default=None, max_length=MAX_REQUEST_ID_LENGTH)
-    """Comes back with the answer."""
+    """Returned with the answer."""
     parameters: InferParameters | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, max_length=1)

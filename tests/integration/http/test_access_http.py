@@ -231,5 +231,5 @@ def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Pat
 
     result = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
     assert result.returncode == 2
-    assert result.stderr.startswith("Error: CONVOY_KEYS, line 1 has a scope that there is not; there are inference, ")
+    assert result.stderr.startswith("Error: CONVOY_KEYS, line 1 has an unknown scope; the scopes are inference, ")
     assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
-"""The supervisor measures how long a worker's event loop is blocked, but not how long the supervisor itself was suspended."""
+"""The supervisor measures how long a worker's event loop is blocked, without the time of its own suspension."""
 
 import asyncio
 import logging

@@ -73,7 +73,7 @@ def test_any_bytes_are_unpacked_or_refused(body: bytes, encoding: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 100])
 def test_other_encodings_are_refused(encoding: str) -> None:
-    with pytest.raises(UnsupportedBody, match="cannot be read; gzip and deflate can") as raised:
+    with pytest.raises(UnsupportedBody, match="is not supported; gzip and deflate are") as raised:
         read_request(b"", encoding)
     assert "gzip or deflate" in raised.value.hint
 
@@ -81,7 +81,7 @@ def test_other_encodings_are_refused(encoding: str) -> None:
 def test_two_headers_are_one_list() -> None:
     """A second coding in a header of its own is not passed over, which would take compressed bytes for the body."""
     assert read_request(gzip.compress(b"x"), "identity", "gzip") == b"x"
-    with pytest.raises(UnsupportedBody, match="'gzip, br' cannot be read"):
+    with pytest.raises(UnsupportedBody, match="'gzip, br' is not supported"):
         read_request(gzip.compress(b"x"), "gzip", "br")
 
 
@@ -91,8 +91,8 @@ def test_two_headers_are_one_list() -> None:
     [
         (lambda body: body[:-3], "is cut off"),
         (lambda body: b"", "is cut off"),
-        (lambda body: body + b"x", "goes on after its end"),
-        (lambda body: body + body, "goes on after its end"),
+        (lambda body: body + b"x", "is followed by other bytes"),
+        (lambda body: body + body, "is followed by other bytes"),
         (lambda body: b"{}" + body, "is not valid"),
         (lambda body: body[:-1] + bytes([body[-1] ^ 1]), "is not valid"),
     ],
@@ -109,7 +109,7 @@ def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
     assert len(bomb) < LIMIT
     tracemalloc.start()
     try:
-        with pytest.raises(BodyTooLarge, match=f"unpacked body is larger than {LIMIT} bytes"):
+        with pytest.raises(BodyTooLarge, match=f"decompressed body is larger than {LIMIT} bytes"):
             read_request(bomb, encoding)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:

@@ -82,7 +82,7 @@ def test_pixels_come_out_row_by_row_however_they_are_nested(nested: list[object]
     "text", [b"[256]", b"[-1]", b"[1.0]", b"[true]", b"[null]", b'["1"]', b'[{"a": 1}]', b"[[1, 2.5]]"]
 )
 def test_all_that_is_no_byte_is_refused(text: bytes) -> None:
-    with pytest.raises(BadTensor, match=r"^`a` may hold whole numbers from 0 to 255 only"):
+    with pytest.raises(BadTensor, match=r"^`a` may contain only whole numbers from 0 to 255"):
         flat_pixels(values(text), "`a`")
 
 

@@ -5,7 +5,7 @@ import pytest
 from service.api.http.json_arrays import parse_object
 from service.errors import BadTensor
 
-NUMBER = "a number that is none in JSON, or has more than 64 bits"
+NUMBER = "a number that JSON does not allow, or of more than 64 bits"
 
 
 def fault_of(text: bytes) -> str:
@@ -30,7 +30,7 @@ def fault_of(text: bytes) -> str:
         (b'{"a": 1e400}', f" at byte 6: {NUMBER}."),
         (b'{"a": [1, -99999999999999999999]}', f" at byte 10: {NUMBER}."),
         (b'{"a": ' + b"9" * 5000 + b"}", f" at byte 6: {NUMBER}."),
-        (b'{"a": "\\ud83d\\ude00", "b": "\\ud800"}', " at byte 27: a text with half of a character."),
+        (b'{"a": "\\ud83d\\ude00", "b": "\\ud800"}', " at byte 27: a text with half of a surrogate pair."),
         (b'{"a":' + b"[" * 200_000, ": it is nested too deeply."),
     ],
 )

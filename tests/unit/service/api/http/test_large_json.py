@@ -196,7 +196,7 @@ def test_other_values_are_not(text: bytes) -> None:
 def test_only_numbers_from_0_to_255_are_pixels(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for slice_bytes in (large_json.SLICE_BYTES, len(NUMBERS)):
         monkeypatch.setattr(large_json, "SLICE_BYTES", slice_bytes)
-        with pytest.raises(BadTensor, match=r"^`a` may hold whole numbers from 0 to 255 only"):
+        with pytest.raises(BadTensor, match=r"^`a` may contain only whole numbers from 0 to 255"):
             flat_pixels(large(text % NUMBERS), "`a`")
 
 
@@ -235,7 +235,7 @@ def filler(text: bytes, count: int) -> bytes:
         (
             filler(b"{}", large_json.MAX_STRUCTURE_BYTES // 2),
             BadTensor,
-            "more than 1048576 bytes beside texts and arrays",
+            "more than 1048576 bytes in addition to texts and arrays",
         ),
         (b'{"a":"' + b'\\"' * (2 * large_json.MAX_TEXTS) + b'"}', TooManyImages, "more than 100000 quotation marks"),
         (b'{"a":"' + b"x" * 300_000, BadTensor, "a text that begins there does not end"),

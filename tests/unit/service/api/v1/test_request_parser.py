@@ -89,8 +89,8 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "both": (rows(inputs=[PIXELS]), "either `instances` or `inputs`"),
     "another signature": (rows(signature_name="classify"), "no signature 'classify'; there is 'serving_default'"),
     "a signature of numbers": (rows(signature_name=1), "no signature '1'"),
-    "parameters in a list": (rows(parameters=[]), "`parameters` may hold `top_k`, and nothing else"),
-    "another parameter": (rows(parameters={"topk": 1}), "`parameters` may hold `top_k`, and nothing else"),
+    "parameters in a list": (rows(parameters=[]), "`parameters` may contain only `top_k`"),
+    "another parameter": (rows(parameters={"topk": 1}), "`parameters` may contain only `top_k`"),
     "top_k by word": (rows(parameters={"top_k": "all"}), "`top_k` is all; it must be a whole number"),
     "top_k below nought": (rows(parameters={"top_k": -1}), "`top_k` is -1"),
     "top_k by truth": (rows(parameters={"top_k": True}), "`top_k` is True"),
@@ -114,18 +114,21 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     ),
     "base64 of a number": ({"instances": [{"b64": 1}]}, "Image 0 is not an image in base64, but 1."),
     "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
-    "an array among images": ({"instances": [{"b64": "AAAA"}, PIXELS]}, "Image 1 is no image in base64, but others"),
+    "an array among images": (
+        {"instances": [{"b64": "AAAA"}, PIXELS]},
+        "Image 1 is not an image in base64, but others",
+    ),
     "an image among arrays": (
         {"instances": [PIXELS, {"b64": "AAAA"}]},
-        "Image 1 must be a nested list of pixels, as all",
+        "Image 1 must be a nested list of pixels, or all",
     ),
     "another shape": ({"instances": [[[1, 2, 3], [4, 5, 6]]]}, r"Image 0 has 6 values; .* in the shape \[2, 3, 1\]"),
     "a flat image": ({"instances": [[1, 2, 3, 4, 5, 6]]}, "nested in the shape"),
     "ragged": ({"instances": [PIXELS, [[[1], [2]], [[3], [4], [5], [6]]]]}, "Image 1 has 6 values"),
     "too few": ({"instances": [[[[1], [2], [3]]]]}, "Image 0 has 3 values"),
     "a value too large": ({"instances": [[[[256], [2], [3]], [[4], [5], [6]]]]}, "Image 0 .* from 0 to 255 only"),
-    "values with a point": ({"instances": [PIXELS, [[[0.5]]]]}, "Image 1 may hold whole numbers from 0 to 255 only"),
-    "values of text": ({"instances": [[[["1"]]]]}, "Image 0 may hold whole numbers"),
+    "values with a point": ({"instances": [PIXELS, [[[0.5]]]]}, "Image 1 may contain only whole numbers from 0 to 255"),
+    "values of text": ({"instances": [[[["1"]]]]}, "Image 0 may contain only whole numbers"),
 }
 
 

@@ -156,7 +156,10 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "data of a text": (with_input(data="123456"), "neither a list `data` nor binary_data_size"),
     "too few values": (with_input(data=[1, 2]), "has 2 values; its shape .* needs 6"),
     "too many values": (with_input(data=[0] * 7), "has 7 values; its shape .* needs 6"),
-    "a value too large": (with_input(data=[256] * 6), "`data` of input 'image' may hold whole numbers from 0 to 255"),
+    "a value too large": (
+        with_input(data=[256] * 6),
+        "`data` of input 'image' may contain only whole numbers from 0 to 255",
+    ),
     "values with a point": (with_input(data=[1.0] * 6), "whole numbers from 0 to 255 only"),
     "nested otherwise": (with_input(data=[[1, 2, 3], [4, 5, 6]]), "nested, but not in the shape"),
     "more bytes than there are": (
@@ -216,8 +219,8 @@ BAD_BINARY_DATA: dict[str, tuple[Json, bytes, str]] = {
     ),
     "an element past the end": (with_binary_images(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the data"),
     "half a length": (with_binary_images(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the data"),
-    "fewer elements": (with_binary_images(5, [2]), b"\x01\0\0\0a", "does not hold 2 elements"),
-    "more elements": (with_binary_images(10, [1]), b"\x01\0\0\0a" * 2, "does not hold 1 elements"),
+    "fewer elements": (with_binary_images(5, [2]), b"\x01\0\0\0a", "does not contain 2 elements"),
+    "more elements": (with_binary_images(10, [1]), b"\x01\0\0\0a" * 2, "does not contain 1 elements"),
 }  # fmt: skip
 
 
@@ -234,7 +237,7 @@ def test_a_json_length_past_the_body_is_told() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 5, 7])
 def test_a_raw_request_that_is_no_whole_number_of_images_is_told(size: int) -> None:
-    with pytest.raises(BadTensor, match=rf"raw request holds {size} bytes; images of \[2, 3, 1\] have 6 each"):
+    with pytest.raises(BadTensor, match=rf"raw request has {size} bytes; images of \[2, 3, 1\] have 6 each"):
         parse(bytes(size), 0, MODEL_INPUT, MAX_IMAGES)
 
 
