@@ -1,4 +1,4 @@
-"""Describes values that pydantic rejects in plain words. Knows no schema."""
+"""Describes in plain words why pydantic rejects a value. Knows no schema."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

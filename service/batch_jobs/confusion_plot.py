@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-MAX_MATRIX_SIDE_PX = 800  # Exceeded only with more classes than this, because a cell has at least one pixel.
+MAX_MATRIX_SIDE_PX = 800  # A cell has at least one pixel, so a matrix with more classes than this is larger.
 MAX_CELL_PX = 44
 MAX_CLASSES_WITH_COUNTS = 25
 MAX_CLASSES_WITH_LABELS = 60
@@ -24,7 +24,7 @@ BLUE = (8, 48, 107)  # the color of a cell with all images of its row
 def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str], path: Path) -> None:
     """Draws `counts`, which has the number of images by (expected, predicted) label, in the order of `labels`.
 
-    The shade of a cell is its fraction of its row.
+    A cell is darker the larger its fraction of the row's images is.
     """
     cell_px = max(1, min(MAX_CELL_PX, MAX_MATRIX_SIDE_PX // len(labels)))
     font = ImageFont.load_default(max(9, min(13, cell_px - 4)))

@@ -72,7 +72,7 @@ def check_output_format(output: Path) -> None:
     """Raises CannotStartJob for an output that could not be written at the end."""
     if output.suffix not in FORMATS:
         raise CannotStartJob(
-            f"--output is {output}; it must end in {', '.join(FORMATS)}.", "Its ending chooses the format."
+            f"--output is {output}; it must end in {', '.join(FORMATS)}.", "The suffix selects the format."
         )
     if output.suffix == ".parquet":
         _import_pyarrow()

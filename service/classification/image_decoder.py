@@ -90,7 +90,7 @@ class ImageDecoder:
         # Small images are decoded in the same chunk in which they are opened, larger ones by separate jobs.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
         parts = list(split_into_chunks(images))
-        self._check_in_time(context, max(map(_unopened_work, parts)))  # of small images, nothing is checked later
+        self._check_in_time(context, max(map(_unopened_work, parts)))  # now, because small images are not checked later
         opening = [
             self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
             for chunk in parts

@@ -23,9 +23,9 @@ JOBS_PER_THREAD = 2  # the running job and the next one, so that no thread waits
 LARGE_WORK = 2_000_000
 """Jobs with more work than this run on the threads for large images. The unit is about one pixel."""
 LARGE_NICENESS = 10
-"""Niceness of the threads for large images: on a busy core the event loop and small images get ten times as much."""
+"""Niceness of the threads for large images. They get a tenth of the CPU time of other threads on a busy core."""
 INITIAL_SECONDS_PER_WORK = 1e-8
-"""Expected time before the first job is done: time for a pixel of a WebP or PNG image on a core of the year 2020."""
+"""Assumed seconds per unit of work until the first job is done, from decoding WebP and PNG on a core of 2020."""
 SMOOTHING = 0.1
 SAFETY_FACTOR = 1.1
 
@@ -120,7 +120,7 @@ class FairThreads:
     def _submit(self, job: QueuedJob) -> None:
         try:
             outcome = self._executor.submit(job.run, self._clock)
-        except RuntimeError as error:  # no thread can be started: the job fails, and its place stays free
+        except RuntimeError as error:  # no thread can be started, so the job fails and takes no place
             job.future.set_exception(error)
         else:
             self._free_jobs -= 1

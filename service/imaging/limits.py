@@ -23,8 +23,8 @@ BYTES_PER_EXTRA_READ = 128  # one more read per 128 bytes, so that the size of t
 # profile, and photo software writes up to ten texts.
 MAX_UNPACKED_CHUNKS = {b"iCCP": 1, b"zTXt": 20, b"iTXt": 20}
 PNG_SIGNATURE, PNG_CHUNK_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 8
-# Names of EXIF data in JPEG, WebP, PNG and texts of a PNG. Pillow reads it in a Python loop, which takes 10 us per field
-# of 12 bytes. Texts encode each byte in two digits.
+# Names of EXIF data in JPEG, WebP, PNG and texts of a PNG. Pillow reads it in a Python loop, which takes 10 us per
+# field of 12 bytes. Texts encode each byte in two digits.
 EXIF_NAMES = (b"Exif", b"EXIF", b"eXIf", b"exif")
 MIN_SLOW_EXIF_BYTES = 4096
 MAX_SCANS = 100

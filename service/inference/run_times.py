@@ -11,7 +11,7 @@ import numpy as np
 SMOOTHING = 0.2  # weight of the latest run in the moving averages
 MIN_SAFETY_FACTOR = 1.1
 MAX_SAFETY_FACTOR = 2.0
-MAX_RATIO = 10.0  # of one run to the expectation: a process that was paused for minutes has not become so slow
+MAX_RATIO = 10.0  # maximum that one run counts, relative to its expectation: the process may have been paused meanwhile
 DEVIATIONS = 4  # as in the retransmission timeout of TCP (RFC 6298), which bounds a varying time in the same way
 
 

@@ -32,7 +32,7 @@ class RestartPolicy:
             self.next_start_s = now_s
         else:
             self.early_deaths += 1
-            delay_s = FIRST_RESTART_DELAY_S * 2 ** min(self.early_deaths - 1, 10)  # no float holds 2 ** 1024
+            delay_s = FIRST_RESTART_DELAY_S * 2 ** min(self.early_deaths - 1, 10)  # 2 ** 1024 overflows a float
             self.next_start_s = now_s + min(MAX_RESTART_DELAY_S, delay_s)
 
     def is_exhausted(self) -> bool:

@@ -113,7 +113,7 @@ class Supervisor:
                     self._publish(replace(self._status, restarts=self._status.restarts + 1))
                 try:
                     worker.start(self._target, self._sock)
-                except OSError as error:  # too many processes, or too little memory: the other workers go on
+                except OSError as error:  # too many processes or too little memory; the other workers continue
                     worker.handle_failed_start(error)
 
     def _wait_for_event(self) -> None:
@@ -258,7 +258,7 @@ class _WorkerProcess:
         logs.event(logging.ERROR, "worker hangs", worker=self.worker_id, pid=self.process.pid, reason=reason)
 
     def handle_failed_start(self, error: OSError) -> None:
-        """Logs that the system starts no process, which counts as an early death, and schedules the next attempt."""
+        """Logs that the system did not start the process, counts it as an early death, and schedules a new attempt."""
         reason = f"The system did not start its process: {error.strerror or error}."
         action = "Raise the limits of processes and memory, or lower CONVOY_WORKERS."
         self._schedule_restart({"reason": reason, "action": action}, has_loaded_models=False)

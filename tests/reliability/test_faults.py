@@ -84,7 +84,7 @@ def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
     assert count(service, "model failed") == before + 1
 
 
-def test_models_that_vanish_are_told_and_stay_loaded(service: RunningService, models: Path) -> None:
+def test_models_that_vanish_are_reported_and_stay_loaded(service: RunningService, models: Path) -> None:
     moved = models.rename(models.with_name("elsewhere"))
     try:
         assert "is gone; the loaded models keep serving" in service.wait_for("models cannot be read")["reason"]
@@ -113,7 +113,7 @@ def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: R
     assert count(service, "unexpected error") == 0
 
 
-def test_a_client_that_does_not_read_its_answers_holds_up_nobody(service: RunningService) -> None:
+def test_a_client_that_does_not_read_its_answers_delays_no_other(service: RunningService) -> None:
     body = image_bytes()
     head = f"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: {len(body)}\r\n\r\n"
     before = len(service.lines)
@@ -183,7 +183,7 @@ def two_workers(tmp_path: Path) -> Iterator[RunningService]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_workers(
+def test_a_full_disk_is_reported_and_stops_neither_answers_nor_the_replacing_of_workers(
     two_workers: RunningService,
 ) -> None:
     workers = workers_of(two_workers.process.pid)
@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_and_stops_neither_answers_nor_the_replacing_of_work
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_descriptors_that_run_out_are_told_and_who_is_there_is_served(tmp_path: Path, workers: int) -> None:
+def test_a_lack_of_descriptors_is_logged_and_open_connections_are_served(tmp_path: Path, workers: int) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", workers=workers) as service, ExitStack() as stack:
         clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=30)) for _ in range(8)]

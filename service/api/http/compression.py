@@ -1,4 +1,4 @@
-"""Content-Encoding of requests and responses, gzip and deflate, for the protocols whose clients use it."""
+"""Decompresses request bodies and compresses responses, with gzip or deflate, as their headers say."""
 
 import asyncio
 import zlib
@@ -78,7 +78,7 @@ def _compress(body: Body, encoding: bytes) -> bytes:
 
 
 def negotiate_encoding(accepted: bytes) -> bytes | None:
-    """Returns the encoding with the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None for identity."""
+    """Returns the encoding with the greatest weight in an Accept-Encoding (RFC 9110, 12.5.3); None for no encoding."""
     weights: dict[bytes, float] = {}
     for part in accepted.lower().split(b","):
         name, _, parameter = part.partition(b";")

@@ -272,7 +272,7 @@ def _parameters(json_object: Members, name: str) -> Members:
         raise BadTensor(f"`parameters` of {name} must be an object.")
     selected = select_members(parameters, PARAMETERS)
     if SHARED_MEMORY in selected:
-        raise BadTensor("Shared memory is not supported; send the tensors in the request.")
+        raise BadTensor("Tensors in shared memory are not supported; send them in the request.")
     return selected
 
 

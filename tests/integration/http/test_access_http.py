@@ -120,7 +120,7 @@ def logged_bad_keys(service: RunningService) -> bool:
     return any(line["event"] == "keys are invalid" for line in list(service.lines))
 
 
-def test_openapi_tells_where_a_key_is_needed(secured: RunningService, service: RunningService) -> None:
+def test_openapi_documents_where_a_key_is_needed(secured: RunningService, service: RunningService) -> None:
     paths = secured.client.get("/openapi.json").json()["paths"]
     assert paths["/api/v1/models/{model}/classify"]["post"]["security"] == [{"key": []}]
     assert {"401", "403"} <= paths["/metrics"]["get"]["responses"].keys()
@@ -209,9 +209,7 @@ def test_pages_have_security_headers_and_answers_for_programs_do_not(service: Ru
     assert "content-security-policy" not in service.client.get("/api/v1/models").headers
 
 
-def test_forwarded_headers_are_believed_from_trusted_proxies_only(
-    secured: RunningService, service: RunningService
-) -> None:
+def test_forwarded_headers_are_used_only_from_trusted_proxies(secured: RunningService, service: RunningService) -> None:
     for running, client in ((secured, "203.0.113.7"), (service, "127.0.0.1")):
         headers = {"x-forwarded-for": "203.0.113.7", "x-request-id": f"for-{client}"}
         running.client.get("/health/live", headers=headers)
@@ -224,7 +222,7 @@ def test_a_client_cannot_choose_the_address_that_its_proxy_adds_to(secured: Runn
     assert secured.wait_for_line(request_id="forged")["client"] == "203.0.113.7"
 
 
-def test_keys_that_cannot_be_read_are_told_before_anything_listens(tmp_path: Path) -> None:
+def test_keys_that_cannot_be_read_are_reported_before_anything_listens(tmp_path: Path) -> None:
     import subprocess
 
     from tests.support.service_process import CONVOY

@@ -149,7 +149,7 @@ def test_a_forged_request_id_is_replaced(service: RunningService) -> None:
     assert len(reply.headers["x-request-id"]) == 32
 
 
-def test_server_timing_tells_the_stages(service: RunningService) -> None:
+def test_server_timing_contains_the_stages(service: RunningService) -> None:
     timing = service.client.post(CLASSIFY, content=image_bytes()).headers["server-timing"]
     assert [part.split(";")[0].strip() for part in timing.split(",")] == ["decode", "queue", "compute", "batch"]
 

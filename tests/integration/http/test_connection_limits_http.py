@@ -88,7 +88,7 @@ def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(limited: Ru
         assert connection.read_response()[0] == 200
 
 
-def test_a_body_that_nobody_waits_for_any_more_is_cut_off(limited: RunningService) -> None:
+def test_a_body_that_does_not_arrive_after_its_answer_ends_the_connection(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n")
         assert connection.read_response()[0] == 200
@@ -170,7 +170,7 @@ def test_pipelined_requests_are_answered_in_order(limited: RunningService) -> No
 
 
 @pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
-def test_who_takes_nothing_of_an_answer_is_cut_off(limited: RunningService, more: list[str]) -> None:
+def test_a_client_that_reads_nothing_of_an_answer_is_disconnected(limited: RunningService, more: list[str]) -> None:
     pid, line_count = limited.process.pid, len(limited.lines)
     before = resource_usage(pid).descriptors
     with RawConnection(limited, small_buffers=True) as connection:
@@ -186,7 +186,9 @@ def test_who_takes_nothing_of_an_answer_is_cut_off(limited: RunningService, more
 
 
 @pytest.mark.parametrize("more", [[], ["connection: close"]], ids=["kept alive", "closed behind it"])
-def test_who_takes_an_answer_slowly_but_steadily_gets_all_of_it(limited: RunningService, more: list[str]) -> None:
+def test_a_client_that_reads_slowly_but_steadily_gets_the_whole_answer(
+    limited: RunningService, more: list[str]
+) -> None:
     line_count = len(limited.lines)
     with RawConnection(limited, small_buffers=True) as connection:
         connection.send(get(BUNDLE, *more))

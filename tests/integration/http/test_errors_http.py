@@ -168,7 +168,7 @@ def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
     assert f"def {name}(" in next(Path(__file__).parents[2].rglob(file)).read_text()
 
 
-def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_as_one(zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site_patch = "import service.api.native.model_files\nservice.api.native.model_files._read = lambda *given: 1 / 0\n"
     site_patch += "from starlette.staticfiles import StaticFiles\n"
     site_patch += "def not_allowed(*given): raise PermissionError\nStaticFiles.lookup_path = not_allowed\n"
@@ -192,7 +192,7 @@ def test_a_mistake_of_our_own_is_told_as_one(zoo: Path, tmp_path: Path, monkeypa
         ("/v2/repository/models/linear/load", b"{}", 403, "not_allowed"),
     ],
 )
-def test_other_protocols_are_told_in_words_and_the_log_in_codes(
+def test_other_protocols_get_texts_and_the_log_gets_codes(
     service: RunningService, path: str, body: bytes, status: int, code: str
 ) -> None:
     reply = service.client.post(path, content=body)
@@ -201,7 +201,7 @@ def test_other_protocols_are_told_in_words_and_the_log_in_codes(
     service.wait_for_line(request_id=reply.headers["x-request-id"], error=code)
 
 
-def test_a_key_that_is_not_for_this_is_told_what_it_lacks(zoo: Path) -> None:
+def test_a_key_without_the_scope_is_rejected_with_the_missing_scope(zoo: Path) -> None:
     key = "a-key-long-enough"
     with RunningService(zoo, keys=f"prometheus metrics {key}") as service:
         reply = service.client.post(LINEAR, content=image_bytes(), headers={"authorization": f"Bearer {key}"})
@@ -219,7 +219,7 @@ def test_a_change_that_cannot_be_written_down_is_not_made(zoo: Path) -> None:
         assert service.client.post(LINEAR, content=image_bytes()).status_code == 200
 
 
-def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path) -> None:
+def test_loading_a_broken_version_returns_the_error(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", repository_changes="true") as service:
         damaged_version = write_version(tmp_path / "made", "other", 1)
@@ -230,7 +230,7 @@ def test_a_version_that_cannot_be_loaded_is_told_to_who_wants_it(tmp_path: Path)
         service.wait_for_line(request_id=reply.headers["x-request-id"], error="broken_version")
 
 
-def test_a_change_that_not_every_worker_carried_out_in_time_is_told(tmp_path: Path) -> None:
+def test_a_change_that_not_every_worker_carried_out_in_time_is_reported(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "linear", 1)
     slow = write_version(tmp_path / "made", "slow", 1, graph=slow_graph(SHAPE, 4, rounds=200)).parent
     settings = {"workers": 2, "repository_changes": "true", "repository_timeout_s": 0.001}
@@ -284,7 +284,7 @@ def test_an_image_of_a_request_on_which_the_model_fails_has_an_error_in_its_plac
     assert "ONNXRuntimeError" not in reply.text
 
 
-def test_a_batch_without_memory_is_asked_to_come_again_and_the_next_is_answered(tmp_path: Path) -> None:
+def test_a_batch_without_memory_gets_retry_after_and_the_next_is_answered(tmp_path: Path) -> None:
     write_version(tmp_path, "hungry", graph=out_of_memory_graph(SHAPE, 4))
     path = "/api/v1/models/hungry/classify"
     with RunningService(tmp_path) as service:
@@ -311,7 +311,7 @@ def test_a_request_may_set_its_own_deadline(service: RunningService) -> None:
     check_error(service.client.post(slow, content=image_bytes(), headers=short), "deadline_too_short", 504)
 
 
-def test_a_broken_version_is_told_and_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_a_broken_version_is_reported_and_does_not_hide_the_others(tmp_path: Path) -> None:
     write_version(tmp_path, "good", 1)
     damaged_version = write_version(tmp_path, "broken", 1)
     (damaged_version / "model.onnx").write_bytes(b"not what the manifest says")
@@ -353,7 +353,7 @@ def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path)
         service.wait_until(lambda: "put one there" in service.client.get("/health/ready").text)
 
 
-def test_a_taken_port_is_told_without_a_traceback(service: RunningService, zoo: Path) -> None:
+def test_a_taken_port_is_reported_without_a_traceback(service: RunningService, zoo: Path) -> None:
     import subprocess
 
     from tests.support.service_process import CONVOY

@@ -71,7 +71,7 @@ def test_another_class_may_be_asked_for(shipped: RunningService) -> None:
 
 
 @pytest.mark.parametrize("class_name", ["10", "00000000010", "9" * 5000, "-1", "1.0", "²", ""])
-def test_a_class_that_is_none_is_told(shipped: RunningService, class_name: str) -> None:
+def test_a_class_that_is_none_is_reported(shipped: RunningService, class_name: str) -> None:
     reply = shipped.client.post(f"{LENET}/explain", params={"class": class_name}, content=SEVEN)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_parameter")
 
@@ -128,7 +128,7 @@ def test_more_than_a_few_at_once_are_refused(service: RunningService) -> None:
     assert explain_slow(0).status_code == 200
 
 
-def test_a_version_tells_what_can_be_read_and_explained(shipped: RunningService, service: RunningService) -> None:
+def test_a_version_lists_its_documents_and_explanations(shipped: RunningService, service: RunningService) -> None:
     described = shipped.client.get(LENET).json()["versions"][0]
     assert described["explanations"] == ["input", "occlusion", "features"]
     assert described["documents"] == ["card.md", "confusion.png", "curves.png"]

@@ -86,7 +86,7 @@ def test_a_stop_hands_over_the_spans_of_every_request(
     assert "lost" in request_ids
 
 
-def test_a_collector_that_is_away_costs_no_request_and_no_clean_stop(zoo: Path) -> None:
+def test_a_missing_collector_affects_no_request_and_no_stop(zoo: Path) -> None:
     with RunningService(zoo, otlp_endpoint="http://127.0.0.1:9") as service:
         assert service.client.post(CLASSIFY, content=image_bytes()).status_code == 200
         service.terminate()

@@ -100,7 +100,7 @@ def test_a_trailer_is_no_header(limited: RunningService) -> None:
         assert headers["x-request-id"] != "trailer"
 
 
-def test_who_asks_for_another_protocol_is_answered_in_this_one_and_then_the_connection_ends(
+def test_a_request_for_another_protocol_is_answered_in_http_and_ends_the_connection(
     limited: RunningService,
 ) -> None:
     with RawConnection(limited) as connection:

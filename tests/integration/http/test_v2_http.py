@@ -66,7 +66,7 @@ def test_metadata_with_and_without_a_version(service: RunningService) -> None:
     assert of_model["platform"] == "onnxruntime_onnx"
 
 
-def test_config_tells_what_triton_would(service: RunningService) -> None:
+def test_config_contains_the_fields_of_triton(service: RunningService) -> None:
     config = service.client.get(f"{MODEL}/versions/2/config").json()
     assert config["input"] == [{"name": "image", "data_type": "TYPE_UINT8", "format": "FORMAT_NHWC", "dims": [8, 8, 1]}]
     assert config["output"][0]["label_filename"] == "labels.txt"
@@ -184,7 +184,7 @@ def test_every_error_is_a_text(service: RunningService, status: int, pattern: st
     assert body["error"].endswith(".")
 
 
-def test_a_full_queue_is_told_with_a_time(service: RunningService) -> None:
+def test_a_full_queue_is_reported_with_a_retry_time(service: RunningService) -> None:
     def send_request(images: int) -> httpx.Response:
         return service.client.post("/v2/models/slow/infer", content=bytes(64 * images), headers={LENGTH: "0"})
 
@@ -242,7 +242,9 @@ MALICIOUS_REQUESTS: dict[str, Request] = {
 
 
 @pytest.mark.parametrize("send_request", MALICIOUS_REQUESTS.values(), ids=MALICIOUS_REQUESTS)
-def test_an_enemy_is_told_no_and_nobody_suffers(service: RunningService, send_request: Request) -> None:
+def test_malicious_requests_are_rejected_and_affect_no_other_client(
+    service: RunningService, send_request: Request
+) -> None:
     reply = send_request(service.client)
     assert reply.status_code in (400, 404, 413), reply.text
     assert reply.json().keys() == {"error", "code"}
@@ -262,7 +264,7 @@ def test_of_two_equal_keys_one_counts(service: RunningService) -> None:
     assert service.client.post(INFER, content=text).json()["id"] in ("1", "2")
 
 
-def test_not_ready_is_told_with_the_reason(tmp_path: Path) -> None:
+def test_not_ready_is_reported_with_the_reason(tmp_path: Path) -> None:
     (write_version(tmp_path, "broken", 1) / "model.onnx").write_bytes(b"not what the manifest says")
     with RunningService(tmp_path, wait_ready=False) as service:
         service.wait_for("version is broken")
@@ -289,7 +291,7 @@ def test_an_image_and_its_pixels_are_answered_alike(service: RunningService) -> 
     assert probabilities(service, pixels[np.newaxis]) == pytest.approx(class_probabilities, abs=1e-6)
 
 
-def test_what_a_request_cost_is_told_and_logged(service: RunningService) -> None:
+def test_stages_and_batch_size_are_returned_and_logged(service: RunningService) -> None:
     reply = service.client.post(INFER, json=request(), headers={"x-request-id": "v2-cost"})
     assert "batch;desc=1" in reply.headers["server-timing"]
     line = service.wait_for_line(request_id="v2-cost")

@@ -111,7 +111,7 @@ def test_encoded_images_as_bytes(service: RunningService, client: triton.Inferen
     np.testing.assert_allclose(rows, classify_probabilities(service, values), atol=1e-6)
 
 
-def test_a_broken_image_as_bytes_is_told(client: triton.InferenceServerClient) -> None:
+def test_a_broken_image_as_bytes_is_reported(client: triton.InferenceServerClient) -> None:
     input_tensor = triton.InferInput("image", [2], "BYTES")
     input_tensor.set_data_from_numpy(np.array([image_bytes(), b"none"], object))
     with pytest.raises(InferenceServerException, match="not an image"):
@@ -175,7 +175,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
 
 
 @pytest.mark.parametrize(("model", "version", "inputs", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_mistakes_are_told(
+def test_errors_are_reported(
     client: triton.InferenceServerClient, model: str, version: str, inputs: list[triton.InferInput], pattern: str
 ) -> None:
     with pytest.raises(InferenceServerException, match=pattern):
@@ -183,14 +183,14 @@ def test_mistakes_are_told(
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_a_wrong_datatype_is_told(client: triton.InferenceServerClient, binary: bool) -> None:
+def test_a_wrong_datatype_is_reported(client: triton.InferenceServerClient, binary: bool) -> None:
     input_tensor = triton.InferInput("image", [1, *SHAPE], "FP32")
     input_tensor.set_data_from_numpy(np.zeros((1, *SHAPE), np.float32), binary_data=binary)
     with pytest.raises(InferenceServerException, match="datatype FP32; it must be UINT8 or BYTES"):
         client.infer(MODEL, [input_tensor])
 
 
-def test_a_wrong_name_is_told(client: triton.InferenceServerClient) -> None:
+def test_a_wrong_name_is_reported(client: triton.InferenceServerClient) -> None:
     input_tensor = triton.InferInput("pixels", [1, *SHAPE], "UINT8")
     input_tensor.set_data_from_numpy(batch(1))
     with pytest.raises(InferenceServerException, match="no input 'pixels'; the model takes 'image'"):

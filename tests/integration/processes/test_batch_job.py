@@ -148,7 +148,7 @@ def _assert_no_orphans(workers: list[int]) -> None:
     ("signal_number", "expected_code"),
     [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
-def test_a_stop_is_told_and_keeps_what_is_done(
+def test_a_stop_is_reported_and_keeps_what_is_done(
     root: Path, start: JobStarter, signal_number: signal.Signals, expected_code: int
 ) -> None:
     process = start("-o", "r.csv", "--overwrite")

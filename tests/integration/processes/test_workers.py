@@ -137,7 +137,7 @@ def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningServ
     assert service.exit_code() == 0
 
 
-def test_a_worker_that_is_stopped_alone_shuts_nobody_out(service: RunningService) -> None:
+def test_stopping_one_worker_rejects_no_connection(service: RunningService) -> None:
     os.kill(pids(service)[0], signal.SIGTERM)
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
     assert {reply.status_code for reply in ask_each_on_a_new_connection(service, "/health/live", 10)} == {200}
@@ -207,7 +207,7 @@ def replace(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def test_a_bad_state_file_is_told_and_changes_nothing(service: RunningService, tmp_path: Path) -> None:
+def test_a_bad_state_file_is_reported_and_changes_nothing(service: RunningService, tmp_path: Path) -> None:
     replace(tmp_path / "state.json", '{"models": {"linear": {"versions": "newest"}}}')
     assert "models.linear.versions" in service.wait_for("state file is invalid")["reason"]
     assert classify(service).status_code == 200

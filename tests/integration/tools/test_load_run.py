@@ -64,7 +64,7 @@ def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in process.stderr
 
 
-def test_a_bound_that_nobody_can_keep_fails_the_load(tmp_path: Path) -> None:
+def test_a_bound_that_cannot_be_kept_fails_the_load(tmp_path: Path) -> None:
     process = _load(tmp_path, "--seconds", "3", "--users", "4", "--p99-ms", "0.1", "SingleImages")
     assert process.returncode == 1, process.stdout + process.stderr
     assert "FAILED: p99 of 'one image' is" in process.stdout

@@ -147,7 +147,7 @@ def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> N
     assert manifest.variants[0].parity.images == 1000
 
 
-def test_what_is_wrong_with_a_folder_is_told(root: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_folder_is_reported(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLORS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
@@ -192,7 +192,7 @@ def test_members_that_differ_are_refused(root: Path, change, message: str) -> No
     assert not (root / "together").exists()
 
 
-def test_mistakes_are_told_in_a_sentence(root: Path) -> None:
+def test_errors_are_reported_in_a_sentence(root: Path) -> None:
     write_version(root, "small", 1, (8, 8, 1), 2)
     for words, message in (
         (["models/net/1"], "needs at least two members"),

@@ -186,7 +186,9 @@ REJECTED = {
 
 
 @pytest.mark.parametrize(("make", "flags", "message"), REJECTED.values(), ids=REJECTED)
-def test_what_cannot_be_served_is_told_in_a_sentence(working_dir: Path, make, flags: list[str], message: str) -> None:
+def test_what_cannot_be_served_is_reported_in_a_sentence(
+    working_dir: Path, make, flags: list[str], message: str
+) -> None:
     onnx.save(make(), "net.onnx")
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *flags)
     assert code == 2

@@ -79,7 +79,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
         ),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+def test_errors_are_reported_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("few.txt").write_text("one\ntwo\n")
     Path("many.txt").write_text("".join(f"{index}\n" for index in range(IMAGENET_CLASSES)))

@@ -150,7 +150,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded automatically"),
     ],
 )
-def test_mistakes_end_before_anything_is_written(
+def test_errors_end_before_anything_is_written(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
 ) -> None:
     monkeypatch.delenv("CONVOY_DATA", raising=False)

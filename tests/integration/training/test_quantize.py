@@ -106,7 +106,7 @@ def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
     assert open_manifest(published.with_name("1")).samples is None  # the published version does not change
 
 
-def test_the_card_tells_of_the_graphs(published: Path) -> None:
+def test_the_card_describes_the_graphs(published: Path) -> None:
     card = (published / "card.md").read_text()
     assert card.startswith("# xo, version 2\n\nA card.\n\n## Precisions\n")
     assert card.endswith("## Limits\n\nMany.\n")
@@ -217,7 +217,7 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         (["other/1", "--dataset", "xo"], "other classes than the network: 2 instead of 4"),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+def test_errors_are_reported_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
     write_xo_version(tmp_path, least_squares_weights())
     write_version(tmp_path, "other", 1, SHAPE)
     monkeypatch.chdir(tmp_path)

@@ -104,14 +104,14 @@ def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
         (["--grid", "lr=0.2"], "--grid names learning_rate twice"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(words: list[str], message: str) -> None:
+def test_errors_are_reported_before_anything_is_trained(words: list[str], message: str) -> None:
     result = sweep(*words)
     assert result.exit_code == 2
     assert message in result.output
     assert not Path("runs").exists()
 
 
-def test_a_number_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_none_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "first")
     result = sweep()
     assert result.exit_code == 2

@@ -53,7 +53,7 @@ def test_xo_as_one_image(tmp_path: Path) -> None:
         (["models/nothing/1"], "models/nothing/1 is neither a version folder"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(arguments: list[str], error: str) -> None:
+def test_errors_are_reported_in_one_sentence(arguments: list[str], error: str) -> None:
     result = convoy_train(*arguments)
     assert result.exit_code == 2
     assert f"Error: {error}" in result.output

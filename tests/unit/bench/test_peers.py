@@ -39,7 +39,7 @@ def test_every_peer_answers_loads_of_convoys() -> None:
         assert {load.kind for load in loads} <= KINDS.keys()
 
 
-def test_all_applications_are_told_the_same(config: PeerConfig) -> None:
+def test_all_applications_get_the_same_configuration(config: PeerConfig) -> None:
     variables = environment(config)
     assert variables["PEER_INSTANCES"] == "3"
     assert variables["PEER_MAX_BATCH"] == str(MAX_BATCH)
@@ -101,7 +101,7 @@ def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
     assert not cache.exists()
 
 
-def test_a_full_disk_is_told_before_anything_is_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_anything_is_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 9 * 10**9, 10**9))
     with pytest.raises(CannotMeasure, match=r"has 1\.0 GB free; 3 GB are needed"):

@@ -129,7 +129,7 @@ def test_the_same_rate_is_part_of_the_slower_ones_peak(peer_results: PeerResults
     assert _row(content, "| image, against LitServe | LitServe")[2:] == ["void: 2 not answered in time", "", ""]
 
 
-def test_photographs_are_told_beside_what_goes_without_a_service() -> None:
+def test_photographs_are_reported_beside_a_loop_without_a_service() -> None:
     results = PhotographResults({"CPU": "a"})
     for served_per_s, loop_per_s in ((18.0, 20.0), (19.0, 20.0), (27.0, 30.0)):
         results.served["resnet50"].append(LoadResult(served_per_s, 800.0, 900.0, 100, 0))

@@ -124,5 +124,5 @@ def test_a_binary_answer_is_understood() -> None:
     assert predicted_classes(head + _rows(8, 0).tobytes(), str(len(head))) == (8, 0)
 
 
-def test_a_binary_head_tells_its_size() -> None:
+def test_a_binary_header_contains_its_size() -> None:
     assert json.loads(binary_head((2, 3, 3, 1)))["inputs"][0]["parameters"] == {"binary_data_size": 18}

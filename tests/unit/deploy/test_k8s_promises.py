@@ -92,7 +92,7 @@ def test_every_object_that_names_a_port_names_the_containers() -> None:
     assert backends == [{"name": "convoy", "port": {"name": "http"}}] * len(backends)
 
 
-def test_the_pods_are_asked_by_their_neighbours_alone_and_ask_nobody() -> None:
+def test_the_pods_accept_connections_only_from_their_neighbors_and_open_none() -> None:
     (spec,) = policies(render(K8S / "overlays/cpu")).values()
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert [rule["from"] for rule in spec["ingress"]] == [[{"podSelector": {}}]], "the pods of this namespace"
@@ -141,7 +141,9 @@ def test_the_environment_is_settings_that_are_valid(monkeypatch: pytest.MonkeyPa
         settings_of(manifests, monkeypatch)
 
 
-def test_threads_are_whole_cores_that_nobody_else_was_promised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_threads_are_whole_cores_that_no_other_container_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for manifests in service_manifests():
         resources, settings = container_of(manifests)["resources"], settings_of(manifests, monkeypatch)
         cores = int(resources["limits"]["cpu"])
@@ -347,7 +349,7 @@ def test_the_sweep_has_a_pod_for_each_combination() -> None:
     assert of_kind(sweep, "Job")["spec"]["completions"] == len(listed.output.splitlines())
 
 
-def test_a_lost_pod_costs_no_attempt_and_a_mistake_no_second_one() -> None:
+def test_a_lost_pod_costs_no_attempt_and_an_error_no_second_one() -> None:
     for name in JOBS[1:]:
         (manifest,) = [one for one in render(K8S / "jobs" / name) if one["kind"] in {"Job", "CronJob"}]
         spec = manifest["spec"]["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else manifest["spec"]

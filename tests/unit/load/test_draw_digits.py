@@ -23,7 +23,7 @@ def test_a_digit_is_white_ink_on_black_inside_its_box(digit: int) -> None:
     assert 0.03 < (digit_pixels > 127).mean() < 0.3
 
 
-def test_every_hand_is_another_and_keeps_to_itself() -> None:
+def test_every_drawing_is_different_and_reproducible() -> None:
     drawings = {draw_digit(digit, seed).tobytes() for digit in range(10) for seed in range(SEEDS)}
     assert len(drawings) == 10 * SEEDS
     assert np.array_equal(draw_digit(7, 1), draw_digit(7, 1))

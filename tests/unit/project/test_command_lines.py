@@ -46,7 +46,7 @@ def test_help_says_what_the_command_does_and_shows_an_example(path: tuple[str, .
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_an_unknown_option_is_a_mistake(path: tuple[str, ...]) -> None:
+def test_an_unknown_option_is_an_error(path: tuple[str, ...]) -> None:
     result = invoke(*path, "--no-such-option")
     assert result.exit_code == 2
     assert "No such option" in result.output
@@ -115,7 +115,7 @@ MISTAKES = {
     "convoy models prune linear": "Missing option '--keep'",
     "convoy models prune linear --keep 0": "not in the range",
     "convoy key": "Missing argument 'NAME'",
-    "convoy key shop --scopes everything": "there are inference, repository, metrics",
+    "convoy key shop --scopes everything": "the scopes are inference, repository, metrics",
     "convoy-train rnu": "No such command 'rnu'",
     "convoy-train run nope": "there are",
     "convoy-train run mnist-lenet5 --epochs many": "is not a valid integer",
@@ -143,7 +143,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("line", "message"), MISTAKES.items(), ids=MISTAKES)
-def test_a_mistake_is_told_in_a_sentence_with_exit_code_2(work_folder: Path, line: str, message: str) -> None:
+def test_an_error_is_reported_in_a_sentence_with_exit_code_2(work_folder: Path, line: str, message: str) -> None:
     result = invoke(*line.split())
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 2
@@ -153,7 +153,7 @@ def test_a_mistake_is_told_in_a_sentence_with_exit_code_2(work_folder: Path, lin
     assert "Traceback" not in result.output
 
 
-def test_a_disk_that_refuses_is_told_too(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_is_reported_too(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "models/linear")
 

@@ -59,7 +59,7 @@ def test_nothing_in_the_service_runs_text_or_foreign_operators(file: Path) -> No
     assert not calls(tree, "register_custom_ops_library")
 
 
-def test_numpy_itself_loads_no_pickle_unless_told_to() -> None:
+def test_numpy_itself_loads_no_pickle_by_default() -> None:
     import inspect
 
     import numpy as np

@@ -24,7 +24,7 @@ def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]
     return times_s.tolist(), (100 + per_hour * times_s / HOUR_S + wander).tolist()
 
 
-def test_growth_is_told_from_noise() -> None:
+def test_growth_is_distinguished_from_noise() -> None:
     """About 5 of 100 series without growth may appear to grow."""
     flat = [trend(*noisy_samples(0.0, seed)) for seed in range(100)]
     assert sum(slope.low <= 0 <= slope.high for slope in flat) >= 85
@@ -75,7 +75,7 @@ def test_right_answers_of_every_version_are_right() -> None:
         (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be parsed"),
     ],
 )
-def test_what_is_wrong_is_told(answer: Reply, required_version: int | None, problem: str) -> None:
+def test_what_is_wrong_is_reported(answer: Reply, required_version: int | None, problem: str) -> None:
     request_log = new_log()
     assert request_log.record_answer(sent_request(required_version), answer) is None
     assert problem in request_log.problems[0]

@@ -185,7 +185,7 @@ def test_a_good_answer_is_typed(classify: Classify, server: ScriptedServer) -> N
     assert body == IMAGE
 
 
-def test_the_service_is_told_of_deadline_and_priority(classify: Classify, server: ScriptedServer) -> None:
+def test_the_service_receives_deadline_and_priority(classify: Classify, server: ScriptedServer) -> None:
     classify(deadline_s=4)
     classify(background=True, deadline_s=10**9)
     first, second = (headers for _, headers, _ in server.requests)
@@ -250,12 +250,12 @@ def test_a_retry_after_of_no_time_is_no_reason_to_hurry(
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "127.0.0.1:8000", "ftp://localhost"])
-def test_a_url_without_its_protocol_is_told_at_once(url: str) -> None:
+def test_a_url_without_its_protocol_is_reported_at_once(url: str) -> None:
     with Client(url) as client, pytest.raises(Unsendable, match=r"protocol.*http://"):
         client.classify("m", IMAGE, deadline_s=2)
 
 
-def test_a_key_with_a_line_break_is_told_at_once_and_is_not_repeated(server: ScriptedServer) -> None:
+def test_a_key_with_a_line_break_is_reported_at_once_and_is_not_repeated(server: ScriptedServer) -> None:
     async def in_task() -> None:
         async with AsyncClient(server.url, headers={"Authorization": "Bearer secret\n"}) as client:
             await client.classify("m", IMAGE, deadline_s=2)
@@ -350,7 +350,7 @@ def test_tasks_keep_the_deadline_even_when_headers_drip(server: ScriptedServer) 
     assert time.monotonic() - started_s < 3
 
 
-def test_nobody_there_is_unreachable() -> None:
+def test_a_closed_port_is_unreachable() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         with Client(f"http://127.0.0.1:{taken.getsockname()[1]}") as client, pytest.raises(Unreachable):
@@ -618,7 +618,7 @@ def reply_by_group(*replies: Replies) -> Callable[[bytes], Reply]:
     return reply
 
 
-def test_who_leaves_threads_early_does_not_wait_for_them(server: ScriptedServer) -> None:
+def test_leaving_threads_early_does_not_wait_for_them(server: ScriptedServer) -> None:
     server.replies = [reply_by_group(batch_reply, HANG, HANG)]
     started_s = time.monotonic()
     with Client(server.url) as client:
@@ -640,7 +640,7 @@ def test_an_error_of_all_waits_for_no_other_request(server: ScriptedServer) -> N
     assert time.monotonic() - started_s < 2
 
 
-def test_what_nobody_waits_for_any_more_is_not_tried_again(server: ScriptedServer) -> None:
+def test_requests_of_a_closed_iterator_are_not_retried(server: ScriptedServer) -> None:
     server.replies = [reply_by_group(batch_reply, error_reply(503, "draining", Retry_After="0.3"))]
     with Client(server.url) as client:
         results = client.classify_many("m", MANY[:64], concurrency=2)
@@ -651,7 +651,7 @@ def test_what_nobody_waits_for_any_more_is_not_tried_again(server: ScriptedServe
         assert len(server.requests) == 2
 
 
-def test_who_leaves_tasks_early_leaves_none_behind(server: ScriptedServer) -> None:
+def test_leaving_tasks_early_leaves_no_task_behind(server: ScriptedServer) -> None:
     """One task has failed, and one is still running."""
     loop_errors: list[Any] = []
 

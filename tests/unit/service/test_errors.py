@@ -30,7 +30,7 @@ def test_a_hint_of_its_own_goes_before_the_usual_one() -> None:
     assert BrokenVersion("It is broken.").hint == BrokenVersion.hint != error.hint
 
 
-def test_overload_tells_how_long_to_wait() -> None:
+def test_overload_is_reported_with_the_time_to_wait() -> None:
     error = QueueFull("Full.", retry_after_s=2.5)
     assert (error.retry_after_s, error.hint) == (2.5, Overloaded.hint)
 

@@ -30,7 +30,7 @@ def test_the_processors_instruction_sets(tmp_path: Path, text: str, flags: set[s
     assert cpu_flags(tmp_path / "cpuinfo") == flags
 
 
-def test_a_system_that_does_not_tell_has_none(tmp_path: Path) -> None:
+def test_a_system_that_does_not_report_it_has_none(tmp_path: Path) -> None:
     assert cpu_flags(tmp_path / "cpuinfo") == frozenset()
 
 

@@ -120,7 +120,7 @@ def test_a_small_job_gives_all_workers_something() -> None:
     assert pool.submitted >= 4
 
 
-def test_a_dead_process_is_told_with_the_images_it_had() -> None:
+def test_a_dead_process_is_reported_with_its_images() -> None:
     pool = InstantPool(BrokenProcessPool("gone"))
     with pytest.raises(JobInterrupted, match=r"between a\.png and b\.png"):
         list(
@@ -141,7 +141,7 @@ class BrokenPool(InstantPool):
         return super().submit(fn, *args, **kwargs)
 
 
-def test_a_process_that_died_while_nobody_waited_for_it_is_told_as_well() -> None:
+def test_a_pool_that_broke_before_a_submit_is_reported_as_well() -> None:
     images = [ImageFile(str(index), "") for index in range(10 * MAX_CHUNK_IMAGES)]
     with pytest.raises(JobInterrupted, match=f"between {5 * MAX_CHUNK_IMAGES} and {6 * MAX_CHUNK_IMAGES - 1}"):
         list(decode_in_order(BrokenPool(5), 1, images, SPEC))

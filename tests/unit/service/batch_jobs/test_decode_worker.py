@@ -110,7 +110,7 @@ def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
     assert f"not a regular file but a {kind.rpartition(' ')[2]}" in decoded.errors[0].message
 
 
-def test_the_fingerprint_of_a_file_tells_whether_it_has_changed(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_file_shows_whether_it_has_changed(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encode(random_pixels(8, 8, seed=1)))
     image = ImageFile("a", str(path))

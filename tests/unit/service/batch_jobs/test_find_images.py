@@ -170,7 +170,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("source", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told(image_folder: Path, source: str, message: str) -> None:
+def test_an_error_is_reported(image_folder: Path, source: str, message: str) -> None:
     Path("empty").mkdir()
     for name in ("photos.tar.gz", "broken.tar", "list.lst"):
         Path(name).write_bytes(b"\xff\xfe nothing of the kind")
@@ -178,7 +178,7 @@ def test_a_mistake_is_told(image_folder: Path, source: str, message: str) -> Non
         find_images([source])
 
 
-def test_only_other_files_is_told_with_their_number(image_folder: Path) -> None:
+def test_only_other_files_are_reported_with_their_number(image_folder: Path) -> None:
     Path("docs").mkdir()
     Path("docs/readme.md").write_text("text")
     with pytest.raises(CannotStartJob) as excinfo:

@@ -384,7 +384,7 @@ def test_a_resumed_job_times_no_engine_again(
     assert classify(settings={"precision": precision}).images == 0
 
 
-def test_somebody_elses_output_is_left_alone(work_folder: Path) -> None:
+def test_the_output_of_another_program_is_kept(work_folder: Path) -> None:
     Path("r.jsonl").write_text("mine")
     with pytest.raises(OutputConflict, match=r"r\.jsonl exists and belongs to another job"):
         classify()
@@ -463,13 +463,13 @@ def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(
         ({"inputs": ("nowhere",)}, ConvoyError),
     ],
 )
-def test_a_mistake_leaves_nothing_behind(work_folder: Path, change: dict[str, Any], kind: type[ConvoyError]) -> None:
+def test_an_error_leaves_nothing_behind(work_folder: Path, change: dict[str, Any], kind: type[ConvoyError]) -> None:
     with pytest.raises(kind):
         classify(**change)
     assert list(work_folder.glob("r*")) == []
 
 
-def test_a_broken_version_is_told(work_folder: Path) -> None:
+def test_a_broken_version_is_reported(work_folder: Path) -> None:
     (work_folder / "models/linear/1/model.onnx").write_bytes(b"changed")
     with pytest.raises(BrokenVersion, match="sha256"):
         classify()
@@ -487,7 +487,7 @@ def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(work_folder: Path)
     assert 0 < classify().images < IMAGES
 
 
-def test_an_output_that_can_never_be_is_a_mistake(work_folder: Path) -> None:
+def test_an_output_that_can_never_be_is_an_error(work_folder: Path) -> None:
     Path("file").write_text("")
     with pytest.raises(CannotStartJob, match="file cannot be written: File exists"):
         classify("file/r.jsonl")

@@ -38,7 +38,7 @@ def test_the_speed_is_that_of_the_last_seconds() -> None:
     assert "100 images/s" in progress.text()
 
 
-def test_hours_are_told() -> None:
+def test_hours_are_reported() -> None:
     clock = FakeClock()
     progress = Progress(10_000, 0, FakeStream(True), clock)
     clock.now_s = 1.0

@@ -26,7 +26,7 @@ def test_the_flag_goes_before_the_environment() -> None:
 
 
 @pytest.mark.parametrize("text", ["0/8", "9/8", "3", "3/", "/8", "three/8", "-1/8", "1/0", "1/8/2", "²/8", ""])
-def test_what_is_no_shard_is_told(text: str) -> None:
+def test_what_is_no_shard_is_reported(text: str) -> None:
     with pytest.raises(CannotStartJob, match="--shard is"):
         resolve_shard(text, {})
 
@@ -40,6 +40,6 @@ def test_what_is_no_shard_is_told(text: str) -> None:
         {"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "8"},
     ],
 )
-def test_half_an_indexed_job_is_told_and_not_taken_for_the_whole(environ: dict[str, str]) -> None:
+def test_a_job_with_only_one_variable_is_rejected_and_not_run_as_a_whole(environ: dict[str, str]) -> None:
     with pytest.raises(CannotStartJob, match="JOB_COMPLETION_INDEX is"):
         resolve_shard(None, environ)

@@ -106,12 +106,12 @@ def test_the_error_file_is_there_only_with_errors(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_an_unknown_ending_is_told_before_the_work() -> None:
+def test_an_unknown_ending_is_reported_before_the_work() -> None:
     with pytest.raises(CannotStartJob, match=r"it must end in \.jsonl, \.csv, \.parquet"):
         check_output_format(Path("results.xlsx"))
 
 
-def test_missing_pyarrow_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_is_reported_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(CannotStartJob, match="Parquet needs the package pyarrow") as excinfo:
         check_output_format(Path("results.parquet"))

@@ -78,7 +78,7 @@ def test_images_for_which_there_is_no_memory_leave_no_place_taken(root: Path, mo
     with_classifier(root, test)
 
 
-def test_who_runs_out_of_time_before_the_images_are_decoded_is_told_at_once(root: Path) -> None:
+def test_a_deadline_before_the_images_are_decoded_is_reported_at_once(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for predicted in (classifier.predict, classifier.predict_many):
             with classifier.context("linear", None) as context:

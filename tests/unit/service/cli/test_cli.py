@@ -140,14 +140,14 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "message"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_a_sentence(root: Path, arguments: list[str], code: int, message: str) -> None:
+def test_an_error_is_reported_in_a_sentence(root: Path, arguments: list[str], code: int, message: str) -> None:
     result = convoy(root, *arguments)
     assert result.returncode == code
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_a_misspelt_variable_is_told(root: Path) -> None:
+def test_a_misspelt_variable_is_reported(root: Path) -> None:
     env = {**os.environ, "CONVOY_PROT": "9000", "CONVOY_MODELS": "s4://nowhere/at-all"}
     result = subprocess.run([CONVOY, "serve"], cwd=root, env=env, capture_output=True, text=True, timeout=30)
     assert result.returncode == 2
@@ -184,7 +184,7 @@ def test_what_may_pass_is_retried(error: ConvoyError, exit_code: int) -> None:
     assert described_code == exit_code
 
 
-def test_an_unexpected_error_is_not_mistaken_for_a_job_that_is_done(
+def test_an_unexpected_error_is_not_reported_as_a_finished_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:

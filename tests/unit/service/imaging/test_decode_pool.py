@@ -86,7 +86,7 @@ def test_all_threads_work_and_no_more_than_those() -> None:
     assert max_running == 3
 
 
-def test_an_error_reaches_its_caller_and_nobody_else() -> None:
+def test_an_error_reaches_only_its_caller() -> None:
     async def test(decode_pool: DecodePool) -> None:
         bad, good = decode_pool.run("m", 1, int, "x"), decode_pool.run("m", 1, int, "7")
         with pytest.raises(ValueError, match="'x'"):

@@ -78,7 +78,7 @@ def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
     small.release()
 
 
-def test_all_who_fit_are_served_when_one_releases() -> None:
+def test_all_waiting_threads_that_fit_proceed_after_a_release() -> None:
     semaphore = MemorySemaphore(10)
     first = Holder(semaphore, 10)
     assert first.has_acquired.wait(TIMEOUT_S)

@@ -118,7 +118,7 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
     queue.reserve(1, timeout_s=0.0)  # its deadline has passed: the batcher reports that
 
 
-def test_a_request_that_an_idle_model_cannot_do_in_time_is_not_told_to_come_again() -> None:
+def test_a_request_that_an_idle_model_cannot_do_in_time_gets_no_retry_after() -> None:
     queue = measured(run_s=2.0)
     for reject in (queue.reserve, queue.check_capacity):
         with pytest.raises(DeadlineTooShort, match=r"takes 1\.5 s for it, longer than the request may"):

@@ -55,7 +55,7 @@ def test_a_request_whose_images_have_all_failed_has_no_rows() -> None:
     run_in_manual_time(test)
 
 
-def test_a_result_tells_how_long_its_images_waited_and_ran() -> None:
+def test_a_result_contains_how_long_its_images_waited_and_ran() -> None:
     """A run takes 10 ms per image. Six images wait for one image of another request, and run as four and two."""
 
     async def test() -> None:

@@ -36,7 +36,7 @@ def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
     run_in_manual_time(test)
 
 
-def test_cancelled_while_its_batch_runs_hurts_nobody_else() -> None:
+def test_a_request_cancelled_while_its_batch_runs_affects_no_other() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         one, two = harness.enqueue(1), harness.enqueue(2)
@@ -111,7 +111,7 @@ def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
     run_in_manual_time(test)
 
 
-def test_a_request_that_could_never_wait_is_told_so() -> None:
+def test_a_request_that_can_never_be_queued_raises_too_many_images() -> None:
     async def test() -> None:
         with pytest.raises(TooManyImages, match="6 images; at most 5"):
             BatcherHarness(max_queue_images=5).enqueue(*range(6))
@@ -280,7 +280,7 @@ def test_drain_waits_for_reserved_places_until_the_last_one_is_released() -> Non
     run_in_manual_time(test)
 
 
-def test_drain_of_an_idle_batcher_ends_at_once_and_for_good() -> None:
+def test_drain_of_an_idle_batcher_ends_at_once_and_rejects_later_requests() -> None:
     async def test() -> None:
         batcher = BatcherHarness().batcher
         draining = asyncio.ensure_future(batcher.drain())

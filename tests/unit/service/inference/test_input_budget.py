@@ -30,7 +30,7 @@ def test_images_fit_up_to_the_limit() -> None:
     budget.check_rest(9)
 
 
-def test_a_request_that_fits_at_no_time_is_told_how_many_images_do() -> None:
+def test_a_request_that_never_fits_is_rejected_with_the_number_of_images_that_fit() -> None:
     budget = InputBudget(LIMIT_BYTES)
     with pytest.raises(TooManyImages, match="11 images of 10 bytes each as the model's input; at most 10 fit"):
         budget.check(11, 10)

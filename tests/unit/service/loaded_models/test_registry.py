@@ -277,7 +277,7 @@ def test_before_loading_nothing_is_known_yet(tmp_path: Path) -> None:
         registry.get("a")
 
 
-def test_an_unknown_model_is_told_apart(tmp_path: Path) -> None:
+def test_an_unknown_model_raises_unknown_model(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
     registry = loaded(tmp_path)
     for look_up in (registry.get, registry.model):

@@ -86,7 +86,7 @@ def test_whatever_loading_one_version_raises_the_others_are_loaded(
     assert registry.failures.reason_for("a") == "MemoryError"
 
 
-def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(_: Repository) -> Listing:
         raise PermissionError(13, "Permission denied")
 
@@ -94,7 +94,7 @@ def test_a_root_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.
     assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
 
 
-def test_a_broken_version_is_tried_again_when_its_files_change_or_when_told(
+def test_a_broken_version_is_tried_again_when_its_files_change_or_on_request(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:

@@ -47,14 +47,14 @@ def test_people_can_write_it(tmp_path: Path) -> None:
         ('{"models": {"m": {"weight": 0}}}', "models.m.weight"),
     ],
 )
-def test_a_mistake_is_named(tmp_path: Path, text: str, where: str) -> None:
+def test_an_error_is_named(tmp_path: Path, text: str, where: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(BadState, match=r"state\.json is not a valid state: ") as raised:
         StateFile(tmp_path / "state.json").read()
     assert where in raised.value.message
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadState, match="cannot be written"):
         StateFile(tmp_path / "file" / "state.json").update(lambda now: now.with_change("a", loaded=False))

@@ -267,7 +267,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
         read_manifest(tmp_path)
 
 
-def test_a_missing_manifest_is_told_from_a_bad_one(tmp_path: Path) -> None:
+def test_a_missing_manifest_is_distinguished_from_an_invalid_one(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"manifest\.json cannot be read: No such file or directory\."):
         read_manifest(tmp_path)
     (tmp_path / MANIFEST_FILE).mkdir()

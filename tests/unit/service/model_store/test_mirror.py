@@ -241,7 +241,7 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert default_cache_root() == Path("/home/somebody/.cache/convoy/models")
 
 
-def test_what_was_broken_is_told_by_every_process(
+def test_what_was_broken_is_reported_by_every_process(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, "convoy")

@@ -24,7 +24,7 @@ def content(bucket: Bucket, path: str) -> bytes:
     return b"".join(bucket.chunks(path))
 
 
-def test_urls_are_told_from_folders() -> None:
+def test_urls_are_distinguished_from_folders() -> None:
     assert all(map(is_url, ["s3://a", "gs://a/b", "file:///a", "ftp://a"]))
     assert not any(map(is_url, ["models", "/srv/models", "./s3:/a", "C:/models"]))
 
@@ -155,7 +155,7 @@ def test_paths_outside_the_root_are_not_listed() -> None:
     assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": ObjectInfo(3, '"1"'), "c": ObjectInfo(0, "")}
 
 
-def test_links_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:
+def test_links_and_what_is_no_file_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of somebody else")
     root = tmp_path / "bucket"
     root.mkdir()

@@ -214,7 +214,7 @@ def test_what_could_be_read_without_end_is_refused(tmp_path: Path, name: str) ->
         opened(tmp_path)
 
 
-def test_a_link_in_a_circle_is_told(tmp_path: Path) -> None:
+def test_a_link_in_a_circle_is_reported(tmp_path: Path) -> None:
     folder = write_version(tmp_path, "linear", 1)
     (folder / "model.onnx").unlink()
     (folder / "model.onnx").symlink_to("model.onnx")

@@ -40,7 +40,7 @@ def line_of(message: object = "it happened", *args: object, **extra: Any) -> dic
     return line
 
 
-def test_a_line_tells_time_level_event_and_fields() -> None:
+def test_a_line_contains_time_level_event_and_fields() -> None:
     line = line_of(fields={"model": "mnist", "batch_size": 7, "queue_ms": 0.25, "error": None})
     assert list(line) == ["time", "level", "event", "model", "batch_size", "queue_ms", "error"]
     assert (line["level"], line["event"]) == ("warning", "it happened")

@@ -132,7 +132,7 @@ def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
+def test_the_last_published_number_is_the_number_of_connections(tmp_path: Path) -> None:
     """A connection briefly counts as both opening and open, and no later event would correct the published number."""
 
     async def scenario(sock: socket.socket) -> None:
@@ -151,7 +151,7 @@ def test_what_is_told_in_the_end_is_what_there_is(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_a_worker_that_does_not_come_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_a_missing_worker_keeps_no_other_waiting(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         two.publish(0)  # it accepts no connection, because it is dead or busy
@@ -179,7 +179,7 @@ def test_one_that_is_unavailable_leaves_connections_to_others_that_come(tmp_path
     run(scenario)
 
 
-def test_one_that_is_unavailable_takes_them_when_nobody_else_does(tmp_path: Path) -> None:
+def test_an_unavailable_worker_accepts_connections_that_no_other_accepts(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         worker = Worker(sock, connection_counts_of(tmp_path, 2)[0], is_unavailable=True)
         clients = connect(sock, 3)

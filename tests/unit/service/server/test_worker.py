@@ -64,7 +64,7 @@ async def connect_and_disconnect(sock: socket.socket, connection_counts: Recordi
     assert connection_counts.connections == NOT_ACCEPTING
 
 
-def test_the_end_of_a_connection_is_told_at_once(tmp_path: Path) -> None:
+def test_the_end_of_a_connection_is_reported_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         asyncio.run(connect_and_disconnect(sock, RecordingCounts(tmp_path / "connections", 0, 2)))

@@ -39,7 +39,7 @@ def guard(transport: FullTransport, loop: ManualLoop) -> SlowReaderGuard:
     return SlowReaderGuard(*typed_arguments, TIMEOUT_S, BYTES_PER_S)
 
 
-def test_who_takes_nothing_is_reset_when_patience_ends(
+def test_a_client_that_reads_nothing_is_reset_after_the_timeout(
     guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "convoy")
@@ -54,7 +54,7 @@ def test_who_takes_nothing_is_reset_when_patience_ends(
     assert not loop.timers
 
 
-def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
+def test_a_client_that_reads_fast_enough_is_reset_when_it_stops(
     guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
 ) -> None:
     guard.watch()
@@ -66,7 +66,9 @@ def test_who_takes_enough_is_waited_for_and_reset_once_it_stops(
     assert transport.aborted
 
 
-def test_who_takes_too_little_is_reset(guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
+def test_a_client_that_reads_too_slowly_is_reset(
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
+) -> None:
     guard.watch()
     for _ in range(50):
         loop.run_for(1)

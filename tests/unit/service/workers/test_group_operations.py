@@ -198,7 +198,7 @@ def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Pa
     assert b'convoy_requests_total{code="200",route="r"} 3.0' in asyncio.run(text())
 
 
-def test_a_worker_whose_gpu_has_failed_is_a_warning_and_nobody_waits_for_it(tmp_path: Path) -> None:
+def test_a_worker_whose_gpu_has_failed_is_a_warning_and_is_not_waited_for(tmp_path: Path) -> None:
     workers = Workers(tmp_path, timeout_s=0.0)
     group = workers.worker_group
     asyncio.run(workers.apply())

@@ -11,7 +11,7 @@ from service.workers.shutdown import drop_new_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
-def test_who_knocks_late_is_not_let_in_but_who_waits_is() -> None:
+def test_late_connections_are_dropped_and_waiting_ones_are_accepted() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         with socket.create_connection(listener.getsockname()) as early, socket.socket() as late:

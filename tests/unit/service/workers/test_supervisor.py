@@ -124,7 +124,7 @@ def test_the_service_ends_when_no_gpu_has_a_worker_that_starts(
     assert len(fields_of(caplog, "worker cannot start; the service ends")) == 1
 
 
-def test_a_worker_that_lost_requests_is_told_by_the_exit_code(tmp_path: Path) -> None:
+def test_a_worker_that_lost_requests_is_reported_by_the_exit_code(tmp_path: Path) -> None:
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
 

@@ -153,7 +153,7 @@ def test_every_refresh_request_is_seen_by_all_workers(tmp_path: Path) -> None:
     assert [status and status.answered_request for status in own_store.statuses()] == [None, requests[-1]]
 
 
-def test_a_full_disk_stops_nobody_is_told_once_and_loses_no_sum(
+def test_a_full_disk_stops_no_worker_is_logged_once_and_loses_no_total(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     status_store, pid = WorkerStatusStore(tmp_path, 0, 2), dead_pid()

@@ -56,12 +56,12 @@ def test_runs_of_one_recipe_are_alike_and_need_no_validation(tmp_path: Path) -> 
     assert alike == "The recipes are identical."
 
 
-def test_figures_of_other_images_are_told_apart(tmp_path: Path) -> None:
+def test_figures_of_other_images_are_distinguished(tmp_path: Path) -> None:
     text = compare([write_finished_run(tmp_path), write_finished_run(tmp_path, images=100)], tmp_path / "a.png")
     assert text.endswith("(100 of mnist, 10,000 of mnist), so their figures cannot be compared.")
 
 
-def test_as_many_other_images_are_told_apart_by_their_digest(tmp_path: Path) -> None:
+def test_as_many_other_images_are_distinguished_by_their_digest(tmp_path: Path) -> None:
     one, other = write_finished_run(tmp_path), write_finished_run(tmp_path, digest="b" * 64)
     warning = "(10,000 of mnist each), so their figures cannot be compared."
     assert compare([one, other], tmp_path / "a.png").endswith(warning)

@@ -58,7 +58,7 @@ def test_rules_for_what_is_not_whole(size: int, window: int, stride: int, paddin
     assert output_size(size, window, stride, padding, rule) == out
 
 
-def test_a_window_larger_than_the_image_is_told_the_padding_that_helps() -> None:
+def test_a_window_larger_than_the_image_is_rejected_with_the_padding_that_helps() -> None:
     with pytest.raises(
         TrainingError, match="larger than 5 pixels with 1 of padding on both sides: the smallest padding that fits is 3"
     ):

@@ -38,6 +38,6 @@ def test_the_image_has_a_row_a_feature(tmp_path: Path) -> None:
     assert (three.min(), three.max()) == (0, 255)
 
 
-def test_an_unknown_kernel_is_told_the_known_ones() -> None:
+def test_an_unknown_kernel_is_reported_with_the_known_ones() -> None:
     with pytest.raises(TrainingError, match="no kernel named 'blur'; there are identity"):
         lesson_stages(["blur"])

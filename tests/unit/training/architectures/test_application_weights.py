@@ -26,7 +26,7 @@ def network(classes: int = 1000, filters: int = 4, extra: bool = False) -> keras
         ({"filters": 6}, "a layer has the shape .* instead of .*belongs to another network"),
     ],
 )
-def test_weights_of_another_network_are_told(tmp_path: Path, suffix: str, other: dict, message: str) -> None:
+def test_weights_of_another_network_are_reported(tmp_path: Path, suffix: str, other: dict, message: str) -> None:
     path = tmp_path / f"other{suffix}"
     model = network(**other)
     if suffix == ".h5":
@@ -37,7 +37,7 @@ def test_weights_of_another_network_are_told(tmp_path: Path, suffix: str, other:
         load_weights(network(), "ResNet50", path, "with its last layer")
 
 
-def test_more_layers_are_told(tmp_path: Path) -> None:
+def test_more_layers_are_reported(tmp_path: Path) -> None:
     network(extra=True).save(tmp_path / "more.h5")
     with pytest.raises(
         TrainingError, match=r"it has 3 layers with weights instead of 2. It belongs to another network, or"
@@ -45,7 +45,7 @@ def test_more_layers_are_told(tmp_path: Path) -> None:
         load_weights(network(), "ResNet50", tmp_path / "more.h5", "with its last layer")
 
 
-def test_other_files_are_told(tmp_path: Path) -> None:
+def test_other_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("no weights")
     with pytest.raises(TrainingError, match="it is not a weights file"):
         load_weights(network(), "ResNet50", tmp_path / "text.h5", "with its last layer")

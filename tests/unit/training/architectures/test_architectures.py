@@ -58,7 +58,7 @@ def test_no_values_are_made_without_weights() -> None:
 
 
 @pytest.mark.parametrize(("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "there are mlp, xo")])
-def test_an_unknown_name_is_told_the_nearest_or_all(name: str, hint: str) -> None:
+def test_an_unknown_name_is_reported_with_the_nearest_or_all(name: str, hint: str) -> None:
     with pytest.raises(TrainingError, match=re.escape(f"There is no network named '{name}'; {hint}")):
         build(name)
 
@@ -67,14 +67,16 @@ def test_an_unknown_name_is_told_the_nearest_or_all(name: str, hint: str) -> Non
     ("name", "input_shape", "least"),
     [("alexnet", (32, 32, 3), 67), ("vgg-d", (224, 16, 3), 32), ("lenet5", (5, 5, 1), 12), ("xo", (2, 2, 1), 3)],
 )
-def test_too_small_images_are_told_the_least_size(name: str, input_shape: tuple[int, int, int], least: int) -> None:
+def test_too_small_images_are_rejected_with_the_minimum_size(
+    name: str, input_shape: tuple[int, int, int], least: int
+) -> None:
     with pytest.raises(TrainingError, match=f"{name} needs images of at least {least} pixels a side"):
         build(name, input_shape=input_shape)
     channels = input_shape[2]
     assert build_without_weights(name, input_shape=(least, least, channels)).output.shape[0] is None
 
 
-def test_other_mistakes_keep_their_own_error() -> None:
+def test_other_errors_keep_their_own_error() -> None:
     with pytest.raises(ValueError, match=r"There is no kernel named 'blur'"):
         build("xo", features=("blur",))
 

@@ -14,7 +14,7 @@ def test_mlp(golden, trainable) -> None:
     assert trainable(model) == source["parameters"]
 
 
-def test_mlp_drops_the_share_it_is_told() -> None:
+def test_mlp_drops_the_configured_fraction() -> None:
     model = ARCHITECTURES["mlp"](hidden=(30, 20, 10), dropout=0.8)
     assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.8] * 3
     assert model.get_layer("fc3").units == 10

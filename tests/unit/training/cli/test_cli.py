@@ -81,7 +81,7 @@ def test_a_run_without_a_recipe_lists_what_fits(
         (["evaluate", "."], "is not the folder of a run"),
     ],
 )
-def test_mistakes_end_with_a_sentence_and_exit_code_2(
+def test_errors_end_with_a_sentence_and_exit_code_2(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

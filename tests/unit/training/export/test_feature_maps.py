@@ -85,7 +85,7 @@ def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual["filters.edges"][2, :, :, 1], kernels[:, :, 1, 2])
 
 
-def test_another_network_is_told_by_the_layer(tmp_path: Path) -> None:
+def test_feature_maps_of_another_network_are_rejected_with_the_layer(tmp_path: Path) -> None:
     model = network()
     write_feature_maps(tmp_path, model, Scaling(), EXPECTS, SAMPLE, discard_log)
     model.get_layer("objects").bias.assign(np.full(8, 1.0))

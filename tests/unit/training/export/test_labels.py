@@ -30,7 +30,7 @@ CLASSES = ClassLabels(
         ("0001.png", None),
     ],
 )
-def test_an_image_tells_its_class_by_folder_or_name(name: str, expected: int | None) -> None:
+def test_an_image_has_its_class_from_its_folder_or_name(name: str, expected: int | None) -> None:
     assert CLASSES.index_of_file(Path("photos") / name, Path("photos")) == expected
 
 

@@ -48,7 +48,7 @@ def card(folder: Path, **changes: object) -> str:
     return (folder / "card.md").read_text()
 
 
-def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
+def test_a_card_states_accuracy_data_and_limits(tmp_path: Path) -> None:
     (tmp_path / "confusion.png").write_bytes(b"")
     text = card(tmp_path)
     for expected_text in (
@@ -72,7 +72,7 @@ def test_a_card_tells_accuracy_data_and_limits(tmp_path: Path) -> None:
     assert "curves.png" not in text
 
 
-def test_a_card_tells_on_which_images_a_retrained_network_was_accepted(tmp_path: Path) -> None:
+def test_a_card_states_on_which_images_a_retrained_network_was_accepted(tmp_path: Path) -> None:
     decision = Decision("holdout", 1500, "pets/2", 0.75, 0.7475, 0.005)
     text = card(tmp_path, decision=decision)
     assert (
@@ -97,14 +97,14 @@ def test_many_classes_are_not_all_listed_in_the_first_sentence(tmp_path: Path) -
     assert "1000 classes (kind 0, kind 1, kind 2, ...)" in text
 
 
-def test_cropping_is_told(tmp_path: Path) -> None:
+def test_cropping_is_reported(tmp_path: Path) -> None:
     preprocessing = Preprocessing(resize="shorter", shorter=64, interpolation="bicubic")
     assert "scaled to a shorter side of 64 and cropped to 48x32 (bicubic)" in card(
         tmp_path, manifest=manifest(preprocessing=preprocessing)
     )
 
 
-def test_a_run_tells_its_recipe_its_split_and_its_commands(tmp_path: Path) -> None:
+def test_a_card_contains_the_recipe_the_split_and_the_settings_of_its_run(tmp_path: Path) -> None:
     recipe = with_settings(find_recipe("mnist-lenet5"), {"epochs": "2", "limit": "600"})
     (tmp_path / "curves.png").write_bytes(b"")
     text = card(tmp_path, source=Source("run x", None, LABELS, DATASET, finished_run(tmp_path / "runs", recipe)))

@@ -134,7 +134,7 @@ def test_lines_may_be_empty_or_remarks() -> None:
         ("shop inference sha256:abc", "no SHA-256 of 64"),
     ],
 )
-def test_a_bad_line_is_told_without_the_key(line: str, problem: str) -> None:
+def test_an_invalid_line_is_reported_without_the_key(line: str, problem: str) -> None:
     with pytest.raises(BadKeys, match=problem) as raised:
         parse_keys(line, "keys")
     error_text = f"{raised.value.message} {raised.value.hint}"
@@ -225,7 +225,7 @@ def test_a_request_does_not_read_the_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_no_file_and_an_empty_file_let_nobody_in(tmp_path: Path, scope: str) -> None:
+def test_a_missing_and_an_empty_file_reject_every_request(tmp_path: Path, scope: str) -> None:
     file = tmp_path / "keys"
     file.write_text("# none yet\n")
     with pytest.raises(Unauthenticated):

@@ -92,7 +92,7 @@ def test_what_a_request_holds_is_released_once() -> None:
     assert budget.used_bytes == 40
 
 
-def test_the_client_is_told_to_come_back() -> None:
+def test_the_client_gets_retry_after() -> None:
     error = MemoryFull("Full.", 1.0)
     assert (STATUS[type(error)], error_headers(error), error.code) == (503, {"retry-after": "1"}, "memory_full")
 

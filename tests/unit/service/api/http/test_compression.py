@@ -165,7 +165,7 @@ LONG_BODY = bytes(range(256)) * (MIN_COMPRESSED_BYTES // 256)
         (None, None),
     ],
 )
-def test_accept_encoding_is_obeyed(accepted: str | None, sent: str | None) -> None:
+def test_accept_encoding_is_respected(accepted: str | None, sent: str | None) -> None:
     body, headers_sent = send_response(LONG_BODY, accepted)
     if sent is None:
         assert (body, headers_sent) == (LONG_BODY, {})

@@ -126,14 +126,14 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "a flat image": ({"instances": [[1, 2, 3, 4, 5, 6]]}, "nested in the shape"),
     "ragged": ({"instances": [PIXELS, [[[1], [2]], [[3], [4], [5], [6]]]]}, "Image 1 has 6 values"),
     "too few": ({"instances": [[[[1], [2], [3]]]]}, "Image 0 has 3 values"),
-    "a value too large": ({"instances": [[[[256], [2], [3]], [[4], [5], [6]]]]}, "Image 0 .* from 0 to 255 only"),
+    "a value too large": ({"instances": [[[[256], [2], [3]], [[4], [5], [6]]]]}, "Image 0 .* from 0 to 255"),
     "values with a point": ({"instances": [PIXELS, [[[0.5]]]]}, "Image 1 may contain only whole numbers from 0 to 255"),
     "values of text": ({"instances": [[[["1"]]]]}, "Image 0 may contain only whole numbers"),
 }
 
 
 @pytest.mark.parametrize(("document", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_every_mistake_is_told(document: object, pattern: str) -> None:
+def test_every_error_is_reported(document: object, pattern: str) -> None:
     with pytest.raises(BadTensor, match=pattern) as raised:
         read(document)
     assert raised.value.message.endswith(".")

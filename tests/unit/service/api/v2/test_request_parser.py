@@ -160,7 +160,7 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
         with_input(data=[256] * 6),
         "`data` of input 'image' may contain only whole numbers from 0 to 255",
     ),
-    "values with a point": (with_input(data=[1.0] * 6), "whole numbers from 0 to 255 only"),
+    "values with a point": (with_input(data=[1.0] * 6), "whole numbers from 0 to 255"),
     "nested otherwise": (with_input(data=[[1, 2, 3], [4, 5, 6]]), "nested, but not in the shape"),
     "more bytes than there are": (
         with_input(data=..., parameters=BINARY),
@@ -199,7 +199,7 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize(("document", "pattern"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_every_mistake_is_told(document: Json, pattern: str) -> None:
+def test_every_error_is_reported(document: Json, pattern: str) -> None:
     with pytest.raises(BadTensor, match=pattern) as raised:
         read(document)
     assert raised.value.message.endswith(".")
@@ -225,18 +225,18 @@ BAD_BINARY_DATA: dict[str, tuple[Json, bytes, str]] = {
 
 
 @pytest.mark.parametrize(("document", "binary_data", "pattern"), BAD_BINARY_DATA.values(), ids=BAD_BINARY_DATA)
-def test_every_mistake_in_raw_tensors_is_told(document: Json, binary_data: bytes, pattern: str) -> None:
+def test_every_error_in_raw_tensors_is_reported(document: Json, binary_data: bytes, pattern: str) -> None:
     with pytest.raises(BadTensor, match=pattern):
         read(document, binary_data)
 
 
-def test_a_json_length_past_the_body_is_told() -> None:
+def test_a_json_length_past_the_body_is_reported() -> None:
     with pytest.raises(BadTensor, match="Inference-Header-Content-Length is 99; the body has 2 bytes"):
         parse(b"{}", 99, MODEL_INPUT, MAX_IMAGES)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 7])
-def test_a_raw_request_that_is_no_whole_number_of_images_is_told(size: int) -> None:
+def test_a_raw_request_that_is_no_whole_number_of_images_is_reported(size: int) -> None:
     with pytest.raises(BadTensor, match=rf"raw request has {size} bytes; images of \[2, 3, 1\] have 6 each"):
         parse(bytes(size), 0, MODEL_INPUT, MAX_IMAGES)
 

@@ -83,7 +83,7 @@ def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> No
         list_images(tmp_path / "nowhere")
 
 
-def test_the_digest_tells_other_images_from_the_same(tmp_path: Path) -> None:
+def test_the_digest_distinguishes_other_images_from_the_same(tmp_path: Path) -> None:
     create_files(tmp_path, "a/1.jpg", "b/1.jpg")
     before = list_images(tmp_path).digest()
     assert list_images(tmp_path).digest() == before

@@ -202,7 +202,7 @@ def test_fingerprints_find_out_which_files_are_gone_or_have_changed(tmp_path: Pa
     assert count_missing(recorded, tmp_path, paths) == (1, 6)
 
 
-def test_a_digest_tells_images_from_others(tmp_path: Path) -> None:
+def test_a_digest_distinguishes_images(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=5)
     split, indices = open_split(tmp_path), np.arange(4)
     first = split.digest(indices)

@@ -49,7 +49,7 @@ def test_they_are_moved_scaled_turned_and_thickened() -> None:
     assert np.percentile(area, 95) > 2.5 * np.percentile(area, 5)
 
 
-def test_strokes_are_as_wide_as_told() -> None:
+def test_strokes_have_the_requested_width() -> None:
     """The area of a circle that is not moved or rotated equals its outline times its stroke width."""
     across, down = np.meshgrid(np.arange(24) - 11.5, np.arange(24) - 11.5)
     distance = xo._distance_from_ellipse(across[None], down[None], np.array([[[8.0]]]), np.array([[[8.0]]]))

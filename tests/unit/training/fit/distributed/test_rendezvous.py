@@ -59,7 +59,7 @@ def test_the_port_is_free_again_while_they_are_connected(port: int) -> None:
     assert run_processes(port, reopen, reopen) == [True, True]
 
 
-def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
+def test_a_missing_process_is_named_by_all_present_ones(port: int) -> None:
     start_s = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         started = [pool.submit(rendezvous, ProcessInfo("127.0.0.1", port, 4, rank, 3)) for rank in (0, 2)]
@@ -69,12 +69,12 @@ def test_who_does_not_come_is_named_by_all_who_did(port: int) -> None:
     assert time.monotonic() - start_s < 30
 
 
-def test_without_process_0_nobody_waits_for_ever(port: int) -> None:
+def test_without_process_0_no_process_waits_forever(port: int) -> None:
     with pytest.raises(PeerMissing, match=r"Process 0 did not answer at 127\.0\.0\.1:\d+ for 0\.3 s"):
         rendezvous(ProcessInfo("127.0.0.1", port, 2, 1, 0.3))
 
 
-def test_a_failure_reaches_who_waits_with_its_own_words(port: int) -> None:
+def test_a_failure_reaches_the_waiting_caller_with_its_message(port: int) -> None:
     def fail(group: ProcessGroup) -> None:
         group.close("Process 1 of 2 has ended: no room.")
 
@@ -138,7 +138,7 @@ def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monke
     assert "expects 3 processes, not 5: CONVOY_NUM_PROCESSES differs" in replies[1]["rejected"]
 
 
-def test_a_port_that_is_taken_is_told(port: int) -> None:
+def test_a_port_that_is_taken_is_reported(port: int) -> None:
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(TrainingError, match=rf"Port {port} of CONVOY_COORDINATOR cannot be opened: Address already"),
