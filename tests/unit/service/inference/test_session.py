@@ -110,13 +110,13 @@ def double_output(graph: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("break_interface", "complaint"),
     [
-        (renamed_input, "takes .*pixels.*the manifest says uint8 'image'"),
-        (second_input, "takes .*mask"),
-        (float_input, r"takes .*tensor\(float\)"),
-        (channels_first, r"takes .*\[1, 8, 6\]"),
-        (any_size, r"takes .*'h', 'w', 1"),
-        (renamed_output, "gives .*scores.*float32 'probabilities'"),
-        (double_output, r"gives .*tensor\(double\)"),
+        (renamed_input, "accepts .*pixels.*the manifest says uint8 'image'"),
+        (second_input, "accepts .*mask"),
+        (float_input, r"accepts .*tensor\(float\)"),
+        (channels_first, r"accepts .*\[1, 8, 6\]"),
+        (any_size, r"accepts .*'h', 'w', 1"),
+        (renamed_output, "returns .*scores.*float32 'probabilities'"),
+        (double_output, r"returns .*tensor\(double\)"),
     ],
 )
 def test_a_breach_of_the_contract_is_named(
@@ -130,7 +130,7 @@ def test_a_breach_of_the_contract_is_named(
 
 
 def test_as_many_classes_as_the_manifest_says(tmp_path: Path) -> None:
-    with pytest.raises(BrokenVersion, match=r"gives .*\[4\].*float32 'probabilities' \[5\] is needed\."):
+    with pytest.raises(BrokenVersion, match=r"returns .*\[4\].*float32 'probabilities' \[5\] is needed\."):
         session(linear_graph(WEIGHTS, SHAPE), tmp_path, classes=5)
 
 

@@ -108,7 +108,7 @@ def test_a_candidate_that_hangs_is_left_out_although_nothing_ends_its_run() -> N
     choice = measure_candidates([CPU, OV], lambda one: sessions[one.name], (1, 1, 1), 8, 0.01, clock)
     assert choice.name == "cpu float32"
     assert choice.failures == {
-        "openvino float32": "model.onnx has not ended its warm-up with a batch of 8 within 0.01 s."
+        "openvino float32": "model.onnx did not end its warm-up with a batch of 8 within 0.01 s."
     }
     hanging.is_released.set()
 

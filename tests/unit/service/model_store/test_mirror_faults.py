@@ -194,7 +194,7 @@ def test_room_is_checked_before_a_download(
     disk.total_bytes = GRAPH_BYTES
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS
-    assert "room for" in mirror.failures["large/1"]
+    assert "free bytes" in mirror.failures["large/1"]
     assert "large/1/model.onnx" not in bucket.read
     bucket.read.clear()
     mirror.sync()

@@ -37,7 +37,7 @@ def test_urls_are_distinguished_from_folders() -> None:
         ("s3:///models", "names no bucket"),
         ("file://", "names no folder"),
         ("file://models", "names no folder"),
-        ("s3://key:secret@bucket/models", "holds credentials"),
+        ("s3://key:secret@bucket/models", "contains credentials"),
         ("s3://bucket/models?versionId=3", "'?'"),
         ("gs://bucket/models#1", "'#'"),
     ],

@@ -13,7 +13,9 @@ from tests.unit.service.buckets import WatchedBucket, local_versions
 
 
 def logged(records: list[logging.LogRecord]) -> list[dict[str, object]]:
-    return [record.fields for record in records if "no version" in record.message]  # type: ignore[attr-defined]
+    return [
+        record.fields for record in records if "not a version" in record.message or "not versions" in record.message
+    ]  # type: ignore[attr-defined]
 
 
 def test_an_entry_is_logged_once_and_again_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
