@@ -20,7 +20,6 @@ REPORT = Path(__file__).with_name("README.md")
 DESCRIPTIONS = {
     "fix_reshapes": "shapes are constants",
     "fold_input_scale": "pixel scale in the first layer",
-    "fold_flatten_order": "no transpose before the dense layer",
     "fold_max_pool": "pooling within few filters",
 }
 

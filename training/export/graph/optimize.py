@@ -3,7 +3,6 @@
 Knows ONNX and nothing else: no Keras, no files.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -74,25 +73,6 @@ def fold_input_scale(graph: Graph) -> None:
     graph.bypass(scale)
 
 
-def fold_flatten_order(graph: Graph) -> None:
-    """Drops the transpose to channels-last before a flatten and reorders the rows of the next dense layer instead."""
-    shapes = graph.shapes()
-    for transpose in graph.nodes:
-        if transpose.op_type != "Transpose" or list(attribute(transpose, "perm", [])) != [0, 2, 3, 1]:
-            continue
-        flatten = graph.only_consumer(transpose.output[0])
-        dense = graph.only_consumer(flatten.output[0]) if flatten is not None and flatten.op_type == "Reshape" else None
-        weights = graph.constant(dense.input[1]) if dense is not None and dense.op_type == "MatMul" else None
-        image = _known_sizes(shapes.get(transpose.output[0], [0])[1:])
-        if flatten is None or dense is None or weights is None or image is None:
-            continue
-        if shapes.get(flatten.output[0], [])[1:] != [weights.shape[0]] or math.prod(image) != weights.shape[0]:
-            continue
-        reordered = weights.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weights.shape)
-        dense.input[1] = graph.add_constant(dense.input[1], np.ascontiguousarray(reordered))
-        graph.bypass(transpose)
-
-
 def fold_max_pool(graph: Graph) -> None:
     """Makes a convolution with few filters compute the four positions of each window of the next 2x2 max pooling.
 
@@ -141,7 +121,7 @@ def unfold_max_pool(graph: Graph) -> None:
         graph.prune()
 
 
-OPTIMIZATIONS = (fix_reshapes, fold_input_scale, fold_flatten_order, fold_max_pool)
+OPTIMIZATIONS = (fix_reshapes, fold_input_scale, fold_max_pool)
 """The rewrites that only save time, in order of application. tests/bench/graph_optimizations.py measures each."""
 
 

@@ -23,7 +23,6 @@ from tests.unit.training.small_graphs import (
 )
 from training.export.graph.editor import Graph, count_parameters
 from training.export.graph.optimize import (
-    fold_flatten_order,
     fold_input_scale,
     fold_max_pool,
     optimize_graph,
@@ -144,30 +143,6 @@ def test_a_computed_shape_becomes_constant_and_a_scale_goes_into_a_dense_layer()
 
 def test_a_scale_per_channel_stays_before_a_dense_layer() -> None:
     assert operators(optimized(dense(np.array([0.1, 0.2], np.float32)))) == ["Cast", "Mul", "Reshape", "MatMul"]
-
-
-def flatten_after_transpose() -> onnx.ModelProto:
-    """Returns a channels-first image that is transposed to channels-last before it is flattened."""
-    channels = 3
-    nodes = [
-        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Transpose", ["float"], ["first"], perm=[0, 3, 1, 2]),
-        helper.make_node("Relu", ["first"], ["positive"]),
-        helper.make_node("Transpose", ["positive"], ["last"], perm=[0, 2, 3, 1]),
-        helper.make_node("Reshape", ["last", "target"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["probabilities"]),
-    ]
-    size = HEIGHT * WIDTH * channels
-    constants = {"target": np.array([-1, size], np.int64), "weights": weights(size, CLASSES)}
-    return model(nodes, constants, [CLASSES], channels)
-
-
-def test_the_transpose_before_a_flatten_goes_into_the_dense_layer() -> None:
-    assert operators(optimized(flatten_after_transpose())) == ["Cast", "Transpose", "Relu", "Reshape", "MatMul"]
-
-
-def test_a_transpose_that_others_read_too_stays() -> None:
-    assert_left_alone_when_others_read("last", flatten_after_transpose(), fold_flatten_order)
 
 
 def test_a_padding_after_a_relu_may_be_merged() -> None:
