@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.errors import ModelFailed
+from service.errors import DeadlineExceeded, ExpiredInQueue, ModelFailed
 
 Array = NDArray[Any]
 Images = Array | list[Array]
@@ -73,6 +73,12 @@ class QueuedRequest:
         """Fails the request, if it still waits, with a copy of the error: raising an error changes its traceback."""
         if not self.future.done():
             self.future.set_exception(_copy(error))
+
+    def expiry_error(self) -> DeadlineExceeded:
+        """Returns the error of the request if it ends now because of its deadline."""
+        if self.batched:
+            return DeadlineExceeded("The model did not finish within the request's time limit.")
+        return ExpiredInQueue("The request waited for the model until its time limit was too short for a run.")
 
     def complete(self, count: int, batch_size: int, compute_s: float) -> None:
         """Marks `count` images as run, and sets the result after the last one."""

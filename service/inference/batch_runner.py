@@ -85,6 +85,38 @@ class BatchRunner:
             loop.call_soon_threadsafe(listener.finish, batch, outputs, self._clock() - started_s, errors)
 
 
+class RunningBatches(list[Batch]):
+    """The batches that run now, at most `instances`. `now_s` is a time of the batcher's clock."""
+
+    def __init__(self, instances: int) -> None:
+        super().__init__()
+        self._instances = instances
+
+    def elapsed_timeouts(self, timeout_s: float, now_s: float) -> float:
+        """Returns the time that the slowest batch has taken, as a multiple of its timeout; 0 without a batch.
+
+        The timeout of a batch is `timeout_s`, or twice its expected time if that is longer.
+        """
+        return max(((now_s - batch.started_s) / max(timeout_s, 2 * batch.expected_s) for batch in self), default=0.0)
+
+    def busy_s(self, now_s: float, isolated_s: float) -> float:
+        """Returns the expected seconds until a run can start, after `isolated_s` of runs of isolated images.
+
+        If all runs are overdue, they are expected to take as long again as they are overdue. So a model that hangs
+        rejects all requests whose timeout is shorter, and a run that is only slower than usual rejects few.
+        """
+        if len(self) < self._instances:
+            return 0.0
+        left_s = sum(max(0.0, batch.started_s + batch.expected_s - now_s) for batch in self)
+        return self.overdue_s(now_s) + (left_s + isolated_s) / self._instances
+
+    def overdue_s(self, now_s: float) -> float:
+        """Returns the seconds since the last expected end; 0 if an instance is idle, or its run is not overdue."""
+        if len(self) < self._instances:
+            return 0.0
+        return max(0.0, now_s - max(batch.started_s + batch.expected_s for batch in self))
+
+
 def _run_batch(run: Run, batch: Batch) -> tuple[Array, Errors]:
     """Returns the outputs, and the errors of rows that cannot be used."""
     images = batch.join_images()

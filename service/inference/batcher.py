@@ -15,7 +15,7 @@ import numpy as np
 from service.errors import Overloaded
 from service.inference.admission import Admission
 from service.inference.batch import Array, Batch, BatchSlice, Errors, Images, InferenceResult, QueuedRequest
-from service.inference.batch_runner import BatchRunner, Run
+from service.inference.batch_runner import BatchRunner, Run, RunningBatches
 from service.inference.deadlines import Deadlines
 from service.inference.input_budget import UNLIMITED_BYTES, InputBudget
 from service.inference.isolated_images import IsolatedImages, may_be_caused_by_an_image
@@ -78,7 +78,7 @@ class Batcher:
         self._on_demand = on_demand
         self._clock = clock
         self._deadlines = Deadlines()
-        self._running: list[Batch] = []
+        self._running = RunningBatches(instances)
         self._last_run_end_s = clock() - PROBE_INTERVAL_S
         self._wakeup: asyncio.Handle | None = None
         self._run_times = RunTimes(max_batch_size, run_s_by_size)
@@ -102,10 +102,7 @@ class Batcher:
 
         The timeout of a batch is `timeout_s`, or twice its expected time if that is longer.
         """
-        now_s = self._clock()
-        return max(
-            ((now_s - batch.started_s) / max(timeout_s, 2 * batch.expected_s) for batch in self._running), default=0.0
-        )
+        return self._running.elapsed_timeouts(timeout_s, self._clock())
 
     @property
     def max_request_images(self) -> int:
@@ -128,7 +125,7 @@ class Batcher:
         """
         try:
             self._input_budget.check(count, self._input_bytes)
-            if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+            if self._needs_no_estimate(count, timeout_s):
                 self.admission.reserve(count, None, background)
             else:
                 self.admission.reserve(count, timeout_s, background, self._busy_s())
@@ -141,7 +138,7 @@ class Batcher:
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
         """Raises the Overloaded or DeadlineTooShort error that `reserve` would raise for about `count` images now."""
         try:
-            if timeout_s is None or self.admission.is_surely_in_time(count, timeout_s) or self._may_probe():
+            if self._needs_no_estimate(count, timeout_s):
                 self.admission.check_capacity(count)
             else:
                 self.admission.check_capacity(count, timeout_s, self._busy_s())
@@ -218,24 +215,31 @@ class Batcher:
             and self._clock() - self._last_run_end_s >= PROBE_INTERVAL_S
         )
 
+    def _needs_no_estimate(self, count: int, timeout_s: float | None) -> bool:
+        """Whether a request is surely in time, or must run even if it may be late. Cheap: true for most requests."""
+        if timeout_s is None:
+            return True
+        overdue_s = self._running.overdue_s(self._clock())
+        return self.admission.is_surely_in_time(count, timeout_s - overdue_s) or self._may_probe()
+
     def _busy_s(self) -> float:
-        """Expected seconds until the next run can start."""
-        if len(self._running) < self._instances:
-            return 0.0
-        now_s = self._clock()
-        running_s = sum(max(0.0, batch.started_s + batch.expected_s - now_s) for batch in self._running)
-        return (running_s + self._isolated.expected_s) / self._instances
+        return self._running.busy_s(self._clock(), self._isolated.expected_s)
 
     def _start_batches(self) -> None:
         if self._wakeup is not None:
             self._wakeup.cancel()
             self._wakeup = None
-        while len(self._running) < self._instances:
-            now_s = self._clock()
-            slices = self._isolated.take_next(now_s) or self._form_batch(now_s)
-            if not slices:
-                break
-            self._dispatch(slices, now_s)
+        loop = asyncio.get_running_loop()
+        try:
+            while len(self._running) < self._instances:
+                now_s = self._clock()
+                slices = self._isolated.take_next(now_s) or self._form_batch(now_s)
+                if not slices:
+                    break
+                self._dispatch(loop, slices, now_s)
+        except BaseException:  # no run would end, and start the batches of the other waiting requests
+            self._wakeup = self._wakeup or loop.call_soon(self._start_batches)
+            raise
         self._update_drained()
 
     def _form_batch(self, now_s: float) -> list[BatchSlice]:
@@ -244,17 +248,15 @@ class Batcher:
         drop_late = bool(self._running) or now_s - self._last_run_end_s < PROBE_INTERVAL_S
         return self._queue.form_batch(size, now_s, drop_late=drop_late)
 
-    def _dispatch(self, slices: list[BatchSlice], now_s: float) -> None:
+    def _dispatch(self, loop: asyncio.AbstractEventLoop, slices: list[BatchSlice], now_s: float) -> None:
         expected_s = self._run_times.seconds(sum(len(part.images) for part in slices))
         batch = Batch(slices, now_s, expected_s)
         self._running.append(batch)
-        loop = asyncio.get_running_loop()
         try:
             self._runner.start(loop, batch, self)
         except BaseException as error:  # for example the executor is shut down: no callback would end this batch
             self._running.remove(batch)
             batch.fail(error)
-            self._wakeup = self._wakeup or loop.call_soon(self._start_batches)  # for the other waiting requests
             raise
 
     def finish(self, batch: Batch, outputs: Array, compute_s: float, errors: Errors) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 
-from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.batch import QueuedRequest
 
 MIN_INTERVAL_S = 0.005  # between two passes over all waiting requests
@@ -44,12 +43,6 @@ class Deadlines:
         for request in [request for request, due_s in self._due_s.items() if due_s <= now_s]:
             del self._due_s[request]
             if not request.future.done():
-                request.future.set_exception(_expired(request))
+                request.future.set_exception(request.expiry_error())
         if self._due_s:
             self._schedule(loop, max(now_s + MIN_INTERVAL_S, min(self._due_s.values())))
-
-
-def _expired(request: QueuedRequest) -> DeadlineExceeded:
-    if request.batched:
-        return DeadlineExceeded("The model did not finish within the request's time limit.")
-    return ExpiredInQueue("The request waited for the model until its time limit was reached.")

@@ -5,7 +5,6 @@ Knows no model and no event loop. Requests whose future is done are skipped, and
 
 from collections import deque
 
-from service.errors import ExpiredInQueue
 from service.inference.admission import Admission
 from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
@@ -58,15 +57,30 @@ class RequestQueue:
 
         A batch is small enough for its most urgent request to be done in time. The expected time is multiplied by the
         safety factor of the run times, because a request that misses its deadline after its run wastes the run. With
-        `drop_late`, a request that cannot be done before its deadline fails with ExpiredInQueue instead of being run.
+        `drop_late`, a request that cannot be done before its deadline fails instead of being run.
+
+        An error, for example MemoryError, fails the requests in the batch and the heads of the queues, so that it is
+        not raised for the same requests again.
         """
         batch: list[BatchSlice] = []
-        queues = [self._interactive, self._background]
-        if (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0:
-            queues.reverse()
+        try:
+            self._fill(batch, size, now_s, drop_late=drop_late)
+        except BaseException as error:
+            for request in (*(part.request for part in batch), *(queue[0] for queue in self._queues() if queue)):
+                request.fail(error)
+            raise
+        self._batches_formed += bool(batch)
+        return batch
+
+    def _queues(self) -> list[deque[QueuedRequest]]:
+        """Returns the queues in the order in which they fill the next batch."""
+        background_first = (self._batches_formed + 1) % BACKGROUND_FIRST_EVERY == 0
+        return [self._background, self._interactive] if background_first else [self._interactive, self._background]
+
+    def _fill(self, batch: list[BatchSlice], size: int, now_s: float, *, drop_late: bool) -> None:
         full_s, safety_factor = self._run_times.seconds(size), self._run_times.safety_factor
         max_rows, rows = size, 0
-        for queue in queues:
+        for queue in self._queues():
             limit = max_rows if queue is self._interactive else min(max_rows, self._background_limit(rows, size, now_s))
             while queue and rows < limit:
                 request = queue[0]
@@ -88,8 +102,6 @@ class RequestQueue:
                 count = min(waiting, limit - rows)
                 batch.append(self._take(queue, request, count, now_s))
                 rows += count
-        self._batches_formed += bool(batch)
-        return batch
 
     def _background_limit(self, rows: int, size: int, now_s: float) -> int:
         """Returns the size up to which background images may fill a batch that has `rows` images already."""
@@ -110,7 +122,7 @@ class RequestQueue:
 
     def _fail_late(self, queue: deque[QueuedRequest]) -> None:
         request = queue[0]
-        request.future.set_exception(ExpiredInQueue("The model would not have finished within the time limit."))
+        request.fail(request.expiry_error())
         self.discard(request)
         self._drop_head(queue)
 

@@ -175,7 +175,7 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
         good = await harness.submit(2, timeout_s=5.0)
         clock.now_s += 0.045
         await harness.run_next()
-        with pytest.raises(ExpiredInQueue, match="would not have finished"):
+        with pytest.raises(ExpiredInQueue, match="too short for a run"):
             await late
         await harness.run_all()
         assert values(await good) == [4]
@@ -195,6 +195,40 @@ def test_the_next_run_can_start_when_one_of_several_instances_is_free() -> None:
         harness.batcher.check_capacity(1, timeout_s=0.09 * 1.1 + 0.001)
         with pytest.raises(TooLateToStart):
             harness.batcher.check_capacity(1, timeout_s=0.09 * 1.1 - 0.001)
+        await harness.run_all()
+        await asyncio.gather(*running)
+
+    run_in_manual_time(test)
+
+
+def test_a_model_that_hangs_rejects_requests_although_its_queue_is_short() -> None:
+    """A run of 10 ms used to count as done once it was overdue, so each request was admitted and then expired."""
+
+    async def test() -> None:
+        harness, clock = timed_harness()
+        running = await harness.submit(0)
+        batcher = harness.batcher
+        clock.now_s += 2.01  # 2 s overdue
+        for check in (batcher.reserve, batcher.check_capacity):
+            with pytest.raises(TooLateToStart) as raised:
+                check(1, timeout_s=2.1)  # 2 s and the request's own 10 ms, and a tenth for safety
+            assert raised.value.retry_after_s == pytest.approx(2.01 * 1.1 - 2.1)
+        batcher.reserve(1, timeout_s=2.22)
+        batcher.release(1)
+        await harness.run_all()
+        assert values(await running) == [0]
+
+    run_in_manual_time(test)
+
+
+def test_an_instance_that_hangs_rejects_no_request_while_another_runs() -> None:
+    async def test() -> None:
+        harness, clock = timed_harness(instances=2)
+        running = [await harness.submit(0)]
+        clock.now_s += 10
+        running.append(await harness.submit(1))
+        harness.batcher.reserve(1, timeout_s=0.0221)
+        harness.batcher.release(1)
         await harness.run_all()
         await asyncio.gather(*running)
 

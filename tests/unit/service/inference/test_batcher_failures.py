@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.errors import ModelFailed, OutOfMemory, TooLateToStart
-from service.inference.batch import InferenceResult, InvalidRows
+from service.inference.batch import BatchSlice, InferenceResult, InvalidRows
 from tests.unit.service.batching import (
     BatcherHarness,
     ManualClock,
@@ -264,6 +264,30 @@ def test_requests_behind_a_batch_that_cannot_be_started_are_run_without_another_
         await harness.run_all()
         assert (values(await first), values(await third)) == ([2], [6])
         with pytest.raises(RuntimeError, match="cannot schedule"):
+            await second
+
+    run_in_manual_time(test)
+
+
+def test_requests_are_run_after_an_error_while_a_batch_forms() -> None:
+    """Nothing woke the queue: requests without a timeout waited until the next request arrived, or for ever."""
+
+    async def test() -> None:
+        harness = BatcherHarness(max_batch_size=1)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        first, second, third = [await harness.submit(value) for value in (1, 2, 3)]
+        take, errors = harness.batcher._queue._take, [MemoryError("no memory")]
+
+        def take_or_raise(*arguments: Any) -> BatchSlice:
+            if errors:
+                raise errors.pop()
+            return take(*arguments)
+
+        harness.batcher._queue._take = take_or_raise  # type: ignore[method-assign]
+        await harness.run_next()
+        await harness.run_all()
+        assert (values(await first), values(await third)) == ([2], [6])
+        with pytest.raises(MemoryError):
             await second
 
     run_in_manual_time(test)

@@ -65,7 +65,7 @@ def test_a_request_that_is_answered_or_discarded_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("batched", "error", "message"),
     [
-        (0, ExpiredInQueue, "The request waited for the model until its time limit was reached."),
+        (0, ExpiredInQueue, "The request waited for the model until its time limit was too short for a run."),
         (1, DeadlineExceeded, "The model did not finish within the request's time limit."),
     ],
 )

@@ -3,13 +3,15 @@
 import asyncio
 import gc
 import weakref
+from collections import deque
+from typing import Any
 
 import numpy as np
 import pytest
 
-from service.errors import ExpiredInQueue
+from service.errors import DeadlineExceeded, ExpiredInQueue
 from service.inference.admission import Admission
-from service.inference.batch import QueuedRequest
+from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.request_queue import (
     INTERACTIVE_RECENT_S,
     MAX_BACKGROUND_RUN_S,
@@ -210,5 +212,47 @@ def test_a_late_request_is_run_where_it_must_show_how_fast_the_model_is() -> Non
         admission.reserve(4)
         queue.append(late)
         assert [len(part.images) for part in queue.form_batch(4, 0.0, drop_late=False)] == [4]
+
+    run_in_manual_time(test)
+
+
+def test_a_request_that_becomes_late_after_a_part_of_it_has_run_is_not_called_expired_in_the_queue() -> None:
+    async def test() -> None:
+        queue, admission = queue_of({1: 0.25, 4: 1.0})
+        large = request(8, 2.5)
+        admission.reserve(8)
+        queue.append(large)
+        assert [len(part.images) for part in queue.form_batch(4, 0.0, drop_late=True)] == [4]
+        assert queue.form_batch(4, 2.0, drop_late=True) == []
+        assert type(large.future.exception()) is DeadlineExceeded
+        assert admission.queued_images == 0
+
+    run_in_manual_time(test)
+
+
+def test_an_error_while_a_batch_forms_fails_the_requests_for_which_it_was_raised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The images that were already in the batch would never be answered; those behind it are run next."""
+
+    async def test() -> None:
+        queue, admission = queue_of()
+        taken, raising, behind = request(1), request(1), request(1)
+        for one in (taken, raising, behind):
+            admission.reserve(1)
+            queue.append(one)
+        take = queue._take
+
+        def take_or_raise(requests: deque[QueuedRequest], one: QueuedRequest, *arguments: Any) -> BatchSlice:
+            if one is raising:
+                raise MemoryError("no memory")
+            return take(requests, one, *arguments)
+
+        monkeypatch.setattr(queue, "_take", take_or_raise)
+        with pytest.raises(MemoryError):
+            queue.form_batch(4, 0.0, drop_late=True)
+        assert [type(one.future.exception()) for one in (taken, raising)] == [MemoryError, MemoryError]
+        queue.discard(taken)
+        assert [part.request for part in queue.form_batch(4, 0.0, drop_late=True)] == [behind]
 
     run_in_manual_time(test)
