@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 from service.errors import ConvoyError
+from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.repository import Repository
 
 MIN_FREE_BYTES = 16 * 1024**2
@@ -24,10 +25,6 @@ class CacheFull(ConvoyError):
 
     code = "cache_full"
     hint = "Free space, or name a folder on a larger disk with CONVOY_BUCKET_CACHE. The service retries by itself."
-
-    def __init__(self, message: str, needed_bytes: int) -> None:
-        super().__init__(message)
-        self.needed_bytes = needed_bytes
 
 
 class BucketCache:
@@ -45,6 +42,10 @@ class BucketCache:
     def versions(self) -> set[str]:
         repository = self._repository
         return {f"{model}/{version}" for model in repository.models() for version in repository.version_names(model)}
+
+    def loadable_versions(self) -> set[str]:
+        """Returns the versions that were not evicted."""
+        return {version_path for version_path in self.versions() if self.size_bytes(version_path)}
 
     @contextmanager
     def temporary_folder(self) -> Iterator[Path]:
@@ -86,18 +87,30 @@ class BucketCache:
         with self._lock, suppress(OSError):  # the folder is not empty if other versions are left
             link.parent.rmdir()
 
-    def remove_leftovers(self) -> None:
-        """Removes the unfinished folders of killed processes, and contents without a link."""
+    def evict(self, version_path: str) -> None:
+        """Deletes the files of a version, and keeps its empty folder.
+
+        The version is broken then, not gone: processes that have loaded it keep it. An empty folder cannot be created
+        in its place, because the disk may be full.
+        """
+        # The manifest first, so that a reader sees no version that has lost only some of its files.
+        for file in sorted((self.folder / version_path).iterdir(), key=lambda file: file.name != MANIFEST_FILE):
+            file.unlink()
+
+    def remove_leftovers(self) -> bool:
+        """Removes the unfinished folders of killed processes, and contents without a link. Returns whether there were
+        any such contents."""
         _delete(self._fetching)
         if not self._contents.exists():
-            return
+            return False
         linked = {self._content(self.folder / version_path) for version_path in self.versions()}
-        for content in self._contents.iterdir():
-            if content not in linked:
-                _delete(content)
+        leftovers = [content for content in self._contents.iterdir() if content not in linked]
+        for content in leftovers:
+            _delete(content)
+        return bool(leftovers)
 
     def size_bytes(self, version_path: str) -> int:
-        """The space that removing the version would free."""
+        """Returns the space that removing the version would free; 0 after `evict`."""
         return sum(file.stat().st_size for file in (self.folder / version_path).iterdir())
 
     def free_bytes(self) -> int:
@@ -111,9 +124,7 @@ class BucketCache:
         with self._lock:
             free_bytes = self.free_bytes() - self._reserved_bytes
             if needed_bytes > free_bytes:
-                raise CacheFull(
-                    f"{self.folder} has {max(0, free_bytes)} free bytes; {needed_bytes} are needed.", needed_bytes
-                )
+                raise CacheFull(f"{self.folder} has {max(0, free_bytes)} free bytes; {needed_bytes} are needed.")
             self._reserved_bytes += needed_bytes
         try:
             yield

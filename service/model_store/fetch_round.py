@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 from service.errors import BrokenVersion
 from service.model_store.bucket_cache import BucketCache, CacheFull
@@ -64,14 +65,20 @@ class FetchRound:
         return sorted(due, key=lambda version_path: version_path in self._failures)
 
     def without_room(self) -> list[str]:
-        return [version_path for version_path, failure in self._failures.items() if failure.kind == "cache_full"]
+        """Returns the versions that did not fit, each model's newest first."""
+        return [path for path in self.listings if path in self._failures and self._failures[path].kind == "cache_full"]
 
-    def missing_bytes(self, version_path: str) -> int:
-        """Returns the bytes to be freed for a version that does not fit: all of its size if a quota hides the free
-        space."""
-        if needed_bytes := self._failures[version_path].needed_bytes:
-            return needed_bytes - self._cache.free_bytes()
-        return _size_bytes(self.listings[version_path])
+    def has_room(self, version_path: str, free_bytes: int) -> bool:
+        """Whether a version that did not fit may fit into `free_bytes`.
+
+        Where the free space does not show it, as with a quota, only another attempt can tell after the second one.
+        """
+        failure = self._failures[version_path]
+        return free_bytes >= failure.needed_bytes if failure.needed_bytes else failure.attempts > 1
+
+    def needed_bytes(self, version_path: str) -> int:
+        """Returns the space that a version needs that did not fit; 0 if the free space does not show it."""
+        return self._failures[version_path].needed_bytes
 
     def run(self, version_paths: list[str], meanwhile: Callable[[], None], probe_path: str | None = None) -> None:
         """Fetches versions in parallel, and calls `meanwhile` every RELISTING_INTERVAL_S.
@@ -122,23 +129,28 @@ class FetchRound:
         """Fetches and publishes one version. Returns its failure, or None; raises OSError unless the disk is full."""
         started_s = time.perf_counter()
         listing, needed_bytes = self.listings[version_path], 0
+
+        def reserve(size_bytes: int) -> AbstractContextManager[None]:
+            nonlocal needed_bytes
+            needed_bytes = size_bytes
+            return self._cache.reserve(size_bytes)
+
         try:
             with self._cache.temporary_folder() as folder:
-                fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, self._cache.reserve)
+                fetched_bytes = fetch_version(self._bucket, version_path, listing, folder, reserve)
                 if version_path in self.gone:
                     return None
                 self._cache.publish(folder, version_path)
         except (BrokenVersion, ObjectRefused, BucketUnreachable, CacheFull) as error:
             kind, cause = FAILURE_KINDS[type(error)], error
-            needed_bytes = error.needed_bytes if isinstance(error, CacheFull) else 0
+            needed_bytes = needed_bytes if isinstance(error, CacheFull) else 0
         except OSError as error:
             if error.errno not in DISK_FULL_ERRORS:
                 raise
-            needed_bytes = _size_bytes(listing)
             if needed_bytes <= self._cache.free_bytes():
                 needed_bytes = 0  # the cause is a quota or a lack of inodes, which the free space does not show
             reason = f"{self._cache.folder} cannot be written: {error.strerror}."
-            kind, cause = "cache_full", CacheFull(reason, needed_bytes)
+            kind, cause = "cache_full", CacheFull(reason)
         else:
             seconds = round(time.perf_counter() - started_s, 3)
             log_version(logging.INFO, "version is fetched", version_path, bytes=fetched_bytes, seconds=seconds)
@@ -147,7 +159,3 @@ class FetchRound:
         return FetchFailure(
             kind=kind, reason=cause.message, hint=cause.hint, listing=dict(listing), needed_bytes=needed_bytes
         )
-
-
-def _size_bytes(listing: ObjectListing) -> int:
-    return sum(info.bytes for info in listing.values())

@@ -104,8 +104,8 @@ class BucketMirror:
             raise BrokenVersion(message) if failure.kind == "broken" else VersionUnavailable(message)
 
     def is_empty(self) -> bool:
-        """Whether `folder` holds no version yet."""
-        return not self._cache.versions()
+        """Whether `folder` holds no version that can be loaded."""
+        return not self._cache.loadable_versions()
 
     def _sync_under_lock(self) -> SyncState:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,14 +142,14 @@ class BucketMirror:
         try:
             fetches.run(fetches.due(), relist, self._probe_path(bucket_versions, to_fetch))
         finally:
-            superfluous = self._superfluous(replaced, bucket_versions)
-            self._remove(superfluous)
-        if superfluous:
+            last_versions = self._remove_superfluous(replaced, bucket_versions)
+        without_room = fetches.without_room()
+        has_freed_leftovers = bool(without_room) and self._cache.remove_leftovers()
+        if last_versions != replaced or has_freed_leftovers:
+            fetches.run(without_room, relist)
+        if self._evict(last_versions, fetches):
             fetches.run(fetches.without_room(), relist)
-        in_the_way = self._in_the_way(replaced - superfluous, fetches)
-        if in_the_way:
-            self._remove(in_the_way)
-            fetches.run(fetches.without_room(), relist)
+            self._remove_superfluous(last_versions, bucket_versions)
         state.replaced = self._cache.versions() - bucket_versions.keys()
 
     def _not_fetched(self, bucket_versions: Mapping[str, ObjectListing]) -> dict[str, ObjectListing]:
@@ -170,17 +170,33 @@ class BucketMirror:
         models = {model_of(version_path) for version_path in to_fetch}
         return gone, {version_path for version_path in gone if model_of(version_path) in models}
 
-    def _superfluous(self, replaced: set[str], bucket_versions: Mapping[str, ObjectListing]) -> set[str]:
-        """Returns `replaced` without the newest version of each model that has no other version in bucket and cache."""
-        served = {model_of(version_path) for version_path in self._cache.versions() & bucket_versions.keys()}
+    def _remove_superfluous(self, replaced: set[str], bucket_versions: Mapping[str, ObjectListing]) -> set[str]:
+        """Removes `replaced`, except the newest version of each model that has no other version in bucket and cache,
+        and returns the versions that are kept."""
+        served = {model_of(version_path) for version_path in self._cache.loadable_versions() & bucket_versions.keys()}
         newest = {model_of(version_path): version_path for version_path in sorted(replaced, key=number_of)}
-        return {path for path in replaced if model_of(path) in served or newest[model_of(path)] != path}
+        kept = {path for path in replaced if model_of(path) not in served and newest[model_of(path)] == path}
+        self._remove(replaced - kept)
+        return kept
 
-    def _in_the_way(self, last_versions: set[str], fetches: FetchRound) -> set[str]:
-        """Returns those of `last_versions` whose removal makes enough room for another version of their model."""
-        versions = {model_of(version_path): version_path for version_path in last_versions}
-        needed = [(versions.get(model_of(path)), path) for path in fetches.without_room()]
-        return {last for last, path in needed if last and fetches.missing_bytes(path) <= self._cache.size_bytes(last)}
+    def _evict(self, last_versions: set[str], fetches: FetchRound) -> bool:
+        """Deletes the files of versions that are replaced, where that makes enough room for what replaces them: other
+        content of the same version, or another version of the model of one of `last_versions`.
+
+        Returns whether it has evicted any. The old content is lost for processes that start before the new content is
+        fetched. Processes that have loaded it keep it.
+        """
+        last_of_model = {model_of(version_path): version_path for version_path in last_versions}
+        cached, evicted, free_bytes = self._cache.versions(), set[str](), self._cache.free_bytes()
+        for version_path in fetches.without_room():
+            previous = version_path if version_path in cached else last_of_model.get(model_of(version_path), "")
+            size_bytes = self._cache.size_bytes(previous) if previous and previous not in evicted else 0
+            if size_bytes and fetches.has_room(version_path, free_bytes + size_bytes):
+                log_version(logging.WARNING, "version makes room for its replacement", previous, bytes=size_bytes)
+                self._cache.evict(previous)
+                evicted.add(previous)
+                free_bytes += size_bytes - fetches.needed_bytes(version_path)
+        return bool(evicted)
 
     def _relist(self, fetches: FetchRound) -> None:
         """Removes versions that have gone from the bucket since the fetches began, and cancels their fetches.

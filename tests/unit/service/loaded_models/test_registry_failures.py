@@ -12,6 +12,7 @@ from service.errors import BrokenModel, UnknownVersion
 from service.loaded_models import loaded_version
 from service.loaded_models.loaded_version import LoadedVersion
 from service.loaded_models.registry import Registry
+from service.model_store.bucket_cache import BucketCache
 from service.model_store.desired_state import DesiredState
 from service.model_store.repository import Listing, Repository, VersionFolder
 from service.observability.metrics import Metrics
@@ -158,6 +159,31 @@ def test_a_loaded_version_whose_files_are_gone_answers_until_another_one_can_be_
         await registry.reconcile(DesiredState())
         assert versions(registry) == {"a": ["1"]}
         await registry.close()
+
+    asyncio.run(test())
+
+
+def test_a_version_that_makes_room_in_the_cache_for_its_new_content_answers_until_that_has_come(tmp_path: Path) -> None:
+    """A worker that starts meanwhile answers with the version before."""
+
+    async def test() -> None:
+        for version in (1, 2):
+            write_version(tmp_path, "a", version)
+        registry, restarted = registry_of(tmp_path), registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        old = registry.get("a")
+        BucketCache(tmp_path).evict("a/2")
+        await registry.reconcile(DesiredState())
+        await registry.reconcile(DesiredState())
+        assert registry.get("a") is old
+        assert old.version == "2"
+        await restarted.reconcile(DesiredState())
+        assert restarted.get("a").version == "1"
+        (tmp_path / "a" / "2").rmdir()
+        write_version(tmp_path, "a", 2, seed=9)
+        await registry.reconcile(DesiredState())
+        assert registry.get("a").version == "2"
+        assert registry.get("a").digest != old.digest
 
     asyncio.run(test())
 

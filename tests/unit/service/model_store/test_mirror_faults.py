@@ -3,7 +3,6 @@
 The mirror recovers automatically afterwards.
 """
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from service.atomic_files import file_fingerprint
 from service.errors import BrokenVersion, ConvoyError, VersionUnavailable
-from service.model_store.bucket_cache import MIN_FREE_BYTES, BucketCache
+from service.model_store.bucket_cache import BucketCache
 from service.model_store.fetch_round import MAX_UNREACHABLE
-from service.model_store.mirror import BucketMirror, CannotMirror
+from service.model_store.mirror import BucketMirror
 from service.model_store.object_store import BucketDenied, BucketUnreachable, ObjectInfo
 from service.model_store.repository import Repository
 from tests.support.model_versions import write_version
@@ -156,141 +154,6 @@ def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
     assert len({path for path in bucket.read if path.startswith("many/")}) < 50
 
 
-class SmallDisk:
-    """A disk with space for `total_bytes` of versions, including those in the cache."""
-
-    def __init__(self, cache: Path, total_bytes: int) -> None:
-        self._cache = cache
-        self.total_bytes = total_bytes
-
-    def statvfs(self, _: object) -> os.statvfs_result:
-        # Other threads remove folders at the same time: `walk` skips deleted ones.
-        paths = [Path(folder, file) for folder, _, files in os.walk(self._cache) for file in files]
-        graphs = [file_fingerprint(path) for path in paths if path.suffix == ".onnx"]
-        used_bytes = sum(graph.size_bytes for graph in graphs if graph is not None)
-        free_bytes = self.total_bytes - used_bytes + MIN_FREE_BYTES
-        return os.statvfs_result((1, 1, 0, 0, free_bytes, 0, 0, 0, 0, 0))
-
-
-GRAPH_BYTES = 40_000
-
-
-@pytest.fixture
-def disk(mirror: BucketMirror, monkeypatch: pytest.MonkeyPatch) -> SmallDisk:
-    disk = SmallDisk(mirror.folder, 10 * GRAPH_BYTES)
-    monkeypatch.setattr("service.model_store.bucket_cache.os.statvfs", disk.statvfs)
-    return disk
-
-
-def write_large_version(root: Path, model: str, version: int) -> None:
-    folder = write_version(root, model, version, shape=(10, 10, 1), classes=100)
-    assert GRAPH_BYTES < (folder / "model.onnx").stat().st_size < 1.1 * GRAPH_BYTES
-
-
-def test_room_is_checked_before_a_download(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
-) -> None:
-    write_large_version(remote, "large", 1)
-    disk.total_bytes = GRAPH_BYTES
-    mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS
-    assert "free bytes" in mirror.failures["large/1"]
-    assert "large/1/model.onnx" not in bucket.read
-    bucket.read.clear()
-    mirror.sync()
-    assert not bucket.read
-    disk.total_bytes = 2 * GRAPH_BYTES
-    mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}, "there is space, so the pause is skipped"
-
-
-def test_what_is_gone_makes_room_and_a_full_disk_does_not_block_a_rollback(
-    mirror: BucketMirror, remote: Path, disk: SmallDisk
-) -> None:
-    write_large_version(remote, "large", 1)
-    disk.total_bytes = round(1.5 * GRAPH_BYTES)
-    mirror.sync()
-    write_large_version(remote, "other", 1)
-    shutil.rmtree(remote / "a" / "2")
-    mirror.sync()
-    assert local_versions(mirror) == {"a": [1], "b": [1], "large": [1]}
-    assert mirror.failures.keys() == {"other/1"}
-    shutil.rmtree(remote / "large")
-    mirror.sync()
-    assert local_versions(mirror) == {"a": [1], "b": [1], "other": [1]}
-
-
-def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, remote: Path, disk: SmallDisk) -> None:
-    """The exception is a disk without space for both."""
-    mirror.sync()
-    shutil.rmtree(remote / "b" / "1")
-    write_large_version(remote, "b", 2)
-    seen: list[bool] = []
-    sound = BucketCache.publish
-
-    def publish(cache: BucketCache, fetched: Path, version_path: str) -> None:
-        seen.append((mirror.folder / "b" / "1").exists())
-        sound(cache, fetched, version_path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BucketCache, "publish", publish)
-        mirror.sync()
-        assert seen == [True]
-        assert local_versions(mirror)["b"] == [2]
-        shutil.rmtree(remote / "b" / "2")
-        write_large_version(remote, "b", 3)
-        disk.total_bytes = round(1.5 * GRAPH_BYTES)
-        mirror.sync()
-    assert local_versions(mirror)["b"] == [3]
-
-
-@pytest.mark.parametrize("fault", ["unreachable", "broken", "outage", "no room in spite of it"])
-def test_the_last_version_of_a_model_is_kept_while_its_successor_cannot_be_fetched(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, disk: SmallDisk, fault: str
-) -> None:
-    write_version(remote, "a", 3)
-    mirror.sync()
-    shutil.rmtree(remote / "a")
-    write_large_version(remote, "a", 4)
-    if fault == "broken":
-        (remote / "a" / "4" / "labels.txt").write_text("x")
-    elif fault == "no room in spite of it":
-        disk.total_bytes = GRAPH_BYTES // 2
-    else:
-        bucket.lost_prefixes = ("a/4/",)
-    if fault == "outage":
-        for version in range(1, 101):
-            write_version(remote, "many", version)
-        bucket.lost_prefixes = ("",)
-    for _ in range(3):
-        try:
-            mirror.sync()
-        except BucketUnreachable:
-            assert fault == "outage"
-        assert local_versions(mirror) == {"a": [3], "b": [1]}
-        clock.now_s += 1000
-    bucket.lost_prefixes, disk.total_bytes = (), 10 * GRAPH_BYTES
-    shutil.rmtree(remote / "a" / "4")
-    write_large_version(remote, "a", 4)
-    clock.now_s += 4000
-    mirror.sync()
-    assert local_versions(mirror)["a"] == [4]
-
-
-def test_the_last_version_of_a_model_does_not_make_room_for_another_model(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
-) -> None:
-    write_large_version(remote, "large", 1)
-    disk.total_bytes = round(1.5 * GRAPH_BYTES)
-    mirror.sync()
-    shutil.rmtree(remote / "large" / "1")
-    write_version(remote, "large", 2)
-    write_large_version(remote, "other", 1)
-    bucket.lost_prefixes = ("large/2/",)
-    mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
-
-
 def test_a_deleted_version_goes_with_the_model_or_when_the_bucket_has_another_that_is_cached(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
@@ -316,54 +179,6 @@ def test_a_version_that_is_gone_does_not_answer_a_job_for_one_that_cannot_be_fet
     with pytest.raises(VersionUnavailable, match="a/1 cannot be fetched"):
         mirror.check_fetched("a", None)
     mirror.check_fetched("a", "2")
-
-
-@pytest.mark.parametrize("number", [28, 122])
-def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
-    mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock, number: int
-) -> None:
-    """The disk reports free space, as with a quota, so the version must not be downloaded again in each sync."""
-    sound, attempts = bucket.chunks, []
-
-    def fill_disk(path: str, size_bytes: int | None = None) -> object:
-        if path == "a/2/model.onnx":
-            attempts.append(path)
-            raise OSError(number, "No space left on device")
-        return sound(path)
-
-    bucket.chunks = fill_disk  # type: ignore[method-assign, assignment]
-    for _ in range(3):
-        mirror.sync()
-    assert len(attempts) == 1
-    assert "No space left on device" in mirror.failures["a/2"]
-    assert local_versions(mirror) == {"a": [1], "b": [1]}
-    bucket.chunks = sound  # type: ignore[method-assign]
-    clock.now_s += 10
-    mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS
-
-
-def test_a_disk_that_another_program_has_filled_is_used_as_soon_as_there_is_room(
-    mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
-) -> None:
-    write_large_version(remote, "large", 1)
-    sound = bucket.chunks
-
-    def fill_disk(path: str, size_bytes: int | None = None) -> object:
-        if path == "large/1/model.onnx":
-            disk.total_bytes = GRAPH_BYTES // 2
-            raise OSError(28, "No space left on device")
-        return sound(path)
-
-    bucket.chunks = fill_disk  # type: ignore[method-assign, assignment]
-    mirror.sync()
-    bucket.read.clear()
-    bucket.chunks = sound  # type: ignore[method-assign]
-    mirror.sync()
-    assert not bucket.read
-    disk.total_bytes = 10 * GRAPH_BYTES
-    mirror.sync()
-    assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
 
 
 def test_every_error_is_counted_by_its_code_and_by_the_process_that_met_it(
@@ -411,16 +226,6 @@ def test_the_time_of_the_last_complete_sync_is_known(
     restarted.sync()
     assert restarted.failures.keys() == {"a/3"}
     assert restarted.synced_at_s == clock.now_s, "one failing version is not an outage"
-
-
-def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:
-    def fail(path: str, size_bytes: int | None = None) -> object:
-        raise OSError(5, "Input/output error")
-
-    bucket.chunks = fail  # type: ignore[method-assign, assignment]
-    with pytest.raises(CannotMirror, match="Input/output error"):
-        mirror.sync()
-    assert local_versions(mirror) == {}
 
 
 def during_every_file_system_call(mirror: BucketMirror, check: Callable[[], None], patch: pytest.MonkeyPatch) -> None:
