@@ -7,7 +7,7 @@ and time are in `limits`.
 import re
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,32 +29,26 @@ from service.imaging.limits import (
     decode_cost,
     too_many_pixels,
 )
+from service.imaging.orientation import (
+    MIRRORED_X,
+    MIRRORED_Y,
+    SWAPPED,
+    JpegImage,
+    apply_orientation,
+    orientation_of,
+    swapped_if,
+)
 from service.imaging.preprocess import Box
 from service.imaging.unsupported_formats import unsupported_format
 from service.model_store.checksums import LFS_POINTER_START
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-ORIENTATION_TAG = 0x0112
 
 STRIP_PIXELS = 1 << 20
-T = TypeVar("T")
 
 JPEG_START = b"\xff\xd8\xff"
 
 Size = tuple[int, int]
-
-_TRANSPOSE_BY_ORIENTATION = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# Orientations whose upright image has width and height swapped, the stored left side on the right, or the stored top at
-# the bottom.
-_SWAPPED, _MIRRORED_X, _MIRRORED_Y = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
 # Clients must not be able to fill the log: some images cause thousands of warnings. Pillow raises the real errors.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -116,7 +110,7 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     """
     try:
         image.load()
-        upright = _apply_orientation(image)
+        upright = apply_orientation(image)
         if upright is not image:
             image.close()
         return _to_array_in_strips(upright, channels, background)
@@ -144,7 +138,7 @@ def _read_header(data: bytes, reader: LimitedReader, max_pixels: int) -> ImageFi
     try:
         if data.startswith(JPEG_START):
             # Without Pillow's check of the size: a JPEG may be larger if it is decoded at a reduced scale.
-            return JpegImagePlugin.JpegImageFile(reader)
+            return JpegImage(reader)
         return Image.open(reader, formats=FORMATS)
     except (UnidentifiedImageError, SyntaxError):
         raise _unreadable_error(data) from None
@@ -156,21 +150,17 @@ def _read_header(data: bytes, reader: LimitedReader, max_pixels: int) -> ImageFi
 
 def _reduce(image: JpegImagePlugin.JpegImageFile, min_jpeg_size: Callable[[int, int], Size]) -> Box | None:
     """Sets the scale at which the image will be decoded. Returns the box for `OpenedImage`; None for the full scale."""
-    full_size, orientation = image.size, _orientation_of(image)
-    is_swapped = orientation in _SWAPPED
-    min_size = min_jpeg_size(*_swapped_if(is_swapped, full_size))
-    drafted = image.draft(None, _swapped_if(is_swapped, min_size))
+    full_size, orientation = image.size, orientation_of(image)
+    is_swapped = orientation in SWAPPED
+    min_size = min_jpeg_size(*swapped_if(is_swapped, full_size))
+    drafted = image.draft(None, swapped_if(is_swapped, min_size))
     if drafted is None or image.size == full_size:
         return None
-    filled_size = _swapped_if(is_swapped, (drafted[1][2], drafted[1][3]))
-    width, height = _swapped_if(is_swapped, image.size)
-    left = width - filled_size[0] if orientation in _MIRRORED_X else 0
-    top = height - filled_size[1] if orientation in _MIRRORED_Y else 0
+    filled_size = swapped_if(is_swapped, (drafted[1][2], drafted[1][3]))
+    width, height = swapped_if(is_swapped, image.size)
+    left = width - filled_size[0] if orientation in MIRRORED_X else 0
+    top = height - filled_size[1] if orientation in MIRRORED_Y else 0
     return left, top, left + filled_size[0], top + filled_size[1]
-
-
-def _swapped_if(is_swapped: bool, size: tuple[T, T]) -> tuple[T, T]:
-    return (size[1], size[0]) if is_swapped else size
 
 
 def _reason(error: Exception) -> str:
@@ -201,19 +191,6 @@ def _scale_transparent_value(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = transparent * (85 if samples == "L;2" else 17)
     elif samples == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _apply_orientation(image: Image.Image) -> Image.Image:
-    orientation = _orientation_of(image)
-    return image if orientation is None else image.transpose(_TRANSPOSE_BY_ORIENTATION[orientation])
-
-
-def _orientation_of(image: Image.Image) -> int | None:
-    try:
-        orientation = image.getexif().get(ORIENTATION_TAG)
-        return orientation if orientation in _TRANSPOSE_BY_ORIENTATION else None
-    except Exception:  # damaged EXIF: the pixels are still good
-        return None
 
 
 def _to_array_in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:

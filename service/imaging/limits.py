@@ -23,10 +23,6 @@ BYTES_PER_EXTRA_READ = 128  # one more read per 128 bytes, so that the size of t
 # profile, and photo software writes up to ten texts.
 MAX_UNPACKED_CHUNKS = {b"iCCP": 1, b"zTXt": 20, b"iTXt": 20}
 PNG_SIGNATURE, PNG_CHUNK_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 8
-# Names of EXIF data in JPEG, WebP, PNG and texts of a PNG. Pillow reads it in a Python loop, which takes 10 us per
-# field of 12 bytes. Texts encode each byte in two digits.
-EXIF_NAMES = (b"Exif", b"EXIF", b"eXIf", b"exif")
-MIN_SLOW_EXIF_BYTES = 4096
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # Pixels times scans of a progressive JPEG that is decoded at a reduced scale: its header may have a much larger size
@@ -93,9 +89,7 @@ class LimitedReader(io.BytesIO):
 
 
 def is_slow_to_open(data: bytes) -> bool:
-    """Whether opening the file may take milliseconds even if it is small, for compressed chunks or much EXIF data."""
-    if len(data) >= MIN_SLOW_EXIF_BYTES and any(name in data for name in EXIF_NAMES):
-        return True
+    """Whether the file is a PNG with compressed chunks. Opening it may then take milliseconds, even if it is small."""
     return data.startswith(PNG_SIGNATURE) and any(chunk in data for chunk in MAX_UNPACKED_CHUNKS)
 
 

@@ -12,7 +12,13 @@ from contextlib import contextmanager, suppress
 import httpx
 import pytest
 
-from tests.reliability.attacks.attack_requests import CLASSIFY, jpeg, png_with_many_profiles, webp_with_a_large_canvas
+from tests.reliability.attacks.attack_requests import (
+    CLASSIFY,
+    jpeg,
+    png_with_many_exif_fields,
+    png_with_many_profiles,
+    webp_with_a_large_canvas,
+)
 from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
@@ -27,6 +33,7 @@ CLIENT_ADDRESS = "127.0.0.2"
 ATTACKS = {
     "canvas": (webp_with_a_large_canvas(), CONNECTIONS, {200, 429, 504}),
     "profiles": (png_with_many_profiles(), 2, {400}),
+    "EXIF fields": (png_with_many_exif_fields(), CONNECTIONS, {200}),
 }
 """Bodies, number of connections, and the expected statuses of the attackers' responses."""
 

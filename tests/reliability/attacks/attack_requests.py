@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +62,13 @@ def png_with_many_profiles(count: int = 60) -> bytes:
     return header(5, 5) + profile * count + chunk(b"IDAT", zlib.compress(bytes(30))) + END
 
 
+def png_with_many_exif_fields(count: int = 40_000) -> bytes:
+    """Returns a file of 3 KB with EXIF data in a compressed text."""
+    exif = b"II*\0" + struct.pack("<LH", 8, count) + struct.pack("<HHLL", 1000, 3, 1_000_000, 8) * count
+    text = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n\n" + exif.hex().encode(), 9))
+    return header(8, 8) + text + chunk(b"IDAT", zlib.compress(bytes(72))) + END
+
+
 def _packed(path: str, document: object) -> bytes:
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
     return post(path, gzip.compress(text), "Content-Type: application/json\r\nContent-Encoding: gzip\r\n")
@@ -74,6 +82,7 @@ _MEMBERS = b'{"parameters":{' + b",".join([b'"":0'] * 3_300_000) + b"}}"
 IMAGE_ATTACKS = {
     "a large canvas": Attack(post(CLASSIFY, webp_with_a_large_canvas()), 60),
     "many profiles": Attack(post(CLASSIFY, png_with_many_profiles()), 2),
+    "many EXIF fields": Attack(post(CLASSIFY, png_with_many_exif_fields()), 60),
 }
 MEMORY_ATTACKS = {
     "all classes by name": Attack(_packed(WIDE, _ALL_CLASSES), 4),

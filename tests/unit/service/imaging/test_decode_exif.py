@@ -1,14 +1,16 @@
 """Images are rotated according to their EXIF orientation, and damaged EXIF data is ignored."""
 
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffTags
 
 from service.imaging.decode import decode
+from service.imaging.orientation import MAX_EXIF_FIELDS
 from tests.support.png_writer import GRAY, RGB, chunk, encode_png, transparent_value
 from tests.unit.service.pixels import (
     BLACK,
@@ -82,3 +84,43 @@ def test_exif_that_could_not_be_written_again_still_turns() -> None:
     width_as_text = struct.pack("<HHL4s", 0x0100, 2, 3, b"a\xffb")
     file = with_exif("PNG", noise_image(), exif_bytes(6, others=width_as_text))
     assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), np.rot90(noise_image(), -1), 0)
+
+
+def with_raw_profile(pixels: NDArray[np.uint8], data: bytes) -> bytes:
+    """Encodes a PNG with EXIF data as ImageMagick writes it: in hexadecimal digits, in a compressed text."""
+    digits = f"\nexif\n{len(data):8}\n{data.hex()}\n".encode()
+    return encode_png(pixels, 8, RGB, extra=chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(digits)))
+
+
+@pytest.fixture
+def read_tags(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tags of the EXIF fields that Pillow reads."""
+    tags = list[int]()
+    lookup = TiffTags.lookup
+
+    def record_tag(tag: int, group: int | None = None) -> TiffTags.TagInfo:
+        tags.append(tag)
+        return lookup(tag, group)
+
+    monkeypatch.setattr(TiffTags, "lookup", record_tag)
+    return tags
+
+
+@pytest.mark.filterwarnings("ignore:::PIL")
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little endian", "big endian"])
+@pytest.mark.parametrize("image_format", ["PNG", "PNG text", "WEBP", "JPEG"])
+def test_a_directory_of_many_fields_costs_as_much_as_one_of_a_hundred(
+    image_format: str, order: str, read_tags: list[int]
+) -> None:
+    """Fields are sorted by their tags, so the orientation is one of the first."""
+
+    def encode(data: bytes) -> bytes:
+        is_text = image_format == "PNG text"
+        return with_raw_profile(noise_image(), data) if is_text else with_exif(image_format, noise_image(), data)
+
+    fields = b"".join(struct.pack(f"{order}HHLL", 1000 + number, 3, 10**6, 8) for number in range(5000))
+    file, expected = encode(exif_bytes(6, order, others=fields)), decode(encode(exif_bytes(6)), 3, BLACK, MAX_PIXELS)
+    read_tags.clear()
+    assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), expected, 0)
+    assert len(set(read_tags)) == MAX_EXIF_FIELDS
+    assert len(read_tags) <= MAX_EXIF_FIELDS + 10  # fields whose values were asked for are looked up again

@@ -232,19 +232,6 @@ def test_only_a_png_with_chunks_that_unpack_is_slow_to_open() -> None:
     assert not is_slow_to_open(encode_image(Image.fromarray(noise_image()), "JPEG") + b"iCCP")
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "WEBP", "PNG"])
-def test_an_image_with_much_exif_is_slow_to_open(image_format: str) -> None:
-    for fields, is_slow in ((1, False), (400, True)):
-        exif = b"Exif\0\0" + exif_bytes(1, others=bytes(12 * fields))
-        assert is_slow_to_open(encode_image(Image.new("L", (8, 8)), image_format, exif=exif)) is is_slow
-
-
-def test_exif_in_the_text_of_a_png_is_slow_to_open() -> None:
-    exif = exif_bytes(1, others=bytes(12 * 400)).hex().encode()
-    text = chunk(b"tEXt", b"Raw profile type exif\0\n\nexif\n    4826\n" + exif)
-    assert is_slow_to_open(header(8, 8) + text + chunk(b"IDAT", zlib.compress(bytes(72))) + END)
-
-
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     file = encode_image(Image.new("L", (400, 400)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
