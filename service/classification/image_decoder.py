@@ -19,7 +19,7 @@ from service.imaging.decode_pool import LARGE_WORK, DecodePool
 from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import DecodeLimits, is_slow_to_open
 from service.imaging.model_input import open_for_model, read_opened
-from service.imaging.pixel_budget import MemorySemaphore, PixelBudget
+from service.imaging.pixel_budget import DecodeMemory, PixelBudget
 from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import Metrics
@@ -33,8 +33,6 @@ MAX_CHUNK_BYTES = 16384
 # Estimated work of an image that has not been opened, in addition to its bytes. A much larger image is decoded by a
 # separate job anyway.
 UNOPENED_WORK = MAX_INLINE_PIXELS
-# A quarter of the memory for decoding is reserved for small images, so that they do not wait for large ones.
-SMALL_MEMORY_DIVISOR = 4
 # The images of a request may have this many times the maximum pixels of one image. Without a limit, 16 MB of images
 # could take minutes of CPU time.
 MAX_REQUEST_PIXELS_FACTOR = 2
@@ -59,9 +57,7 @@ class ImageDecoder:
         self._decode_pool = decode_pool
         self._metrics = metrics
         self._limits = limits
-        small_bytes = limits.max_decoded_bytes // SMALL_MEMORY_DIVISOR
-        self._small_memory = MemorySemaphore(small_bytes)
-        self._large_memory = MemorySemaphore(limits.max_decoded_bytes - small_bytes)
+        self._memory = DecodeMemory(limits.max_decoded_bytes)
 
     async def decode(self, context: RequestContext, encoded: bytes) -> Pixels:
         """Decodes one image. Raises BadImage, UnsupportedImage, ImageTooLarge, TooLateToStart or ExpiredInQueue."""
@@ -138,8 +134,7 @@ class ImageDecoder:
         return open_for_model(encoded, loaded.manifest.input, loaded.manifest.preprocessing, self._limits)
 
     def _read_limited(self, image: OpenedImage, work: int, loaded: LoadedVersion) -> Pixels:
-        memory = self._large_memory if work > LARGE_WORK else self._small_memory
-        with memory.acquire(image.cost.memory_bytes):
+        with self._memory.acquire(image.cost.memory_bytes, is_large=work > LARGE_WORK):
             return _to_model_input(image, loaded)
 
     def _open_and_read(self, postponed: PostponedImage, loaded: LoadedVersion) -> Pixels | ConvoyError:

@@ -6,13 +6,15 @@ Knows no images: `limits` computes the cost of each.
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from service.hardware import memory_limit_bytes
 from service.imaging.limits import DecodeLimits
 from service.settings import Settings
 
 MEMORY_DIVISOR = 4
+# A quarter of the memory for decoding is reserved for small images, so that they do not wait for large ones.
+SMALL_MEMORY_DIVISOR = 4
 
 
 def default_decode_memory_bytes(workers: int) -> int:
@@ -29,8 +31,8 @@ def decode_limits(settings: Settings, processes: int) -> DecodeLimits:
 class MemorySemaphore:
     """A semaphore for `limit_bytes` of memory. Threads get memory in the order of their arrival.
 
-    Small images therefore cannot delay a large one forever. An image that needs more than `limit_bytes` is decoded
-    alone.
+    Small images therefore cannot delay a large one forever. An image that needs more than `limit_bytes` waits for all
+    of it.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -64,6 +66,40 @@ class MemorySemaphore:
             with self._changed:
                 self._free_bytes += held_bytes
                 self._changed.notify_all()
+
+
+class DecodeMemory:
+    """The memory for all images that this process decodes at a time: one part for small images, one for large ones.
+
+    An image that needs more than its part takes the rest from the other, so that all images together never exceed
+    `limit_bytes`. Only an image that exceeds it by itself does, and it is decoded alone.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._small_bytes = limit_bytes // SMALL_MEMORY_DIVISOR
+        self._large_bytes = limit_bytes - self._small_bytes
+        self._small = MemorySemaphore(self._small_bytes)
+        self._large = MemorySemaphore(self._large_bytes)
+
+    @property
+    def waiting_count(self) -> int:
+        """Number of threads that wait for memory."""
+        return self._small.waiting_count + self._large.waiting_count
+
+    @contextmanager
+    def acquire(self, size_bytes: int, *, is_large: bool) -> Iterator[None]:
+        """Waits until `size_bytes` are free, and holds them during the block."""
+        if is_large:
+            large, small = size_bytes, size_bytes - self._large_bytes
+        else:
+            large, small = size_bytes - self._small_bytes, size_bytes
+        with ExitStack() as stack:
+            # All threads acquire the parts in this order, so that no two wait for each other.
+            if large > 0:
+                stack.enter_context(self._large.acquire(large))
+            if small > 0:
+                stack.enter_context(self._small.acquire(small))
+            yield
 
 
 class PixelBudget:

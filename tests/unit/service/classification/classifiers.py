@@ -3,12 +3,16 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities
 from service.errors import ConvoyError
+from service.imaging import model_input
 from service.imaging.decode_pool import DecodePool
 from service.imaging.limits import DECODED_BYTES_PER_PIXEL, DecodeLimits
 from service.loaded_models.registry import Registry
@@ -66,3 +70,19 @@ async def predict(classifier: Classifier, data: bytes) -> Probabilities:
 async def predict_many(classifier: Classifier, images: list[bytes | ConvoyError]) -> list[Probabilities | ConvoyError]:
     with classifier.context("linear", None) as context:
         return await classifier.predict_many(context, images)
+
+
+class OverlapDetector:
+    """Reads pixels as the service does, but waits for a concurrent second read or a timeout first."""
+
+    def __init__(self, wait_s: float) -> None:
+        self.overlapped = False
+        self._barrier = threading.Barrier(2)
+        self._wait_s = wait_s
+        self._read = model_input.read_pixels
+
+    def read(self, image: Image.Image, channels: int, background: int) -> np.ndarray:
+        with suppress(threading.BrokenBarrierError):
+            self._barrier.wait(self._wait_s)
+            self.overlapped = True
+        return self._read(image, channels, background)

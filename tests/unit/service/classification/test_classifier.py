@@ -2,16 +2,13 @@
 
 import asyncio
 import gc
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from service.classification.classifier import Classifier
 from service.errors import (
@@ -34,6 +31,7 @@ from tests.unit.service.classification.classifiers import (
     MAX_DECODED_BYTES,
     MAX_INPUT_BYTES,
     MAX_QUEUE_IMAGES,
+    OverlapDetector,
     predict,
     predict_many,
     with_classifier,
@@ -152,22 +150,6 @@ def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(roo
         assert not isinstance((await predict_many(classifier, [image_bytes(70, 70)]))[0], ConvoyError)
 
     with_classifier(root, test)
-
-
-class OverlapDetector:
-    """Reads pixels as the service does, but waits for a concurrent second read or a timeout first."""
-
-    def __init__(self, wait_s: float) -> None:
-        self.overlapped = False
-        self._barrier = threading.Barrier(2)
-        self._wait_s = wait_s
-        self._read = model_input.read_pixels
-
-    def read(self, image: Image.Image, channels: int, background: int) -> np.ndarray:
-        with suppress(threading.BrokenBarrierError):
-            self._barrier.wait(self._wait_s)
-            self.overlapped = True
-        return self._read(image, channels, background)
 
 
 @pytest.mark.parametrize("predict_one", [predict, lambda classifier, data: predict_many(classifier, [data])])

@@ -1,5 +1,6 @@
 """The image decoder: large images are separate jobs, and slow work never runs on the event loop."""
 
+import asyncio
 import threading
 import zlib
 from collections.abc import Awaitable, Callable
@@ -17,13 +18,14 @@ from service.classification.classifier import Classifier
 from service.classification.image_decoder import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, split_into_chunks
 from service.errors import BadImage, ConvoyError, ImageTooLarge, TooLateToStart
 from service.imaging import decode_pool, model_input
+from service.imaging.limits import DECODED_BYTES_PER_PIXEL
 from service.imaging.pixel_budget import PixelBudget
 from service.loaded_models.registry import Registry
 from service.model_store.manifest import Preprocessing
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.png_writer import END, chunk, header
-from tests.unit.service.classification.classifiers import predict, predict_many, with_classifier
+from tests.unit.service.classification.classifiers import OverlapDetector, predict, predict_many, with_classifier
 
 ANSWERS: list[Callable[[Classifier, bytes], Awaitable[Any]]] = [
     predict,
@@ -91,6 +93,35 @@ def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize(
+    ("free_bytes", "together", "wait_s"),
+    [(0, True, 10), (-4, False, 0.2), (-20_000, False, 0.2), (-60_000, False, 0.2)],
+)
+def test_a_large_and_a_small_image_never_take_more_than_the_memory_together(
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[Classifier, bytes], Awaitable[Any]],
+    free_bytes: int,
+    together: bool,
+    wait_s: float,
+) -> None:
+    """The large image takes three quarters of the memory, more than that, all of it, or more than all."""
+    make_large(monkeypatch, 15_000)
+    large, small = image_bytes(90, 100, image_format="BMP"), image_bytes(50, 60, image_format="BMP")
+    large_bytes, small_bytes = 90 * 100 * DECODED_BYTES_PER_PIXEL, 50 * 60 * DECODED_BYTES_PER_PIXEL
+    assert large_bytes == 3 * small_bytes
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        detector = OverlapDetector(wait_s)
+        monkeypatch.setattr(model_input, "read_pixels", detector.read)
+        # A batch, because a single small image is decoded on the event loop.
+        await asyncio.gather(answer(classifier, large), predict_many(classifier, [small]))
+        assert detector.overlapped == together
+
+    with_classifier(root, test, max_decoded_bytes=large_bytes + small_bytes + free_bytes)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
 def test_a_header_that_takes_long_is_not_opened_on_the_event_loop(
     root: Path, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Classifier, bytes], Awaitable[Any]]
 ) -> None:
@@ -116,7 +147,7 @@ JPEG_SCALE = Preprocessing(background=0, jpeg_scale=True)
 
 
 def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(tmp_path: Path) -> None:
-    """360 x 360 pixels at 1/8 are 2,025, which take the time of a seventh of the full size."""
+    """360 x 360 pixels at 1/8 are 2,025, which take the time of an eighth of the full size and of the file's bytes."""
     write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
     photo = image_bytes(360, 360, image_format="JPEG")
 

@@ -9,7 +9,13 @@ import pytest
 
 from service.hardware import memory_limit_bytes
 from service.imaging.limits import DecodeLimits
-from service.imaging.pixel_budget import MemorySemaphore, PixelBudget, decode_limits, default_decode_memory_bytes
+from service.imaging.pixel_budget import (
+    DecodeMemory,
+    MemorySemaphore,
+    PixelBudget,
+    decode_limits,
+    default_decode_memory_bytes,
+)
 from service.settings import Settings
 
 TIMEOUT_S = 30.0
@@ -18,8 +24,8 @@ TIMEOUT_S = 30.0
 class Holder:
     """A thread that acquires memory and holds it until `release`."""
 
-    def __init__(self, semaphore: MemorySemaphore, size_bytes: int) -> None:
-        self._context: AbstractContextManager[None] = semaphore.acquire(size_bytes)
+    def __init__(self, memory: AbstractContextManager[None]) -> None:
+        self._context = memory
         self._released = threading.Event()
         self.has_acquired = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -46,11 +52,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_no_more_is_held_at_once_than_the_limit() -> None:
     semaphore = MemorySemaphore(10)
-    first, second = Holder(semaphore, 6), Holder(semaphore, 4)
+    first, second = Holder(semaphore.acquire(6)), Holder(semaphore.acquire(4))
     assert first.has_acquired.wait(TIMEOUT_S)
     assert second.has_acquired.wait(TIMEOUT_S)
     assert semaphore.free_bytes == 0
-    third = Holder(semaphore, 5)
+    third = Holder(semaphore.acquire(5))
     wait_until(lambda: semaphore.waiting_count == 1)
     second.release()
     assert (semaphore.free_bytes, third.has_acquired.is_set()) == (4, False)
@@ -63,11 +69,11 @@ def test_no_more_is_held_at_once_than_the_limit() -> None:
 
 def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
     semaphore = MemorySemaphore(10)
-    first = Holder(semaphore, 5)
+    first = Holder(semaphore.acquire(5))
     assert first.has_acquired.wait(TIMEOUT_S)
-    large = Holder(semaphore, 10)
+    large = Holder(semaphore.acquire(10))
     wait_until(lambda: semaphore.waiting_count == 1)
-    small = Holder(semaphore, 1)
+    small = Holder(semaphore.acquire(1))
     wait_until(lambda: semaphore.waiting_count == 2)
     assert (semaphore.free_bytes, small.has_acquired.is_set()) == (5, False)
     first.release()
@@ -80,9 +86,9 @@ def test_a_large_request_is_not_overtaken_by_small_ones() -> None:
 
 def test_all_waiting_threads_that_fit_proceed_after_a_release() -> None:
     semaphore = MemorySemaphore(10)
-    first = Holder(semaphore, 10)
+    first = Holder(semaphore.acquire(10))
     assert first.has_acquired.wait(TIMEOUT_S)
-    others = [Holder(semaphore, 3) for _ in range(3)]
+    others = [Holder(semaphore.acquire(3)) for _ in range(3)]
     wait_until(lambda: semaphore.waiting_count == 3)
     first.release()
     assert all(other.has_acquired.wait(TIMEOUT_S) for other in others)
@@ -95,6 +101,52 @@ def test_an_image_larger_than_the_limit_is_decoded_alone() -> None:
     with semaphore.acquire(25):
         assert semaphore.free_bytes == 0
     assert semaphore.free_bytes == 10
+
+
+def holders(memory: DecodeMemory, *, small: int, large: int) -> tuple[Holder, Holder]:
+    return Holder(memory.acquire(small, is_large=False)), Holder(memory.acquire(large, is_large=True))
+
+
+def test_small_and_large_images_have_memory_of_their_own() -> None:
+    memory = DecodeMemory(100)
+    both = holders(memory, small=25, large=75)
+    assert all(holder.has_acquired.wait(TIMEOUT_S) for holder in both)
+    others = holders(memory, small=1, large=1)
+    wait_until(lambda: memory.waiting_count == 2)
+    assert not any(holder.has_acquired.is_set() for holder in others)
+    for holder in (*both, *others):
+        holder.release()
+
+
+@pytest.mark.parametrize(("large", "small"), [(76, 25), (90, 11), (100, 1), (101, 1), (1000, 1), (75, 26), (1, 100)])
+def test_images_never_take_more_than_the_limit_together(large: int, small: int) -> None:
+    """What does not fit into the part for its kind takes from the other, or waits for it, and then is decoded."""
+    for is_large_first in (True, False):
+        memory = DecodeMemory(100)
+        sizes = [(large, True), (small, False)] if is_large_first else [(small, False), (large, True)]
+        first = Holder(memory.acquire(sizes[0][0], is_large=sizes[0][1]))
+        assert first.has_acquired.wait(TIMEOUT_S)
+        second = Holder(memory.acquire(sizes[1][0], is_large=sizes[1][1]))
+        wait_until(lambda memory=memory: memory.waiting_count == 1)  # type: ignore[misc]
+        assert not second.has_acquired.is_set()
+        first.release()
+        assert second.has_acquired.wait(TIMEOUT_S)
+        second.release()
+
+
+def test_images_of_both_kinds_that_take_from_each_other_do_not_deadlock() -> None:
+    memory = DecodeMemory(100)
+    first = Holder(memory.acquire(100, is_large=True))
+    assert first.has_acquired.wait(TIMEOUT_S)
+    others = [Holder(memory.acquire(100, is_large=bool(number % 2))) for number in range(6)]
+    wait_until(lambda: memory.waiting_count == len(others))
+    first.release()
+    remaining = set(others)
+    while remaining:
+        wait_until(lambda: any(holder.has_acquired.is_set() for holder in remaining))
+        (acquired,) = (holder for holder in remaining if holder.has_acquired.is_set())
+        remaining.remove(acquired)
+        acquired.release()
 
 
 def test_memory_is_released_after_an_error() -> None:
