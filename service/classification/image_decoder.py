@@ -191,7 +191,7 @@ def _unopened_work(images: Sequence[bytes | ConvoyError]) -> int:
 
 
 def _work(image: OpenedImage, encoded: bytes) -> int:
-    """Returns the estimated work of decoding: 1 per pixel and 1 per encoded byte."""
+    """Returns the estimated work of decoding: 1 per pixel of `time_pixels` and 1 per encoded byte."""
     return image.cost.time_pixels + len(encoded)
 
 

@@ -42,11 +42,10 @@ DOUBLE_COST_FORMATS = "WebP, CMYK and progressive JPEG"
 # Peak resident memory while Pillow 12 decodes an image of 12 megapixels to RGB: 7.8 bytes per pixel for RGB, RGBA and
 # CMYK, 5.8 for gray and palettes, 9.8 for progressive JPEG, 11.8 for progressive CMYK, and 15.9 for WebP.
 DECODED_BYTES_PER_PIXEL = 8
-# libjpeg's reduced decoding takes at most a seventh of the time of a full one (12 and 48 megapixels, scale 1/8), and
-# half of it for a progressive JPEG, which is entropy-decoded scan by scan and whose coefficients take up to 8 bytes per
-# pixel.
-REDUCED_SPEEDUP = 7
-REDUCED_PROGRESSIVE_SPEEDUP = 2
+# At 1/n of its size, a baseline JPEG takes the time of 1/n of its pixels and of two pixels per encoded byte, because
+# libjpeg decodes all bytes at any scale. A progressive JPEG gains too little: it is decoded scan by scan, and its
+# coefficients take up to 8 bytes per pixel.
+REDUCED_PIXELS_PER_BYTE = 2
 
 # The start of a JPEG's segment, also after entropy-coded bytes. In those, 0xff is followed by 0. Restart markers have
 # no length and are skipped.
@@ -123,25 +122,31 @@ class DecodeCost(NamedTuple):
 
 
 class JpegScans(NamedTuple):
-    """The number of scans of a JPEG, and whether the first lacks a component: libjpeg then keeps all coefficients."""
+    """The number of scans of a JPEG, and the bytes up to the end of the image.
+
+    `is_first_partial`: the first scan lacks a component, and libjpeg therefore keeps all coefficients.
+    """
 
     scan_count: int = 0
     is_first_partial: bool = False
+    encoded_bytes: int = 0
 
 
 def decode_cost(image: ImageFile.ImageFile, full_size: tuple[int, int], scans: JpegScans) -> DecodeCost:
     """Returns the cost of an opened image. `full_size` is the size in its header; its own size may be reduced."""
     is_progressive = "progressive" in image.info or scans.is_first_partial
-    is_double = image.format == "WEBP" or image.mode == "CMYK" or is_progressive
-    pixels = image.width * image.height * (2 if is_double else 1)
+    pixel_cost = 2 if image.format == "WEBP" or image.mode == "CMYK" or is_progressive else 1
+    pixels = pixel_cost * image.width * image.height
     if _is_run_length_encoded(image):
         return DecodeCost(pixels, RUN_LENGTH_COST * pixels, DECODED_BYTES_PER_PIXEL * pixels)
     if image.size == full_size:
         return DecodeCost(pixels, pixels, DECODED_BYTES_PER_PIXEL * pixels, is_progressive)
     full_pixels = full_size[0] * full_size[1]
-    time_pixels = full_pixels // (REDUCED_PROGRESSIVE_SPEEDUP if is_progressive else REDUCED_SPEEDUP)
-    held_pixels = pixels + (full_pixels if is_progressive else 0)
-    return DecodeCost(pixels, max(pixels, time_pixels), DECODED_BYTES_PER_PIXEL * held_pixels, is_progressive)
+    if is_progressive:
+        return DecodeCost(pixels, pixel_cost * full_pixels, DECODED_BYTES_PER_PIXEL * (pixels + full_pixels), True)
+    scale = round(full_size[0] / image.width)
+    reduced_pixels = pixel_cost * full_pixels // scale + REDUCED_PIXELS_PER_BYTE * scans.encoded_bytes
+    return DecodeCost(pixels, min(pixel_cost * full_pixels, reduced_pixels), DECODED_BYTES_PER_PIXEL * pixels)
 
 
 def check_header(image: ImageFile.ImageFile, data: bytes, limits: DecodeLimits) -> JpegScans:
@@ -195,9 +200,11 @@ def _count_scans(jpeg: bytes, components: int) -> JpegScans | None:
     position, count, is_first_partial = 2, 0, False
     for _ in range(MAX_SEGMENTS):
         segment = _find_segment(jpeg, position)
-        if segment is None or segment[0] == _END_OF_IMAGE:
-            return JpegScans(count, is_first_partial)
+        if segment is None:
+            return JpegScans(count, is_first_partial, len(jpeg))
         end = segment.end()
+        if segment[0] == _END_OF_IMAGE:
+            return JpegScans(count, is_first_partial, end)
         if segment[0] == _START_OF_SCAN:
             is_first_partial |= count == 0 and jpeg[end + 2 : end + 3] < bytes([components])
             count += 1

@@ -103,17 +103,17 @@ class DecodeMemory:
 
 
 class PixelBudget:
-    """The pixels that the images of one request may have together."""
+    """The pixels that the images of one request may have together. The first image may have any number."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels
-        self._remaining = pixels
+        self._consumed = 0
         self._lock = threading.Lock()
 
     def try_consume(self, pixels: int) -> bool:
         """Consumes `pixels` and returns True; returns False and consumes nothing if fewer remain."""
         with self._lock:
-            if pixels > self._remaining:
+            if self._consumed and self._consumed + pixels > self.pixels:
                 return False
-            self._remaining -= pixels
+            self._consumed += pixels
             return True

@@ -16,7 +16,7 @@ from PIL import Image
 from service.classification import image_decoder
 from service.classification.classifier import Classifier
 from service.classification.image_decoder import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, split_into_chunks
-from service.errors import BadImage, ConvoyError, ImageTooLarge, TooLateToStart
+from service.errors import BadImage, ImageTooLarge, TooLateToStart
 from service.imaging import decode_pool, model_input
 from service.imaging.limits import DECODED_BYTES_PER_PIXEL
 from service.imaging.pixel_budget import PixelBudget
@@ -26,6 +26,7 @@ from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 from tests.support.png_writer import END, chunk, header
 from tests.unit.service.classification.classifiers import OverlapDetector, predict, predict_many, with_classifier
+from tests.unit.service.pixels import encode_image
 
 ANSWERS: list[Callable[[Classifier, bytes], Awaitable[Any]]] = [
     predict,
@@ -149,17 +150,17 @@ JPEG_SCALE = Preprocessing(background=0, jpeg_scale=True)
 def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(tmp_path: Path) -> None:
     """360 x 360 pixels at 1/8 are 2,025, which take the time of an eighth of the full size and of the file's bytes."""
     write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
-    photo = image_bytes(360, 360, image_format="JPEG")
+    photo = encode_image(Image.linear_gradient("L").resize((360, 360)), "JPEG")
+    time_pixels = 360 * 360 // 8 + 2 * len(photo)
+    assert time_pixels < 360 * 360
 
     async def test(classifier: Classifier, registry: Registry) -> None:
         rows = await predict_many(classifier, [photo])
         np.testing.assert_allclose(rows[0], await predict(classifier, photo), atol=1e-6)
         # All images are in one chunk, and the last one exceeds the limit.
-        results = classifier._decoder._decode_chunk(
-            [photo] * 2, registry.get("linear"), PixelBudget(2 * 360 * 360 // 7 - 1)
-        )
-        assert isinstance(results[1], ImageTooLarge)
-        assert not isinstance(results[0], ConvoyError)
+        for pixels, is_rejected in ((2 * time_pixels - 1, True), (2 * time_pixels, False)):
+            results = classifier._decoder._decode_chunk([photo] * 2, registry.get("linear"), PixelBudget(pixels))
+            assert [isinstance(result, ImageTooLarge) for result in results] == [False, is_rejected]
 
     with_classifier(tmp_path, test, max_header_pixels=360 * 360)
 

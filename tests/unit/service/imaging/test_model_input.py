@@ -171,6 +171,15 @@ def test_max_pixels_counts_decoded_pixels() -> None:
         open_for_model(file, MODEL_INPUT, Preprocessing(), DecodeLimits(800 * 600 - 1, 10**6))
 
 
+@pytest.mark.parametrize("is_progressive", [False, True], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("size", [(65_500, 65_500), (65_500, 16_000)])
+def test_a_header_bomb_is_too_large_at_any_scale(size: tuple[int, int], is_progressive: bool) -> None:
+    """At an eighth of its size, 65,500 x 16,000 would be within the limit for decoded pixels."""
+    bomb = with_size(encode_image(scene(64, 64), "JPEG", progressive=is_progressive), *size)
+    with pytest.raises(ImageTooLarge, match="more than 100000000 pixels"):
+        opened(bomb)
+
+
 def test_a_jpeg_may_be_as_large_as_any_image_where_the_bound_for_headers_is_lower() -> None:
     assert opened(encode_image(Image.new("L", (800, 600)), "JPEG"), DecodeLimits(800 * 600, 1)).box is not None
 
@@ -190,17 +199,30 @@ def test_what_keeps_its_coefficients_counts_with_its_full_size(form: str) -> Non
     cost_bytes = DECODED_BYTES_PER_PIXEL * (FULL_48_MEGAPIXELS + 2 * 1000 * 750)
     limits = LIMITS._replace(max_decoded_bytes=cost_bytes)
     assert opened(file, limits).cost.memory_bytes == cost_bytes
-    assert opened(file, limits).cost.time_pixels == FULL_48_MEGAPIXELS // 2
+    assert opened(file, limits).cost.time_pixels == 2 * FULL_48_MEGAPIXELS
     with pytest.raises(ImageTooLarge, match=f"takes {cost_bytes} bytes"):
         opened(file, limits._replace(max_decoded_bytes=cost_bytes - 1))
     # Within max_pixels it waits for memory like every other image.
     assert opened(file, DecodeLimits(2 * FULL_48_MEGAPIXELS, max_decoded_bytes=1)).box is not None
 
 
-def test_a_baseline_jpeg_counts_with_the_pixels_that_are_decoded() -> None:
-    cost = opened(with_size(encode_image(scene(64, 64), "JPEG"), 8000, 6000)).cost
-    assert cost.memory_bytes == DECODED_BYTES_PER_PIXEL * 1000 * 750
-    assert cost.time_pixels == FULL_48_MEGAPIXELS // 7
+@pytest.mark.parametrize(("side", "scale"), [(28, 8), (1000, 2), (500, 4)])
+def test_a_baseline_jpeg_counts_with_its_decoded_pixels_and_all_its_bytes(side: int, scale: int) -> None:
+    """Each byte is entropy-decoded at any scale. What follows the end of the image, as in a motion photo, is not."""
+    file = with_size(encode_image(scene(64, 64), "JPEG"), 8000, 6000)
+    cost = opened(file + bytes(10_000), side=side).cost
+    assert cost.memory_bytes == DECODED_BYTES_PER_PIXEL * FULL_48_MEGAPIXELS // scale**2
+    assert cost.time_pixels == FULL_48_MEGAPIXELS // scale + 2 * len(file)
+
+
+def test_a_noisy_jpeg_counts_as_much_as_a_full_decode_and_not_more() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    file = encode_image(Image.fromarray(pixels), "JPEG", quality=95)
+    assert 800 * 600 // 8 + 2 * len(file) > 800 * 600
+    assert opened(file).cost.time_pixels == 800 * 600
+    cmyk = encode_image(Image.fromarray(pixels).convert("CMYK"), "JPEG", quality=95)
+    assert 2 * 800 * 600 // 8 + 2 * len(cmyk) > 2 * 800 * 600
+    assert opened(cmyk).cost.time_pixels == 2 * 800 * 600
 
 
 def test_large_progressive_jpegs_have_few_scans() -> None:

@@ -166,6 +166,12 @@ def test_a_pixel_budget_is_consumed_by_the_images_that_fit() -> None:
     assert [pixel_budget.try_consume(pixels) for pixels in (4, 7, 6, 1)] == [True, False, True, False]
 
 
+def test_the_first_image_of_a_request_may_exceed_the_pixel_budget() -> None:
+    """An image is rejected for other images of its request, never alone, so a client can send it again."""
+    pixel_budget = PixelBudget(10)
+    assert [pixel_budget.try_consume(pixels) for pixels in (11, 1)] == [True, False]
+
+
 def test_limits_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.imaging.pixel_budget.memory_limit_bytes", lambda: 800)
     settings = Settings(max_pixels=10, max_header_pixels=20)
