@@ -46,9 +46,11 @@ def code_of(reply: httpx.Response) -> str:
 
 
 def check_rejections(service: RunningService, model: str, code: str, status: int, timeout_ms: int) -> None:
-    """Checks that every kind of request is rejected with this code and status, and counted."""
+    """Sends all kinds of requests at once, and checks that each is rejected with this code and status, and counted."""
     headers = {"x-request-timeout-ms": str(timeout_ms)}
-    replies = {name: send(service.client, model, headers) for name, send in REQUESTS.items()}
+    with ThreadPoolExecutor(len(REQUESTS)) as threads:
+        sent = {name: threads.submit(send, service.client, model, headers) for name, send in REQUESTS.items()}
+        replies = {name: future.result() for name, future in sent.items()}
     assert {name: (code_of(reply), reply.status_code) for name, reply in replies.items()} == dict.fromkeys(
         REQUESTS, (code, status)
     )
@@ -91,8 +93,14 @@ def test_a_request_that_finds_the_queue_full_is_rejected_at_once(tmp_path: Path)
 
 
 def test_a_request_expires_while_it_waits(tmp_path: Path) -> None:
+    """The timeout is longer than the run has been overdue, so that it could still end in time."""
     with hanging_model(tmp_path) as service:
-        check_rejections(service, "hangs", "expired_in_queue", 504, timeout_ms=300)
+        check_rejections(service, "hangs", "expired_in_queue", 504, timeout_ms=8_000)
+
+
+def test_a_request_to_a_model_that_hangs_is_rejected_at_once(tmp_path: Path) -> None:
+    with hanging_model(tmp_path) as service:
+        check_rejections(service, "hangs", "too_late_to_start", 429, timeout_ms=300)
 
 
 def test_a_time_that_an_idle_model_would_exceed_is_rejected_at_once(tmp_path: Path) -> None:
