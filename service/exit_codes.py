@@ -41,6 +41,7 @@ PASSING_ERRNOS = frozenset(
         *(errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY, errno.EINTR),
         *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED),
         *(errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRINUSE, errno.ENOTCONN, errno.EPIPE),
+        *(errno.EHOSTDOWN, errno.ENETRESET, errno.ENOBUFS, errno.ENOLCK, errno.ENOLINK),
     }
 )
 """Transient errors of the system: no space, no memory, or something that is unreachable now."""

@@ -1,5 +1,6 @@
 """Reads, decodes and scales the images of one chunk. Runs in the decoding processes, which load no onnxruntime."""
 
+import errno
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.image_fingerprint import add_sha256, file_fingerprint
 from service.errors import ConvoyError, ImageTooLarge
+from service.exit_codes import may_pass
 from service.imaging.limits import DecodeLimits
 from service.imaging.model_input import read_model_input
 from service.model_store.manifest import Input, Preprocessing
@@ -61,7 +63,7 @@ class _ReadImage(NamedTuple):
 
 
 def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
-    """Decodes the images of one chunk. Raises JobInterrupted if a bucket stays unreachable."""
+    """Decodes the images of one chunk. Raises JobInterrupted if a bucket or a file system is unreachable."""
     images = np.empty((len(files), *spec.model_input.shape), np.uint8)
     errors: list[ConvoyError | None] = []
     fingerprints: list[Fingerprint | None] = []
@@ -110,7 +112,10 @@ def _try_read(image: ImageFile) -> _ReadImage:
         fingerprint = file_fingerprint(image.path) if not image.url else _fingerprint(image)
         return _ReadImage(_read_from_bucket(image) if image.url else _read_from_file(image), fingerprint)
     except OSError as error:
-        return _ReadImage(UnreadableFile(f"{image.path} cannot be read: {error.strerror or error}."), fingerprint)
+        reason = f"{image.path} cannot be read: {error.strerror or error}."
+        if may_pass(error) and error.errno != errno.EIO:  # EIO may be a damaged sector, which no retry reads
+            raise JobInterrupted(reason) from error
+        return _ReadImage(UnreadableFile(reason), fingerprint)
     except ObjectRefused as error:
         return _ReadImage(UnreadableFile(error.message), fingerprint)
     except ImageTooLarge as error:
@@ -122,7 +127,9 @@ def _fingerprint(image: ImageFile) -> Fingerprint | None:
         return image.fingerprint or _object_fingerprint(image)
     try:
         return file_fingerprint(image.path)
-    except OSError:
+    except OSError as error:
+        if may_pass(error):
+            raise JobInterrupted(f"{image.path} cannot be read: {error.strerror}.") from error
         return None
 
 

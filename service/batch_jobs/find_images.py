@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from service.batch_jobs.errors import CannotStartJob
 from service.batch_jobs.search_folders import Irregular, match_glob, walk_folders
+from service.exit_codes import may_pass
 from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
@@ -90,7 +91,7 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
     files that they name. Files that jobs write are excluded unless they are named by themselves: if results are among
     the images, the same command must find the same images again.
 
-    Raises CannotStartJob, CannotOpenBucket or BucketUnreachable.
+    Raises CannotStartJob, CannotOpenBucket or BucketUnreachable, and OSError if a file system is unreachable now.
     """
     images: dict[str, ImageFile] = {}
     irregular: list[str] = []
@@ -122,7 +123,9 @@ def _list_source(source: str) -> Iterator[_Listed]:
     lower = source.lower()
     if is_url(source):
         yield from _list_bucket(source)
-    elif os.path.isdir(source):
+        return
+    _check_reachable(source)
+    if os.path.isdir(source):
         yield from _filter_images(entry for _, entries in walk_folders(source) for entry in entries)
     elif not os.path.lexists(source):
         yield from _expand_glob(source)
@@ -138,6 +141,15 @@ def _list_source(source: str) -> Iterator[_Listed]:
         yield from _read_list(source)
     else:
         yield ImageFile(source, source)
+
+
+def _check_reachable(path: str) -> None:
+    """Raises OSError for a mount that does not answer now, whose files would otherwise seem not to exist."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if may_pass(error):
+            raise
 
 
 def _filter_images(entries: Iterable[os.DirEntry[str] | Irregular]) -> Iterator[_Listed]:

@@ -1,5 +1,6 @@
 """Runs one batch job: finds its images, resumes where it stopped, classifies, and writes complete files."""
 
+import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -26,7 +27,8 @@ from service.batch_jobs.records import Record, make_records
 from service.batch_jobs.sharding import Shard
 from service.batch_jobs.summary import Report, Summary
 from service.batch_jobs.writers import check_output_format
-from service.errors import ModelFailed, UnknownModel, UnknownVersion
+from service.errors import ConvoyError, ModelFailed, UnknownModel, UnknownVersion
+from service.exit_codes import may_pass
 from service.hardware import usable_cores
 from service.imaging.pixel_budget import decode_limits
 from service.inference.engine_choice import precision_of
@@ -40,8 +42,8 @@ from service.model_store.repository import Repository, VersionFolder
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-PERMANENT_ERRORS = (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Errors of a path that can never be written to. A full or unreachable disk raises other errors."""
+GONE_ERRNOS = (errno.ENOENT, errno.EROFS)
+"""Errors of a path that cannot be written, or that could be written when the job began and has changed since."""
 LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 
 
@@ -82,16 +84,24 @@ def run_job(
         return _report_finished(job, listing, repository, outputs, settings, finished_job)
     try:
         outputs.output.parent.mkdir(parents=True, exist_ok=True)
-        with Journal(outputs.partial) as journal:
+        journal = Journal(outputs.partial)
+    except OSError as error:
+        raise _write_error(error, outputs, is_transient=may_pass(error)) from error
+    try:
+        with journal:
             runtime = JobRuntime(settings, progress_stream, start_pool)
             return _run_job(job, listing, repository, outputs, journal, runtime)
     except OSError as error:
-        message = f"{error.filename or outputs.output} cannot be written: {error.strerror or error}."
-        if isinstance(error, PERMANENT_ERRORS):
-            raise CannotStartJob(message, "Name another --output, or grant the right to write there.") from error
-        raise JobInterrupted(message, f"Free space, or restore access to it. {RESUME_HINT}") from error
+        raise _write_error(error, outputs, is_transient=may_pass(error) or error.errno in GONE_ERRNOS) from error
     except MemoryError as error:
         raise JobInterrupted("There was too little memory.", f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
+
+
+def _write_error(error: OSError, outputs: OutputFiles, *, is_transient: bool) -> ConvoyError:
+    message = f"{error.filename or outputs.output} cannot be written: {error.strerror or error}."
+    if is_transient:
+        return JobInterrupted(message, f"Free space, or restore access to it. {RESUME_HINT}")
+    return CannotStartJob(message, "Name another --output, or grant the right to write there.")
 
 
 @dataclass(frozen=True)

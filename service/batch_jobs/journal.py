@@ -61,6 +61,8 @@ def names_digest(images: Iterable[ImageFile]) -> str:
 def peek_job(path: Path) -> Record | None:
     """Returns the identity in a journal, without locking it; None if it cannot be read, which `Journal` reports."""
     try:
+        if not path.is_file():
+            return None
         with path.open("rb") as file:
             return _job_in(file.readline())
     except OSError:
@@ -76,14 +78,20 @@ class Journal:
     """An open journal, locked against other processes. Its exit closes the file, and removes an empty one."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputBusy while another process has the journal open, and OSError if it cannot be written."""
+        """Raises OutputBusy while another process has the journal open, OutputConflict if the path is no regular file,
+        and OSError if it cannot be written or locked."""
         self.path = path
+        if path.exists() and not path.is_file():  # a device may never end, and a pipe may block forever
+            raise OutputConflict(f"{path} is not a regular file.", "Remove it, or name another --output.")
         self._file = self.path.open("a+b")
         try:
             lock_exclusively(self._file, wait=False)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.close()
             raise OutputBusy(f"Another process is writing {self.path}.") from error
+        except OSError:  # a file system without locks
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Journal":
         return self

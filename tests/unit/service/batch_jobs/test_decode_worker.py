@@ -1,9 +1,10 @@
 """Chunks are converted to model inputs; a damaged image affects only itself, an unavailable bucket ends the job."""
 
+import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from service.batch_jobs import decode_worker
 from service.batch_jobs.decode_worker import DecodeSpec, UnreadableFile, decode_chunk, fingerprint_of
 from service.batch_jobs.errors import JobInterrupted
-from service.batch_jobs.find_images import ImageFile
+from service.batch_jobs.find_images import Fingerprint, ImageFile
 from service.batch_jobs.image_fingerprint import describe_change
 from service.imaging.limits import DecodeLimits
 from service.model_store.manifest import Input, Preprocessing
@@ -93,6 +94,32 @@ def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monke
     else:
         with pytest.raises(JobInterrupted, match="the bucket is away"):
             decode_chunk(chunk, SPEC)
+
+
+def failing_with(number: int) -> Callable[[str], Fingerprint]:
+    def file_fingerprint(path: str) -> Fingerprint:
+        raise OSError(number, os.strerror(number), path)
+
+    return file_fingerprint
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
+def test_a_file_system_that_is_unreachable_ends_the_job(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images are neither unreadable, which would be the result of the job, nor changed, which would be final."""
+    monkeypatch.setattr(decode_worker, "file_fingerprint", failing_with(number))
+    image = ImageFile("a.png", "a.png")
+    with pytest.raises(JobInterrupted, match=f"a.png cannot be read: {os.strerror(number)}"):
+        decode_chunk([image], SPEC)
+    for with_sha256 in (False, True):
+        with pytest.raises(JobInterrupted, match=f"a.png cannot be read: {os.strerror(number)}"):
+            fingerprint_of(image, with_sha256=with_sha256)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT])
+def test_a_file_that_no_retry_reads_is_unreadable(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_worker, "file_fingerprint", failing_with(number))
+    (error,) = decode_chunk([ImageFile("a.png", "a.png")], SPEC).errors
+    assert isinstance(error, UnreadableFile)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "link to a device"])

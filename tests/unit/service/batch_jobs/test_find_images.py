@@ -1,10 +1,12 @@
 """Every kind of input gives its images once and in a stable order; invalid inputs are rejected."""
 
+import errno
 import glob
 import io
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,3 +222,20 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_images_that_cannot_be_read(i
     Path("photos/a/lost.png").symlink_to("nowhere.png")
     Path("photos/a/circle.png").symlink_to("circle.png")
     assert set(list_names("photos")) - set(ALL) == {"photos/a/lost.png", "photos/a/circle.png"}
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN])
+def test_an_input_on_an_unreachable_mount_is_not_taken_for_one_that_does_not_exist(
+    image_folder: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if path == "photos":
+            raise OSError(number, os.strerror(number), path)
+        return sound(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        find_images(["photos"])
+    assert raised.value.errno == number

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -494,21 +494,69 @@ def test_an_output_that_can_never_be_is_an_error(work_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "message"),
+    ("number", "kind"),
     [
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), r"r\.jsonl cannot be written: No space left"),
-        (MemoryError(), "There was too little memory"),
+        *((number, CannotStartJob) for number in (errno.EROFS, errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL)),
+        *((number, CannotStartJob) for number in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EOPNOTSUPP)),
+        *((number, JobInterrupted) for number in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOLCK)),
     ],
 )
-def test_a_full_disk_and_a_full_memory_interrupt(
-    work_folder: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("call", ["open", "lock_exclusively"])
+def test_an_output_that_cannot_be_opened_is_final_unless_the_error_may_pass(
+    work_folder: Path, number: int, kind: type[ConvoyError], call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def raise_error(self: Journal, records: Any) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if call == "open":
+        monkeypatch.setattr(jobs, "Journal", fail)
+    else:
+        monkeypatch.setattr("service.batch_jobs.journal.lock_exclusively", fail)
+    with pytest.raises(kind, match=os.strerror(number)):
+        classify()
+
+
+@pytest.mark.parametrize("output", ["/proc/r.jsonl", "/proc/1/new/r.jsonl"])
+def test_an_output_in_a_file_system_without_files_is_an_error(work_folder: Path, output: str) -> None:
+    with pytest.raises(CannotStartJob, match=f"^{Path(output).parent}.* cannot be written: No such file or directory"):
+        classify(output)
+
+
+def test_a_pipe_in_place_of_the_partial_file_is_an_error(work_folder: Path) -> None:
+    os.mkfifo("r.jsonl.part")
+    with pytest.raises(OutputConflict, match="is not a regular file"):
+        classify()
+
+
+def failing_append(error: Exception) -> Callable[..., None]:
+    def append(self: Journal, records: object) -> None:
         raise error
 
+    return append
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ENOENT, errno.EROFS])
+def test_a_running_job_whose_disk_fails_is_interrupted(
+    work_folder: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is gone, or read-only now, could be written when the job began."""
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", raise_error)
-        with pytest.raises(JobInterrupted, match=message):
+        patch.setattr(Journal, "append", failing_append(OSError(number, os.strerror(number))))
+        with pytest.raises(JobInterrupted, match=rf"r\.jsonl cannot be written: {os.strerror(number)}"):
+            classify()
+    assert classify().images == IMAGES
+
+
+def test_a_running_job_that_may_not_write_a_file_ends(work_folder: Path) -> None:
+    Path("r.jsonl.errors.jsonl").mkdir()
+    with pytest.raises(CannotStartJob, match=r"errors\.jsonl.* cannot be written: Is a directory"):
+        classify()
+
+
+def test_too_little_memory_interrupts(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", failing_append(MemoryError()))
+        with pytest.raises(JobInterrupted, match="There was too little memory"):
             classify()
     assert classify().images == IMAGES
 
