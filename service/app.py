@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import malloc
 from service.api.auth.api_keys import Keyring
-from service.api.auth.cross_origin import CsrfProtection, allow_cors
+from service.api.auth.cross_origin import CsrfProtection, HostCheck, allow_cors
 from service.api.auth.require_api_key import RequireApiKey
 from service.api.fast_router import FastRouter
 from service.api.health import health_routes
@@ -234,12 +234,14 @@ def requires_api_key(settings: Settings) -> bool:
 
 
 def _add_middleware(app: ASGIApp, keyring: Keyring | None, settings: Settings) -> ASGIApp:
-    """Adds access control, innermost first. Keys and CORS are added only if set, because every layer costs time."""
+    """Adds access control, innermost first. Layers are added only if they are set, because each one costs time."""
     if keyring is not None:
         app = RequireApiKey(app, keyring=keyring)
     origins = split_list(settings.cors_origins)
     app = CsrfProtection(app, origins)
-    return allow_cors(app, origins) if origins else app
+    app = allow_cors(app, origins) if origins else app
+    hosts = split_list(settings.allowed_hosts)
+    return HostCheck(app, hosts) if hosts else app
 
 
 def _add_error_handlers(app: FastAPI) -> None:

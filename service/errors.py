@@ -116,7 +116,7 @@ class UnknownDocument(ConvoyError):
 
 
 class NotAllowed(ConvoyError):
-    """The configuration does not allow this operation for clients, or no request from web pages of other origins."""
+    """The configuration does not allow this operation, web pages of this origin, or this name in the header Host."""
 
     code = "not_allowed"
     hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."

@@ -23,6 +23,7 @@ KUBERNETES_VARIABLE = re.compile(
     r"CONVOY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 KUBERNETES_PORT = re.compile(r"(tcp|udp|sctp)://")
+HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
 OPENVINO_NAMES = {"openvino", "openvinoexecutionprovider"}
 DRAIN_MARGIN_S = 3.0
@@ -175,6 +176,9 @@ class Settings(BaseSettings):
     cors_origins: str = ""
     """Comma-separated origins whose web pages may call the service; * for all. Empty: none."""
 
+    allowed_hosts: str = ""
+    """Comma-separated names accepted in the header Host; `*.` for subdomains. Addresses always are. Empty: all."""
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged; requests are logged at info."""
 
@@ -247,6 +251,13 @@ class Settings(BaseSettings):
         for name in split_list(value):
             if name != "*":
                 ipaddress.ip_network(name)
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _check_host_names(cls, value: str) -> str:
+        if wrong := [name for name in split_list(value) if not HOST_NAME.fullmatch(name)]:
+            raise ValueError(f"'{wrong[0]}' must be a name without a port, such as api.example.com or *.example.com")
         return value
 
 

@@ -1,10 +1,15 @@
-"""Requests that a browser sends on behalf of a web page of another origin: CORS, and protection against CSRF.
+"""Requests that a browser sends on behalf of a web page of another origin: CORS, CSRF and DNS rebinding.
 
 A page may send a simple POST without a preflight request to any address that the browser can reach. CORS only prevents
 the page from reading the response. Therefore the headers Sec-Fetch-Site and Origin of every POST are checked. Programs
-send neither, and pages cannot change what browsers send. Knows no API keys.
+send neither, and pages cannot change what browsers send.
+
+In DNS rebinding, the page's own name is redirected to the address of the service, so that the page has the origin of
+the service. Only the header Host distinguishes it. Knows no API keys.
 """
 
+import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
@@ -15,6 +20,9 @@ from service.api.http.status_codes import handle_error
 from service.errors import NotAllowed
 
 HINT = "Send it from a program, or name the page's origin in CONVOY_CORS_ORIGINS."
+HOST_HINT = "Add the name to CONVOY_ALLOWED_HOSTS, or use the address of the service."
+LOCAL_NAME = "localhost"
+_PORT = re.compile(r":\d*\Z")
 # Headers that a page of another origin may send, and read in the response, beyond those that browsers always allow.
 REQUEST_HEADERS = [
     "Authorization",
@@ -84,3 +92,36 @@ def _host(origin: str) -> str:
         return urlsplit(origin).netloc
     except ValueError:
         return ""
+
+
+class HostCheck:
+    """Plain ASGI that rejects requests whose Host is another name than `allowed_hosts`; `*.` allows subdomains.
+
+    Addresses and localhost are always allowed: a page cannot redirect them, and probes of Kubernetes use addresses.
+    Browsers always send a Host, so requests without one are allowed too.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: list[str]) -> None:
+        self._app = app
+        names = [name.lower() for name in allowed_hosts]
+        self._names = {LOCAL_NAME, *(name for name in names if not name.startswith("*."))}
+        self._suffixes = tuple(name.removeprefix("*") for name in names if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_allowed(header(scope, b"host").decode("latin-1")):
+            error = NotAllowed("The name in the header Host is not one of this service.", HOST_HINT)
+            await handle_error(scope, error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        name = _PORT.sub("", host).lower().removesuffix(".")
+        return not host or name in self._names or name.endswith(self._suffixes) or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True

@@ -33,6 +33,7 @@ def secured(zoo: Path, keys_file: Path) -> Iterator[RunningService]:
         cors_origins=f"{PAGE_ORIGIN}, https://other.example",
         root_path="/convoy",
         trusted_proxies="127.0.0.0/8",
+        allowed_hosts="images.example,*.shop.example",
     ) as running:
         yield running
 
@@ -186,6 +187,27 @@ def test_without_keys_no_page_of_another_origin_makes_a_browser_send_images(serv
     reply = service.client.post(path, content=image_bytes(), headers=headers)
     assert reply.status_code == 403
     assert "A web page of another origin may not" in reply.text
+
+
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 403), ("images.example", 200), ("eu.shop.example", 200)])
+def test_a_page_whose_name_is_redirected_to_the_service_is_rejected(
+    secured: RunningService, host: str, status: int
+) -> None:
+    """The page has the origin of the service, and its browser sends a GET without an Origin."""
+    headers = {"host": host, "origin": f"http://{host}"} | bearer(INFERENCE)
+    posted = secured.client.post(CLASSIFY, content=image_bytes(), headers=headers)
+    assert posted.status_code == status, posted.text
+    assert secured.client.get("/docs", headers={"host": host}).status_code == status
+    if status == 403:
+        assert posted.json()["error"]["code"] == "not_allowed"
+        assert "name in the header Host" in secured.client.post(LOAD, headers=headers).json()["error"]
+        preflight = headers | {"access-control-request-method": "POST"}
+        assert secured.client.options(CLASSIFY, headers=preflight).status_code == status
+
+
+def test_without_the_setting_every_name_is_answered(service: RunningService) -> None:
+    headers = {"host": "convoy.default.svc:8000", "origin": "http://convoy.default.svc:8000"}
+    assert service.client.post(CLASSIFY, content=image_bytes(), headers=headers).status_code == 200
 
 
 def test_without_settings_there_are_neither_keys_nor_cors(service: RunningService) -> None:

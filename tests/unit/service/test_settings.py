@@ -16,6 +16,7 @@ FORMATTED_VALUES = {
     "device": "cpu",
     "root_path": "/elsewhere",
     "trusted_proxies": "10.0.0.0/8",
+    "allowed_hosts": "api.example.com",
     "drain_timeout_s": "7.5",
 }
 
@@ -217,3 +218,10 @@ def test_openvino_is_combined_with_no_other_provider(providers: str) -> None:
 @pytest.mark.parametrize("providers", ["", "openvino", "OpenVINO,", "tensorrt,cuda", "cuda,cpu"])
 def test_providers_that_can_share_a_graph_are_allowed(providers: str) -> None:
     assert Settings(providers=providers).providers == providers
+
+
+@pytest.mark.parametrize("name", ["api.example.com:8000", "https://api.example.com", "*", "*example.com", "a.*.com"])
+def test_an_allowed_host_is_a_name_without_a_port(name: str) -> None:
+    with pytest.raises(ValidationError, match="must be a name without a port") as raised:
+        Settings(allowed_hosts=f"*.example.com, localhost, {name}")
+    assert raised.value.errors()[0]["loc"] == ("allowed_hosts",)
