@@ -1,11 +1,13 @@
 """TensorBoard's event files: TensorFlow's reader, which checks all checksums, reads each epoch once."""
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import tensorflow
 
-from training.errors import TrainingError
+from training.errors import RetryLater
 from training.runs.run_folder import HistoryRow
 from training.runs.tensorboard import EventFile
 
@@ -42,10 +44,15 @@ def test_a_resumed_run_has_no_epoch_twice(tmp_path: Path) -> None:
     assert list(read(folder)) == [1, 2]
 
 
-def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
+def test_an_epoch_that_cannot_be_written_ends_the_run_with_the_reason(tmp_path: Path) -> None:
     events = EventFile(tmp_path / "tensorboard", [])
     [path] = (tmp_path / "tensorboard").iterdir()
-    path.unlink()
-    path.symlink_to("/dev/full")
-    with pytest.raises(TrainingError, match="could not be written: No space left on device"):
-        events.append(row(1))
+    previous_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+    try:
+        with pytest.raises(RetryLater, match=f"{path.name} could not be written: File too large"):
+            events.append(row(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous_handler)
