@@ -1,6 +1,7 @@
 """Writers for the results of a finished job: JSON lines, CSV, or Parquet (an extra). Files are written atomically."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,7 +14,8 @@ from service.batch_jobs.records import Record, to_json_line
 
 AddRecord = Callable[[Record], object]
 ROWS_PER_GROUP = 10_000
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# Spreadsheets skip spaces and control characters before a formula, and accept the full-width forms of its start.
+_FORMULA = re.compile(r"[\t\r\n]|[\s\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 @contextmanager
@@ -110,7 +112,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
 
 
 def _quote_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def _to_utf8(name: str) -> str:

@@ -52,14 +52,35 @@ def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
     assert second == ["no text \udcff.png", "", "hound, Afghan", "0.5", "1", "", "", ""]
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize(
+    "start",
+    [
+        "=",
+        "+",
+        "-",
+        "@",
+        "\t",
+        "\r",
+        "\n",
+        " =",
+        "  +",
+        "\n=",
+        "\r\n@",
+        " \t-",
+        "\x0b=",
+        "\0=",
+        "\xa0=",
+        "\uff1d",
+        " \uff0b",
+    ],
+)
 def test_csv_has_no_formula(tmp_path: Path, start: str) -> None:
     """Spreadsheets execute cells that start with these characters; numbers remain numbers."""
-    text = f"{start}HYPERLINK(A1)"
+    text, harmless = f"{start}HYPERLINK(A1)", f" a{start} =b"
     prediction = {"index": 0, "label": text, "probability": 1e-5}
-    write(tmp_path / "r.csv", [{"file": text, "expected": text, "predictions": [prediction]}], top_k=1)
+    write(tmp_path / "r.csv", [{"file": text, "expected": harmless, "predictions": [prediction]}], top_k=1)
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
-        assert list(csv.reader(file))[1] == ["'" + text, "'" + text, "'" + text, "1e-05", "0"]
+        assert list(csv.reader(file))[1] == ["'" + text, harmless, "'" + text, "1e-05", "0"]
     write(tmp_path / "r.jsonl", [{"file": text, "predictions": [prediction]}])
     assert json.loads((tmp_path / "r.jsonl").read_text())["file"] == text
 
