@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     """Maximum images that wait for one model; further requests are rejected with 429."""
 
     max_input_bytes: int = Field(default=300_000_000, ge=1024)
-    """Bytes of decoded images that a worker holds for all models at once, one per value; otherwise 503."""
+    """Bytes of decoded images that a worker holds for all models at once, one per value; otherwise 429."""
 
     latency_budget_ms: float = Field(default=0.0, ge=0)
     """Maximum milliseconds per run: limits the batch size by measurement at load. 0: no limit."""
