@@ -114,9 +114,9 @@ class BucketCache:
         return sum(file.stat().st_size for file in (self.folder / version_path).iterdir())
 
     def free_bytes(self) -> int:
-        """The space that versions may fill."""
+        """Returns the space that versions may fill; negative if other programs have filled MIN_FREE_BYTES too."""
         status = os.statvfs(self.folder)
-        return max(0, status.f_bavail * status.f_frsize - MIN_FREE_BYTES)
+        return status.f_bavail * status.f_frsize - MIN_FREE_BYTES
 
     @contextmanager
     def reserve(self, needed_bytes: int) -> Iterator[None]:

@@ -17,8 +17,11 @@ from service.errors import ConvoyError
 CHUNK_BYTES = 4 * 1024 * 1024
 CHUNK_TIMEOUT_S = 60
 LISTING_TIMEOUT_S = 120
-# Keys whose value changes when an object is rewritten, the most reliable first: S3, Google, a folder.
-TAG_KEYS = ("ETag", "generation", "etag", "mtime")
+# Keys whose value changes when an object is rewritten: S3, Google.
+TAG_KEYS = ("ETag", "generation", "etag")
+# In a folder, a file that replaces another may have its size and modification time. "created" is the change time then.
+# The inode is no part of the tag, because file systems in user space may give a file another one at any time.
+FILE_TAG_KEYS = ("mtime", "created")
 
 
 class CannotOpenBucket(ConvoyError):
@@ -188,7 +191,8 @@ def _parse_scheme(url: str) -> str:
 
 
 def _object_info(info: Mapping[str, Any]) -> ObjectInfo:
-    tag = next((str(info[key]) for key in TAG_KEYS if info.get(key)), "")
+    file_tag = ":".join(str(info[key]) for key in FILE_TAG_KEYS if key in info)
+    tag = next((str(info[key]) for key in TAG_KEYS if info.get(key)), file_tag)
     is_regular_file = info.get("type", "file") == "file" and not info.get("islink", False)
     return ObjectInfo(int(info["size"] or 0), tag, is_regular_file)
 

@@ -255,14 +255,17 @@ def test_a_version_replaced_in_place_gives_up_its_old_content_only_without_room_
     assert (local_versions(mirror), mirror.failures) == (REMOTE_VERSIONS | {"large": [1]}, {})
 
 
+@pytest.mark.parametrize(
+    ("classes", "total_graphs"), [(300, 1.5), (100, 0.9)], ids=["too large", "disk filled by others"]
+)
 def test_old_content_is_not_evicted_for_new_content_that_would_not_fit_either(
-    mirror: BucketMirror, remote: Path, disk: SmallDisk
+    mirror: BucketMirror, remote: Path, disk: SmallDisk, classes: int, total_graphs: float
 ) -> None:
     write_large_version(remote, "large", 1)
     mirror.sync()
     old_graph = cached_graph(mirror, "large/1")
-    replace_version(remote, "large", 1, classes=300)
-    disk.total_bytes = round(1.5 * GRAPH_BYTES)
+    replace_version(remote, "large", 1, classes=classes, seed=9)
+    disk.total_bytes = round(total_graphs * GRAPH_BYTES)
     mirror.sync()
     assert cached_graph(mirror, "large/1") == old_graph
     assert "free bytes" in mirror.failures["large/1"]

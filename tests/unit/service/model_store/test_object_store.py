@@ -1,5 +1,6 @@
 """A bucket's URL, listing and objects: invalid and unreadable ones raise different errors."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -80,6 +81,29 @@ def test_the_tag_of_a_rewritten_object_differs(tmp_path: Path) -> None:
     (tmp_path / "new").write_text("y")
     os.utime(tmp_path / "new", (1, 1))  # a clock may be too coarse for two writes
     (tmp_path / "new").rename(tmp_path / "a")
+    assert bucket.listing()["a"].tag != before["a"].tag
+
+
+class FakeFolder:
+    """A folder with one file `a` of five bytes, whose times the test sets, behind the interface of fsspec."""
+
+    def __init__(self) -> None:
+        self.times = {"mtime": 1.0, "created": 1.0}
+
+    def find(self, path: str, detail: bool, **options: object) -> dict[str, dict[str, object]]:
+        return {f"{path}/a": {"size": 5, "type": "file", "ino": next(self._inodes), **self.times}}
+
+    _inodes = itertools.count()
+
+
+@pytest.mark.parametrize("times", [{"mtime": 2.0, "created": 2.0}, {"mtime": 1.0, "created": 2.0}])
+def test_a_file_that_replaces_one_of_equal_size_and_time_has_another_tag(times: dict[str, float]) -> None:
+    """`cp -p` and `rsync -t` keep the modification time, but not the change time."""
+    folder = FakeFolder()
+    bucket = Bucket("file:///models", folder, "/models")  # type: ignore[arg-type]
+    before = bucket.listing()
+    assert bucket.listing() == before, "the inode may change at any time in file systems in user space"
+    folder.times = times
     assert bucket.listing()["a"].tag != before["a"].tag
 
 
