@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from service.batch_jobs.decode_worker import UnreadableFile
+from service.batch_jobs.decode_worker import UnreadableFile, read_within_limit
 from service.classification.classifier import Classifier
 from service.classification.top_k import Prediction, select_predictions
-from service.errors import ConvoyError, UnknownVersion
+from service.errors import ConvoyError, ImageTooLarge, UnknownVersion
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
 from service.imaging.pixel_budget import decode_limits
@@ -78,6 +78,9 @@ async def _classify_each(
 
 def _read_file(file: Path) -> bytes | ConvoyError:
     try:
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return read_within_limit(opened)  # a device such as /dev/zero never ends
     except OSError as error:
         return UnreadableFile(f"It cannot be read: {error.strerror or error}.")
+    except ImageTooLarge as error:
+        return error

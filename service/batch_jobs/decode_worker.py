@@ -5,7 +5,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,10 +144,13 @@ def _object_fingerprint(image: ImageFile) -> Fingerprint | None:
 
 def _read_from_file(image: ImageFile) -> bytes:
     with open(image.path, "rb") as file:
-        if image.size < 0:
-            return _check_size(file.read(MAX_FILE_BYTES + 1))
         file.seek(image.offset)
-        return _check_size(file.read(min(image.size, MAX_FILE_BYTES + 1)))
+        return read_within_limit(file, image.size)
+
+
+def read_within_limit(file: IO[bytes], size: int = -1) -> bytes:
+    """Returns the next `size` bytes, by default all. Raises ImageTooLarge for more than MAX_FILE_BYTES."""
+    return _check_size(file.read(MAX_FILE_BYTES + 1 if size < 0 else min(size, MAX_FILE_BYTES + 1)))
 
 
 def _read_from_bucket(image: ImageFile) -> bytes:

@@ -24,18 +24,23 @@ class ModelRoot:
     def models(self, *, has_loaded_models: bool) -> set[str] | None:
         """Returns the names of the models; None if the root cannot be read, or is gone while models are loaded."""
         try:
-            self._inode = self._repository.root_inode()
+            inode = self._repository.root_inode()
             listing = self._repository.scan()
-            models = set(listing.models)
-            if has_loaded_models and self.is_replaced():  # it may have vanished while it was read
+            has_vanished = inode is None or inode != self._repository.root_inode()  # perhaps while it was read
+            if has_loaded_models and (has_vanished or self._is_unmounted(listing.models, inode)):
                 self._set_error(f"{self._repository.root} is gone; the loaded models keep serving.")
                 return None
         except OSError as error:
             self._set_error(f"{self._repository.root} cannot be read: {error.strerror}.")
             return None
+        self._inode = inode
         self._set_error("")
         self._passed_over = log_passed_over(listing.passed_over, self._passed_over)
-        return models
+        return set(listing.models)
+
+    def _is_unmounted(self, models: list[str], inode: tuple[int, int] | None) -> bool:
+        """Whether an empty folder has taken the place of the root, as the mount point does when a volume is lost."""
+        return not models and inode != self._inode
 
     def is_replaced(self) -> bool:
         """Whether the root is gone, or is another folder than the one that was read last."""

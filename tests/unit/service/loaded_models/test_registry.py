@@ -234,14 +234,25 @@ def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(
     asyncio.run(test())
 
 
-def test_a_root_that_vanishes_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", ["nothing", "an empty mount point"])
+def test_a_root_that_vanishes_changes_nothing(tmp_path: Path, left: str) -> None:
     async def test() -> None:
-        write_version(tmp_path / "models", "a", 1)
-        registry = registry_of(tmp_path / "models")
+        root = tmp_path / "models"
+        write_version(root, "a", 1)
+        registry = registry_of(root)
         await registry.reconcile(DesiredState())
-        (tmp_path / "models").rename(tmp_path / "elsewhere")
+        root.rename(tmp_path / "elsewhere")
+        if left != "nothing":
+            root.mkdir()
+        for _ in range(3):
+            await registry.reconcile(DesiredState())
+            assert registry.get("a").version == "1"
+        if left != "nothing":
+            root.rmdir()
+        (tmp_path / "elsewhere").rename(root)
+        shutil.rmtree(root / "a")
         await registry.reconcile(DesiredState())
-        assert registry.get("a").version == "1"
+        assert versions(registry) == {}, "the root is back, and its last model was deleted"
         await registry.close()
 
     asyncio.run(test())
