@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from training.data.batches import TrainingBatches
 from training.data.input_stall import STALL_COLUMN
@@ -78,10 +79,7 @@ class StopOnDivergence(keras.callbacks.Callback):
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows the progress of an epoch on one line of a terminal, rewritten in place."""
-
-    WIDTH = 30
-    INTERVAL_S = 0.2
+    """Shows the progress of each epoch on one line of a terminal, which is erased at the end of the epoch."""
 
     def __init__(self, batches: int, epochs: int, stream: TextIO) -> None:
         super().__init__()
@@ -90,30 +88,15 @@ class ProgressBar(keras.callbacks.Callback):
         self._stream = stream
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._epoch = epoch
-        self._start_s = time.monotonic()
-        self._last_write_s = 0.0
+        text = f"epoch {epoch + 1}/{self._epochs}"
+        self._bar = tqdm(total=self._batches, desc=text, unit=" batches", file=self._stream, leave=False, ascii=".#")
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        now_s = time.monotonic()
-        if now_s - self._last_write_s < self.INTERVAL_S:
-            return
-        self._last_write_s = now_s
-        fraction = (batch + 1) / self._batches
-        bar = "#" * round(fraction * self.WIDTH)
-        remaining_s = (now_s - self._start_s) * (1 / fraction - 1)
-        loss = float((logs or {})["loss"])
-        self._write(
-            f"epoch {self._epoch + 1}/{self._epochs} [{bar:{self.WIDTH}}] {batch + 1}/{self._batches}  "
-            f"loss {loss:.4f}  {remaining_s:.0f} s left"
-        )
+        self._bar.set_postfix_str(f"loss {float((logs or {})['loss']):.4f}", refresh=False)
+        self._bar.update()
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        self._write("")
-
-    def _write(self, line: str) -> None:
-        self._stream.write(f"\r{line}\x1b[K")
-        self._stream.flush()
+        self._bar.close()
 
 
 class RecordEpoch(keras.callbacks.Callback):

@@ -1,8 +1,11 @@
-"""Progress: a bar on one line of a terminal, occasional lines in a log, and the measured speed."""
+"""Progress: a bar on one line of a terminal, occasional lines in a log."""
 
 import io
 
-from service.batch_jobs.progress import LINE_INTERVAL_S, Progress
+import pytest
+
+from service.batch_jobs import progress
+from service.batch_jobs.progress import Progress
 
 
 class FakeStream(io.StringIO):
@@ -14,64 +17,38 @@ class FakeStream(io.StringIO):
         return self._is_terminal
 
 
-class FakeClock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def test_speed_and_time_left_count_this_run_only() -> None:
-    clock = FakeClock()
-    progress = Progress(1000, 500, FakeStream(True), clock)
-    clock.now_s = 10.0
-    progress.advance(100, broken=2)
-    assert progress.text() == "600 of 1,000 images (60%), 10 images/s, 0:40 left, 2 broken"
-
-
-def test_the_speed_is_that_of_the_last_seconds() -> None:
-    clock = FakeClock()
-    progress = Progress(100_000, 0, FakeStream(True), clock)
-    for second in range(1, 61):
-        clock.now_s = float(second)
-        progress.advance(10 if second <= 30 else 100, 0)
-    assert "100 images/s" in progress.text()
-
-
-def test_hours_are_reported() -> None:
-    clock = FakeClock()
-    progress = Progress(10_000, 0, FakeStream(True), clock)
-    clock.now_s = 1.0
-    progress.advance(1, 0)
-    assert "2:46:39 left" in progress.text()
-
-
-def test_a_terminal_has_one_line_that_is_left_at_the_end() -> None:
-    clock, stream = FakeClock(), FakeStream(True)
-    progress = Progress(4, 0, stream, clock)
-    for _ in range(4):
-        clock.now_s += 1
-        progress.advance(1, 0)
-    progress.close()
+def test_a_terminal_has_one_line_that_is_left_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "BAR_INTERVAL_S", 0.0)
+    stream = FakeStream(True)
+    bar = Progress(4000, 1000, stream)
+    for broken in (0, 1, 1):
+        bar.advance(1000, broken)
+    bar.close()
     text = stream.getvalue()
     assert text.count("\n") == 1
-    assert text.startswith("\r[######..")
-    assert "[########################] 4 of 4" in text
-    assert text.endswith("\n")
+    assert text.startswith("\r[######..................] 1,000 of 4,000 images (25%)")
+    assert text.rpartition("\r")[2].startswith("[########################] 4,000 of 4,000 images (100%)")
+    assert text.rstrip(" \n").endswith("left, 2 broken")
 
 
-def test_a_log_has_a_line_now_and_then() -> None:
-    clock, stream = FakeClock(), FakeStream(False)
-    progress = Progress(100, 0, stream, clock)
-    for _ in range(10):
-        clock.now_s += LINE_INTERVAL_S / 3
-        progress.advance(1, 0)
-    progress.close()
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("3 of 100 images (3%)")
+def test_a_log_has_a_line_per_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
+    stream = FakeStream(False)
+    lines = Progress(3, 0, stream)
+    for _ in range(3):
+        lines.advance(1, 0)
+    lines.close()
+    shown = [line.split(",")[0] for line in stream.getvalue().splitlines()]
+    assert shown == [f"{count} of 3 images ({percent}%)" for count, percent in ((0, 0), (1, 33), (2, 67), (3, 100))] + [
+        "3 of 3 images (100%)"
+    ]
     assert "\r" not in stream.getvalue()
 
 
-def test_an_empty_job_is_complete() -> None:
-    assert Progress(0, 0, FakeStream(True)).text() == "0 of 0 images (100%)"
+def test_a_short_job_has_one_line_in_a_log() -> None:
+    stream = FakeStream(False)
+    lines = Progress(3, 0, stream)
+    for _ in range(3):
+        lines.advance(1, 0)
+    lines.close()
+    assert stream.getvalue().count("\n") <= 1
