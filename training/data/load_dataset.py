@@ -14,8 +14,9 @@ from service.model_store.manifest import Channels, Input, Preprocessing
 from training.architectures import default_input_shape
 from training.data import datasets
 from training.data.datasets.base import Dataset
+from training.data.datasets.folder_test_split import TestSplitSpec
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderOptions, TestSplitSpec
+from training.data.datasets.image_folder import FolderOptions
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError
 from training.recipes.base import APPLICATION_PREFIX, Recipe

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_folder import path_fraction
+from training.data.datasets.folder_test_split import path_fraction
 from training.errors import TrainingError
 from training.recipes.base import Recipe
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.model_store.repository import VersionFolder
 from training.data import datasets, load_dataset
 from training.data.datasets.base import Dataset
-from training.data.datasets.image_folder import TestSplitSpec
+from training.data.datasets.folder_test_split import TestSplitSpec
 from training.data.load_dataset import DEFAULT_OPTIONS, DataOptions
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph.merge import merge_average

@@ -9,7 +9,7 @@ from service.model_store.manifest import Provenance, SplitSpec
 from training.data import datasets
 from training.data.datasets.base import Dataset
 from training.data.datasets.folder_listing import FolderListing
-from training.data.datasets.image_folder import count_missing, split_digest, split_test_files
+from training.data.datasets.folder_test_split import count_missing, split_digest, split_test_files
 from training.data.load_dataset import DataOptions
 from training.data.splits import SplitIndices, split_indices
 from training.errors import TrainingError

@@ -31,7 +31,7 @@ from service.model_store.manifest import (
 )
 from service.model_store.repository import Repository, VersionFolder
 from training import keras_setup
-from training.data.datasets.image_folder import split_digest
+from training.data.datasets.folder_test_split import split_digest
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.acceptance import Decision
 from training.export.graph.editor import Graph, count_parameters

@@ -17,7 +17,7 @@ from tests.support.images import COLORS, write_image_folder
 from tests.support.model_versions import write_version
 from training.cli import main
 from training.data.datasets.folder_listing import list_images
-from training.data.datasets.image_folder import split_test_files
+from training.data.datasets.folder_test_split import split_test_files
 
 SHAPE = (24, 24, 1)
 CROPPED = Preprocessing(resize="shorter", shorter=9)

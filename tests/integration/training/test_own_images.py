@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from service.model_store.manifest import SplitSpec, read_manifest
 from tests.support.images import write_image_folder
 from training.cli import main
-from training.data.datasets.image_folder import split_digest
+from training.data.datasets.folder_test_split import split_digest
 from training.data.load_dataset import DataOptions
 from training.fit import trainer
 from training.recipes import find_recipe

@@ -10,8 +10,9 @@ from pathlib import Path
 from training.data.datasets import cifar10, imagenette, mnist, xo
 from training.data.datasets.base import Dataset
 from training.data.datasets.folder_listing import FolderListing, list_images
+from training.data.datasets.folder_test_split import TestSplitSpec
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderOptions, TestSplitSpec, evaluation_dataset, training_dataset
+from training.data.datasets.image_folder import FolderOptions, evaluation_dataset, training_dataset
 from training.data.datasets.memory_cache import ImageCache, cache_limit_bytes
 from training.data.datasets.official_files import official_dir
 from training.errors import TrainingError

@@ -48,8 +48,13 @@ class FolderListing:
         sha256 = hashlib.sha256()
         for files in (self.train, self.test):
             for path in () if files is None else files.paths:
-                sha256.update(f"{path}\0{(self.folder / path).stat().st_size}\0".encode())
+                sha256.update(f"{path_and_size(self.folder, path)}\0".encode())
         return sha256.hexdigest()
+
+
+def path_and_size(folder: Path, path: str) -> str:
+    """Returns the text that identifies a file in digests and fingerprints."""
+    return f"{path}\0{(folder / path).stat().st_size}"
 
 
 def list_images(folder: Path, min_classes: int = 2) -> FolderListing:

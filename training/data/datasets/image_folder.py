@@ -4,12 +4,10 @@ Evaluation images go through the service's decoding and preprocessing. Random pa
 decoded images, which are first scaled down if they are far larger than the network's input.
 """
 
-import base64
 import hashlib
 import math
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from service.errors import ConvoyError
 from service.hardware import usable_cores
 from service.imaging.decode import decode
 from training.data.datasets.base import Dataset
-from training.data.datasets.folder_listing import FolderListing, LabeledFiles
+from training.data.datasets.folder_listing import FolderListing, LabeledFiles, path_and_size
+from training.data.datasets.folder_test_split import TestSplitSpec, evaluation_files, fingerprints, split_train_test
 from training.data.datasets.image_files import (
     MAX_PIXELS,
     Boxes,
@@ -40,9 +39,6 @@ MIN_CACHED_SCALE = 2
 """Before random parts are cut, the shorter side of an image is reduced to this multiple of the input's longer side, or
 to more if the smallest parts need it: a part with 1 % of the area has 10 % of the side."""
 MAX_FUTURES = 1000
-FINGERPRINT_BYTES = 4
-MAX_FINGERPRINTS = 100_000
-"""Maximum number of test images whose fingerprints a manifest stores."""
 
 Indices = NDArray[np.int64]
 
@@ -64,24 +60,11 @@ class FolderOptions:
     split_by_path: bool = False
 
 
-@dataclass(frozen=True)
-class TestSplitSpec:
-    """The arguments with which a run called `split_test_files`."""
-
-    test_share: float
-    seed: int
-
-
 class FolderSplit:
     """Image files with their classes. The cache only makes repeated reads faster."""
 
     def __init__(
-        self,
-        folder: Path,
-        files: LabeledFiles,
-        input_spec: InputSpec,
-        cache: ImageCache,
-        min_crop_area: float = 1.0,
+        self, folder: Path, files: LabeledFiles, input_spec: InputSpec, cache: ImageCache, min_crop_area: float = 1.0
     ) -> None:
         self._folder = folder
         self._files = files
@@ -124,7 +107,7 @@ class FolderSplit:
         return errors
 
     def digest(self, indices: Indices) -> str:
-        lines = (f"{_path_and_size(self._folder, self._files.paths[i])}\0{self._files.classes[i]}\0" for i in indices)
+        lines = (f"{path_and_size(self._folder, self._files.paths[i])}\0{self._files.classes[i]}\0" for i in indices)
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
     def without(self, indices: Sequence[int]) -> "FolderSplit":
@@ -175,56 +158,6 @@ def _naming(path: str) -> Iterator[None]:
         raise TrainingError(f"{path}: {error.message}") from error
 
 
-def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:
-    """Splits files into training and test files, with about `test_share` of each class in the latter, drawn by `seed`.
-
-    Each image is drawn independently, by its path. Added images therefore do not move others: an image that a network
-    was trained on never becomes a test image of the next network. The size of a class's test part has a standard
-    deviation of sqrt(n * share * (1 - share)) images, 4 for 100 images and a share of 0.2. In a class with several
-    images, the lowest draw is always a test file and the highest always a training file; only these two can be moved by
-    a new image. The file of a class with one image is a training file.
-    """
-    fractions = np.array([path_fraction(path, f"{seed}") for path in files.paths])
-    is_test = fractions < test_share
-    for class_number in np.unique(files.classes):
-        members = np.flatnonzero(files.classes == class_number)
-        is_test[members[fractions[members].argmin()]] = True
-        is_test[members[fractions[members].argmax()]] = False
-    return files.select(np.flatnonzero(~is_test)), files.select(np.flatnonzero(is_test))
-
-
-def path_fraction(path: str, stream: str) -> float:
-    """Returns a pseudorandom number in 0..1 that depends only on the path and the stream's name."""
-    digest = hashlib.sha256(f"{stream}\0".encode() + os.fsencode(path)).digest()
-    return int.from_bytes(digest[:8]) / 2**64
-
-
-def fingerprints(folder: Path, paths: Sequence[str]) -> str | None:
-    """Returns base64 of a few sorted bytes per file, from path and size; None for more than MAX_FINGERPRINTS files.
-
-    They show whether all files still exist, without storing their names.
-    """
-    if len(paths) > MAX_FINGERPRINTS:
-        return None
-    return base64.b64encode(b"".join(sorted(_fingerprints(folder, paths)))).decode()
-
-
-def count_missing(recorded: str, folder: Path, paths: Iterable[str]) -> tuple[int, int]:
-    """Returns the number of recorded files that are missing or have another size, and the number of recorded files."""
-    joined = base64.b64decode(recorded)
-    expected = [joined[start : start + FINGERPRINT_BYTES] for start in range(0, len(joined), FINGERPRINT_BYTES)]
-    return (Counter(expected) - Counter(_fingerprints(folder, paths))).total(), len(expected)
-
-
-def _fingerprints(folder: Path, paths: Iterable[str]) -> list[bytes]:
-    names = (_path_and_size(folder, path) for path in paths)
-    return [hashlib.sha256(os.fsencode(name)).digest()[:FINGERPRINT_BYTES] for name in names]
-
-
-def _path_and_size(folder: Path, path: str) -> str:
-    return f"{path}\0{(folder / path).stat().st_size}"
-
-
 def training_dataset(
     name: str, title: str, listing: FolderListing, folder_options: FolderOptions, cache: ImageCache
 ) -> Dataset:
@@ -232,7 +165,9 @@ def training_dataset(
     origin: dict[str, Any] = {"folder": str(listing.folder.resolve()), "digest": listing.digest()}
     train, test = listing.train, listing.test
     if test is None:
-        train, test = _split_train_test(listing, folder_options)
+        train, test = split_train_test(
+            listing, folder_options.test_share, folder_options.seed, folder_options.test_files
+        )
         origin |= {"test_files": list(test.paths), "test_share": folder_options.test_share}
         origin |= {"test_fingerprints": fingerprints(listing.folder, test.paths)}
     if folder_options.split_by_path:
@@ -253,28 +188,6 @@ def training_dataset(
     )
 
 
-def _split_train_test(listing: FolderListing, folder_options: FolderOptions) -> tuple[LabeledFiles, LabeledFiles]:
-    if folder_options.test_files is None:
-        return split_test_files(listing.train, folder_options.test_share, folder_options.seed)
-    index_by_path = {path: index for index, path in enumerate(listing.train.paths)}
-    if missing := [path for path in folder_options.test_files if path not in index_by_path]:
-        raise TrainingError(
-            f"{listing.folder} lacks {len(missing):,} of the run's test images: {', '.join(missing[:5])}."
-        )
-    test_indices = np.array([index_by_path[path] for path in folder_options.test_files], np.int64)
-    train_indices = np.setdiff1d(np.arange(len(listing.train)), test_indices)
-    return listing.train.select(train_indices), listing.train.select(test_indices)
-
-
-def split_digest(origin: Mapping[str, Any]) -> str | None:
-    """Returns the SHA-256 of a folder's files and its test files, from a data set's `origin`; None for other data
-    sets."""
-    if not origin:
-        return None
-    names = [origin["digest"], *origin.get("test_files", ())]
-    return hashlib.sha256(b"\0".join(map(os.fsencode, names))).hexdigest()
-
-
 def evaluation_dataset(
     name: str,
     title: str,
@@ -289,7 +202,7 @@ def evaluation_dataset(
     """
     if unknown := sorted(set(listing.labels) - set(labels)):
         raise TrainingError(f"{listing.folder} has classes that the network does not have: {', '.join(unknown)}.")
-    files, is_test_set = _evaluation_files(listing, test_split)
+    files, is_test_set = evaluation_files(listing, test_split)
     # Names alone do not suffice, because some of ImageNet's classes have the same name.
     is_same_order = tuple(labels) == listing.labels
     class_numbers = np.array([i if is_same_order else labels.index(label) for i, label in enumerate(listing.labels)])
@@ -297,20 +210,5 @@ def evaluation_dataset(
         listing.folder, LabeledFiles(files.paths, class_numbers[files.classes]), input_spec, ImageCache(0)
     )
     return Dataset(
-        name,
-        title,
-        tuple(labels),
-        split,
-        split,
-        preprocessing=input_spec.preprocessing,
-        is_test_set=is_test_set,
+        name, title, tuple(labels), split, split, preprocessing=input_spec.preprocessing, is_test_set=is_test_set
     )
-
-
-def _evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, bool]:
-    """Returns the files, and whether they were kept from training."""
-    if listing.test is not None:
-        return listing.test, True
-    if test_split is not None:
-        return split_test_files(listing.train, test_split.test_share, test_split.seed)[1], True
-    return listing.train, False

@@ -11,7 +11,7 @@ from service.model_store.manifest import Provenance, SplitSpec
 from tests.support.images import write_image_folder
 from training.data import load_dataset
 from training.data.datasets.base import ArraySplit, Dataset
-from training.data.datasets.image_folder import split_digest
+from training.data.datasets.folder_test_split import split_digest
 from training.data.load_dataset import DataOptions
 from training.data.splits import split_indices
 from training.errors import TrainingError

@@ -12,8 +12,9 @@ from tests.support.images import COLORS, write_image_folder
 from tests.support.model_versions import write_version
 from training.data import datasets
 from training.data.datasets.base import Dataset
+from training.data.datasets.folder_test_split import split_digest
 from training.data.datasets.image_files import InputSpec
-from training.data.datasets.image_folder import FolderOptions, split_digest
+from training.data.datasets.image_folder import FolderOptions
 from training.data.load_dataset import DataOptions
 from training.data.splits import split_indices
 from training.errors import TrainingError
