@@ -43,8 +43,8 @@ DOUBLE_COST_FORMATS = "WebP, CMYK and progressive JPEG"
 # CMYK, 5.8 for gray and palettes, 9.8 for progressive JPEG, 11.8 for progressive CMYK, and 15.9 for WebP.
 DECODED_BYTES_PER_PIXEL = 8
 # At 1/n of its size, a baseline JPEG takes the time of 1/n of its pixels and of two pixels per encoded byte, because
-# libjpeg decodes all bytes at any scale. A progressive JPEG gains too little: it is decoded scan by scan, and its
-# coefficients take up to 8 bytes per pixel.
+# libjpeg decodes all bytes at any scale: `python -m tests.bench jpeg-cost` measures it. A progressive JPEG gains too
+# little: it is decoded scan by scan, and its coefficients take up to 8 bytes per pixel.
 REDUCED_PIXELS_PER_BYTE = 2
 
 # The start of a JPEG's segment, also after entropy-coded bytes. In those, 0xff is followed by 0. Restart markers have

@@ -13,9 +13,9 @@ from service.hardware import usable_cores
 from service.settings import Settings
 from tests.bench import compare_checkouts, compare_peers, photographs, throughput
 from tests.bench.convoy_process import has_workers
+from tests.bench.decoding import jpeg_cost, jpeg_libraries, paired_loads, reduced_scale
+from tests.bench.decoding.phone_photos import parse_size, photos_folder
 from tests.bench.errors import CannotMeasure
-from tests.bench.jpeg import libraries, reduced_scale
-from tests.bench.jpeg.phone_photos import parse_size
 from tests.bench.overload import run as overload_run
 from tests.bench.peers.environments import PACKAGES, set_up
 from tests.bench.report import markdown, overload_section, sections
@@ -125,10 +125,29 @@ def _jpeg_scale(args: argparse.Namespace) -> int:
 
 
 def _jpeg_libraries(args: argparse.Namespace) -> int:
-    content = libraries.measure(libraries.photos_folder(), _print_progress)
+    return _write(jpeg_libraries.measure(photos_folder(), _print_progress), "jpeg-libraries", args.report)
+
+
+def _jpeg_cost(args: argparse.Namespace) -> int:
+    return _write(jpeg_cost.measure(photos_folder(), _print_progress), "jpeg-cost", args.report)
+
+
+def _decoding(args: argparse.Namespace) -> int:
+    plan = paired_loads.Plan(
+        models=args.models,
+        photos=photos_folder(),
+        workers=args.workers,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        connections=args.connections,
+    )
+    return _write(paired_loads.measure(plan, _print_progress), "decoding", args.report)
+
+
+def _write(content: str, section: str, report: Path) -> int:
     content = f"{content} Command: `{_command()}`."
-    markdown.replace_section(args.report, "jpeg-libraries", content)
-    return _finish(content, [], args.report)
+    markdown.replace_section(report, section, content)
+    return _finish(content, [], report)
 
 
 def _photographs(args: argparse.Namespace) -> int:
@@ -208,6 +227,17 @@ def _arguments() -> argparse.Namespace:
     by_library = commands.add_parser("jpeg-libraries", help="how fast libraries decode JPEGs, and their pixels")
     by_library.set_defaults(run=_jpeg_libraries)
     by_library.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
+    decoders = commands.add_parser("decoding", help="what the choice of a decoder pays in the service")
+    decoders.set_defaults(run=_decoding)
+    decoders.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")
+    decoders.add_argument("--connections", type=int, default=32, help="default: %(default)s")
+    decoders.add_argument("--workers", type=int, default=usable_cores(), help="default: %(default)s")
+    decoders.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    decoders.add_argument("--seconds", type=float, default=6.0, help="duration of each load (default: %(default)s)")
+    decoders.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
+    cost = commands.add_parser("jpeg-cost", help="the time of a JPEG at a reduced scale, and what counts for it")
+    cost.set_defaults(run=_jpeg_cost)
+    cost.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
     scale = commands.add_parser("jpeg-scale", help="whether decoding JPEGs at a reduced scale changes answers")
     scale.set_defaults(run=_jpeg_scale)
     scale.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")

@@ -13,8 +13,8 @@ from statistics import quantiles
 from typing import NamedTuple
 
 from tests.bench import convoy_process
+from tests.bench.decoding.phone_photos import write_photos
 from tests.bench.errors import CannotMeasure
-from tests.bench.jpeg.phone_photos import write_photos
 from tests.bench.load_generators.closed_loop import LoadResult, require_tool, wrk
 from tests.bench.local_model import LocalModel
 from tests.bench.request_bodies import Bodies, Sizes

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.bench import compare_checkouts
+from tests.bench.decoding.phone_photos import NOISE, parse_size, phone_photo, write_photos
+from tests.bench.decoding.reduced_scale import Comparison
 from tests.bench.errors import CannotMeasure
-from tests.bench.jpeg.phone_photos import NOISE, parse_size, phone_photo, write_photos
-from tests.bench.jpeg.reduced_scale import Comparison
 from tests.unit.bench.test_compare_checkouts import plan
 
 SIZE = (403, 302)

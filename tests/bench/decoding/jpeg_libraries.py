@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from tests.bench import machine_info
-from tests.bench.errors import CannotMeasure
-from tests.bench.jpeg.phone_photos import write_photos
+from tests.bench.decoding.phone_photos import write_photos
 from tests.bench.report import markdown
 
 Pixels = NDArray[np.uint8]
@@ -32,7 +31,8 @@ MAX_PHOTOS = 10
 ROUNDS = 5
 MIN_ROUND_S = 0.5
 INSTALL = (
-    "pip install simplejpeg opencv-python-headless 'pyvips[binary]' 'PyTurboJPEG<2'; apt-get install libturbojpeg0"
+    "pip install simplejpeg opencv-python-headless 'pyvips[binary]' 'PyTurboJPEG<2' ajpegli; "
+    "apt-get install libturbojpeg0"
 )
 
 
@@ -90,6 +90,8 @@ def _installed_libraries(progress: Callable[[str], None]) -> Iterator[tuple[str,
         ("pyturbojpeg", _load_turbojpeg),
         ("opencv-python-headless", _load_opencv),
         ("pyvips", _load_vips),
+        ("kornia-rs", _load_kornia),
+        ("ajpegli", _load_ajpegli),
     ):
         try:
             yield f"{name} {version(name)}", load()
@@ -151,8 +153,21 @@ def _load_vips() -> Decode:
     return decode
 
 
-def photos_folder() -> Path:
-    """The photos of CONVOY_DATA. Raises CannotMeasure where it is not set."""
-    if not (data := os.environ.get("CONVOY_DATA")):
-        raise CannotMeasure("CONVOY_DATA is not set: it names the folder with photos/.")
-    return Path(data) / "photos"
+def _load_kornia() -> Decode:
+    from kornia_rs.io import decode_image_jpegturbo
+
+    def decode(data: bytes, _: int) -> Pixels:  # it has no reduced scale
+        pixels: Pixels = decode_image_jpegturbo(data, "rgb")
+        return pixels
+
+    return decode
+
+
+def _load_ajpegli() -> Decode:
+    import ajpegli  # type: ignore[import-not-found]
+
+    def decode(data: bytes, _: int) -> Pixels:  # it has no reduced scale
+        pixels: Pixels = ajpegli.imdecode(data)
+        return pixels
+
+    return decode

@@ -4,6 +4,7 @@ An image that is only enlarged has no high frequencies, so its JPEG would be sma
 """
 
 import io
+import os
 from functools import cache
 from pathlib import Path
 
@@ -27,13 +28,28 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def phone_photo(image: Image.Image, size: tuple[int, int], seed: int) -> bytes:
+def photos_folder() -> Path:
+    """The photos of CONVOY_DATA. Raises CannotMeasure where it is not set."""
+    if not (data := os.environ.get("CONVOY_DATA")):
+        raise CannotMeasure("CONVOY_DATA is not set: it names the folder with photos/.")
+    return Path(data) / "photos"
+
+
+def phone_photo(
+    image: Image.Image,
+    size: tuple[int, int],
+    seed: int,
+    noise: float = NOISE,
+    quality: int = QUALITY,
+    *,
+    progressive: bool = False,
+) -> bytes:
     """Returns a JPEG of this size; the image is cropped to its aspect ratio."""
     small = ImageOps.fit(image.convert("RGB"), _divided(size), Image.Resampling.LANCZOS).filter(SHARPEN)
     large = small.resize(size, Image.Resampling.BICUBIC)
-    noisy = ImageChops.add(large, _shifted_noise(size, seed), offset=-_ZERO)
+    noisy = ImageChops.add(large, _shifted_noise(size, seed, noise), offset=-_ZERO)
     file = io.BytesIO()
-    noisy.save(file, "JPEG", quality=QUALITY)
+    noisy.save(file, "JPEG", quality=quality, progressive=progressive)
     return file.getvalue()
 
 
@@ -50,14 +66,14 @@ def _divided(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, size[0] // SHARPENED_DIVISOR), max(1, size[1] // SHARPENED_DIVISOR)
 
 
-def _shifted_noise(size: tuple[int, int], seed: int) -> Image.Image:
+def _shifted_noise(size: tuple[int, int], seed: int, deviation: float) -> Image.Image:
     """Returns the same noise, shifted for each photo, because drawing 12 million normal numbers takes almost a
     second."""
     x, y = np.random.default_rng(seed).integers(0, size)
-    return ImageChops.offset(_noise(size), int(x), int(y))
+    return ImageChops.offset(_noise(size, deviation), int(x), int(y))
 
 
 @cache
-def _noise(size: tuple[int, int]) -> Image.Image:
-    noise = np.random.default_rng(0).normal(_ZERO, NOISE, (size[1], size[0], 3))
+def _noise(size: tuple[int, int], deviation: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(_ZERO, deviation, (size[1], size[0], 3))
     return Image.fromarray(np.rint(noise).astype(np.uint8))

@@ -17,8 +17,8 @@ from service.imaging.model_input import open_for_model, read_opened
 from service.inference.session import Session
 from service.model_store.repository import Repository, VersionFolder
 from tests.bench import machine_info
+from tests.bench.decoding.phone_photos import phone_photo
 from tests.bench.errors import CannotMeasure
-from tests.bench.jpeg.phone_photos import phone_photo
 from tests.bench.report import markdown
 
 LIMITS = DecodeLimits(400_000_000)

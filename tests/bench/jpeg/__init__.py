@@ -1,1 +1,0 @@
-"""Measures decoding JPEGs: its speed by library, and what a reduced scale changes."""
