@@ -1,9 +1,7 @@
-"""Decides when and how often a worker that died is restarted, and describes exit codes.
+"""Decides when and how often a worker that died is restarted.
 
 Knows no processes and reads no clock: the supervisor passes in times.
 """
-
-import signal
 
 MIN_STABLE_S = 10.0
 """A worker that dies sooner than this after its start, or before it has loaded its models, has died early."""
@@ -38,19 +36,3 @@ class RestartPolicy:
     def is_exhausted(self) -> bool:
         """Whether the worker has died early so often in a row that it probably cannot start."""
         return self.early_deaths >= MAX_EARLY_DEATHS
-
-
-def describe_exit(code: int) -> tuple[str, str]:
-    """Returns why a process with this exit code has ended, and what to do about it."""
-    if code == -signal.SIGKILL:
-        return (
-            "It was killed by SIGKILL. The kernel does so when memory is full.",
-            "Raise the memory limit, or lower CONVOY_WORKERS: each worker loads all models.",
-        )
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return (
-            f"It was ended by {name}.",
-            "See the log lines before it. If a model's graph crashes, remove that version.",
-        )
-    return f"It ended itself with code {code}.", "See the log lines of this worker before it; they have the cause."

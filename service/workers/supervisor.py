@@ -22,8 +22,9 @@ from typing import Any
 
 from service.exit_codes import EXIT_RETRY
 from service.observability import logs
+from service.workers.exit_reasons import HUNG_EXIT, describe_exit
 from service.workers.heartbeat import SilenceMeter, heartbeat_file, last_heartbeat_ns
-from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy, describe_exit
+from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy
 from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
 from service.workers.worker_status import MAX_SILENCE_S, SupervisorStatus, WorkerStatus, WorkerStatusStore
 
@@ -31,7 +32,6 @@ EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # after the drain timeout
 HANG_POLL_S = 1.0
-HUNG_EXIT = "The supervisor ended it because it hung.", "The log line `worker hangs` before it has the cause."
 CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # a worker that has not begun to serve ends with -SIGTERM
 
 WorkerTarget = Callable[[socket.socket, int], None]

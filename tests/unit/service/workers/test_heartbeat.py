@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from service.workers import heartbeat
+from service.workers.exit_reasons import HUNG_EXIT
 from service.workers.heartbeat import MAX_POLL_GAP_S, Heartbeat, SilenceMeter, heartbeat_file, last_heartbeat_ns
-from service.workers.supervisor import HUNG_EXIT, _WorkerProcess
+from service.workers.supervisor import _WorkerProcess
 from tests.unit.service.workers.fake_process import PID, FakeProcess
 
 TIMEOUT_S = 10.0

@@ -1,6 +1,4 @@
-"""A worker that dies early is restarted with growing delays and a limit; its exit code is explained."""
-
-import signal
+"""A worker that dies early is restarted with growing delays and a limit."""
 
 import pytest
 
@@ -9,7 +7,6 @@ from service.workers.restart_policy import (
     MAX_RESTART_DELAY_S,
     MIN_STABLE_S,
     RestartPolicy,
-    describe_exit,
 )
 
 START_S = 1000.0
@@ -68,18 +65,3 @@ def test_a_death_is_early_soon_after_the_start_or_before_the_models_are_loaded(
     policy.record_death(START_S + lifetime_s, has_loaded_models=has_loaded_models)
     assert policy.early_deaths == 1
     assert policy.next_start_s == START_S + lifetime_s + 0.5
-
-
-@pytest.mark.parametrize(
-    ("code", "reason", "action"),
-    [
-        (-signal.SIGKILL, "memory is full", "CONVOY_WORKERS"),
-        (-signal.SIGSEGV, "SIGSEGV", "log lines before"),
-        (-63, "signal 63", "log lines before"),
-        (3, "code 3", "have the cause"),
-    ],
-)
-def test_an_exit_code_is_explained_with_what_to_do(code: int, reason: str, action: str) -> None:
-    explained = describe_exit(code)
-    assert reason in explained[0]
-    assert action in explained[1]

@@ -1,0 +1,22 @@
+"""The exit code of a worker is explained, with what to do about it."""
+
+import signal
+
+import pytest
+
+from service.workers.exit_reasons import describe_exit
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "action"),
+    [
+        (-signal.SIGKILL, "memory is full", "CONVOY_WORKERS"),
+        (-signal.SIGSEGV, "SIGSEGV", "log lines before"),
+        (-63, "signal 63", "log lines before"),
+        (3, "code 3", "have the cause"),
+    ],
+)
+def test_an_exit_code_is_explained_with_what_to_do(code: int, reason: str, action: str) -> None:
+    explained = describe_exit(code)
+    assert reason in explained[0]
+    assert action in explained[1]
