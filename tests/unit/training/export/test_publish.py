@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from service.model_store.repository import Repository
-from service.model_store.rollback_and_prune import roll_back
-from tests.support.model_versions import write_version
 from training.errors import RetryLater, TrainingError
 from training.export.publish import publish
 
@@ -67,41 +64,8 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     assert all_paths(tmp_path) == []
 
 
-def test_of_two_exports_at_once_each_gets_a_number_of_its_own(tmp_path: Path) -> None:
-    """Also if the later export finishes first, or if one fails."""
-
-    def fail(folder: Path, version: int) -> None:
-        raise TrainingError(f"no parity of version {version}")
-
-    def slow(folder: Path, version: int) -> None:
-        assert publish(tmp_path, "digits", write).name == "2"
-        with pytest.raises(TrainingError, match="no parity of version 3"):
-            publish(tmp_path, "digits", fail)
-        assert publish(tmp_path, "digits", write).name == "3"
-        write(folder, version)
-
-    assert publish(tmp_path, "digits", slow).name == "1"
-    for number in ("1", "2", "3"):
-        assert (tmp_path / "digits" / number / "card.md").read_text() == f"version {number}"
-    assert {path.name for path in (tmp_path / "digits").iterdir()} == {"1", "2", "3"}
-    assert publish(tmp_path, "digits", write).name == "4"
-
-
-def test_a_killed_export_keeps_no_number(tmp_path: Path) -> None:
-    (tmp_path / "digits").mkdir()
-    (tmp_path / "digits" / ".1.lock").touch()
-    assert publish(tmp_path, "digits", write).name == "1"
-
-
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "x" * 65])
 def test_names_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrainingError, match="is not a valid model name"):
         publish(tmp_path, name, write)
     assert all_paths(tmp_path) == []
-
-
-def test_a_number_that_a_rollback_has_hidden_is_not_given_again(tmp_path: Path) -> None:
-    for number in (1, 2):
-        write_version(tmp_path, "linear", number)
-    roll_back(Repository(tmp_path), None, "linear", None)
-    assert publish(tmp_path, "linear", lambda folder, version: None).name == "3"
