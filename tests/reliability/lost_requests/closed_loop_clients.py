@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tests.bench.request_bodies import JSON_LENGTH, binary_head, tensor_binary
 from tests.load.traffic import PNG
 from tests.reliability.http_client import Connection, ConnectionCut, Reply, request
-from tests.reliability.lost_requests.request_log import RequestLog, SentRequest
+from tests.reliability.lost_requests.judge_answers import RequestLog, SentRequest
 
 TENSOR_FRACTION = 0.15  # of the requests; the others are one image each
 REQUESTS_PER_CONNECTION = 100  # requests per connection, so that a new worker gets its share of connections

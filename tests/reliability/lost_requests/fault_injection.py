@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from tests.bench import convoy_process
 from tests.bench.errors import CannotMeasure
 from tests.reliability.lost_requests.closed_loop_clients import ClosedLoopClients
+from tests.reliability.lost_requests.judge_answers import RequestLog
 from tests.reliability.lost_requests.permuted_versions import delete, publish
-from tests.reliability.lost_requests.request_log import RequestLog
 from tests.reliability.process_resources import workers_of
 
 RECOVERY_TIMEOUT_S = 60.0

@@ -15,7 +15,7 @@ from tests.reliability.lost_requests import permuted_versions
 from tests.reliability.lost_requests.closed_loop_clients import ClosedLoopClients
 from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
 from tests.reliability.lost_requests.fault_injection import FaultInjector
-from tests.reliability.lost_requests.request_log import RequestLog
+from tests.reliability.lost_requests.judge_answers import RequestLog
 
 WORKERS = 2
 MODEL = "mnist-lenet5"

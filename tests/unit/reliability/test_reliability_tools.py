@@ -1,19 +1,14 @@
-"""The tools of tests.reliability distinguish growth from noise, wrong from correct responses, and kinds of cuts."""
+"""The tools of tests.reliability distinguish growth from noise, and cut responses from complete ones."""
 
 import asyncio
-import json
 
 import numpy as np
 import pytest
 
 from tests.reliability.http_client import Connection, ConnectionCut, Reply, request
 from tests.reliability.linear_trend import trend
-from tests.reliability.lost_requests.distinguishable_images import DistinguishableImages
-from tests.reliability.lost_requests.permuted_versions import permute_classes
-from tests.reliability.lost_requests.request_log import RequestLog, SentRequest
 
 HOUR_S = 3600
-PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], np.float32)
 
 
 def noisy_samples(per_hour: float, seed: int) -> tuple[list[float], list[float]]:
@@ -33,70 +28,6 @@ def test_growth_is_distinguished_from_noise() -> None:
     assert sum(slope.low <= 4 <= slope.high for slope in growing) >= 85
     with pytest.raises(ValueError, match="12 samples"):
         trend([1.0], [1.0])
-
-
-def new_log() -> RequestLog:
-    images = DistinguishableImages([b"", b""], np.zeros((2, 1, 1, 1), np.uint8), PROBABILITIES)
-    return RequestLog(images, "m", published={1, 2}, sent=1)
-
-
-def reply(row: np.ndarray, version: int = 1, status: int = 200, **headers: str) -> Reply:
-    entries = [{"index": int(i), "probability": float(row[i])} for i in np.argsort(-row)[:2]]
-    body = json.dumps({"version": str(version), "predictions": entries}).encode()
-    all_headers = {"x-request-id": "a"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return Reply(status, {name.encode(): value.encode() for name, value in all_headers.items()}, body)
-
-
-def sent_request(required_version: int | None = None) -> SentRequest:
-    return SentRequest(b"a", [0], required_version)
-
-
-def test_right_answers_of_every_version_are_right() -> None:
-    one = new_log()
-    assert one.record_answer(sent_request(), reply(PROBABILITIES[0])) == 1
-    two = new_log()
-    assert (
-        two.record_answer(sent_request(required_version=2), reply(permute_classes(PROBABILITIES, 2)[0], version=2)) == 2
-    )
-    assert one.problems == two.problems == []
-    assert one.missing() == two.missing() == 0
-
-
-@pytest.mark.parametrize(
-    ("answer", "required_version", "problem"),
-    [
-        (reply(PROBABILITIES[1]), None, "wrong predictions of version 1"),
-        (reply(PROBABILITIES[0], version=2), None, "wrong predictions of version 2"),
-        (reply(PROBABILITIES[0], version=3), None, "version 3 answered"),
-        (reply(PROBABILITIES[0]), 2, "version 1 answered instead of 2"),
-        (reply(PROBABILITIES[0], x_request_id="b"), None, "has the id b'b'"),
-        (reply(PROBABILITIES[0], status=429), None, "429 without Retry-After"),
-        (reply(PROBABILITIES[0], status=500), None, "status 500"),
-        (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be parsed"),
-    ],
-)
-def test_what_is_wrong_is_reported(answer: Reply, required_version: int | None, problem: str) -> None:
-    request_log = new_log()
-    assert request_log.record_answer(sent_request(required_version), answer) is None
-    assert problem in request_log.problems[0]
-    assert (request_log.wrong, request_log.missing()) == (1, 0)
-
-
-def test_a_cut_is_in_order_only_on_a_killed_workers_connection() -> None:
-    request_log = new_log()
-    request_log.killed_ports.add(1)
-    request_log.record_cut(ConnectionCut(1, b""))
-    assert (request_log.cut, request_log.wrong, request_log.missing()) == (1, 0, 0)
-    request_log.sent += 1
-    request_log.record_cut(ConnectionCut(2, b""))
-    assert (request_log.cut, request_log.wrong, request_log.missing()) == (1, 1, 0)
-
-
-def test_an_answer_that_is_missing_is_missed_and_a_refusal_is_none() -> None:
-    request_log = new_log()
-    assert request_log.missing() == 1
-    assert request_log.record_answer(sent_request(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None
-    assert (request_log.missing(), request_log.wrong, request_log.refused[503]) == (0, 0, 1)
 
 
 def test_the_client_sees_cut_answers_and_answers_given_twice() -> None:

@@ -1,4 +1,4 @@
-"""Records the result of every request: correct, rejected, cut for a known reason, or a problem."""
+"""Judges the answer to every request: correct, rejected, cut for a known reason, or a problem; and counts them."""
 
 import json
 from collections import Counter
