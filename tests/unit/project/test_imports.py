@@ -1,6 +1,7 @@
 """Libraries are imported only where it is allowed, and no package uses another's private names.
 
-import-linter checks the order of packages (pyproject.toml, `make lint`).
+Which package may import which other is laid down in the contracts of import-linter, `[tool.importlinter]` in
+pyproject.toml, which `make lint` checks.
 """
 
 import ast
