@@ -5,29 +5,43 @@ know which models are loaded.
 """
 
 import logging
+import os
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 from service.model_store.passed_over import log_passed_over
 from service.model_store.repository import Repository
 from service.observability import logs
 
+REPLACEMENT_S = 0.2
+"""Time for which a loaded version may be gone while it is replaced."""
+
 
 class ModelRoot:
     """The root of `repository` as it was read last. The methods block, because they read the disk."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, sleep: Callable[[float], None] = time.sleep) -> None:
         self._repository = repository
+        self._sleep = sleep
         self._inode: tuple[int, int] | None = None
         self._passed_over: dict[str, str] = {}
         self.error = ""
         """Why the root cannot be read; empty if it can."""
 
-    def models(self, *, has_loaded_models: bool) -> set[str] | None:
-        """Returns the names of the models; None if the root cannot be read, or is gone while models are loaded."""
+    def models(self, loaded: Collection[Path]) -> set[str] | None:
+        """Returns the names of the models; None if the root cannot be read, or is gone while models are loaded.
+
+        `loaded` holds the folders of the loaded versions. If one is gone, waits before reading the root: it may be in
+        the middle of a replacement by `rm -r` and `cp -r`, which is no rollback.
+        """
         try:
+            if not all(map(os.path.exists, loaded)):
+                self._sleep(REPLACEMENT_S)
             inode = self._repository.root_inode()
             listing = self._repository.scan()
             has_vanished = inode is None or inode != self._repository.root_inode()  # perhaps while it was read
-            if has_loaded_models and (has_vanished or self._is_unmounted(listing.models, inode)):
+            if loaded and (has_vanished or self._is_unmounted(listing.models, inode)):
                 self._set_error(f"{self._repository.root} is gone; the loaded models keep serving.")
                 return None
         except OSError as error:

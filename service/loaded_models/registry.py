@@ -241,7 +241,8 @@ class Registry:
                 await self._load_only({name: spec for name in on_disk if name == model})
 
     async def _read_root(self) -> set[str] | None:
-        return await asyncio.to_thread(self._root.models, has_loaded_models=bool(self._models))
+        loaded = [version.folder.path for model in self._models.values() for version in model.versions.values()]
+        return await asyncio.to_thread(self._root.models, loaded)
 
     async def _load_only(self, specs: dict[str, ModelSpec], *, retry: bool = False) -> None:
         """Loads the versions of the models in `specs` as specified, and unloads all other models."""
