@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.api.http.body import BodyReader
+from service.api.http.body import MAX_DECOMPRESSIONS, BodyReader
 from service.api.http.body_budget import MAX_SMALL_BYTES, BodyBudget, release_body
 from service.api.http.parse_thread import ParseThread
 from service.api.http.status_codes import STATUS, ClientDisconnected, error_headers
@@ -141,6 +141,35 @@ def test_a_body_counts_once_and_again_decompressed(known_length: bool) -> None:
         reader = BodyReader(10**6, budget, thread)
         assert asyncio.run(reader.read(scope, Client(body).receive)) == bytes(80)
     assert budget.used_bytes == len(body) + 80
+
+
+def test_few_bodies_are_decompressed_before_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand bodies of one kilobyte could expand to a gigabyte before the event loop counted them."""
+    body, count, decompressing = gzip.compress(bytes(80)), 50, 0
+    budget = BodyBudget(count * (len(body) + 80), Rejections())
+
+    async def run(reader: BodyReader) -> list[bytes]:
+        released = asyncio.Event()
+
+        async def to_thread(function: Callable[..., bytes], *args: Any) -> bytes:
+            nonlocal decompressing
+            decompressing += 1
+            await released.wait()
+            return function(*args)
+
+        monkeypatch.setattr(asyncio, "to_thread", to_thread)
+        scopes = [request_scope(content_encoding="gzip") for _ in range(count)]
+        reading = [asyncio.ensure_future(reader.read(scope, Client(body).receive)) for scope in scopes]
+        for _ in range(10):  # until all bodies have arrived
+            await asyncio.sleep(0)
+        assert budget.used_bytes == count * len(body)
+        assert decompressing == MAX_DECOMPRESSIONS
+        released.set()
+        return await asyncio.gather(*reading)
+
+    with closing(ParseThread()) as thread:
+        assert asyncio.run(run(BodyReader(10**6, budget, thread))) == [bytes(80)] * count
+    assert budget.used_bytes == count * (len(body) + 80)
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
