@@ -5,6 +5,7 @@ Errors that never reach a client are in the module that raises them.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Self
 
 # Clients choose the name, and comparing a long name with many models would delay all other requests.
 MAX_COMPARED_CHARS = 64
@@ -32,6 +33,15 @@ class ConvoyError(Exception):
     def full_message(self) -> str:
         """The message, followed by the message of a library."""
         return f"{self.message} {self.library_text}".rstrip()
+
+    def without_frames(self) -> Self:
+        """Returns this error without its traceback and causes, for one that is answered or kept as a result.
+
+        Their frames hold the body of the request. They often hold the error as well: such a cycle, with all its memory,
+        lasts until the garbage collector runs.
+        """
+        self.__traceback__ = self.__cause__ = self.__context__ = None
+        return self
 
 
 class BadImage(ConvoyError):

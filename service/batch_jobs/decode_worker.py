@@ -77,7 +77,7 @@ def decode_chunk(files: Sequence[ImageFile], spec: DecodeSpec) -> DecodedChunk:
             valid_count += 1
             errors.append(None)
         except ConvoyError as error:
-            errors.append(error)
+            errors.append(error.without_frames())
     return DecodedChunk(images[:valid_count], errors, fingerprints)
 
 

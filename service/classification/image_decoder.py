@@ -141,7 +141,7 @@ class ImageDecoder:
         try:
             return self._read_limited(self._open(postponed.encoded, loaded), postponed.work, loaded)
         except ConvoyError as error:
-            return error
+            return error.without_frames()
 
     def _decode_chunk(
         self, images: Sequence[bytes | ConvoyError], loaded: LoadedVersion, pixel_budget: PixelBudget
@@ -164,7 +164,7 @@ class ImageDecoder:
                         work += image_work
                         results.append(self._read_limited(image, image_work, loaded))
                 except ConvoyError as error:
-                    results.append(error)
+                    results.append(error.without_frames())
         return results
 
     def _open_within_budget(self, encoded: bytes, loaded: LoadedVersion, pixel_budget: PixelBudget) -> OpenedImage:

@@ -4,12 +4,15 @@ python-multipart finds the parts. Nothing is written to a disk, and no part is c
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from service.errors import BadRequest
+
+if TYPE_CHECKING:  # exists only for type checkers
+    from python_multipart.multipart import MultipartCallbacks
 
 MULTIPART = b"multipart/form-data"
 SLICE_BYTES = 1 << 20
@@ -37,28 +40,30 @@ class _Part:
 
 
 class _FormReader:
-    """Collects the parts that the parser reports."""
+    """Collects the parts that a parser with its callbacks reports.
 
-    def __init__(self, boundary: bytes, max_files: int) -> None:
+    Does not know the parser: a cycle would keep the body in memory until the garbage collector runs.
+    """
+
+    def __init__(self, max_files: int) -> None:
         self._limits = {"files": max_files, "fields": MAX_FIELDS}
         self._part = _Part()
         self._header_name = self._header_value = b""
         self._counts = {"files": 0, "fields": 0}
         self.parts: list[_Part] = []
         self.is_complete = False
-        self.parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._on_part_begin,
-                "on_part_data": self._on_part_data,
-                "on_part_end": self._on_part_end,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_end": self._on_end,
-            },
-        )
+
+    def callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_end": self._on_end,
+        }
 
     def _on_part_begin(self) -> None:
         self._part = _Part()
@@ -110,10 +115,11 @@ def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> 
     if len(options[b"boundary"]) > MAX_BOUNDARY_BYTES:
         raise BadRequest(f"The boundary of the multipart body has more than {MAX_BOUNDARY_BYTES} bytes.")
     try:
-        reader = _FormReader(options[b"boundary"], max_files)
+        reader = _FormReader(max_files)
+        parser = MultipartParser(options[b"boundary"], reader.callbacks())
         for start in range(0, len(body), SLICE_BYTES):
-            reader.parser.write(body[start : start + SLICE_BYTES])
-        reader.parser.finalize()
+            parser.write(body[start : start + SLICE_BYTES])
+        parser.finalize()
     except FormParserError:
         raise BadRequest("The multipart body is malformed.", MALFORMED_HINT) from None
     if not reader.is_complete:

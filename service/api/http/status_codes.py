@@ -113,10 +113,10 @@ def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
 
 
 def handle_error(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
-    """Does the same as `error_response`, and adds the error's code to the request's log line."""
+    """Does the same as `error_response`, adds the error's code to the request's log line, and drops its frames."""
     scope[LOG_FIELDS]["error"] = error.code
     log_model_failure(scope, [error])
-    return error_response(scope, error)
+    return error_response(scope, error.without_frames())
 
 
 def log_model_failure(scope: Scope, results: Iterable[object]) -> None:
