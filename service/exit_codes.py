@@ -1,6 +1,6 @@
 """The exit codes of all commands, `convoy` and `convoy-train`. Orchestrators use them to decide what to do next.
 
-Knows no command. The table in the documentation is generated from MEANINGS.
+Independent of the commands. The table in the documentation is generated from MEANINGS.
 """
 
 import errno
@@ -21,15 +21,15 @@ FINAL_EXIT_CODES = (EXIT_USAGE_ERROR, EXIT_ACCURACY_REGRESSION)
 
 MEANINGS = {
     "0": "Done.",
-    "1": "Done in part, and standard error says which: `batch` and `classify` could not read some images, `verify` "
-    "found something wrong, `serve` did not answer every accepted request. `convoy-train`: an unexpected error, with a "
-    "traceback.",
+    "1": "Partially done. Standard error lists what failed: `batch` and `classify` could not read some images, "
+    "`verify` found a fault, `serve` did not answer every accepted request. `convoy-train`: an unexpected error, "
+    "with a traceback.",
     "2": "The command or a setting is wrong; running it again does not help. Standard error says what to do.",
     "3": "`convoy-train retrain` and `quantize`: the new network is less accurate than required, and nothing was "
     "published.",
-    "4": "Something that may pass: a bucket, another process that holds the output or the run, a full disk, too little "
-    "memory, a process of a distributed run that has not come, workers of `serve` that cannot start. The same command "
-    "resumes.",
+    "4": "A temporary problem: an unreachable bucket, another process that uses the output or the run, a full disk, "
+    "too little memory, a process of a distributed run that did not join, workers of `serve` that cannot start. "
+    "The same command resumes.",
     "5": "`convoy-train run --distributed`: another process of the run was lost. The same command in all processes "
     "resumes.",
     "70": "`convoy`: an unexpected error, with a traceback.",
@@ -44,7 +44,7 @@ PASSING_ERRNOS = frozenset(
         *(errno.EHOSTDOWN, errno.ENETRESET, errno.ENOBUFS, errno.ENOLCK, errno.ENOLINK),
     }
 )
-"""Transient errors of the system: no space, no memory, or something that is unreachable now."""
+"""Transient errors of the system: no space, no memory, or a resource that is unreachable now."""
 
 
 def may_pass(error: BaseException | None) -> bool:

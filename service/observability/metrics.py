@@ -1,4 +1,4 @@
-"""Defines every Prometheus metric of the service. Does not know which code counts."""
+"""Defines every Prometheus metric of the service. Independent of the code that counts."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +20,7 @@ from service.observability.version_stats import STAGES, VersionStats
 
 REQUEST_BUCKETS_S = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30),  # finer, because objectives for large models are in this range
+    *(1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30),  # finer, because the objectives for large models are in this range
 )
 STAGE_BUCKETS_S = (0.000025, 0.00005, 0.0001, 0.00025, *REQUEST_BUCKETS_S)  # a small model runs for 0.1 ms
 BUCKETS_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -33,7 +33,7 @@ NORMAL, BACKGROUND = "normal", "background"  # priorities of requests
 # Process metrics that can be summed over workers, unlike the start time.
 PROCESS_METRICS = {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"}
 
-# Metrics of which the maximum over workers is taken, not the sum, because every worker loads the same versions.
+# Metrics whose maximum over workers is reported, not the sum, because every worker loads the same versions.
 MAX_AGGREGATED = frozenset(
     {
         "convoy_broken_versions",
@@ -45,7 +45,7 @@ MAX_AGGREGATED = frozenset(
 )
 
 VERSION_LABELS = ["model", "version"]
-REQUEST_STAGE = "request"  # the whole request, beside its stages
+REQUEST_STAGE = "request"  # the whole request, in addition to its stages
 EXPORTED_STAGES = tuple(stage for stage in STAGES if stage not in ("success", "fail"))
 
 
@@ -70,13 +70,14 @@ class Metrics:
         self.requests = self._counter("convoy_requests_total", "HTTP requests answered.", "route", "code")
         self.request_s = self._histogram(
             "convoy_request_seconds",
-            "Seconds from the headers of a request to its answer, upload included; without 429.",
+            "Seconds from the headers of a request to its response, including the upload; 429 responses are not "
+            "counted.",
             "route",
             bounds_s=REQUEST_BUCKETS_S,
         )
         self.response_s = self._histogram(
             "convoy_response_seconds",
-            "Seconds from a complete request to its successful answer: `kind` is `single`, `batch`, or, for "
+            "Seconds from a complete request to its successful response. `kind` is `single`, `batch`, or, for "
             "explanations and requests of low priority, `background`.",
             "model",
             "kind",
@@ -101,12 +102,12 @@ class Metrics:
             registry=self.registry,
         )
         self.predictions = ClassCounterCollector(
-            "convoy_predictions_total", "Images by most probable class, to detect drift."
+            "convoy_predictions_total", "Number of images for each most probable class, to detect drift."
         )
         self.registry.register(self.predictions)
         self.refused_requests = self._counter(
             "convoy_refused_total",
-            "Requests that were not run: `reason` is the error's code, `priority` is `normal` or `background`.",
+            "Requests that were not run. `reason` is the error's code, `priority` is `normal` or `background`.",
             "model",
             "reason",
             "priority",
@@ -124,10 +125,13 @@ class Metrics:
         self.body_bytes = Gauge(
             "convoy_body_bytes", "Bytes of request bodies and large responses held now.", registry=self.registry
         )
-        self.queue_images = Gauge("convoy_queue_images", "Images that wait now.", ["model"], registry=self.registry)
+        self.queue_images = Gauge(
+            "convoy_queue_images", "Images that wait in the queue now.", ["model"], registry=self.registry
+        )
         self.demand_s = self._counter(
             "convoy_demand_seconds_total",
-            "Run time that requests needed in full batches, rejected requests included; a worker has 1 s per second.",
+            "Run time that all requests, including rejected ones, would need in full batches. A worker provides 1 s "
+            "per second, so a higher rate means overload.",
             "model",
         )
         self.running_batches = Gauge("convoy_running_batches", "Runs in progress.", ["model"], registry=self.registry)
@@ -142,7 +146,7 @@ class Metrics:
         )
         self.invalid_keys_file = Gauge(
             "convoy_invalid_keys_file",
-            "1 if the file of API keys has become invalid, so that its previous keys stay valid.",
+            "1 if the file of API keys has become invalid. The previous keys then stay valid.",
             registry=self.registry,
         )
         self.loaded_versions = Gauge(
@@ -150,16 +154,17 @@ class Metrics:
         )
         self.worker_device = Gauge(
             "convoy_worker_device_info",
-            "1 for a worker that runs models on the device; a worker that is gone has no sample.",
+            "1 for a worker that runs models on the device. A worker that has ended has no sample.",
             ["worker", "device"],
             registry=self.registry,
         )
         self.bucket_errors = self._counter(
-            "convoy_bucket_errors_total", "Failed fetches and synchronizations: `reason` is the error's code.", "reason"
+            "convoy_bucket_errors_total", "Failed fetches and synchronizations. `reason` is the error's code.", "reason"
         )
         self.bucket_synced = Gauge(
             "convoy_bucket_synced_timestamp_seconds",
-            "Unix time of the last complete synchronization with the bucket; of the start before the first one.",
+            "Unix time of the last complete synchronization with the bucket; before the first one, of the service's "
+            "start.",
             ["url"],
             registry=self.registry,
         )
@@ -239,7 +244,7 @@ class Metrics:
         """Returns the standard metrics about this process, and the CPU time of its event loop."""
         event_loop = CounterMetricFamily(
             "convoy_event_loop_cpu_seconds_total",
-            "CPU seconds of the event loop, of which a worker has 1 s per second.",
+            "CPU seconds of the event loop. A worker provides 1 s per second.",
             value=self._event_loop_cpu_s(),
         )
         return [*(metric for metric in self._process.collect() if metric.name in PROCESS_METRICS), event_loop]
@@ -283,7 +288,7 @@ def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
 def model_info(rows: Iterable[tuple[str, str, str, str, str]]) -> GaugeMetricFamily:
     """Returns the gauge of the loaded versions, given rows of model, version, engine, precision and hint."""
     labels = [*VERSION_LABELS, "engine", "precision", "hint"]
-    info = GaugeMetricFamily("convoy_model_info", "What computes a loaded version; always 1.", labels=labels)
+    info = GaugeMetricFamily("convoy_model_info", "Engine and precision of a loaded version; always 1.", labels=labels)
     for row in rows:
         info.add_metric(row, 1)
     return info

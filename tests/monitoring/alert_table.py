@@ -30,19 +30,19 @@ CONDITIONS = {
 
 
 def alerts_table() -> str:
-    """Returns the table, and what the healthy traffic consisted of."""
+    """Returns the table, and a description of the healthy traffic."""
     recorded = results.read()
     caused, healthy = recorded["caused"], recorded.get("healthy")
     rows = [
         f"| `{name}` | {condition} | {_cause(caused['alerts'][name])} | {_false_alarms(healthy, name)} |"
         for name, condition in CONDITIONS.items()
     ]
-    head = ["| alert | condition | caused by, fired after | false alarms |", "|---|---|---|---|"]
+    head = ["| alert | condition | triggered by, fired after | false alarms |", "|---|---|---|---|"]
     traffic = healthy and (
         f" False alarms are counted over {healthy['minutes']:.0f} minutes of healthy traffic on {healthy['date']}: "
         f"{_traffic(healthy['answers'])}."
     )
-    return "\n".join([*head, *rows, "", f"Caused on {caused['date']}.{traffic or ''}"])
+    return "\n".join([*head, *rows, "", f"These alerts were triggered on {caused['date']}.{traffic or ''}"])
 
 
 def _cause(outcome: dict[str, Any]) -> str:

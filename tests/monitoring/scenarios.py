@@ -1,4 +1,4 @@
-"""How every alert is caused, each in a service of its own: small models, real processes, and a stub of Kubernetes."""
+"""Triggers every alert, each in its own service: small models, real processes, and a stub of Kubernetes."""
 
 import os
 import shutil
@@ -182,7 +182,7 @@ KUBERNETES = Scenario(
     },
     lambda stage: stage.mark_caused(),
 )
-KEYS = Scenario("keys", {"ConvoyKeysInvalid": "the file of keys is overwritten with a text"}, _damage_keys)
+KEYS = Scenario("keys", {"ConvoyKeysInvalid": "the file of keys is overwritten with invalid content"}, _damage_keys)
 # The stub is scraped from the start; of the others the longest come first.
 SCENARIOS = (
     KUBERNETES,
@@ -196,7 +196,7 @@ SCENARIOS = (
         "failing",
         {
             "ConvoyFailing": "a fifth of the images makes the model return NaN",
-            "ConvoyFailingSlowly": "the same, for longer",
+            "ConvoyFailingSlowly": "the same traffic, for longer",
         },
         _fail,
     ),
@@ -204,7 +204,7 @@ SCENARIOS = (
         "slow",
         {
             "ConvoySlow": "a model takes over a second for an image",
-            "ConvoyQueueFilling": "eight clients send to it without a pause",
+            "ConvoyQueueFilling": "eight clients send requests to the same model without a pause",
         },
         _slow,
     ),
@@ -215,13 +215,13 @@ SCENARIOS = (
         "workers",
         {
             "ConvoyWorkerUnresponsive": "SIGSTOP for one of two workers",
-            "ConvoyWorkerRestarting": "that worker is replaced, and four more are killed",
+            "ConvoyWorkerRestarting": "the stopped worker is replaced, and four others are killed",
         },
         _stop_and_kill_workers,
     ),
     Scenario(
         "background",
-        {"ConvoyBackgroundTaskFailing": "the task that trims memory is made to raise"},
+        {"ConvoyBackgroundTaskFailing": "the task that releases memory always raises an error"},
         _fail_in_background,
     ),
     KEYS,
