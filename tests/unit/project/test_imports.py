@@ -43,6 +43,7 @@ LIBRARIES = {
         "training.export.keras_files",
         "training.fit.fused_batchnorm",
         "training.keras_setup",
+        "training.runs.tensorboard",
     },
     "tf2onnx": {"training.export.graph.keras_to_onnx"},
     "uvicorn": {"service.server"},
