@@ -48,8 +48,8 @@ def main() -> int:
 def _rows(path: Path) -> Iterator[str]:
     from training.export.graph.keras_to_onnx import to_onnx
     from training.export.graph.optimize import OPTIMIZATIONS
-    from training.export.heads import OutputOptions
     from training.export.keras_files import load_network
+    from training.export.output_activation import OutputOptions
     from training.export.quantization.measure_latency import microseconds_per_image
     from training.export.scaling import Scaling
     from training.export.serving_model import input_of, to_serving_model

@@ -49,7 +49,7 @@ def main() -> None:
     from training.architectures import build
     from training.architectures.layers import Normalization
     from training.export.graph.keras_to_onnx import to_onnx
-    from training.export.heads import OutputOptions
+    from training.export.output_activation import OutputOptions
     from training.export.scaling import Scaling
     from training.export.serving_model import to_serving_model
 

@@ -17,7 +17,7 @@ LOGIT_SPREAD = 4.0
 def main(name: str) -> None:
     from service.model_store.manifest import Preprocessing
     from training.export.graph.keras_to_onnx import to_onnx
-    from training.export.heads import OutputOptions
+    from training.export.output_activation import OutputOptions
     from training.export.parity import ParitySample, check_parity
     from training.export.precision_copy import float64_copy
     from training.export.scaling import Scaling

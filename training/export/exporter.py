@@ -21,7 +21,7 @@ from training.errors import TrainingError
 from training.export.acceptance import Comparison
 from training.export.feature_maps import write_feature_maps
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.heads import OutputOptions, Outputs
+from training.export.output_activation import OutputOptions, Outputs
 from training.export.parity import ParitySample, check_parity, describe_parity, sample_folder, sample_split
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network

@@ -23,7 +23,7 @@ from service.model_store.manifest import (
 from training.errors import TrainingError, service_errors_as_training_errors
 from training.export.graph import editor
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.heads import OutputOptions
+from training.export.output_activation import OutputOptions
 from training.export.parity import ParitySample, check_feature_maps, check_parity, sample_split
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import TrainingError
-from training.export.heads import Head, OutputOptions, detect_head
+from training.export.output_activation import Head, OutputOptions, detect_head
 from training.fit.callbacks import Log
 
 MIN_KNOWN_IMAGES = 5

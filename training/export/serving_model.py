@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.model_store.manifest import Input, Preprocessing
 from training.architectures.flip import average_over_flip
 from training.errors import TrainingError
-from training.export.heads import Head, OutputOptions, detect_head
+from training.export.output_activation import Head, OutputOptions, detect_head
 from training.export.prepare_network import CHANNELS, is_channels_first
 from training.export.scaling import Scaling
 

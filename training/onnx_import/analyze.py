@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from service.model_store.manifest import Input, Preprocessing
 from training.errors import TrainingError, first_line
-from training.export.heads import OutputOptions, detect_head
 from training.export.labels import ClassLabels, read_class_labels
+from training.export.output_activation import OutputOptions, detect_head
 from training.export.version_folder import generated_images
 from training.fit.callbacks import Log
 from training.onnx_import.import_options import ImportOptions, preprocessing_of

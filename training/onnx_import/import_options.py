@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.model_store.manifest import Activation, Preprocessing
 from training.errors import TrainingError
-from training.export.heads import Outputs
+from training.export.output_activation import Outputs
 from training.export.resize_options import Like, resize_fields
 from training.export.scaling import format_number
 from training.onnx_import.reader import InputSignature, Layout, Size

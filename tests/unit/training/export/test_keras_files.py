@@ -14,8 +14,8 @@ from keras import layers
 
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.heads import OutputOptions
 from training.export.keras_files import LoadOptions, cause_of, load_network
+from training.export.output_activation import OutputOptions
 from training.export.prepare_network import PrepareOptions, prepare_network
 from training.export.scaling import Scaling
 from training.export.serving_model import input_of, to_serving_model

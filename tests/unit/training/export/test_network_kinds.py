@@ -13,7 +13,7 @@ from tensorflow.python.framework import config
 from service.model_store.manifest import Preprocessing
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.heads import OutputOptions
+from training.export.output_activation import OutputOptions
 from training.export.parity import ParitySample, check_parity
 from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network

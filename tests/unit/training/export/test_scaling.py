@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from training.errors import TrainingError
-from training.export.heads import Head, OutputOptions
+from training.export.output_activation import Head, OutputOptions
 from training.export.scaling import (
     COMMON_SCALINGS,
     MIN_KNOWN_IMAGES,

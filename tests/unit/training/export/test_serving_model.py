@@ -7,7 +7,7 @@ from keras import layers
 
 from service.model_store.manifest import Preprocessing
 from training.errors import TrainingError
-from training.export.heads import Head, OutputOptions
+from training.export.output_activation import Head, OutputOptions
 from training.export.scaling import Scaling
 from training.export.serving_model import ServingModel, input_of, last_activation, outputs_of, to_serving_model
 

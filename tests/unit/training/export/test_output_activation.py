@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import TrainingError
-from training.export.heads import Head, OutputOptions, detect_head
+from training.export.output_activation import Head, OutputOptions, detect_head
 
 SUM_TO_ONE = np.array([[0.2, 0.8], [1.0, 0.0]])
 UNIT_RANGE = np.array([[0.2, 0.9], [0.7, 0.6]])
