@@ -30,7 +30,7 @@ from training.export.sources import Source
 from training.export.version_folder import GRAPH_FILE, VersionContents, write_version_files
 from training.fit.callbacks import Log
 from training.onnx_import.analyze import ForeignNetwork, analyze, generated_sample
-from training.onnx_import.batch import ADVICE as BATCH_ADVICE
+from training.onnx_import.dynamic_batch_size import ADVICE as BATCH_ADVICE
 from training.onnx_import.import_options import CheckOptions, ImportOptions, import_command
 from training.onnx_import.preprocessing_check import (
     CheckResult,

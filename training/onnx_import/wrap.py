@@ -14,7 +14,7 @@ from onnx import TensorProto, compose, helper, numpy_helper
 from service.model_store.manifest import IMAGE, PROBABILITIES, Activation, Input
 from training.export.graph.editor import BATCH_DIMENSION, Graph
 from training.export.graph.optimize import optimize_graph
-from training.onnx_import.batch import make_batch_dynamic, run_per_image
+from training.onnx_import.dynamic_batch_size import make_batch_dynamic, run_per_image
 from training.onnx_import.reader import InputSignature
 
 NETWORK_PREFIX = "net/"
