@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from service.model_store.object_store import is_url
 from service.model_store.repository import Repository
 from service.settings import Settings
-from service.validation import describe_first
+from service.validation_messages import describe_first
 
 SETTING_GROUPS = {
     "host": "Address",

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from service.atomic_files import FileFingerprint, atomic_write, file_fingerprint, file_lock
 from service.errors import BadState
 from service.model_store.manifest import FrozenModel
-from service.validation import describe_first
+from service.validation_messages import describe_first
 
 Label = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Version = Annotated[int, Field(ge=1)]

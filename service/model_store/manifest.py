@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from service.atomic_files import atomic_write
 from service.errors import BrokenVersion
 from service.model_store.checksums import is_lfs_pointer, lfs_pointer_error, safe_path
-from service.validation import describe_first
+from service.validation_messages import describe_first
 
 MANIFEST_FILE = "manifest.json"
 IMAGE = "image"

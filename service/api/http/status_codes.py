@@ -16,7 +16,7 @@ from service import errors
 from service.api.http.head_and_options import allowed_methods
 from service.api.http.responses import json_bytes
 from service.observability import logs
-from service.validation import describe_first
+from service.validation_messages import describe_first
 
 STATUS: dict[type[errors.ConvoyError], int] = {
     errors.BadHttp: 400,

@@ -21,7 +21,7 @@ from service.errors import (
     UnsupportedBody,
 )
 from service.loaded_models.registry import RepositoryEntry
-from service.validation import describe_first
+from service.validation_messages import describe_first
 from service.workers.group_operations import WorkerGroup
 
 MAX_REPOSITORY_BODY_BYTES = 65536

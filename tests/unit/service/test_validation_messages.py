@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from service.validation import describe_first
+from service.validation_messages import describe_first
 
 
 class Inner(BaseModel):
