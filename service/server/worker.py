@@ -40,11 +40,11 @@ from service.server.limits import ConnectionLimits
 from service.server.listener import start_listening
 from service.server.start_report import local_url, log_start
 from service.settings import Settings, split_list
+from service.workers.drop_new_connections import drop_new_connections
 from service.workers.shutdown import (
     EXIT_REQUESTS_LOST,
     LOST_REQUESTS_ACTION,
     ShutdownState,
-    drop_new_connections,
     force_exit_now,
 )
 from service.workers.worker_status import WorkerStatusStore

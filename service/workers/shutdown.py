@@ -1,27 +1,18 @@
-"""Parts of a graceful shutdown: its progress, and a kernel filter that drops new connections.
+"""The progress of a graceful shutdown, and its end.
 
 The server writes the progress and the HTTP side reads it. The server and the supervisor decide when to stop and what to
 wait for.
 """
 
-import contextlib
-import ctypes
 import logging
 import os
 import shutil
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from service.exit_codes import EXIT_PARTIAL
 from service.observability import logs
-
-# <linux/filter.h> and <asm-generic/socket.h>, which Python does not name.
-SO_ATTACH_FILTER = 26
-BPF_RETURN, DROP = 0x06, 0
-
 
 EXIT_REQUESTS_LOST = EXIT_PARTIAL
 """Exit code of a service that stopped before it had answered every request that it had accepted."""
@@ -46,17 +37,6 @@ class ShutdownState:
     is_rejecting: bool = False
     is_model_running: bool = False
     lost_requests: int = 0
-
-
-def drop_new_connections(sock: socket.socket) -> None:
-    """Makes Linux drop new connections to the socket, for all processes that share it. Waiting connections are kept.
-
-    Otherwise a connection that arrives between the last `accept` and the close is reset, which happened in 1 of 25
-    stops under load. The client of a dropped connection retries after a second. Does nothing on other systems.
-    """
-    program = ctypes.create_string_buffer(struct.pack("=HBBI", BPF_RETURN, 0, 0, DROP))
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 def force_exit_now(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:

@@ -22,10 +22,11 @@ from typing import Any
 
 from service.exit_codes import EXIT_RETRY
 from service.observability import logs
+from service.workers.drop_new_connections import drop_new_connections
 from service.workers.exit_reasons import HUNG_EXIT, describe_exit
 from service.workers.heartbeat import SilenceMeter, heartbeat_file, last_heartbeat_ns
 from service.workers.restart_policy import MAX_EARLY_DEATHS, RestartPolicy
-from service.workers.shutdown import EXIT_REQUESTS_LOST, drop_new_connections
+from service.workers.shutdown import EXIT_REQUESTS_LOST
 from service.workers.worker_status import MAX_SILENCE_S, SupervisorStatus, WorkerStatus, WorkerStatusStore
 
 EXIT_CANNOT_START = EXIT_RETRY

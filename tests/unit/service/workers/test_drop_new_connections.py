@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from service.workers.shutdown import drop_new_connections
+from service.workers.drop_new_connections import drop_new_connections
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other kernels have no filter on sockets")
