@@ -75,7 +75,8 @@ def _rows(path: Path) -> Iterator[str]:
 
 def _optimize_with(count: int) -> Callable[[onnx.ModelProto], None]:
     """Returns the optimization of an export with only the first `count` of the rewrites that save time."""
-    from training.export.graph.editor import Graph, fix_conversion
+    from training.export.graph.conversion_fixes import fix_conversion
+    from training.export.graph.editor import Graph
     from training.export.graph.optimize import OPTIMIZATIONS
 
     def optimize(model: onnx.ModelProto) -> None:

@@ -11,7 +11,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from training.export.graph.editor import Graph, attribute, fix_conversion, pads_zeros
+from training.export.graph.conversion_fixes import fix_conversion
+from training.export.graph.editor import Graph, attribute, pads_zeros
 
 VECTOR_LANES = 16
 """Filters per AVX-512 vector; onnxruntime pads the filters of a convolution to a multiple of it."""
