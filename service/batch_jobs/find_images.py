@@ -1,7 +1,6 @@
 """Finds the images of a job in folders, globs, lists, tars and buckets, always in the same order.
 
-Also maps the name of an image's folder to a label. Reads names and tar headers, never an image. Excludes the files that
-jobs write, whose names this module also defines.
+Reads names and tar headers, never an image. Excludes the files that jobs write.
 """
 
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.batch_jobs.errors import CannotStartJob
+from service.batch_jobs.job_file_names import is_job_file
 from service.batch_jobs.search_folders import Irregular, match_glob, walk_folders
 from service.exit_codes import may_pass
 from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
@@ -19,16 +19,6 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".g
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 TAR_SEPARATOR = "::"
-
-OUTPUT_SUFFIXES = (".jsonl", ".csv", ".parquet")
-
-# Suffixes of the files beside the output, which are appended to its whole name.
-PARTIAL_SUFFIX = ".part"
-ERRORS_SUFFIX = ".errors.jsonl"
-SUMMARY_SUFFIX = ".summary.json"
-CONFUSION_SUFFIX = ".confusion.png"
-SIDECAR_SUFFIXES = (PARTIAL_SUFFIX, ERRORS_SUFFIX, SUMMARY_SUFFIX, CONFUSION_SUFFIX)
-JOB_FILE_SUFFIXES = tuple(output + sidecar for output in OUTPUT_SUFFIXES for sidecar in ("", *SIDECAR_SUFFIXES))
 
 
 class Fingerprint(NamedTuple):
@@ -67,21 +57,6 @@ class ImageListing(NamedTuple):
     images: list[ImageFile]
     skipped: int
     irregular: list[str]
-
-
-class FolderLabels:
-    """Maps the folder of an image to the label of the same name, ignoring case, `_` and `-`."""
-
-    def __init__(self, labels: Sequence[str]) -> None:
-        self._labels = {_normalize(label): label for label in labels}
-        self._label_by_folder: dict[str, str | None] = {}
-
-    def label_for(self, name: str) -> str | None:
-        path = name.rpartition(TAR_SEPARATOR)[2].rpartition("/")[0]
-        folder = path.rpartition("/")[2]
-        if folder not in self._label_by_folder:  # Images are sorted by folder, so most lookups repeat the previous one.
-            self._label_by_folder[folder] = self._labels.get(_normalize(folder))
-        return self._label_by_folder[folder]
 
 
 def find_images(inputs: Sequence[str]) -> ImageListing:
@@ -170,11 +145,6 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES) and not is_job_file(name)
 
 
-def is_job_file(path: str) -> bool:
-    """Whether a job writes files with this name: an output, or a file beside one."""
-    return path.lower().endswith(JOB_FILE_SUFFIXES)
-
-
 def _expand_glob(pattern: str) -> Iterator[_Listed]:
     matches = {match if isinstance(match, str) else match.path: match for match in match_glob(pattern)}
     if not matches:
@@ -236,7 +206,3 @@ def _listed_object(url: str, name: str, info: ObjectInfo) -> _Listed:
     if not info.is_regular_file:
         return Irregular(path)
     return ImageFile(path, name, url, fingerprint=Fingerprint(info.bytes, info.tag))
-
-
-def _normalize(text: str) -> str:
-    return text.casefold().replace("_", " ").replace("-", " ")

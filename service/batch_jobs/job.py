@@ -18,7 +18,8 @@ from service.batch_jobs.decode_processes import (
 )
 from service.batch_jobs.decode_worker import DecodeSpec, fingerprint_of
 from service.batch_jobs.errors import RESUME_HINT, CannotStartJob, JobInterrupted, OutputConflict
-from service.batch_jobs.find_images import Fingerprint, FolderLabels, ImageFile, ImageListing, find_images
+from service.batch_jobs.expected_labels import FolderLabels
+from service.batch_jobs.find_images import Fingerprint, ImageFile, ImageListing, find_images
 from service.batch_jobs.image_fingerprint import fingerprints_digest
 from service.batch_jobs.journal import JobIdentity, Journal, names_digest, peek_job
 from service.batch_jobs.output_files import IMAGES_KEY, OutputFiles

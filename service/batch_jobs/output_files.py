@@ -8,14 +8,9 @@ import orjson
 
 from service.atomic_files import atomic_replace
 from service.batch_jobs.confusion_plot import MAX_CLASSES, plot_confusion
-from service.batch_jobs.find_images import (
-    CONFUSION_SUFFIX,
-    ERRORS_SUFFIX,
-    PARTIAL_SUFFIX,
-    SUMMARY_SUFFIX,
-    Fingerprint,
-)
+from service.batch_jobs.find_images import Fingerprint
 from service.batch_jobs.image_fingerprint import fingerprints_digest, from_json
+from service.batch_jobs.job_file_names import CONFUSION_SUFFIX, ERRORS_SUFFIX, PARTIAL_SUFFIX, SUMMARY_SUFFIX
 from service.batch_jobs.journal import JobIdentity, Journal
 from service.batch_jobs.records import FINGERPRINT_KEY, Record
 from service.batch_jobs.sharding import Shard

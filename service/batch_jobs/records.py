@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from service.batch_jobs.find_images import FolderLabels, ImageFile
+from service.batch_jobs.expected_labels import FolderLabels
+from service.batch_jobs.find_images import ImageFile
 from service.classification.top_k import Probabilities, likely_rows, top_k_rows
 from service.errors import ConvoyError
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from service.batch_jobs.errors import CannotStartJob
-from service.batch_jobs.find_images import OUTPUT_SUFFIXES, SIDECAR_SUFFIXES, find_images
+from service.batch_jobs.find_images import find_images
+from service.batch_jobs.job_file_names import OUTPUT_SUFFIXES, SIDECAR_SUFFIXES
 from service.errors import ConvoyError
 from tests.support.images import image_bytes
 

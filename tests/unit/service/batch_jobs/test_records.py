@@ -8,29 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_jobs.find_images import FolderLabels, ImageFile
+from service.batch_jobs.expected_labels import FolderLabels
+from service.batch_jobs.find_images import ImageFile
 from service.batch_jobs.records import from_json_line, make_records, to_json_line
 from service.classification.top_k import top_k
 from service.errors import BadImage
 
 LABELS = ("tench", "Afghan hound", "7")
 NO_FOLDERS = FolderLabels(())
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("photos/tench/1.png", "tench"),
-        ("photos/afghan_hound/1.png", "Afghan hound"),
-        ("s3://bucket/7/1.png", "7"),
-        ("digits.tar::7/1.png", "7"),
-        ("7/digits.tar::1.png", None),
-        ("7/deeper/1.png", None),
-        ("7.png", None),
-    ],
-)
-def test_the_folder_right_above_an_image_may_be_its_label(name: str, label: str | None) -> None:
-    assert FolderLabels(LABELS).label_for(name) == label
 
 
 def test_good_and_broken_images_have_their_records() -> None:

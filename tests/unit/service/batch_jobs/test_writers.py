@@ -11,7 +11,7 @@ import pytest
 
 from service.batch_jobs import writers
 from service.batch_jobs.errors import CannotStartJob
-from service.batch_jobs.find_images import OUTPUT_SUFFIXES
+from service.batch_jobs.job_file_names import OUTPUT_SUFFIXES
 from service.batch_jobs.writers import FORMATS, check_output_format, write_errors
 
 RECORDS = [
