@@ -19,7 +19,7 @@ from service.api.auth.api_keys import Keyring
 from service.api.auth.cross_origin import CsrfProtection, HostCheck, allow_cors
 from service.api.auth.require_api_key import RequireApiKey
 from service.api.fast_router import FastRouter
-from service.api.health import health_routes
+from service.api.health_and_metrics import health_routes
 from service.api.http import status_codes
 from service.api.http.body import BodyReader
 from service.api.http.body_budget import BodyBudget

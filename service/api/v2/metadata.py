@@ -5,7 +5,7 @@ from importlib.metadata import version as version_of
 
 from fastapi import APIRouter
 
-from service.api.health import check_live
+from service.api.health_and_metrics import check_live
 from service.api.openapi.error_responses import fastapi_responses, unknown_model_responses
 from service.api.schemas import ErrorText
 from service.api.v2.request_parser import PIXELS
