@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from service.model_store.passed_over import log_passed_over
+from service.model_store.non_version_entries import log_passed_over
 from service.model_store.repository import Repository
 from service.observability import logs
 

@@ -18,8 +18,8 @@ from service.model_store.bucket_cache import BucketCache
 from service.model_store.download import OBJECT_NAME, ObjectListing, is_fetched
 from service.model_store.fetch_round import FetchRound
 from service.model_store.manifest import MANIFEST_FILE
+from service.model_store.non_version_entries import find_passed_over, log_passed_over
 from service.model_store.object_store import Bucket, BucketUnreachable, ObjectInfo, is_url, open_bucket
-from service.model_store.passed_over import find_passed_over, log_passed_over
 from service.model_store.sync_state import FetchFailure, SyncState
 from service.model_store.version_paths import folder_name, is_version_path, log_version, model_of, number_of
 from service.observability import logs

@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import BrokenVersion
 from service.model_store.mirror import BucketMirror
-from service.model_store.passed_over import MAX_LOGGED, NO_MANIFEST, find_passed_over, log_passed_over
+from service.model_store.non_version_entries import MAX_LOGGED, NO_MANIFEST, find_passed_over, log_passed_over
 from service.model_store.repository import NO_FOLDER, NO_MODEL_NAME, NO_VERSION_NAME, Repository
 from tests.unit.service.buckets import WatchedBucket, local_versions
 
