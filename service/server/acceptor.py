@@ -48,10 +48,7 @@ class ConnectionCounts:
 
 
 class Acceptor:
-    """Accepts waiting connections. If another worker has fewer connections, waits YIELD_S for it to accept them.
-
-    An acceptor is in uvicorn's list of servers, and has the methods that uvicorn calls.
-    """
+    """Accepts waiting connections. If another worker has fewer connections, waits YIELD_S for it to accept them."""
 
     def __init__(
         self,
@@ -94,6 +91,7 @@ class Acceptor:
         self.publish()
 
     async def wait_closed(self) -> None:
+        """Waits until the accepted connections are open."""
         await asyncio.gather(*self._opening_tasks)
 
     def _count(self) -> int:

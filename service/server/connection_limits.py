@@ -81,11 +81,6 @@ class LimitedProtocol(HttpToolsProtocol):
         """Closes the connection immediately, without an answer."""
         self.transport.abort()
 
-    @property
-    def is_lingering(self) -> bool:
-        """Whether the last answer was sent, and the rest that the client sends is discarded."""
-        return self._lingering.is_active
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._limits
         self._slow_reader_guard = SlowReaderGuard(transport, self.loop, limits.body_timeout_s, limits.body_bytes_per_s)

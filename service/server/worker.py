@@ -8,7 +8,6 @@ import contextlib
 import gc
 import logging
 import os
-import select
 import signal
 import socket
 import sys
@@ -36,6 +35,7 @@ from service.server.connection_cap import (
     raise_file_limit,
 )
 from service.server.connection_limits import LimitedProtocol
+from service.server.drain import drain_backlog, end_idle_connections
 from service.server.limits import ConnectionLimits
 from service.server.listener import start_listening
 from service.server.start_report import local_url, log_start
@@ -54,7 +54,9 @@ from service.workers.worker_status import WorkerStatusStore
 LAST_REQUEST_GRACE_S = 1.0
 POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
-REJECTION_S = 0.3  # for answering requests that are given up; uvicorn sleeps for 0.1 s of it
+REJECTION_S = 0.3  # for answering the requests that are rejected at the end of the drain timeout
+GIVEN_UP_S = 5.0
+"""The time after a second SIGINT for clients that are still sending to receive their answers."""
 SWITCH_INTERVAL_S = 0.0005
 # With a thousand open requests, Python's garbage collector would scan all of them again and again: by default after 700
 # new objects, which are about a dozen requests. Reference counting alone frees nearly all garbage here.
@@ -113,7 +115,6 @@ class WorkerServer(uvicorn.Server):
         self._acceptors = [
             Acceptor(sock, self._protocol, connections, counts, is_unavailable, self._cap) for sock in self._sockets
         ]
-        self.servers.extend(self._acceptors)  # type: ignore[arg-type]
         logs.event(logging.INFO, "accepting connections", pid=os.getpid())
         if self._url:
             log_start(self._url, self._registry)
@@ -147,14 +148,16 @@ class WorkerServer(uvicorn.Server):
         logs.event(logging.INFO, "stopping", pid=os.getpid(), connections=len(self.server_state.connections))
         for acceptor in self._acceptors:
             acceptor.close()
+            await acceptor.wait_closed()
         for listener in sockets or []:
             if self._parent_pid == os.getpid():  # with several workers, the others may continue to accept connections
                 drop_new_connections(listener)
-            await self._drain_backlog(listener)
+            await drain_backlog(listener, self._protocol)
         self._shutdown_state.is_closing = True
         await self._drain_connections()
         await self._answer_accepted_requests()
-        await super().shutdown(sockets)
+        # uvicorn's own `shutdown` would also wait for connections, and log an error if one is still open.
+        await self.lifespan.shutdown()
         logs.event(logging.INFO, "stopped", pid=os.getpid())
 
     async def _drain_connections(self) -> None:
@@ -166,49 +169,28 @@ class WorkerServer(uvicorn.Server):
 
     async def _answer_accepted_requests(self) -> None:
         """Waits until every request is answered, which ends its connection. Rejects the remaining requests near the end
-        of the drain timeout, or on a second SIGINT."""
+        of the drain timeout, or on a second SIGINT.
+
+        A connection whose client is still sending ends when the client has stopped: see LingeringClose.
+        """
         assert self._stop_requested_s is not None
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
-        while self._has_unanswered_connections() or self.server_state.tasks:
-            self._end_idle_connections()
-            if self._has_given_up or self._clock() >= end_s:
-                self._shutdown_state.is_rejecting = True
-                for task in list(self.server_state.tasks):
-                    task.cancel()
+        await self._wait_for_connections(lambda: self._has_given_up or self._clock() >= end_s)
+        if self.server_state.connections or self.server_state.tasks:
+            self._shutdown_state.is_rejecting = True
+            for task in list(self.server_state.tasks):
+                task.cancel()
+            now_s = self._clock()
+            last_s = min(now_s + GIVEN_UP_S, max(end_s, now_s) + REJECTION_S)
+            await self._wait_for_connections(lambda: self._clock() >= last_s)
+
+    async def _wait_for_connections(self, is_over: Callable[[], bool]) -> None:
+        """Waits until all connections and tasks have ended, or the wait `is_over`."""
+        while self.server_state.connections or self.server_state.tasks:
+            end_idle_connections(self.server_state.connections)
+            if is_over():
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
-
-    def _has_unanswered_connections(self) -> bool:
-        return any(not connection.is_lingering for connection in self.server_state.connections)  # type: ignore[union-attr]
-
-    def _end_idle_connections(self) -> None:
-        """Closes connections without a request. All other connections end with their next answer.
-
-        Connections with unread bytes stay open, because closing one would lose the request in them.
-        """
-        idle, poll = {}, select.poll()
-        for connection in self.server_state.connections:
-            if not connection.is_idle:  # type: ignore[union-attr]
-                connection.shutdown()
-            elif not connection.transport.is_closing():
-                descriptor = connection.transport.get_extra_info("socket").fileno()
-                idle[descriptor] = connection
-                poll.register(descriptor, select.POLLIN)
-        unread = {descriptor for descriptor, _ in poll.poll(0)}
-        for descriptor, connection in idle.items():
-            if descriptor not in unread:
-                connection.shutdown()
-
-    async def _drain_backlog(self, listener: socket.socket) -> None:
-        """Accepts the connections that the kernel has completed, because closing the socket would reset them. Then
-        closes the socket."""
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                listener.close()
-                return
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
 
     def _protocol(self) -> asyncio.Protocol:
         protocol_class = self.config.http_protocol_class
@@ -270,7 +252,6 @@ def run_worker(settings: Settings, folder: Path, parent_pid: int, sock: socket.s
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=split_list(settings.trusted_proxies),
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=REJECTION_S,  # type: ignore[arg-type]
     )
     state = app.state.shutdown_state
     WorkerServer(

@@ -6,8 +6,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 import httpx
 import numpy as np
@@ -127,6 +130,30 @@ def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
         assert connection.getresponse().status == 200
         connection.close()
         assert service.exit_code() == 0
+
+
+@pytest.mark.parametrize(("path", "status"), [(CLASSIFY, 413), ("/nothing/here", 404)])
+def test_a_client_that_reads_only_after_sending_receives_its_early_answer(zoo: Path, path: str, status: int) -> None:
+    """urllib sends the whole body before it reads the answer, and asks to close the connection."""
+    chunk = bytes(200_000)
+
+    def body() -> Iterator[bytes]:
+        yield chunk
+        service.wait_until(lambda: service.metric("convoy_requests_total", code=str(status)) == 1)
+        service.terminate()
+        service.wait_for("stopping")
+        for _ in range(30):  # for longer than the stop takes without this client
+            time.sleep(0.1)
+            yield chunk
+
+    with RunningService(zoo, max_body_bytes=1_000_000) as service:
+        request = Request(service.url + path, body(), {"Content-Length": str(31 * len(chunk))})
+        with pytest.raises(HTTPError) as answer:
+            urlopen(request, timeout=30)
+        assert answer.value.code == status
+        answer.value.close()
+        assert service.exit_code() == 0
+    assert "error" not in {line["level"] for line in service.lines}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

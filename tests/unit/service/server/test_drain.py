@@ -23,7 +23,7 @@ from service.observability.metrics import Metrics
 from service.server import worker
 from service.server.connection_limits import LimitedProtocol
 from service.server.limits import ConnectionLimits
-from service.server.worker import STOP_OVERHEAD_S, WorkerServer
+from service.server.worker import GIVEN_UP_S, REJECTION_S, STOP_OVERHEAD_S, WorkerServer
 from service.settings import Settings
 from service.workers.shutdown import ShutdownState
 from tests.unit.service.server.test_worker import IdleRegistry, RecordingCounts
@@ -87,7 +87,6 @@ class Harness:
             http=partial(LimitedProtocol, limits, self.metrics.count_unrouted_request),  # type: ignore[arg-type]
             lifespan="off",
             log_config=None,
-            timeout_graceful_shutdown=0,
         )
         config.load()
         registry: Any = IdleRegistry()
@@ -200,18 +199,60 @@ def test_a_request_that_has_arrived_unread_on_an_idle_connection_is_answered(
     asyncio.run(scenario())
 
 
-def test_a_client_that_goes_on_sending_after_its_answer_does_not_hold_up_the_stop(
+async def send_body_without_reading(harness: Harness) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Sends the headers of a request with a large body, and returns when the application has the request."""
+    reader, writer = await harness.connect()
+    writer.write(f"POST {NATIVE_PATH} HTTP/1.1\r\nHost: convoy\r\nContent-Length: 200000000\r\n\r\n".encode())
+    await harness.app.until_accepted()
+    return reader, writer
+
+
+def test_a_client_that_is_still_sending_receives_its_answer_although_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         async with running(tmp_path, monkeypatch) as harness:
-            await harness.connect()
-            (connection,) = harness.server.server_state.connections
-            connection._lingering.start()  # type: ignore[union-attr]
-            await harness.stop()  # the clock stands still: it must not wait for the end of the drain timeout
+            harness.app.may_answer.set()
+            reader, writer = await send_body_without_reading(harness)
+            stopping = harness.stop()
+            harness.clock.now_s += DRAIN_TIMEOUT_S - STOP_OVERHEAD_S - 0.01
+            await harness.clock.until_read(times=3)
+            for _ in range(10):
+                writer.write(bytes(100_000))
+                await writer.drain()  # fails if the server has reset the connection
+            assert not stopping.done()
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.close()
+            await stopping
             assert harness.lost() == (0, 0)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_client_that_never_stops_sending_does_not_hold_up_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, signals: int
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            harness.app.may_answer.set()
+            await send_body_without_reading(harness)
+            stopping = harness.stop()
+            waits_s = DRAIN_TIMEOUT_S - STOP_OVERHEAD_S + REJECTION_S
+            if signals == 2:
+                harness.server.handle_exit(signal.SIGINT, None)
+                waits_s = GIVEN_UP_S
+            await harness.clock.until_read(times=3)
+            harness.clock.now_s += waits_s - 0.01
+            await harness.clock.until_read(times=3)
+            assert not stopping.done()
+            harness.clock.now_s += 0.01
+            await stopping
+            assert harness.lost() == (0, 0)
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(scenario())
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("path", [NATIVE_PATH, "/v2/models/m/infer"])
@@ -248,6 +289,29 @@ def test_a_second_sigint_gives_requests_up_at_once(tmp_path: Path, monkeypatch: 
             harness.server.handle_exit(signal.SIGINT, None)
             await stopping
             assert (await reply.read()).startswith(b"HTTP/1.1 503 ")
+            assert harness.lost() == (1, 1)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_second_sigint_a_client_that_is_still_sending_receives_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            reader, writer = await send_body_without_reading(harness)
+            stopping = harness.stop()
+            harness.server.handle_exit(signal.SIGINT, None)
+            await harness.clock.until_read(times=3)
+            harness.clock.now_s += GIVEN_UP_S - 0.01
+            await harness.clock.until_read(times=3)
+            for _ in range(10):
+                writer.write(bytes(100_000))
+                await writer.drain()
+            assert not stopping.done()
+            assert (await reader.read()).startswith(b"HTTP/1.1 503 ")
+            writer.close()
+            await stopping
             assert harness.lost() == (1, 1)
 
     asyncio.run(scenario())
