@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import encode_png
+from service.imaging.visualization import encode_png
 from training.analysis import html
 from training.analysis.describe import as_table, describe_network
 from training.analysis.filter_plot import draw_filters, first_layer_filters

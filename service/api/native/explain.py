@@ -18,7 +18,7 @@ from service.api.native.explain_schemas import METHODS
 from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
 from service.classification.request_context import RequestContext
 from service.errors import BadParameter
-from service.imaging.render import encode_png, grid, overlay_heatmap, stack_vertically, upscale
+from service.imaging.visualization import encode_png, grid, overlay_heatmap, stack_vertically, upscale
 from service.inference.feature_maps import LayerImages
 
 DEFAULT_METHOD = "occlusion"

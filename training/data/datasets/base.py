@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import encode_png
+from service.imaging.visualization import encode_png
 from service.model_store.manifest import Preprocessing
 from training.data.datasets.image_files import Boxes, crop_and_resize
 from training.errors import TrainingError

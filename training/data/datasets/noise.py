@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from service.imaging.render import encode_png
+from service.imaging.visualization import encode_png
 from training.data.datasets.base import ArraySplit, Dataset, Split
 from training.data.datasets.image_files import Boxes
 from training.errors import TrainingError

@@ -1,4 +1,4 @@
-"""Renders arrays to PNG images: an image, a heatmap over an image, a grid of small images. Knows no model."""
+"""Draws heatmaps over images and grids of small images, and encodes arrays as PNG. Knows no model."""
 
 import io
 

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from service.imaging.render import (
+from service.imaging.visualization import (
     NEGATIVE_COLOR,
     POSITIVE_COLOR,
     encode_png,
