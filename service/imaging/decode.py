@@ -1,4 +1,4 @@
-"""Decodes encoded images to pixels: formats, EXIF orientation and transparency. Knows no model and no HTTP.
+"""Decodes encoded images to pixels: formats, damage, and JPEGs at a reduced scale. Knows no model and no HTTP.
 
 Training reads its evaluation images with the same code, so that both halves see the same pixels. The limits on memory
 and time are in `limits`.
@@ -38,13 +38,12 @@ from service.imaging.orientation import (
     orientation_of,
     swapped_if,
 )
+from service.imaging.pixel_formats import to_array
 from service.imaging.preprocess import Box
 from service.imaging.unsupported_formats import unsupported_format
 from service.model_store.checksums import LFS_POINTER_START
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-
-STRIP_PIXELS = 1 << 20
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -113,7 +112,7 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
         upright = apply_orientation(image)
         if upright is not image:
             image.close()
-        return _to_array_in_strips(upright, channels, background)
+        return to_array(upright, channels, background)
     except MemoryError:  # not caused by the image, whose size has been checked
         raise
     except Exception as error:  # Pillow's plugins and codecs raise many types
@@ -191,43 +190,3 @@ def _scale_transparent_value(image: ImageFile.ImageFile) -> None:
         image.info["transparency"] = transparent * (85 if samples == "L;2" else 17)
     elif samples == "RGB;16B":
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
-
-
-def _to_array_in_strips(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    """Converts strip by strip, because converting a large image at once needs four times its memory."""
-    width, height = image.size
-    rows = max(1, STRIP_PIXELS // width)
-    if rows >= height:
-        return _to_array(image, channels, background)
-    pixels = np.empty((height, width, channels), np.uint8)
-    for top in range(0, height, rows):
-        strip = image.crop((0, top, width, min(top + rows, height)))
-        pixels[top : top + rows] = _to_array(strip, channels, background)
-    return pixels
-
-
-def _to_array(image: Image.Image, channels: int, background: int) -> NDArray[np.uint8]:
-    if image.mode.startswith("I"):
-        image = _to_8_bit(image)
-    if image.has_transparency_data:
-        image = _composite_over(image, background)
-    mode = "L" if channels == 1 else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], channels)
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion of 16-bit gray clips at 255 instead of scaling.
-    samples = np.asarray(image)
-    gray = Image.fromarray((samples >> 8).astype(np.uint8))
-    if "transparency" in image.info:
-        gray.putalpha(Image.fromarray(np.where(samples == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return gray
-
-
-def _composite_over(image: Image.Image, background: int) -> Image.Image:
-    if image.mode not in ("LA", "RGBA"):
-        image = image.convert("RGBA")
-    canvas = Image.new("RGB", image.size, (background, background, background))
-    canvas.paste(image, mask=image)
-    return canvas

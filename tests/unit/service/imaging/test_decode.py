@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from service.errors import BadImage
-from service.imaging.decode import FORMATS, STRIP_PIXELS, decode, open_image
+from service.imaging.decode import FORMATS, decode, open_image
 from service.imaging.limits import RUN_LENGTH_COST, DecodeLimits
+from service.imaging.pixel_formats import STRIP_PIXELS
 from tests.support.png_writer import GRAY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
