@@ -133,14 +133,7 @@ def _jpeg_cost(args: argparse.Namespace) -> int:
 
 
 def _decoding(args: argparse.Namespace) -> int:
-    plan = paired_loads.Plan(
-        models=args.models,
-        photos=photos_folder(),
-        workers=args.workers,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=args.connections,
-    )
+    plan = paired_loads.Plan(args.models, photos_folder(), args.rounds)
     return _write(paired_loads.measure(plan, _print_progress), "decoding", args.report)
 
 
@@ -230,10 +223,7 @@ def _arguments() -> argparse.Namespace:
     decoders = commands.add_parser("decoding", help="what the choice of a decoder pays in the service")
     decoders.set_defaults(run=_decoding)
     decoders.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")
-    decoders.add_argument("--connections", type=int, default=32, help="default: %(default)s")
-    decoders.add_argument("--workers", type=int, default=usable_cores(), help="default: %(default)s")
     decoders.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
-    decoders.add_argument("--seconds", type=float, default=6.0, help="duration of each load (default: %(default)s)")
     decoders.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
     cost = commands.add_parser("jpeg-cost", help="the time of a JPEG at a reduced scale, and what counts for it")
     cost.set_defaults(run=_jpeg_cost)

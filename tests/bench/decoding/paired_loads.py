@@ -1,12 +1,15 @@
-"""Measures what the choice of a decoder pays in the running service: requests per second with it and without, in turns.
+"""Measures what the choice of a decoder pays in the running service: requests per core with it and without, in turns.
 
 One service has both: JPEGs go to the same version with `jpeg_scale` and without, and PNGs are sent as they are and with
-one more chunk, which `service.imaging.fast_png` leaves to Pillow.
+one more chunk, which `service.imaging.fast_png` leaves to Pillow. The processor time of the service is measured, which
+other work on the machine changes less than requests per second.
 """
 
+import http.client
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -16,12 +19,12 @@ from service.model_store.manifest import write_manifest
 from tests.bench import convoy_process, machine_info
 from tests.bench.decoding.phone_photos import write_photos
 from tests.bench.errors import CannotMeasure
-from tests.bench.load_generators.closed_loop import wrk
 from tests.bench.local_model import LocalModel
+from tests.bench.processes import cpu_s
 from tests.bench.report import markdown
 from tests.bench.request_bodies import Bodies, Body, Sizes
 from tests.bench.sample_images import Samples, load_samples
-from tests.bench.workloads import Workload, convoy_workloads, send_one
+from tests.bench.workloads import convoy_workloads, send_one
 from tests.support.png_writer import chunk
 
 PHOTO_MODEL, DIGIT_MODEL = "imagenette-resnet18", "mnist-lenet5"
@@ -29,10 +32,13 @@ FULL_SCALE = f"{PHOTO_MODEL}-full"
 SIZES = {"JPEG of 12 megapixels": (4032, 3024), "JPEG of 500x375": (500, 375)}
 MAX_PHOTOS = 10
 SIMPLE_PNG = "PNG of 28x28"
+CONNECTIONS = 32
+REQUESTS_PER_CONNECTION = dict(zip(SIZES, (1, 10), strict=True)) | {SIMPLE_PNG: 100}
+"""Number of requests of one connection in a round."""
+REQUEST_TIMEOUT_S = 120
 DECODERS = {SIMPLE_PNG: ("kornia-rs", "Pillow")} | dict.fromkeys(SIZES, ("jpeg_scale", "full scale"))
-HEAD = ["image", "model", "decoded with", "instead of", "requests/s, ratio", "quartiles"]
+HEAD = ["image", "model", "decoded with", "instead of", "requests per core, ratio", "quartiles"]
 PNG_HEADER_BYTES = 33
-WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -41,10 +47,7 @@ class Plan:
 
     models: Path
     photos: Path
-    workers: int
     rounds: int
-    seconds: float
-    connections: int
 
 
 class Request(NamedTuple):
@@ -74,12 +77,14 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> str:
         work = Path(name)
         models = write_models(plan.models, work / "models")
         pairs = [*_jpeg_pairs(models, plan.photos, work), _png_pair(models, work)]
-        settings = convoy_process.bench_settings(plan.workers)
+        settings = convoy_process.bench_settings(workers=1) | {
+            "CONVOY_REQUEST_TIMEOUT_MS": str(REQUEST_TIMEOUT_S * 1000)
+        }
         with convoy_process.run_convoy(models, work / "service.log", settings) as service:
-            rows = [_row(pair, _ratios(plan, pair, service.url, progress)) for pair in pairs]
+            rows = [_row(pair, _ratios(plan.rounds, pair, service, progress)) for pair in pairs]
     environment = machine_info.describe()
     facts = ", ".join(f"{name} {environment[name]}" for name in ("CPU", "cores", "date", "convoy", "versions"))
-    load = f"{plan.connections} connections, {plan.seconds:g} s, {plan.rounds} rounds, {plan.workers} worker(s)"
+    load = f"{CONNECTIONS} connections, {plan.rounds} rounds, 1 worker"
     return f"{markdown.table(HEAD, rows)}\n\n{load}. {facts}."
 
 
@@ -129,23 +134,40 @@ def _request(local: LocalModel, samples: Samples, folder: Path) -> Request:
     return Request(local.name, Bodies(samples, folder, Sizes(1, len(samples.encoded))).get("image"))
 
 
-def _ratios(plan: Plan, pair: Pair, url: str, progress: Callable[[str], None]) -> list[float]:
-    """Returns the ratio of requests per second in each round."""
-    requests = (pair.chosen, pair.other)
+def _ratios(rounds: int, pair: Pair, service: convoy_process.Service, progress: Callable[[str], None]) -> list[float]:
+    """Returns the ratio of requests per second of processor time in each round."""
+    requests, ratios = (pair.chosen, pair.other), []
     for request in requests:
-        send_one(url, Workload("image", request.path, "image"), request.body)
-        wrk(url + request.path, request.body, plan.connections, WARM_UP_S)
-    ratios = []
-    for number in range(plan.rounds):
-        speeds = {}
+        send_one(service.url, convoy_workloads(request.model, 1)[0], request.body)
+        _mean_cpu_s(service, request, 1)
+    for number in range(rounds):
+        times_s = {}
         for turn in ((0, 1), (1, 0))[number % 2]:
-            result = wrk(url + requests[turn].path, requests[turn].body, plan.connections, plan.seconds)
-            if result.failed or not result.requests:
-                raise CannotMeasure(f"{result.failed} requests with a {pair.image} failed, {result.requests} did not.")
-            speeds[turn] = result.requests_per_s
-        ratios.append(speeds[0] / speeds[1])
+            times_s[turn] = _mean_cpu_s(service, requests[turn], REQUESTS_PER_CONNECTION[pair.image])
+        ratios.append(times_s[1] / times_s[0])
         progress(f"{pair.image}: {ratios[-1]:.2f}")
     return ratios
+
+
+def _mean_cpu_s(service: convoy_process.Service, request: Request, requests_per_connection: int) -> float:
+    """Returns the processor seconds of the service per request."""
+    started_s = cpu_s(service.pid)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        numbers = (range(at, at + requests_per_connection) for at in range(CONNECTIONS))
+        list(pool.map(lambda chosen: _send(service.url, request, chosen), numbers))
+    return (cpu_s(service.pid) - started_s) / (CONNECTIONS * requests_per_connection)
+
+
+def _send(url: str, request: Request, numbers: Iterable[int]) -> None:
+    """Sends bodies on one connection. Raises CannotMeasure for any status but 200."""
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=REQUEST_TIMEOUT_S)
+    for number in numbers:
+        connection.request("POST", request.path, request.body.file(number).read_bytes(), request.body.headers())
+        reply = connection.getresponse()
+        text = reply.read()
+        if reply.status != 200:
+            raise CannotMeasure(f"{request.path} answers {reply.status}: {text[:300]!r}")
+    connection.close()
 
 
 def _row(pair: Pair, ratios: list[float]) -> list[str]:
