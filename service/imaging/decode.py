@@ -45,6 +45,10 @@ from service.model_store.checksums import LFS_POINTER_START
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
+SEARCHED_BYTES = 4096
+"""Bytes at the start of an unreadable file that are searched for the reason. A search holds the GIL, and some take
+100 ms per megabyte."""
+
 JPEG_START = b"\xff\xd8\xff"
 
 Size = tuple[int, int]
@@ -60,7 +64,7 @@ _BASE64_IMAGE = re.compile(
 )
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/=\s\\]{16}")
 _DATA_URL = re.compile(rb"\s*\"?(?i:data:(?:image\\?/|[\w./+\\-]*;base64,))")
-_JSON = re.compile(rb'\s*(?:[{\[]|"[^"]*"\s*\Z)')
+_JSON = re.compile(rb'\s*(?:[{\[]|"[^"]*"\s*\Z|"[^"]{1000,}\Z)')
 _BASE64_HINT = 'Decode it first, or send it to .../classify/batch as JSON: {"images": [{"data": "<base64>"}]}.'
 _LFS_HINT = "Run `git lfs pull` in the clone that the image comes from, and send the image again."
 _JSON_HINT = "Send the image as the body, or as the file of a form; .../classify/batch takes images in JSON."
@@ -167,7 +171,8 @@ def _reason(error: Exception) -> str:
     return f": {error}" if isinstance(error, TooManyReads) else ""
 
 
-def _unreadable_error(data: bytes) -> BadImage | UnsupportedImage:
+def _unreadable_error(file: bytes) -> BadImage | UnsupportedImage:
+    data = file[:SEARCHED_BYTES]
     if name := unsupported_format(data):
         return UnsupportedImage(f"The file's format is {name}, which is not read here.")
     if data.startswith(LFS_POINTER_START):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from service.errors import BadImage, ConvoyError, UnsupportedImage
-from service.imaging.decode import FORMATS, decode
+from service.imaging.decode import FORMATS, SEARCHED_BYTES, decode
 from tests.support.png_writer import (
     END,
     GRAY,
@@ -264,12 +264,26 @@ def test_a_pointer_of_git_lfs_is_recognised() -> None:
         (b'"data:image\\/tiff;base64,SUkqAA=="', "a data URL"),
         (b' {"images": []}', "look like JSON"),
         (b' "a picture" ', "look like JSON"),
+        (b'"' + b"a" * 5000 + b'"', "look like JSON"),
     ],
 )
 def test_other_forms_of_an_image_are_recognised(body: bytes, message: str) -> None:
     with pytest.raises(BadImage, match=message) as raised:
         decode(body, 1, BLACK, MAX_PIXELS)
     assert "classify/batch" in raised.value.hint
+
+
+def test_only_the_start_of_an_unreadable_file_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of 16 MB of spaces would stall the event loop for half a second."""
+    searched_bytes = list[int]()
+
+    def record_length(data: bytes) -> None:
+        searched_bytes.append(len(data))
+
+    monkeypatch.setattr("service.imaging.decode.unsupported_format", record_length)
+    with pytest.raises(BadImage, match="not an image, or its header is damaged"):
+        decode(b" " * SEARCHED_BYTES + b"{" * SEARCHED_BYTES, 1, BLACK, MAX_PIXELS)
+    assert searched_bytes == [SEARCHED_BYTES]
 
 
 @pytest.mark.parametrize("text", [b"BM is a motorcycle club", b"Qk", b"/9j/ is a path", b"P5x", b"#define x"])
