@@ -92,7 +92,8 @@ MEMORY_ATTACKS = {
     "as many as fit": Attack(
         _packed(f"{LARGE}/batch", {"images": [_PIXEL] * (INPUT_BYTES // (3 * LARGE_SIDE_PX**2))}), 8
     ),
-    "compressed bodies that are no image": Attack(_packed(CLASSIFY, bytes(1 << 20)), 20),
+    "compressed bodies that are no image": Attack(_packed(CLASSIFY, b" " * (1 << 20)), 20),
+    "faults in compressed JSON": Attack(_packed("/v1/models/linear:predict", b"[" + b"1e999," * 42_000), 20),
     "bodies that stop": Attack(post(CLASSIFY, bytes(5_000_000), length=15_000_000), 40, is_read=False),
     "empty lines": Attack(b"\r\n", 2 * MAX_CONNECTIONS, is_read=False),
     "hanging up": Attack(post(LARGE, encode(np.zeros((90, 90, 3), np.uint8), "PNG")), 1, hangs_up=True),

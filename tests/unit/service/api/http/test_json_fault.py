@@ -3,6 +3,7 @@
 import pytest
 
 from service.api.http.json_arrays import parse_object
+from service.api.http.json_fault import MAX_SEARCHED_BYTES
 from service.errors import BadTensor
 
 NUMBER = "a number that JSON does not allow, or of more than 64 bits"
@@ -49,5 +50,30 @@ def test_a_large_text_that_does_not_end_is_named() -> None:
     assert fault_of(b'{"a": "' + b"A" * 300_000) == " at byte 6: a text that begins there does not end."
 
 
-def test_a_document_that_would_take_long_is_not_searched() -> None:
-    assert fault_of(b'{"a": [' + b'"%b", ' % (b"x" * 2000) * 1500) == "."
+@pytest.mark.parametrize(
+    ("start", "fault"),
+    [
+        (b'{"a": [1, nan, ', " at byte 10: unexpected 'n'."),
+        (b'{"a": [NaN, ', f" at byte 7: {NUMBER}."),
+        (b'{"a": [', "."),
+    ],
+)
+@pytest.mark.parametrize(
+    "rest", [b"1e99, ", b"true, ", b'"\\u0041", ', b'"\xc3\xa9", ', b'"NaN", ', b'"a b c d e f g h i j k l m", ']
+)
+def test_faults_are_searched_only_at_the_start_of_a_document(start: bytes, fault: str, rest: bytes) -> None:
+    """Python's parser is slow. The end of what it reads, wherever it is, is no fault."""
+    for shift in range(len(rest)):
+        text = start + b" " * shift + rest * (MAX_SEARCHED_BYTES // len(rest) + 1)
+        assert fault_of(text + b"?]}") == fault
+
+
+def test_no_more_than_the_start_of_a_document_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = list[int]()
+
+    def record_length(text: str, **options: object) -> None:
+        lengths.append(len(text))
+
+    monkeypatch.setattr("service.api.http.json_fault.json.loads", record_length)
+    assert fault_of(b"[" + b"1e999," * 40_000) == f" at byte 1: {NUMBER}."
+    assert lengths == [MAX_SEARCHED_BYTES]
