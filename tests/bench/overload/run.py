@@ -47,9 +47,11 @@ def measure(plan: Plan, progress: Progress) -> OverloadResults:
     results = OverloadResults(_environment(plan))
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        progress("making the graphs")
-        fast, slow = fast_scenario(plan.models, work), slow_scenario(plan.images, work)
+        if {"excess", "stop"} & set(plan.parts):
+            progress("making the graphs")
+            slow = slow_scenario(plan.images, work)
         if "excess" in plan.parts:
+            fast = fast_scenario(plan.models, work)
             results.excess = excess.measure([fast, slow], plan.workers, plan.rounds, plan.seconds, work, progress)
         if "stop" in plan.parts:
             results.stops = stop.measure(slow, work, progress)
