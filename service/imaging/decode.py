@@ -101,7 +101,7 @@ def open_image(
     cost = decode_cost(image, full_size, scans)
     check_cost(cost, full_size, scans, limits)
     _scale_transparent_value(image)
-    reader.allow_pixel_reads(image)
+    reader.allow_pixel_reads()
     return OpenedImage(image, full_size, cost, box)
 
 

@@ -28,9 +28,8 @@ MAX_SEGMENTS = 1_000
 # Pixels times scans of a progressive JPEG that is decoded at a reduced scale: its header may have a much larger size
 # than those of other images.
 MAX_SCANNED_PIXELS = 1_250_000_000
-# A pixel of a run-length encoded BMP counts this many times, because Pillow unpacks it run by run in a Python loop.
+# A pixel of a run-length encoded BMP counts this many times, because it is unpacked run by run in a Python loop.
 RUN_LENGTH_COST = 8
-READS_PER_RUN = 2
 # The longest possible side of a JPEG or GIF. Pillow keeps a pointer per row, which would take 200 MB for an image of
 # 25 megapixels that is one pixel wide.
 MAX_SIDE_PX = 65_535
@@ -67,13 +66,9 @@ class LimitedReader(io.BytesIO):
         self._reads_left = MAX_HEADER_READS
         self._chunks_left = MAX_UNPACKED_CHUNKS.copy()
 
-    def allow_pixel_reads(self, image: Image.Image) -> None:
+    def allow_pixel_reads(self) -> None:
         """Sets the limit for reading the pixels, after the header has been accepted."""
-        encoded_bytes = len(self.getbuffer())
-        extra_reads = encoded_bytes // BYTES_PER_EXTRA_READ
-        if _is_run_length_encoded(image):  # at most one run per pixel, and the end of each line
-            extra_reads = min(encoded_bytes, READS_PER_RUN * (image.width + 1) * image.height)
-        self._reads_left = MAX_PIXEL_READS + extra_reads
+        self._reads_left = MAX_PIXEL_READS + len(self.getbuffer()) // BYTES_PER_EXTRA_READ
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads_left -= 1
