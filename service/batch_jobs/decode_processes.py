@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,12 @@ def start_decode_pool(workers: int) -> Executor:
     """Starts processes instead of threads, because decoding small images mostly holds the global interpreter lock."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["service.batch_jobs.decode_worker"])
+    # The fork server inherits the blocked signal: Ctrl-C reaches all processes of a terminal, also while they start.
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
     return ProcessPoolExecutor(workers, context, initializer=_exit_with_parent)
 
 
@@ -87,11 +94,37 @@ def decode_in_order(
 def _submit(pool: Executor, chunk: Sequence[ImageFile], spec: DecodeSpec) -> Future[DecodedChunk]:
     """Submits the chunk. Delays the error of a broken pool until this chunk is awaited, to keep decoded chunks."""
     try:
-        return pool.submit(decode_chunk, chunk, spec)
+        with _signals_deferred():
+            return pool.submit(decode_chunk, chunk, spec)
     except BrokenProcessPool as error:
         failed: Future[DecodedChunk] = Future()
         failed.set_exception(error)
         return failed
+
+
+@contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Handles SIGTERM and SIGINT after the block, which may start a process.
+
+    An exception in the middle of that would leave a process that `killed_on_error` does not know, and that logs a
+    traceback because the semaphores of this one are gone.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread
+        yield
+        return
+    received: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    handlers = {number: signal.signal(number, lambda got, _: received.append(got)) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received_number in received:
+            if callable(handler := handlers[signal.Signals(received_number)]):
+                handler(received_number, None)
+            else:
+                signal.raise_signal(received_number)
 
 
 def _await_chunk(chunk: Sequence[ImageFile], future: Future[DecodedChunk]) -> tuple[Sequence[ImageFile], DecodedChunk]:

@@ -4,6 +4,7 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -154,8 +155,10 @@ def _classify(
     limits = decode_limits(settings, processes=workers)
     spec = DecodeSpec(folder.manifest.input, folder.manifest.preprocessing, limits, identity.image_digests)
     folders, no_probabilities = FolderLabels(folder.labels), np.empty((0, len(folder.labels)), np.float32)
-    progress = Progress(len(images), done_count, runtime.progress_stream)
-    with killed_on_error(runtime.start_pool(workers)) as pool:
+    with (
+        closing(Progress(len(images), done_count, runtime.progress_stream)) as progress,
+        killed_on_error(runtime.start_pool(workers)) as pool,
+    ):
         chunks = decode_in_order(pool, workers, images[done_count:], spec)
         version = load(folder, ModelSpec(), settings, Metrics(), engine_choices=FixedEngine(identity.engine))
         try:
@@ -164,7 +167,6 @@ def _classify(
                 records = make_records(batch.entries, probabilities, folder.labels, folders, identity.top_k)
                 journal.append(records)
                 progress.advance(len(records), len(records) - len(batch.images))
-            progress.close()
         except ModelFailed as error:
             raise JobInterrupted(error.full_message, f"{RESUME_HINT} {LESS_MEMORY_HINT}") from error
         finally:

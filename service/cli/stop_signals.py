@@ -26,13 +26,17 @@ class StopSignal(BaseException):
 def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = os._exit) -> Iterator[None]:
     """Raises StopSignal in the block on the first SIGTERM or SIGINT, and ignores later ones. For the main thread.
 
-    If the process has not ended after `grace_s` seconds, `exit_now` ends it: the main thread may be blocked in a
-    library that no exception reaches, and threads that never end would block the exit of the interpreter.
+    Raises StopSignal in place of any other error after that, because libraries turn it into errors of their own, such
+    as an ImportError. If the process has not ended after `grace_s` seconds, `exit_now` ends it: the main thread may be
+    blocked in a library that no exception reaches, and threads that never end would block the exit of the interpreter.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
 
+    received: list[int] = []
+
     def raise_stop(signal_number: int, frame: FrameType | None) -> None:
+        received.append(signal_number)
         for number in STOP_SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         raise StopSignal(signal_number)
@@ -50,9 +54,11 @@ def stop_signals(grace_s: float = GRACE_S, exit_now: Callable[[int], object] = o
     previous = {number: signal.signal(number, raise_stop) for number in STOP_SIGNALS}
     try:
         yield
-    except StopSignal:  # keeps further signals ignored
-        previous.clear()
-        raise
+    except BaseException as error:
+        if not received:
+            raise
+        previous.clear()  # keeps further signals ignored
+        raise StopSignal(received[0]) from error
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

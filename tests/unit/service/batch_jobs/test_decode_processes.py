@@ -2,6 +2,8 @@
 
 import contextlib
 import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -24,6 +26,7 @@ from service.batch_jobs.decode_processes import (
 from service.batch_jobs.decode_worker import DecodedChunk, DecodeSpec
 from service.batch_jobs.errors import JobInterrupted
 from service.batch_jobs.find_images import Fingerprint, ImageFile
+from service.cli.stop_signals import StopSignal, stop_signals
 from service.errors import BadImage
 from service.imaging.limits import DecodeLimits
 from service.model_store.manifest import Input, Preprocessing
@@ -139,6 +142,32 @@ class BrokenPool(InstantPool):
         if self.submitted == self._valid_chunks:
             raise BrokenProcessPool("A child process terminated abruptly")
         return super().submit(fn, *args, **kwargs)
+
+
+class SignalledPool(InstantPool):
+    """Receives SIGTERM while it starts a process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_started = False
+
+    def submit(self, *args: Any, **options: Any) -> "Future[Any]":
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.has_started = True
+        return super().submit(*args, **options)
+
+
+def test_a_signal_does_not_interrupt_the_start_of_a_process() -> None:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    pool = SignalledPool()
+    chunks = decode_in_order(pool, 1, [ImageFile("a", "")], SPEC)
+    try:
+        with pytest.raises(StopSignal), stop_signals(exit_now=lambda code: None):
+            next(chunks)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert pool.has_started
 
 
 def test_a_pool_that_broke_before_a_submit_is_reported_as_well() -> None:

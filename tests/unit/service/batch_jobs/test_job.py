@@ -18,6 +18,7 @@ from service.batch_jobs.errors import CannotStartJob, JobInterrupted, OutputConf
 from service.batch_jobs.job import Job, fastest_batch_size, run_job
 from service.batch_jobs.journal import Journal
 from service.batch_jobs.output_files import OutputFiles
+from service.batch_jobs.progress import Progress
 from service.batch_jobs.sharding import WHOLE_JOB, Shard
 from service.batch_jobs.summary import Report
 from service.errors import BrokenVersion, ConvoyError, UnknownModel, UnknownVersion
@@ -551,6 +552,21 @@ def test_a_running_job_that_may_not_write_a_file_ends(work_folder: Path) -> None
     Path("r.jsonl.errors.jsonl").mkdir()
     with pytest.raises(CannotStartJob, match=r"errors\.jsonl.* cannot be written: Is a directory"):
         classify()
+
+
+def test_an_interrupted_job_ends_the_line_of_its_progress(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[Progress] = []
+    close = Progress.close
+
+    def record_close(progress: Progress) -> None:
+        close(progress)
+        closed.append(progress)
+
+    monkeypatch.setattr(Progress, "close", record_close)
+    monkeypatch.setattr(Journal, "append", failing_append(MemoryError()))
+    with pytest.raises(JobInterrupted):
+        classify()
+    assert len(closed) == 1
 
 
 def test_too_little_memory_interrupts(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

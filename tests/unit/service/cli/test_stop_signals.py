@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +56,14 @@ def test_a_signal_ends_the_process_in_any_state(state: str, number: signal.Signa
     assert (process.returncode, err) == (exit_code, "")
 
 
+def stop_in_import() -> None:
+    with stop_signals(grace_s=0, exit_now=lambda code: None):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except StopSignal:
+            raise ImportError("initialization failed") from None
+
+
 def stop_twice() -> None:
     with stop_signals(grace_s=0, exit_now=lambda code: None):
         try:
@@ -63,11 +72,12 @@ def stop_twice() -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_only_the_first_signal_is_raised() -> None:
+@pytest.mark.parametrize("stop", [stop_twice, stop_in_import])
+def test_only_the_first_signal_is_raised_whatever_a_library_makes_of_it(stop: Callable[[], None]) -> None:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with pytest.raises(StopSignal) as raised:
-            stop_twice()
+            stop()
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
