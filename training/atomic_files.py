@@ -15,9 +15,9 @@ DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path, syncs the file that it wrote, and renames it to `path`.
 
-    Raises TrainingError when that fails, on a full disk for example. No partial file is left.
+    Raises TrainingError if that fails, for example on a full disk. No partial file is left.
     """
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries choose the format by the suffix
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")  # libraries derive the format from the suffix
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -46,7 +46,7 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file. Raises TrainingError that names the file when it is missing or damaged."""
+    """Reads a JSON file. Raises a TrainingError that names the file if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,6 +1,6 @@
 """The errors that training raises for a user, and the exit codes of its commands.
 
-The command line prints a `TrainingError` without a traceback. Any other exception is a bug of Convoy, and ends with a
+The command line prints a `TrainingError` without a traceback. Any other exception is a bug in Convoy and ends with a
 traceback. This module imports neither Keras nor any other large package.
 """
 
@@ -24,7 +24,7 @@ class AccuracyRegression(TrainingError):
 
 
 class RetryLater(TrainingError):
-    """A temporary failure: another process holds the run, or the disk is full. A Job tries again."""
+    """A temporary failure: another process has locked the run, or the disk is full. A Job tries again."""
 
     exit_code = EXIT_RETRY
 
@@ -36,7 +36,7 @@ class PeerMissing(RetryLater):
 class PeerLost(TrainingError):
     """Another process failed or ended. The message comes from that process if it sent one.
 
-    Not a mistake of the user: all processes can be restarted and resume. The exit code differs from RetryLater's, so
+    The user made no mistake: all processes can be restarted and resume. The exit code differs from RetryLater's, so
     that a Job counts only the failure of the other process.
     """
 
@@ -50,9 +50,9 @@ def system_error(message: str, error: OSError) -> TrainingError:
 
 @contextmanager
 def service_errors_as_training_errors() -> Iterator[None]:
-    """Raises an error of the service's half as a TrainingError with its message and hint.
+    """Re-raises an error of the service as a TrainingError with its message and hint.
 
-    For code that both halves share: reading a manifest, decoding an image, running a graph.
+    For code that training and service share: reading a manifest, decoding an image, running a graph.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Hides what C++ code writes to the error stream directly. Exceptions are not hidden."""
+    """Hides the output that C++ code writes directly to the error stream. Exceptions are not hidden."""
     sys.stderr.flush()
     saved_fd, null_fd = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null_fd, 2)
@@ -27,12 +27,12 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null_fd)
 
 
-# TensorFlow reads the level when it is imported, but logs about the processor and a missing GPU before that.
+# TensorFlow reads the log level when it is imported, but logs messages about the processor and a missing GPU before.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with _silent_stderr():
     import keras
 
-# TensorFlow warns when several networks are computed one after the other, which exports and checks do on purpose.
+# TensorFlow warns when several networks run one after the other, which exports and checks do on purpose.
 logging.getLogger("tensorflow").addFilter(lambda record: "tf.function retracing" not in record.getMessage())
 
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -40,11 +40,11 @@ RECORDED_PACKAGES = ("keras", "tensorflow", "jax", "numpy", "onnx", "tf2onnx", "
 
 
 def make_deterministic(seed: int) -> None:
-    """Seeds Python, NumPy and Keras, so that the same run gives the same weights, bit by bit.
+    """Seeds Python, NumPy and Keras, so that repeating a run gives exactly the same weights.
 
-    This holds on the same machine with the same number of cores; otherwise sums are computed in another order.
-    TensorFlow's deterministic kernels are enabled as well (without measurable cost on the CPU). JAX's kernels are
-    always deterministic.
+    The weights are the same on the same machine with the same number of cores; otherwise sums are computed in another
+    order. TensorFlow's deterministic kernels are enabled as well (without measurable cost on the CPU). JAX's kernels
+    are always deterministic.
     """
     keras.utils.set_random_seed(seed)
     if keras.backend.backend() == "tensorflow":

@@ -23,7 +23,7 @@ def compare(folders: Sequence[Path], plot: Path) -> str:
     """Returns the tables of finished runs as Markdown and writes their curves to the PNG file `plot`.
 
     Runs that differ only in their seed and have the same test images get an additional row with the mean and the sample
-    standard deviation over the seeds. Several runs with the same seed count once, with their mean.
+    standard deviation over the seeds. Several runs with the same seed count as one run with their mean.
 
     Raises TrainingError for fewer than two runs, for an unfinished run, and for a folder that contains no run.
     """

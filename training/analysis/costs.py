@@ -1,6 +1,6 @@
 """The costs of layers: output sizes, parameters, multiply-adds, memory.
 
-Plain arithmetic; knows no Keras and no file.
+Plain arithmetic, independent of Keras and of files.
 """
 
 import math
@@ -23,7 +23,7 @@ def output_size(size: int, window: int, stride: int = 1, padding: int = 0, rule:
     When the result is not a whole number, `rule` decides. "whole" raises an error, as the lectures do. "floor" drops
     the pixels that fill no window (the strided first layers of GoogLeNet and ResNet). "ceil" keeps a partial window at
     the right and bottom edge (the X/O network's pooling, Caffe's pooling). Raises TrainingError for sizes that do not
-    fit; the message names sizes that do.
+    fit; the message suggests sizes that fit.
     """
     if min(size, window, stride) < 1 or padding < 0:
         raise TrainingError("Size, window and stride must be at least 1 pixel, and padding at least 0.")

@@ -77,7 +77,7 @@ def _describe_by_name(name: str, input_shape: Shape | None, classes: int | None)
 
 
 def describe_network(name: str, model: "keras.Model") -> NetworkDescription:
-    """Describes a Keras network, with or without weights; `name` is the architecture's."""
+    """Describes a Keras network, with or without weights; `name` is the architecture's name."""
     from training.analysis.keras_costs import count_running_statistics, layer_costs
 
     rows = tuple(layer_costs(model))
@@ -114,7 +114,7 @@ def _describe_version(folder: Path) -> NetworkDescription:
         for other in manifest.variants
     ]
     if manifest.flip_averaged:
-        notes.append("each image is computed twice, once mirrored; the figures of the layers are for one pass")
+        notes.append("each image is computed twice, once mirrored; the layers' figures are for one pass")
     name = f"{folder.resolve().parent.name}/{folder.resolve().name}"
     published = PUBLISHED_RESULTS.get(manifest.provenance.architecture or "")
     return NetworkDescription(
@@ -123,7 +123,7 @@ def _describe_version(folder: Path) -> NetworkDescription:
 
 
 def as_table(description: NetworkDescription, batch: int = 1) -> str:
-    """Returns a table with one row per layer, as in lectures, and then the totals for `batch` images."""
+    """Returns a table with one row per layer, as in lectures, and the totals for `batch` images below."""
     header = ("layer", "name", "output", "values", "memory", "weights", "biases", "multiply-adds", "rounded")
     rows = [
         (
@@ -181,7 +181,7 @@ def _totals(description: NetworkDescription, batch: int) -> list[str]:
 
 def _published_result(published: PublishedResult) -> str:
     error = published.top5_error_percent
-    return f"{published.year}" + ("" if error is None else f", top-5 error {error} % ({published.evaluation})")
+    return f"{published.year}" + ("" if error is None else f", top-5 error {error}% ({published.evaluation})")
 
 
 def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> str:
@@ -192,7 +192,7 @@ def side_by_side(descriptions: Sequence[NetworkDescription], batch: int = 1) -> 
         year, error, measured = ("", "", "")
         if (published := description.published) is not None:
             year, measured = str(published.year), published.evaluation
-            error = "" if published.top5_error_percent is None else f"{published.top5_error_percent} %"
+            error = "" if published.top5_error_percent is None else f"{published.top5_error_percent}%"
         training = _format_bytes(description.training_bytes(batch)) if description.is_trainable else ""
         costs = (
             f"{description.parameters:,}",

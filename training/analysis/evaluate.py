@@ -28,19 +28,19 @@ def evaluate_source(
 ) -> Iterator[str]:
     """Yields lines for the user with the scores of a version folder or a run folder.
 
-    `noise` is the standard deviation of Gaussian noise on pixels in 0..1. With `flip`, probabilities are means over
-    each image and its mirror image. Raises TrainingError.
+    `noise` is the standard deviation of Gaussian noise on pixels in 0..1. With `flip`, the probabilities of each image
+    are averaged with those of its mirror image. Raises TrainingError.
     """
     if (source / MANIFEST_FILE).is_file():
         dataset, scores = _measure_version(source, dataset_name, data_options, precision, noise, flip)
     else:
         dataset, scores = _measure_run(source, dataset_name, data_options, noise, flip)
     noise_text = f" with noise of sigma {noise:g}" if noise else ""
-    flip_text = ", each also mirrored" if flip else ""
+    flip_text = ", each averaged with its mirror image" if flip else ""
     images = f"{scores.images:,} {'test' if dataset.is_test_set else 'given'} images{noise_text}{flip_text}"
     yield f"accuracy {scores.accuracy:.4f} over {images}, cross entropy {scores.loss:.4f}"
     if not dataset.is_test_set:
-        yield "all images of the folder, on which the network may have been trained"
+        yield "These are all images of the folder; the network may have been trained on some of them."
     if dataset.note:
         yield f"note on these images: {dataset.note}"
     width = max(map(len, dataset.labels))

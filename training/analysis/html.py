@@ -17,7 +17,7 @@ CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-
 
 
 def page(title: str, sections: Iterable[str]) -> str:
-    """Returns the document; `title` is plain text, sections are HTML."""
+    """Returns the document. `title` is plain text; the sections are HTML."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -34,7 +34,7 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def section(title: str, *blocks: str) -> str:
-    """Returns a section; `title` is plain text, blocks are HTML."""
+    """Returns a section. `title` is plain text; the blocks are HTML."""
     return "\n".join([f"<h2>{html.escape(title)}</h2>", *blocks])
 
 
@@ -47,14 +47,14 @@ def preformatted(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
-    """Returns a table. Cells are plain text; integers and texts that end in % are right-aligned."""
+    """Returns a table. Cells are plain text; integers and text that ends in % are right-aligned."""
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
 def image(png: bytes, alt_text: str, is_pixelated: bool = False) -> str:
-    """Returns an embedded image; with `is_pixelated` browsers enlarge it without smoothing."""
+    """Returns an embedded image. With `is_pixelated`, browsers enlarge it without smoothing."""
     encoded = base64.b64encode(png).decode()
     class_attribute = ' class="pixels"' if is_pixelated else ""
     return f'<img{class_attribute} alt="{html.escape(alt_text)}" src="data:image/png;base64,{encoded}">'

@@ -1,4 +1,4 @@
-"""The costs of a Keras network, layer by layer. Reads only shapes: the network may have no weights."""
+"""The costs of a Keras network, layer by layer. Only shapes are read, so the network may have no weights."""
 
 import math
 from collections.abc import Iterator

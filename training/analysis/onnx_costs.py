@@ -109,7 +109,7 @@ class _CostGraph:
         return helper.tensor_dtype_to_np_dtype(self._types[name].elem_type).itemsize
 
     def constant(self, name: str) -> TensorProto | None:
-        """Returns the constant behind `name`, also if it is stored quantized; None for a computed tensor."""
+        """Returns the constant behind `name`, even if it is stored quantized, or None for a computed tensor."""
         while name not in self._constants:
             producer = self._producers.get(name)
             if producer is None or producer.op_type not in ("DequantizeLinear", "Cast", "Identity"):
@@ -227,7 +227,7 @@ def _rounding(graph: _CostGraph, node: NodeProto, window: tuple[int, int]) -> st
 def _pads(
     node: NodeProto, sizes: Sequence[int], outputs: Sequence[int], window: Sequence[int], strides: Sequence[int]
 ) -> list[int]:
-    """Returns top, left, bottom and right padding, also if the graph only names a rule ("SAME_UPPER")."""
+    """Returns top, left, bottom and right padding, even if the graph only names a rule ("SAME_UPPER")."""
     if attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID"):
         return list(attribute(node, "pads", (0, 0, 0, 0)))
     totals = [

@@ -48,7 +48,7 @@ class _TestedRun:
 
 
 def write_report(folder: Path, out: Path | None, data_dir: Path | None) -> Path:
-    """Writes the page about the finished run in `folder` to `out`, or into that folder; returns the page's path.
+    """Writes the page about the finished run in `folder` to `out`, or into `folder`. Returns the page's path.
 
     Raises TrainingError for a folder without a finished run, for missing data, and when the page cannot be written.
     """
@@ -89,10 +89,9 @@ def _summary_section(tested: _TestedRun, scores: Scores) -> str:
     counts = info["dataset"]
     lines = [
         f"{scores.accuracy:.2%} of {scores.images:,} test images correct, cross entropy {scores.loss:.4f}.",
-        f"{counts['title']}: trained on {counts['training_images']:,} images, "
-        f"{counts['validation_images']:,} for validation, {counts['holdout_images']:,} held out. "
-        f"The weights are of epoch {metrics['weights_of_epoch']}; "
-        f"training took {metrics['training_seconds']:,.0f} s.",
+        f"{counts['title']}: trained on {counts['training_images']:,} images, {counts['validation_images']:,} for "
+        f"validation, {counts['holdout_images']:,} held out. The weights are those of epoch "
+        f"{metrics['weights_of_epoch']}; training took {metrics['training_seconds']:,.0f} s.",
     ]
     if counts["note"]:
         lines.append(f"Note on these files: {counts['note']}.")
@@ -106,7 +105,7 @@ def _plots_section(run: Run) -> str:
 
 
 def _mistakes_section(tested: _TestedRun) -> str:
-    """Returns the section with the wrong answers that had the highest probability."""
+    """Returns the section with the wrong predictions that had the highest probability."""
     predicted = tested.probabilities.argmax(axis=1)
     confidence = tested.probabilities.max(axis=1)
     incorrect = np.flatnonzero(predicted != tested.classes)
@@ -117,7 +116,7 @@ def _mistakes_section(tested: _TestedRun) -> str:
     tiles = [
         (
             html.image(encode_png(pixels), "a test image", is_pixelated=max(pixels.shape) < 100),
-            f"{tested.labels[tested.classes[i]]}, called {tested.labels[predicted[i]]} ({confidence[i]:.1%})",
+            f"{tested.labels[tested.classes[i]]}, predicted {tested.labels[predicted[i]]} ({confidence[i]:.1%})",
         )
         for i, pixels in zip(mistakes, images, strict=True)
     ]
@@ -126,7 +125,7 @@ def _mistakes_section(tested: _TestedRun) -> str:
 
 
 def _classes_section(labels: tuple[str, ...], scores: Scores) -> str:
-    header = ("class", "images", "recall", "precision", "most frequent wrong answer")
+    header = ("class", "images", "recall", "precision", "most frequent wrong prediction")
     return html.section("Classes", html.table(header, _class_rows(labels, np.array(scores.confusion))))
 
 

@@ -1,4 +1,4 @@
-"""Draws the X/O lesson: the output of each layer of the toy network for one X, with its numbers."""
+"""Draws the X/O lesson: each layer's output for one image of an X, with the values printed in the cells."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class LayerStages:
 def lesson_stages(features: Sequence[str] = FEATURES) -> LayerStages:
     """Runs the untrained X/O network with these kernels on the lesson's X. Raises TrainingError for unknown names."""
     if unknown := [name for name in features if name not in KERNELS]:
-        raise TrainingError(f"There is no kernel named {unknown[0]!r}; there are {', '.join(KERNELS)}.")
+        raise TrainingError(f"Unknown kernel {unknown[0]!r}; the kernels are {', '.join(KERNELS)}.")
     model = build("xo", features=tuple(features))
     layers = ("normalize", "features1", "relu1", "pool1")
     stage_model = keras.Model(model.input, [model.get_layer(name).output for name in layers])

@@ -63,7 +63,7 @@ MAX_TRIED_SIDE_PX = 256
 def build(name: str, **options: Any) -> keras.Model:
     """Builds the network `name` with random weights.
 
-    Raises TrainingError for an unknown name and for too small images.
+    Raises TrainingError for an unknown name and for images that are too small.
     """
     builder = _builder(name)
     try:
@@ -75,7 +75,7 @@ def build(name: str, **options: Any) -> keras.Model:
 
 
 def build_without_weights(name: str, **options: Any) -> keras.Model:
-    """Builds the network with shapes but without values, for inspection only. Takes milliseconds and no memory.
+    """Builds the network with shapes but without values, for inspection only. This takes milliseconds and no memory.
 
     Raises TrainingError as `build` does.
     """
@@ -98,7 +98,7 @@ def without_auxiliary_classifiers(model: keras.Model) -> keras.Model:
 def _builder(name: str) -> Builder:
     if name not in ARCHITECTURES:
         close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ARCHITECTURES)}."
+        hint = f"did you mean {close[0]!r}?" if close else f"the networks are {', '.join(ARCHITECTURES)}."
         raise TrainingError(f"There is no network named {name!r}; {hint}")
     return ARCHITECTURES[name]
 

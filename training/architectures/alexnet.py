@@ -26,9 +26,9 @@ def alexnet(
     """Five convolutions and three fully connected layers in one tower: 62,378,344 parameters with the defaults.
 
     The paper splits conv2, conv4 and conv5 over two GPUs; here they read all channels. The paper states a 224x224
-    input, but its arithmetic needs 227x227. Pooling comes before normalization, as in the lectures; the paper has it
-    after. Initial weights are as in section 5: standard deviation 0.01, biases 1 in conv2, conv4, conv5 and the hidden
-    layers. Output: logits.
+    input, but its arithmetic needs 227x227. Pooling comes before normalization; in the paper it comes after. Initial
+    weights are as in section 5: standard deviation 0.01, biases 1 in conv2, conv4, conv5 and the hidden layers. Output:
+    logits.
     """
     image, x = normalized_input(input_shape, normalization)
     x = _conv(x, 96, 11, "conv1", strides=4, padding="valid")

@@ -30,10 +30,10 @@ def cifar_resnet(
 ) -> keras.Model:
     """6n + 2 layers: a 3x3 convolution, three stages of n two-layer blocks with 16, 32 and 64 filters, and one FC.
 
-    Shortcuts have no parameters (the paper's option A). `width` multiplies the filters; `zero_init_last_gamma` starts
-    every block as its shortcut (Goyal et al. 2017). `drop_path` is the rate at which training drops the last block
-    (stochastic depth); it falls linearly towards the first block. Output: logits. Raises ValueError for a depth that is
-    not 6n + 2.
+    Shortcuts have no parameters (the paper's option A). `width` scales the number of filters in every layer. With
+    `zero_init_last_gamma` the residual branch of every block starts at zero, so that the block initially passes on only
+    its shortcut (Goyal et al. 2017). `drop_path` is the rate at which training drops the last block (stochastic depth);
+    the rate falls linearly towards the first block. Output: logits. Raises ValueError for a depth that is not 6n + 2.
     """
     blocks, remainder = divmod(depth - 2, 6)
     if remainder or blocks < 1:

@@ -66,7 +66,7 @@ def googlenet(
 class WithAuxiliary(keras.Model):
     """Trains all classifiers on the same labels, with the compiled loss weighted by `LOSS_WEIGHTS`.
 
-    Metrics and the evaluation loss are those of the main classifier alone.
+    Metrics and the evaluation loss cover only the main classifier.
     """
 
     def compute_loss(

@@ -1,8 +1,8 @@
-"""Fine-tuning: Keras' applications, pretrained on ImageNet, with a new head for other classes.
+"""Fine-tuning: Keras Applications networks, pretrained on ImageNet, with a new head for other classes.
 
 The pixel preprocessing of an application becomes part of the network, so that it takes pixels 0..255 in RGB like every
-other network here. Training follows Keras' guide "Transfer learning & fine-tuning": first only the head learns, then
-all layers, at a lower rate.
+other network here. Training follows Keras' guide "Transfer learning & fine-tuning": first only the head is trained,
+then all layers, with a lower learning rate.
 """
 
 import re
@@ -25,8 +25,8 @@ HEAD_LAYERS = ("head_dropout", "logits")
 
 @dataclass(frozen=True)
 class PixelPreprocessing:
-    """The effect of an application's `preprocess_input` on RGB pixels: pixel * scale + offset, and BGR order in
-    some."""
+    """The effect of an application's `preprocess_input` on RGB pixels: pixel * scale + offset, and for some
+    applications BGR order."""
 
     scale: tuple[float, ...] = (1.0, 1.0, 1.0)
     offset: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -42,8 +42,8 @@ TORCH = PixelPreprocessing(
     offset=tuple(-mean / std for mean, std in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)),
 )
 
-# Left out: EfficientNet of 2019, whose layers without downloaded weights differ, and NASNet, whose weights fit only one
-# image size.
+# Left out: the EfficientNet of 2019, whose layers differ without downloaded weights, and NASNet, whose weights fit only
+# one image size.
 APPLICATIONS: dict[str, PixelPreprocessing] = {
     **dict.fromkeys(("MobileNetV3Small", "MobileNetV3Large"), BUILT_IN),
     **dict.fromkeys((f"EfficientNetV2{size}" for size in ("B0", "B1", "B2", "B3", "S", "M", "L")), BUILT_IN),
@@ -82,7 +82,8 @@ def build(
 
 
 def freeze(model: keras.Model, frozen: bool) -> None:
-    """Makes only the head trainable (`frozen`), or all layers. Batch statistics stay as they are in both cases.
+    """Makes only the head trainable (`frozen`), or all layers. Batch normalization statistics do not change in either
+    case.
 
     The means and variances come from the millions of images of ImageNet; a few new images would make them worse.
     """
@@ -131,7 +132,7 @@ def with_downloaded_weights(
         raise
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
-            f"The weights of {name} could not be downloaded: {error}. Name a file that contains them with --weights."
+            f"The weights of {name} could not be downloaded: {error}. Use --weights to name a file that contains them."
         ) from error
 
 
@@ -153,7 +154,7 @@ def load_weights(model: keras.Model, name: str, path: Path, extent: str) -> None
             model.load_weights(path)
     except Exception as error:  # the type of the error depends on the file's contents
         problem = _weights_problem(path, str(error)) or first_line(error)
-        raise TrainingError(f"{path} does not hold the weights of {name} {extent}: {problem}") from error
+        raise TrainingError(f"{path} does not contain the weights of {name} {extent}: {problem}") from error
 
 
 def _weights_problem(path: Path, message: str) -> str | None:

@@ -29,7 +29,7 @@ class NamedKernels(keras.initializers.Initializer):
     def __init__(self, names: tuple[str, ...], scale: float = 1.0) -> None:
         unknown = [name for name in names if name not in KERNELS]
         if unknown:
-            raise ValueError(f"There is no kernel named '{unknown[0]}'; there are {', '.join(KERNELS)}.")
+            raise ValueError(f"Unknown kernel '{unknown[0]}'; the kernels are {', '.join(KERNELS)}.")
         self.names, self.scale = tuple(names), scale
 
     def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> keras.KerasTensor:

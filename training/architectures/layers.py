@@ -1,4 +1,4 @@
-"""Layers shared by the architectures: small functions on Keras tensors. Knows no recipe and no data set."""
+"""Layers shared by the architectures: small functions on Keras tensors, independent of recipes and data sets."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +25,7 @@ def normalized_input(
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Returns the network's input, pixels 0..255 of shape (height, width, channels), and the normalized input.
 
-    The normalization is part of the network, so that users of a trained file or an export cannot get it wrong.
+    The normalization is part of the network, so that users of a saved or exported network cannot get it wrong.
     """
     image = keras.Input(input_shape, name="image")
     scale = [1 / (255 * std) for std in normalization.std]
@@ -52,10 +52,11 @@ def relu(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 def conv_norm(
     x: keras.KerasTensor, filters: int, size: int, stride: int, name: str, gamma: str = "ones"
 ) -> keras.KerasTensor:
-    """Adds a convolution without biases and batch normalization; weights as in He et al. 2015 ("Delving deep").
+    """Adds a bias-free convolution, then batch normalization. Initial weights are as in He et al. 2015 ("Delving
+    deep").
 
-    The padding is (size - 1) / 2 on every side, as in the papers. With a stride, "same" would pad only right and
-    bottom, and shift the filters by one pixel against a subsampled or 1x1 shortcut.
+    The padding is (size - 1) / 2 on every side, as in the papers. With a stride, "same" would pad only on the right and
+    at the bottom, which shifts the filters by one pixel relative to a subsampled or 1x1 shortcut.
     """
     if stride > 1 and size > 1:
         x = keras.layers.ZeroPadding2D((size - 1) // 2, name=f"{name}_pad")(x)
@@ -67,7 +68,7 @@ def conv_norm(
 
 
 def drop_path(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
-    """Drops all of `x` for a random share `rate` of the images in training, and scales the rest by 1 / (1 - rate).
+    """Drops all of `x` for a random fraction `rate` of the images in training, and scales the rest by 1 / (1 - rate).
 
     Huang et al. 2016, "Deep networks with stochastic depth". The paper drops `x` for a whole batch, and scales in
     evaluation instead.
@@ -92,7 +93,8 @@ def batch_normalization(x: keras.KerasTensor, name: str, gamma: str = "ones") ->
 
 
 def alexnet_initializer() -> keras.initializers.Initializer:
-    """Returns the initial weights of AlexNet (section 5) and ZFNet: normally distributed, with a deviation of 0.01."""
+    """Returns the initial weights of AlexNet (section 5) and ZFNet: normally distributed, with a standard deviation of
+    0.01."""
     return keras.initializers.RandomNormal(stddev=0.01)
 
 
@@ -137,7 +139,8 @@ def _band_kernel(channels: int, n: int) -> NDArray[np.float32]:
 
 
 def _power(x: keras.KerasTensor, exponent: float) -> keras.KerasTensor:
-    """Returns x ** exponent for positive x. Square roots are used where possible, because two cost half of a power."""
+    """Returns x ** exponent for positive x. Uses square roots where possible, because two square roots take half the
+    time of one power."""
     if exponent != 0.75:
         return ops.power(x, exponent)
     root = ops.sqrt(x)

@@ -16,7 +16,7 @@ def mlp(
 ) -> keras.Model:
     """Fully connected layers of `hidden` units each, by default 784-500-500-10 with 648,010 parameters.
 
-    `dropout` is the share of hidden units that is dropped after each layer while training. Output: logits.
+    `dropout` is the fraction of hidden units that is dropped after each layer in training. Output: logits.
     """
     image, x = normalized_input(input_shape, normalization)
     x = layers.Flatten(name="flatten")(x)

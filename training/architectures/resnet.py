@@ -48,9 +48,10 @@ def resnet(
     """ResNet-18, 34, 50, 101 or 152, with projections where the shape changes (the paper's option B).
 
     In a bottleneck the first 1x1 convolution has the stride, as in the paper ("v1"). `stride_in_3x3` moves it to the
-    3x3 convolution (Torch's "v1.5": 0.5 points more accurate, slightly slower). `width` multiplies the filters of every
-    layer. `zero_init_last_gamma` starts every block as its shortcut (Goyal et al. 2017). `drop_path` is the rate at
-    which training drops the last block (stochastic depth); it falls linearly towards the first block. Output: logits.
+    3x3 convolution (Torch's "v1.5": 0.5 points more accurate, slightly slower). `width` scales the number of filters in
+    every layer. With `zero_init_last_gamma` the residual branch of every block starts at zero, so that the block
+    initially passes on only its shortcut (Goyal et al. 2017). `drop_path` is the rate at which training drops the last
+    block (stochastic depth); the rate falls linearly towards the first block. Output: logits.
     """
     bottleneck, blocks = DEPTHS[depth]
     block_options = _BlockOptions(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")

@@ -1,6 +1,6 @@
 """ResNet-9, a small network that trains fast: David Page, "How to train your ResNet", 2018 (myrtle.ai, DAWNBench).
 
-Its author trained it on CIFAR-10 to 94.08 % in 24 epochs, which took 79 seconds on one V100.
+Its author reached 94.08% accuracy on CIFAR-10 in 24 epochs, which took 79 seconds on one V100.
 """
 
 import keras
@@ -21,8 +21,8 @@ def resnet9(
     """A 3x3 convolution, three stages that double the filters and halve the image, two residual blocks, and one FC.
 
     The residual blocks follow the first and the third stage. Global max pooling (over 4x4 positions for 32x32 pixels)
-    and a scaling by 1/8 precede the last layer, which has no biases, as in the source. `width` multiplies the filters.
-    Output: logits.
+    and a scaling by 1/8 precede the last layer, which has no biases, as in the source. `width` scales the number of
+    filters in every layer. Output: logits.
     """
     filters = [round(number * width) for number in WIDTHS]
     image, x = normalized_input(input_shape, normalization)
@@ -44,5 +44,5 @@ def _conv(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
 
 
 def _residual(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
-    """Adds two convolutions to their input; no activation follows the sum."""
+    """Returns the sum of the input and the output of two convolutions, without an activation after the sum."""
     return layers.Add(name=f"{name}_add")([x, _conv(_conv(x, filters, f"{name}_1"), filters, f"{name}_2")])

@@ -37,10 +37,10 @@ def vgg(
 ) -> keras.Model:
     """One column of the paper's table 1: "a" (11 layers), "a-lrn", "b" (13), "c" and "d" (16), "e" (19).
 
-    `batch_norm` adds batch normalization after every convolution, in place of its biases. The paper predates it, but D
-    and E hardly train from scratch without it. `units` is the size of the two hidden layers, and `width` multiplies the
-    filters. Initial weights follow Glorot & Bengio 2010, which the paper calls sufficient (section 3.1). Output:
-    logits.
+    `batch_norm` adds batch normalization after every convolution, in place of its biases. The paper predates batch
+    normalization, but D and E hardly train from scratch without it. `units` is the size of the two hidden layers, and
+    `width` scales the number of filters in every layer. Initial weights follow Glorot & Bengio 2010, which the paper
+    calls sufficient (section 3.1). Output: logits.
     """
     image, x = normalized_input(input_shape, normalization)
     stages = CONFIGURATIONS[configuration].removesuffix(" M").split(" M ")

@@ -1,4 +1,4 @@
-"""A toy network that tells X from O, small enough to compute every number by hand."""
+"""A toy network that distinguishes X from O, small enough to compute every number by hand."""
 
 from typing import Any
 

@@ -26,9 +26,10 @@ def zfnet(
 ) -> keras.Model:
     """AlexNet with a finer first layer: 7x7 with stride 2 instead of 11x11 with stride 4, and conv2 with stride 2.
 
-    `filters` are those of conv3, conv4 and conv5. The default is the larger network of the paper's table 3, which the
-    lectures show; (384, 384, 256) is figure 3. The pools after conv1 and conv2 keep partial windows (110 -> 55, 26 ->
-    13), as the sizes in the figure require. "Contrast norm" is local response normalization here. Output: logits.
+    `filters` are the numbers of filters in conv3, conv4 and conv5. The default is the larger network of the paper's
+    table 3. (384, 384, 256) gives the network of figure 3. The pools after conv1 and conv2 keep partial windows (110 ->
+    55, 26 -> 13), as the sizes in the figure require. "Contrast norm" is local response normalization here. Output:
+    logits.
     """
     image, x = normalized_input(input_shape, normalization)
     x = layers.ZeroPadding2D(1, name="conv1_pad")(x)

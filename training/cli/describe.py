@@ -17,7 +17,7 @@ from training.errors import TrainingError
 @click.option(
     "--maps",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="For xo: draw image, features, feature maps, ReLU and pooling into this PNG.",
+    help="For xo: write a PNG that shows the image, the features, and the outputs of convolution, ReLU and pooling.",
 )
 @click.option("--kernels", metavar="NAMES", help="Kernels for --maps, such as identity,sobel_x,sobel_y.")
 def describe(
@@ -31,8 +31,8 @@ def describe(
 ) -> None:
     """Show the layers, memory, parameters and multiply-adds of networks, without training.
 
-    NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. One NAME prints a
-    table of layers; several are compared, with their published errors.
+    NAME is a network (alexnet, resnet50, ...), a version folder (models/NAME/1) or an ONNX file. With one NAME, the
+    command prints a table of its layers. With several, it compares them and shows their published error rates.
     """
     from training.analysis.describe import describe_targets
 

@@ -16,7 +16,7 @@ from training.cli.options import DATA, DATA_DIR, FOLDER, MODELS_DIR, SKIP_UNREAD
 @click.argument("members", nargs=-1, required=True, metavar="VERSION_FOLDER...", type=FOLDER)
 @click.option("--name", required=True, help="The ensemble's name in the service.")
 @MODELS_DIR
-@click.option("--dataset", help="Default: the data set that the members name.")
+@click.option("--dataset", help="Default: the data set in the members' manifests.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("source", metavar="VERSION_FOLDER|RUN", type=FOLDER)
-@click.option("--dataset", help="Default: the data set that the version or run names.")
+@click.option("--dataset", help="Default: the data set of the version or run.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR

@@ -41,7 +41,7 @@ from training.errors import TrainingError
     "--from-keras-applications",
     "application",
     metavar="NAME",
-    help="In place of RUN_OR_FILE: a network of Keras' applications, such as ResNet50, with ImageNet's labels.",
+    help="In place of RUN_OR_FILE: a Keras Applications network, such as ResNet50, with ImageNet's labels.",
 )
 @click.option("--weights", type=PATH, help="File with the application's weights. Default: Keras' cache, or a download.")
 @click.option("--name", required=True, help="The model's name in the service.")
@@ -50,7 +50,8 @@ from training.errors import TrainingError
 @click.option(
     "--custom-objects",
     type=PATH,
-    help="A Python file that defines the network's custom layers. The file is run: name only a file that you trust.",
+    help="A Python file that defines the network's custom layers. The file is executed, so use only files that you "
+    "trust.",
 )
 @click.option(
     "--unsafe-lambda",
@@ -74,7 +75,7 @@ from training.errors import TrainingError
 )
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one per channel: 0.485,0.456,0.406.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one per channel.")
-@click.option("--size", type=SIZE, help="Input size, for a network that takes any: 224, or 192x256 (height x width).")
+@click.option("--size", type=SIZE, help="Input size, if the network accepts any: 224, or 192x256 (height x width).")
 @click.option("--output", help="Name of the output with the classes, if there are several.")
 @click.option(
     "--shorter", type=int, help="Scale the shorter side to this and crop the middle, instead of scaling both sides."
@@ -84,9 +85,13 @@ from training.errors import TrainingError
 @ANTIALIAS
 @click.option("--features/--no-features", default=True, help="Whether to write the graph of feature maps.")
 @click.option(
-    "--flip", is_flag=True, help="Answer with the mean over the image and its mirror image, at twice the cost."
+    "--flip", is_flag=True, help="Average the probabilities over the image and its mirror image, at twice the cost."
 )
-@click.option("--force", is_flag=True, help="Publish even if the images show that the network expects other pixels.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Publish even if the images show that the network expects other pixel values.",
+)
 @click.option("--background", type=click.IntRange(0, 255), help="Gray value (0 to 255) behind transparent pixels.")
 def export(
     source: Path | None,
@@ -101,14 +106,15 @@ def export(
     unsafe_lambda: bool,
     **options: Any,
 ) -> None:
-    """Publish a run, a Keras image classifier, or one of Keras' applications as the next version of a model.
+    """Publish a run, a Keras image classifier, or a Keras Applications network as the next version of a model.
 
-    The graph takes uint8 images and outputs probabilities. It is published only if it agrees with the network on
-    1,000 images (all, if the data set has fewer) that pass through the service's own decoding and preprocessing.
+    The graph takes uint8 images and outputs probabilities. It is published only if its outputs match those of the
+    network on 1,000 images (or all images of a smaller data set) that pass through the service's own decoding and
+    preprocessing.
     """
     if (source is None) == (application is None):
         raise TrainingError(
-            "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
+            "Specify the network to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or "
             "--from-keras-applications NAME."
         )
     if source is not None and dataset is None and data is None:
@@ -135,7 +141,8 @@ def export(
 
 
 def _command_to_repeat(source: Path | None) -> str:
-    """Returns the command for the card. Another run of the same recipe has another time."""
+    """Returns the command for the card. The time in a run's path is a placeholder, because another run has another
+    time."""
     is_run = source is not None and source.is_dir() and not (source / "saved_model.pb").is_file()
     folder = f"runs/{source.resolve().parent.name}/UTC-TIME" if source is not None and is_run else ""
     context = click.get_current_context()
@@ -144,10 +151,10 @@ def _command_to_repeat(source: Path | None) -> str:
 
 
 def _require_images_and_labels(source: Path, images: Path | None, labels: Path | None) -> None:
-    """Raises TrainingError for a network without them, before Keras is imported and the network loaded."""
+    """Raises TrainingError if images or labels are missing, before Keras is imported and the network is loaded."""
     is_network = source.is_file() or (source / "saved_model.pb").is_file()
     if is_network and (images is None or labels is None):
         raise TrainingError(
-            f"{source} needs images and labels: use --data FOLDER, with one folder of images per class, which sort as "
-            "the network's classes; or --images FOLDER and --labels FILE, with one label per line."
+            f"{source} needs images and labels: use --data FOLDER, with one folder of images per class, whose names "
+            "sort in the order of the network's classes; or --images FOLDER and --labels FILE, with one label per line."
         )

@@ -14,9 +14,9 @@ from training.cli.options import DATA_DIR, FOLDER, PATH, example, import_keras
 @click.option("--dataset", help="Check a .keras file on this data set.")
 @DATA_DIR
 def features(version: Path, source: Path, dataset: str | None, data_dir: Path | None) -> None:
-    """Add the graph of feature maps to a published version without it; `export` writes it by itself.
+    """Add the graph of feature maps to a published version that has none. `export` writes this graph automatically.
 
-    RUN_OR_FILE is what the version was exported from. Both must agree on real images.
+    RUN_OR_FILE is the run or file that the version was exported from. Both must give the same results on real images.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import_keras()

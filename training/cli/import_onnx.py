@@ -36,7 +36,8 @@ from training.cli.options import (
 @click.option(
     "--labels",
     type=PATH,
-    help="One label per line, or JSON of Keras, torchvision or Hugging Face. Default: the file's metadata.",
+    help="File with one label per line, or JSON in the format of Keras, torchvision or Hugging Face. Default: the "
+    "metadata of the ONNX file.",
 )
 @MODELS_DIR
 @click.option("--layout", type=click.Choice(["nchw", "nhwc"]), help="Default: detected from the graph's shape.")
@@ -57,13 +58,13 @@ from training.cli.options import (
 )
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one per channel, in the network's order.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one per channel, in the network's order.")
-@click.option("--size", type=SIZE, help="Input size, for a graph that takes any: 224, or 192x256 (height x width).")
+@click.option("--size", type=SIZE, help="Input size, if the graph accepts any size: 224, or 192x256 (height x width).")
 @click.option(
     "--resize",
     metavar="shorter:N|squash:N",
     help="Scale the shorter side to N, or both sides. Default: squash to the input size.",
 )
-@click.option("--crop", type=SIZE, help="With shorter:N, the size that is cut out of the middle.")
+@click.option("--crop", type=SIZE, help="With shorter:N, the size of the center crop.")
 @LIKE
 @INTERPOLATION
 @ANTIALIAS
@@ -78,15 +79,16 @@ from training.cli.options import (
 @click.option(
     "--images",
     type=FOLDER,
-    help="Images on which the new graph must agree with the file. Default: those of --check, or generated ones.",
+    help="Images on which the new graph must agree with the ONNX file. Default: the images of --check, or generated "
+    "ones.",
 )
 @click.option(
     "--check",
     "labeled_images",
     type=FOLDER,
-    help="Measure the accuracy on these images, whose folder or file name is their class.",
+    help="Measure the accuracy on these images. The class of an image is the name of its folder or file.",
 )
-@click.option("--force", is_flag=True, help="Publish even if --check finds a better preprocessing.")
+@click.option("--force", is_flag=True, help="Publish even if --check finds better preprocessing.")
 @click.option("--dry-run", is_flag=True, help="Do everything except publishing.")
 def import_network(
     file: Path,
@@ -100,11 +102,12 @@ def import_network(
     dry_run: bool,
     **network_options: Any,
 ) -> None:
-    """Publish an ONNX file that was made elsewhere as the next version of a model.
+    """Publish an ONNX file from another tool as the next version of a model.
 
     Scaling, channel order, layout, softmax and batch dimension are added to the graph where they are missing. The graph
-    is published only if it answers as the file does. --check measures the accuracy, shows the most confident answers,
-    and stops the publication if another usual preprocessing would be clearly better.
+    is published only if its outputs match those of the original ONNX file. --check measures the accuracy, shows the
+    most confident predictions, and stops before publishing if another common preprocessing gives a clearly higher
+    accuracy.
     """
     import_keras()
     from training.onnx_import import import_options, importer

@@ -12,7 +12,7 @@ from training.cli.options import FOLDER, example, import_keras
 def jpeg_scale(version: Path) -> None:
     """Publish a version again as the next version, so that large JPEGs are decoded at a reduced scale.
 
-    Exports and imports already do this. The graphs and their figures stay the same.
+    Exports and imports already do this. The graphs and their figures do not change.
     """
     import_keras()
     from training.export.version_folder import publish_with_jpeg_scale

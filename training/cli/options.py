@@ -1,4 +1,4 @@
-"""Option types and options that several commands of convoy-train share. Imports nothing but click."""
+"""Option types and options that several convoy-train commands share. Imports nothing but click."""
 
 import importlib
 import re
@@ -23,11 +23,11 @@ class _Fractions(click.ParamType):  # type: ignore[type-arg]  # before click 8.4
         try:
             return tuple(_number(part) for part in value.split(","))
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a number, and not several separated by commas.", param, context)
+            self.fail(f"{value!r} is neither a number nor a list of numbers separated by commas.", param, context)
 
 
 def _number(text: str) -> float:
-    """The value of a number or of a fraction of two numbers, such as 1/127.5. Raises ValueError, ZeroDivisionError."""
+    """Parses a number or a fraction of two numbers, such as 1/127.5. Raises ValueError or ZeroDivisionError."""
     numerator, slash, denominator = text.partition("/")
     if "/" in denominator:
         raise ValueError(text)
@@ -86,10 +86,10 @@ class CommaCommand(click.Command):
 
 
 def command_to_repeat(context: click.Context, replacements: dict[str, str]) -> str:
-    """Returns the command as it was typed, for the card of a version.
+    """Returns the command as the user typed it, for the card of a version.
 
-    It names no folder of this machine: absolute paths are cut to their last part, and --models-dir is left out.
-    `replacements` are words to put in place of others.
+    The command contains no folder of this machine: absolute paths are cut to their last part, and --models-dir is left
+    out. `replacements` maps words to the words that replace them.
     """
     words: list[str] = []
     typed = iter(context.meta[_WORDS])
@@ -114,12 +114,13 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 DATA_DIR = click.option(
     "--data-dir",
     type=FOLDER,
-    help="Folder of the official data files. Default: CONVOY_DATA; without it the files are downloaded.",
+    help="Folder of the official data files. Default: CONVOY_DATA; if it is not set, the files are downloaded.",
 )
 DATA = click.option(
     "--data",
     type=FOLDER,
-    help="Your own images: a folder with one folder per class, or with train/ and val/ that contain such folders.",
+    help="Your own images: a folder that contains one folder per class, or train/ and val/ with one folder per class "
+    "each.",
 )
 SKIP_UNREADABLE = click.option(
     "--skip-unreadable", is_flag=True, help="Leave out the images of --data that cannot be read."
@@ -138,26 +139,26 @@ LIKE = click.option(
 INTERPOLATION = click.option(
     "--interpolation",
     type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-    help="Default: as --like or the data set; otherwise bilinear.",
+    help="Default: that of --like or of the data set; otherwise bilinear.",
 )
 ANTIALIAS = click.option(
     "--antialias/--no-antialias",
     default=None,
-    help="Whether shrinking averages all pixels, not only the nearest. Default: as --like; otherwise yes.",
+    help="Whether shrinking averages all pixels, not only the nearest. Default: that of --like; otherwise yes.",
 )
 ACTIVATION = click.option(
     "--activation",
     type=click.Choice(["softmax", "sigmoid", "binary"]),
-    help="softmax: one label is right. sigmoid: any number of labels. binary: one output, the probability of the "
-    "second of two labels. Default: detected.",
+    help="softmax: exactly one label applies. sigmoid: any number of labels. binary: one output, the probability of "
+    "the second of two labels. Default: detected.",
 )
 
 
 def example(*lines: str) -> str:
-    """Returns the end of a command's help. Click wraps paragraphs again that do not start with this mark."""
+    """Returns the end of a command's help. Click re-wraps every paragraph that does not start with this mark."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def import_keras() -> None:
-    """Silences the backend of Keras; must be called before anything else imports Keras."""
+    """Silences the Keras backend. Must be called before anything else imports Keras."""
     importlib.import_module("training.keras_setup")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("version", metavar="VERSION_FOLDER", type=FOLDER)
 @click.option("--int8", is_flag=True, help="Add an int8 graph, for processors with VNNI. The default.")
 @click.option("--fp16", is_flag=True, help="Add a float16 graph, for GPUs.")
-@click.option("--dataset", help="Default: the data set that the version names.")
+@click.option("--dataset", help="Default: the data set in the version's manifest.")
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=512,
     show_default=True,
-    help="Number of images that calibrate int8.",
+    help="Number of images for the calibration of int8.",
 )
 @click.option(
     "--calibration",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     default="minmax",
     show_default=True,
 )
-@click.option("--reduce-range", is_flag=True, help="Use weights of 7 bits, for processors without VNNI.")
+@click.option("--reduce-range", is_flag=True, help="Use 7-bit weights, for processors without VNNI.")
 @click.option(
     "--even-if-slower",
     "allow_slower",
@@ -62,10 +62,11 @@ def quantize(
 ) -> None:
     """Add int8 or float16 graphs to a version and publish the result as the model's next version.
 
-    int8 is calibrated on training images. A graph is published when it is faster here than float32, measured in turns,
-    and when on held-out training images its accuracy falls by at most 0.5 points with 95 % confidence. With fewer than
-    600 such images it is published for CONVOY_PRECISION only. Where the plugin of OpenVINO works, the graphs are
-    compared on it too, and the float32 graph in bfloat16.
+    int8 is calibrated on training images. A graph is published if it is faster than float32 on this machine (the two
+    are timed alternately), and if its accuracy on held-out training images drops by at most 0.5 points, with 95%
+    confidence. With fewer than 600 held-out images the graph is published, but the service uses it only if
+    CONVOY_PRECISION selects it. If OpenVINO's plugin works on this machine, the graphs are compared on OpenVINO as
+    well, and so is the float32 graph computed in bfloat16.
     """
     import_keras()
     from training.data.load_dataset import DataOptions

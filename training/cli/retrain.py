@@ -24,7 +24,7 @@ from training.errors import AccuracyRegression
     type=click.FloatRange(0, 1),
     default=0.0,
     show_default=True,
-    help="Accuracy that the new version may lose against the published one; 0.005 is half a percent.",
+    help="Maximum drop in accuracy compared with the published version; 0.005 is half a percentage point.",
 )
 @click.option("--epochs", type=int, help="Number of epochs. Default: the recipe's.")
 @click.option("--seed", type=int, help="Default: the recipe's. The split of the images does not depend on it.")
@@ -47,9 +47,9 @@ def retrain(
 ) -> None:
     """Train RECIPE again and publish the result, unless the published version is better.
 
-    The split of the images is that of the published version, whatever the seed. Both versions are measured on the same
-    held-out images, which neither was trained on. After an interruption, the same command resumes from the last
-    finished epoch, or with the export. The exit code is 3 if the published version stays.
+    The images are split as they were for the published version, whatever the seed. Both versions are measured on the
+    same held-out images, on which neither was trained. After an interruption, the same command resumes after the last
+    finished epoch, or with the export. The exit code is 3 if the published version is kept.
     """
     from training.recipes import find_recipe
     from training.recipes.settings import with_settings

@@ -61,10 +61,12 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
     "--from",
     "application",
     metavar="keras:NAME",
-    help="Start from this network of Keras' applications, trained on ImageNet. RECIPE is then fine-tune by default.",
+    help="Start from this Keras Applications network, trained on ImageNet. The default of RECIPE is then fine-tune.",
 )
 @click.option(
-    "--weights", type=PATH, help="File with the weights of that network (..._notop.h5). Default: Keras' download."
+    "--weights",
+    type=PATH,
+    help="File with the weights of the --from network (..._notop.h5). Default: downloaded by Keras.",
 )
 @click.option("--name", help="Name of the run's folder. Default: the recipe's name.")
 @DATA_DIR
@@ -74,8 +76,8 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option(
     "--distributed",
     is_flag=True,
-    help="Train with JAX on all devices here, together with the processes that CONVOY_COORDINATOR=HOST:PORT, "
-    "CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX) name.",
+    help="Train with JAX on all devices of this machine, together with the processes that are set by "
+    "CONVOY_COORDINATOR=HOST:PORT, CONVOY_NUM_PROCESSES and CONVOY_PROCESS_ID (or JOB_COMPLETION_INDEX).",
 )
 @click.option(
     "--resume",
@@ -87,7 +89,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @click.option(
     "--auto-resume",
     is_flag=True,
-    help="Resume the last run of this command if it was interrupted; otherwise start a run. For jobs.",
+    help="Resume the last run of this command if it was interrupted; otherwise start a new run. Meant for jobs.",
 )
 def run(
     recipe: str | None,
@@ -111,7 +113,7 @@ def run(
 ) -> None:
     """Train RECIPE (see `convoy-train list`) and write a run folder.
 
-    With --data, RECIPE may be the name of a network: `convoy-train run resnet18 --data FOLDER`.
+    With --data, RECIPE may be the name of an architecture: `convoy-train run resnet18 --data FOLDER`.
 
     The same seed gives the same weights on the same machine with the same number of cores. After an interruption,
     --resume continues from the last finished epoch and reaches the same weights as an uninterrupted run.
@@ -156,7 +158,7 @@ def run(
 
 
 def _require_recipe(recipe: str | None, data: Path | None) -> None:
-    """Raises TrainingError, which lists what fits, without a recipe or with a folder of images in its place."""
+    """Raises a TrainingError with suggestions if there is no recipe, or a folder of images in its place."""
     from training.recipes import is_recipe, own_images
 
     folder = data
@@ -179,8 +181,8 @@ def _configure_recipe(recipe: str, application: str | None, changes: dict[str, s
     configured = with_settings(base if application is None else with_application(application, base), changes)
     if "warm_up_epochs" not in changes and configured.warm_up_epochs != base.warm_up_epochs:
         click.echo(
-            f"Warm-up: {configured.warm_up_epochs:g} epochs in place of {base.warm_up_epochs:g}, because the run has "
-            f"{configured.epochs} in place of {base.epochs}. --set warm_up_epochs=N sets it."
+            f"Warm-up: {configured.warm_up_epochs:g} epochs instead of {base.warm_up_epochs:g}, because the run has "
+            f"{configured.epochs} epochs instead of {base.epochs}. --set warm_up_epochs=N changes the warm-up."
         )
     return configured
 
@@ -192,7 +194,7 @@ def _find_run(resume: str, runs_dir: Path, name: str) -> "Run":
 
 
 def parse_changes(settings: tuple[str, ...], shortcuts: dict[str, int | str | None]) -> dict[str, str]:
-    """Returns changes of the recipe, field to text, from --set and from the options that set a field."""
+    """Returns the changes to the recipe as text by field, from --set and from the options that set a field."""
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
         if not equals:

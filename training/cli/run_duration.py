@@ -1,7 +1,7 @@
 """Estimates how long runs on a folder of images take on this machine, in a second and before Keras is imported.
 
-A few of the images are decoded, and the arithmetic of the network is compared with a product of matrices. Knows no
-recipe but the three that `convoy-train run FOLDER` suggests.
+A few of the images are decoded, and the network's arithmetic is compared with a matrix product. Covers only the three
+recipes that `convoy-train run FOLDER` suggests.
 """
 
 import time
@@ -21,11 +21,11 @@ from training.recipes.own_images import SUGGESTED, Suggestion
 SAMPLE_IMAGES = 12
 MATRIX_SIDE = 1024
 PRODUCTS = 5
-"""The fastest of so many products counts: the others waited for other work."""
+"""Number of timed matrix products. The fastest counts, because other processes slowed the others down."""
 TRAINING_COST = 3.0
-"""Passes over the network for one training step: one forward, and twice that backward."""
+"""Cost of a training step in forward passes: the backward pass costs two."""
 EFFICIENCY = 0.2
-"""Share of the matrix product's speed that training reaches on processors."""
+"""Fraction of the matrix product's speed that training reaches on CPUs."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FolderSpeed:
     classes: int
     images: int
     decode_s: float
-    """Seconds to read one image, on all cores together."""
+    """Seconds per image for reading and decoding, with all cores together."""
     multiply_adds_per_s: float
 
     def duration_s(self, suggestion: Suggestion) -> float:
@@ -45,7 +45,7 @@ class FolderSpeed:
 
 
 def durations(folder: Path) -> tuple[str, dict[str, str]]:
-    """Returns a description of the folder, and the estimated duration of each suggestion by its name.
+    """Returns a description of the folder, and the estimated duration of each suggestion by name.
 
     Raises TrainingError for a folder without classes.
     """
@@ -55,7 +55,7 @@ def durations(folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def measure(folder: Path, clock: Callable[[], float] = time.monotonic) -> FolderSpeed:
-    """Times the decoding of a few images and a product of matrices. Raises TrainingError."""
+    """Times the decoding of a few images and a matrix product. Raises TrainingError."""
     listing = list_images(folder)
     paths = listing.train.paths[:: max(1, len(listing.train) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]
     started_s = clock()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     multiple=True,
     required=True,
     metavar="KEY=VALUE,VALUE",
-    help="Values of a field of the recipe (lr is learning_rate) or of an option of its network. Separate values that "
-    "contain commas by semicolons. Repeatable.",
+    help="Values of a recipe field (lr is learning_rate) or of an option of its network. Separate values that contain "
+    "commas by semicolons. Repeatable.",
 )
 @click.option(
     "--index", type=click.IntRange(min=0), help="Train only this run, counted from 0. Default: JOB_COMPLETION_INDEX."
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a field of the recipe in all runs. Repeatable.",
+    help="Change a recipe field in all runs. Repeatable.",
 )
 @DATA
 @SKIP_UNREADABLE
@@ -70,8 +70,8 @@ def sweep(
 ) -> None:
     """Train RECIPE with every combination of the grid's values, one run after another.
 
-    With --index, or as a Kubernetes Indexed Job, train only one of them. The same command, run again, keeps finished
-    runs and resumes an interrupted one.
+    With --index, or as a Kubernetes Indexed Job, train only one of the runs. Running the same command again skips
+    finished runs and resumes an interrupted one.
     """
     from training.recipes import find_recipe, sweep_grid
     from training.recipes.settings import with_settings
@@ -103,7 +103,7 @@ def sweep(
     except KeyboardInterrupt:
         click.echo("Stopped. Run the same command again to resume.", err=True)
         sys.exit(EXIT_STOPPED)
-    click.echo(f"\nside by side: convoy-train compare {runs_dir / name}-*/*")
+    click.echo(f"\nto compare the runs: convoy-train compare {runs_dir / name}-*/*")
 
 
 def _reuse_reason(run: "Run") -> str:
@@ -122,5 +122,5 @@ def _run_index(option: int | None, count: int) -> int | None:
         raise TrainingError(f"{JOB_INDEX} is {text!r}; it must be a whole number, at least 0.")
     index = int(text) if option is None else option
     if index >= count:
-        raise TrainingError(f"There is no run {index}: the grid makes {count}, 0 to {count - 1}.")
+        raise TrainingError(f"There is no run {index}: the grid has {count} runs, 0 to {count - 1}.")
     return index

@@ -22,7 +22,7 @@ Range = tuple[float, ...]
 
 MAX_CROP_TRIES = 10
 ERASED_AREA, ERASED_ASPECT = (0.02, 0.4), (0.3, 1 / 0.3)
-"""Bounds of an erased rectangle: share of the image's area, and width over height."""
+"""Bounds of an erased rectangle: fraction of the image's area, and width / height."""
 
 
 def augment(images: Images, recipe: Recipe, random: RandomGenerator) -> Images:
@@ -74,7 +74,7 @@ def flip(images: Images, random: RandomGenerator) -> Images:
 def cutout(images: Images, pixels: int, mean: Range, random: RandomGenerator) -> Images:
     """Paints a square with sides of `pixels` in the color `mean` (0..1). It may reach over the edges of the image.
 
-    DeVries and Taylor 2017, "Cutout": they paint zeros on normalized images, which is the mean too.
+    DeVries and Taylor 2017, "Cutout": they paint zeros on normalized images, which is the mean as well.
     """
     count, height, width, _ = images.shape
     rows, columns = (_band_around(side, pixels, count, random) for side in (height, width))
@@ -106,14 +106,15 @@ def _band_around(side: int, pixels: int, count: int, random: RandomGenerator) ->
 
 
 def random_crop_boxes(count: int, area: Range, aspect: Range, random: RandomGenerator) -> Boxes:
-    """Draws a random part of each of `count` images, as in GoogLeNet (Szegedy et al. 2014); see `_random_box`."""
+    """Draws a random crop of each of `count` images, as in GoogLeNet (Szegedy et al. 2014); see `_random_box`."""
     return partial(_random_box, random.random((count, MAX_CROP_TRIES, 4)), area, aspect)
 
 
 def _random_box(draws: NDArray[np.float64], area: Range, aspect: Range, index: int, width: int, height: int) -> Box:
-    """Returns a box with an area share and an aspect ratio (width / height) within the bounds, at a random position.
+    """Returns a box at a random position, with a fraction of the area and an aspect ratio (width / height) within the
+    bounds.
 
-    The logarithm of the aspect ratio is uniform. If no try out of MAX_CROP_TRIES fits into the image, the result is the
+    The logarithm of the aspect ratio is uniform. If none of MAX_CROP_TRIES tries fits into the image, the result is the
     largest centered box that keeps the bounds of the aspect ratio.
     """
     log_min, log_max = math.log(aspect[0]), math.log(aspect[1])

@@ -1,7 +1,7 @@
 """The batches that Keras trains and evaluates on. Order and augmentation depend on seed, epoch and batch index alone.
 
-Therefore a resumed run gets the same batches as an uninterrupted one, any thread can make any batch at any time, and
-several processes together make the same batch as one process.
+Therefore a resumed run gets the same batches as an uninterrupted run. Any thread can make any batch at any time.
+Several processes together make the same batch as one process.
 """
 
 import time
@@ -35,8 +35,8 @@ class ImageBatches(keras.utils.PyDataset):
 
     With `device_data`, a batch contains the inputs of `AugmentOnDevice` instead of images. `batch_size` counts the
     images of all processes together; this process makes only the rows of its `shard`. `workers` threads (None: one per
-    core) make batches ahead. Keras' own `workers` stay at 1: with more, its queue carried batches of one epoch over to
-    the next (seen on JAX).
+    core) make batches ahead. Keras' own `workers` must stay at 1: with more, its queue carried batches of one epoch
+    over to the next (seen with the JAX backend).
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class EvaluationBatches(ImageBatches):
 class TrainingBatches(ImageBatches):
     """Batches of the images at `indices`, shuffled and augmented anew in each epoch. The caller sets `epoch` (from 0).
 
-    With `progressive_side_px` the images have the side that the recipe states for the epoch. An incomplete last batch
-    is dropped, because batch normalization would use the statistics of only a few images. The dropped images differ
-    between epochs.
+    With `progressive_side_px` the images have the side length that the recipe sets for the epoch. An incomplete last
+    batch is dropped, because batch normalization would use the statistics of only a few images. The dropped images
+    differ between epochs.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TrainingBatches(ImageBatches):
         if not recipe.mixup and not recipe.cutmix:
             return self._augment(indices[rows], ShardedGenerator(random, rows, len(indices)))
         # An image may be mixed with one from another process's rows, so each process makes the whole batch and keeps
-        # its rows.
+        # its own rows.
         mix, alpha = (mixup, recipe.mixup) if recipe.mixup else (cutmix, recipe.cutmix)
         images, labels = mix(*self._augment(indices, random), alpha, random)
         return images[rows], labels[rows]

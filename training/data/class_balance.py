@@ -1,6 +1,6 @@
 """Two corrections for classes of unequal size: weights in the loss, and an order that draws all classes equally often.
 
-Knows no image and no recipe.
+Independent of images and recipes.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ Labels = NDArray[np.float32]
 def class_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
     """Returns a weight per class, (classes,): images / (classes * images of the class), scikit-learn's "balanced".
 
-    Over the images the weights have a mean of 1. Every class needs an image.
+    The mean of the weights over all images is 1. Every class needs at least one image.
     """
     return (len(labels) / (classes * np.bincount(labels, minlength=classes))).astype(np.float32)
 
@@ -33,8 +33,8 @@ def split_weights(weighted_labels: Labels) -> tuple[Labels, NDArray[np.float32]]
 def balanced_order(indices: Indices, labels: NDArray[np.int64], random: Generator) -> Indices:
     """Draws len(indices) indices in random order, with the same number per class (plus or minus one).
 
-    A large class contributes a random part of its images. The images of a small class repeat, each equally often (plus
-    or minus one). `labels` are the classes of `indices`.
+    A large class contributes a random subset of its images. The images of a small class repeat, each equally often
+    (plus or minus one). `labels` are the classes of `indices`.
     """
     # The first classes get one more image if the number is not divisible.
     present = random.permutation(np.unique(labels))

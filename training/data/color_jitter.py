@@ -9,7 +9,7 @@ from training.recipes.base import Recipe
 Images = NDArray[np.uint8]
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of red, green and blue in gray: ITU-R 601-2, as in the decoder."""
+"""Weights of red, green and blue in a gray value: ITU-R 601-2, as in the decoder."""
 
 # Eigenvalues and eigenvectors (in columns) of the covariance of ImageNet's RGB values, 0..1, as in fb.resnet.torch. The
 # paper multiplies its draws by the eigenvalues, not by their square roots, the standard deviations.

@@ -1,8 +1,8 @@
-"""Keeps images in the device's memory and shifts, mirrors and cuts them out there, within the training step.
+"""Keeps images in the device's memory, and shifts, mirrors and applies cutout to them there, within the training step.
 
-The host draws the same random numbers as `training.data.augment`, and the device computes the same pixels, bit by bit,
-so results do not depend on where images are augmented. One Xeon core shifts and mirrors 80,000 images of 32x32 pixels
-per second, or 45,000 with cutout as well; a device that trains faster would wait for the host.
+The host draws the same random numbers as `training.data.augment`, and the device computes exactly the same pixels.
+Results therefore do not depend on where images are augmented. One Xeon core shifts and mirrors 80,000 images of 32x32
+pixels per second, or 45,000 with cutout; a device that trains faster would wait for the host.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class DeviceDataset(NamedTuple):
 
 
 def copy_to_device(split: Split, recipe: Recipe) -> DeviceDataset:
-    """Copies a split to the device. Raises TrainingError if its images are files, or without JAX."""
+    """Copies a split to the device. Raises TrainingError if its images are files, or if the backend is not JAX."""
     if keras.backend.backend() != "jax":
         raise TrainingError("augment_on_device=true needs the JAX backend: set KERAS_BACKEND=jax.")
     if not isinstance(split, ArraySplit):
@@ -85,7 +85,8 @@ def with_device_augmentation(model: keras.Model, recipe: Recipe) -> keras.Model:
 
 
 class AugmentOnDevice(keras.layers.Layer):
-    """Outputs the images at `index`, shifted, mirrored and cut out, float32 0..255, with a single gather operation."""
+    """Outputs the images at `index`, shifted, mirrored and with cutout, float32 0..255, with a single gather
+    operation."""
 
     def __init__(
         self, shift_px: int, fill: str, cutout_px: int, mean: tuple[float, ...], shape: Shape, **kwargs: Any

@@ -1,4 +1,4 @@
-"""Measures the share of training time in which a step waited for its batch."""
+"""Measures the fraction of training time in which a step waited for its batch."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -18,16 +18,16 @@ class BatchTiming:
     ready_s: float
 
     def stall_s(self, step_began_s: float) -> float:
-        """Returns the seconds that a step, begun at `step_began_s`, was stalled on this batch.
+        """Returns the seconds for which a step that began at `step_began_s` was stalled on this batch.
 
         A batch that was ready before its step began counts as zero, because backends prefetch. Time before the request
-        does not count either: in the first step the backend compiles before it requests.
+        does not count either: in the first step the backend compiles before it requests a batch.
         """
         return max(0.0, self.ready_s - max(self.requested_s, step_began_s))
 
 
 class DataStallCallback(keras.callbacks.Callback):
-    """Adds to an epoch's metrics the share of its training time in which steps waited for their batches, 0 to 1.
+    """Adds to an epoch's metrics the fraction of its training time in which steps waited for their batches, 0 to 1.
 
     `timings` maps the index of every batch to its times.
     """

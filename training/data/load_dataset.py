@@ -1,6 +1,6 @@
-"""Loads the data set of a recipe, a run or a version, with images in the form that the network needs.
+"""Loads the data set of a recipe, a run or a version, with images in the shape that the network needs.
 
-Unreadable images are found here, before training or measuring starts.
+Unreadable images are found here, before training or evaluation starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ RESIZE_MARGIN = 8 / 7
 
 @dataclass(frozen=True)
 class DataOptions:
-    """The user's options: the place of the data and the treatment of damaged images."""
+    """The user's options: the location of the data and the treatment of damaged images."""
 
     data_dir: Path | None = None
     folder: Path | None = None
@@ -48,8 +48,8 @@ def for_training(
 ) -> Dataset:
     """Loads the recipe's data set and checks that every image of it can be read.
 
-    `recorded_origin` is the record of an earlier run of the same folder, whose split is kept. Raises TrainingError that
-    lists the unreadable images. With `data_options.skip_unreadable` they are skipped and recorded in `origin`.
+    `recorded_origin` is the record of an earlier run of the same folder, whose split is kept. Raises a TrainingError
+    that lists the unreadable images. With `data_options.skip_unreadable` they are skipped and recorded in `origin`.
     """
     dataset = datasets.load(
         recipe.dataset,
@@ -117,15 +117,16 @@ def for_network(
     labels: Sequence[str] | None,
     test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """Loads a data set, or the images of `data_options.folder`, to measure any network on.
+    """Loads a data set, or the images of `data_options.folder`, for measuring any network.
 
-    The classes of a folder are matched to `labels` by name. A folder without `val/` contributes all images, or those of
-    `test_split`. Raises TrainingError without a data set, and for images that do not fit the network.
+    The classes of a folder are matched to `labels` by name. A folder without `val/` contributes all images, or the
+    images that `test_split` selects. Raises TrainingError if there is no data set, and for images that do not fit the
+    network.
     """
     name = datasets.FOLDER if data_options.folder else name
     if name is None:
         raise TrainingError(
-            "No images to measure on: name a data set with --dataset, or a folder of images with --data."
+            "No images to measure on: specify a data set with --dataset, or a folder of images with --data."
         )
     if name in datasets.DATASETS:
         return datasets.load(name, data_options.data_dir, data_options.note)
@@ -147,7 +148,7 @@ def input_spec_for(recipe: Recipe) -> InputSpec:
 
 
 def check_readable(unreadable: Sequence[str], skip_unreadable: bool) -> None:
-    """Raises TrainingError that lists the images, "file: reason" each, unless they may be skipped."""
+    """Raises a TrainingError that lists the images as "file: reason", unless they may be skipped."""
     if unreadable and not skip_unreadable:
         lines = "\n".join(f"  {line}" for line in unreadable)
         raise TrainingError(
@@ -159,7 +160,7 @@ def _check_channels(recipe: Recipe, dataset: Dataset) -> None:
     for name in ("saturation", "lighting"):
         if getattr(recipe, name) and dataset.train.shape[-1] == 1:
             raise TrainingError(
-                f"{name} changes colors, but {recipe.architecture} reads {dataset.name} in gray: set {name}=0."
+                f"{name} changes colors, but {recipe.architecture} reads {dataset.name} as gray images: set {name}=0."
             )
 
 
@@ -181,13 +182,13 @@ def _check_classes(recipe: Recipe, dataset: Dataset, splits: SplitIndices) -> No
     counts = np.bincount(dataset.train.labels[splits.train], minlength=len(dataset.labels))
     if missing := [label for label, count in zip(dataset.labels, counts, strict=True) if not count]:
         field = "balanced_sampling" if recipe.balanced_sampling else "class_weight=auto"
-        raise TrainingError(f"{field} needs a training image of every class; there is none of {', '.join(missing)}.")
+        raise TrainingError(f"{field} needs a training image of every class; none is left of {', '.join(missing)}.")
 
 
 def _why_empty(unreadable: list[str]) -> str:
     if unreadable:
         return f"{len(unreadable):,} cannot be read, such as {unreadable[0]}"
-    return "a class needs at least two images, one of them for the test, or a val/ folder beside train/."
+    return "a class needs at least two images, one of them for the test, or a val/ folder next to train/."
 
 
 def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None) -> FolderOptions:
@@ -205,7 +206,7 @@ def folder_options_for(recipe: Recipe, recorded_origin: Mapping[str, Any] | None
 
 
 def _with_recorded_folder(run: Run, data_options: DataOptions) -> DataOptions:
-    """Returns the options with the run's folder, unless the user names another one."""
+    """Returns the options with the run's folder, unless the user specifies another folder."""
     origin = run.info()["dataset"].get("origin", {})
     if run.recipe().dataset != datasets.FOLDER or data_options.folder or not origin:
         return data_options

@@ -1,7 +1,7 @@
-"""Makes the items of a sequence ahead of time in threads, and returns them in order. Knows no Keras and no image.
+"""Makes the items of a sequence ahead of time in threads, and returns them in order. Independent of Keras and images.
 
-An item must depend on its index alone, so that the number of threads changes only the speed. Threads suffice, because
-decoding, scaling and most of NumPy release the interpreter lock.
+An item must depend on its index alone, so that the number of threads affects only the speed. Threads are enough,
+because decoding, scaling and most of NumPy release the interpreter lock.
 """
 
 import threading
@@ -12,11 +12,12 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 SPARE_ITEMS = 2
-"""Finished items that are kept in addition to those being made, so that one slow item does not stall the caller."""
+"""Number of finished items that are kept in addition to the items in progress, so that one slow item does not stall the
+caller."""
 
 
 class Prefetcher(Generic[Item]):
-    """Makes the next items while the caller uses the current one. Without workers, items are made on request."""
+    """Makes the next items while the caller uses the current one. If `workers` is 0, items are made on request."""
 
     def __init__(self, make_item: Callable[[int], Item], count: int, workers: int) -> None:
         self._make_item = make_item
@@ -38,7 +39,7 @@ class Prefetcher(Generic[Item]):
         return future.result()
 
     def clear(self) -> None:
-        """Discards the items that were made ahead, for use when their contents change."""
+        """Discards the items that were made ahead. Called when their contents change."""
         with self._lock:
             for future in self._futures.values():
                 future.cancel()

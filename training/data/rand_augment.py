@@ -1,7 +1,7 @@
 """RandAugment with Pillow: applies a few transformations of one strength to each image, drawn from fourteen.
 
 Cubuk et al. 2019, with the transformations and ranges of torchvision's `RandAugment`. The maximum strength is 30.
-Pixels from outside the image have the mean color.
+Pixels outside the image get the mean color.
 """
 
 import math

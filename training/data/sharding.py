@@ -1,7 +1,7 @@
 """Shards of batches: the rows that one process makes when several processes train one network.
 
-The shards of all processes together equal the batch that one process would make, including random numbers. Knows no
-image and no network.
+The shards of all processes together equal the batch that one process would make, including random numbers. Independent
+of images and networks.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Size = int | tuple[int, ...]
 class BatchShard:
     """The shard of process `rank` of `world_size`. Batches are spread evenly over the `devices` of all processes.
 
-    Up to `devices` - 1 images that cannot be spread evenly are dropped at the end of an epoch, different ones each
-    time.
+    Up to `devices` - 1 images that cannot be spread evenly are dropped at the end of an epoch; they differ between
+    epochs.
     """
 
     rank: int = 0

@@ -12,9 +12,10 @@ Labels = NDArray[np.float32]
 
 
 def label_rows(classes: int, smoothing: float = 0.0) -> Labels:
-    """Returns one row per class, (classes, classes): y (1 - smoothing) + smoothing / classes, y is the one-hot label.
+    """Returns one row per class, (classes, classes): y (1 - smoothing) + smoothing / classes, where y is the one-hot
+    label.
 
-    Szegedy et al. 2015, "Rethinking the inception architecture", section 7; the same as Keras' `label_smoothing`.
+    Szegedy et al. 2015, "Rethinking the inception architecture", section 7. Equals Keras' `label_smoothing`.
     """
     one_hot = np.eye(classes, dtype=np.float32)
     return one_hot * np.float32(1 - smoothing) + np.float32(smoothing / classes)
@@ -36,7 +37,7 @@ def cutmix(images: Images, labels: Labels, alpha: float, random: Generator) -> t
     """Pastes a box of another image of the batch into every image, and mixes their labels by the area of the box.
 
     The box has the image's proportions and an expected area of 1 - w, with w from Beta(alpha, alpha); its center is
-    uniform over the image, and the part beyond an edge is cut off. Yun et al. 2019, "CutMix", algorithm 1, with one
+    uniform over the image, and any area beyond an edge is cut off. Yun et al. 2019, "CutMix", algorithm 1, with one
     draw per image.
     """
     count, height, width, _ = images.shape
@@ -50,7 +51,8 @@ def cutmix(images: Images, labels: Labels, alpha: float, random: Generator) -> t
 
 
 def _inside_box(length: int, side: NDArray[np.float64], random: Generator) -> NDArray[np.bool_]:
-    """Returns a mask, (count, length), of the positions along an axis inside a box of `side`, a share of `length`."""
+    """Returns a mask, (count, length), of the positions along an axis inside a box of `side`, a fraction of
+    `length`."""
     center = random.integers(0, length, side.shape)
     half = np.rint(side * length).astype(np.int64) // 2
     position = np.arange(length)

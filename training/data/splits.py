@@ -1,4 +1,4 @@
-"""Selects a recipe's images for training, validation and test. Reads no image."""
+"""Selects a recipe's images for training, validation and test. Images are not read."""
 
 from dataclasses import dataclass
 
@@ -33,8 +33,8 @@ class SplitIndices:
 def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
     """Splits validation and held-out images off the training set and applies the recipe's `limit`.
 
-    The result depends on the recipe's split seed. Unreadable images are removed last, so that they do not move others.
-    Raises TrainingError if no training image is left.
+    The result depends on the recipe's split seed. Unreadable images are removed last, so that they do not move other
+    images between the sets. Raises TrainingError if no training image is left.
     """
     split = _split_by_path if dataset.split_paths else _split_by_position
     train, validation, holdout = (
@@ -45,7 +45,7 @@ def split_indices(dataset: Dataset, recipe: Recipe) -> SplitIndices:
 
 
 def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
-    """Returns the images for training, for validation and held out, drawn from a random permutation."""
+    """Returns the training, validation and held-out images, drawn from a random permutation."""
     shuffled = np.random.default_rng((recipe.effective_split_seed, SPLIT_STREAM)).permutation(len(dataset.train))
     counts = [_count(size, recipe.limit, len(shuffled)) for size in (recipe.validation, recipe.holdout)]
     _check_rest(dataset, *counts)
@@ -54,12 +54,12 @@ def _split_by_position(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indic
 
 
 def _split_by_path(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, Indices]:
-    """Returns the same parts, with each image drawn independently, by its path.
+    """Returns the training, validation and held-out images. Each image is drawn independently, by a hash of its path.
 
-    Validation images have the lowest draws, held-out images the highest. A share (below 1) is met on average, and added
-    or removed images do not move others: an image that a network was trained on is never held out of the next one. If a
-    part has a fixed number of images, added images can move some of them into the training set, and removed images can
-    move some back.
+    Validation images have the lowest draws, held-out images the highest. A fraction (below 1) is met on average, and
+    added or removed images do not move other images: an image that a network was trained on is never held out from the
+    next network. If a set has a fixed number of images, added images can move some of its images into the training set,
+    and removed images can move some back.
     """
     stream = f"{recipe.effective_split_seed}\0training"
     draws = np.array([path_fraction(path, stream) for path in dataset.split_paths])
@@ -74,18 +74,19 @@ def _split_by_path(dataset: Dataset, recipe: Recipe) -> tuple[Indices, Indices, 
 def _check_rest(dataset: Dataset, validation_count: int, holdout_count: int) -> None:
     if validation_count + holdout_count >= len(dataset.train):
         raise TrainingError(
-            f"validation={validation_count} and holdout={holdout_count} leave none of {dataset.name}'s "
-            f"{len(dataset.train):,} training images."
+            f"validation={validation_count} and holdout={holdout_count} leave none of the {len(dataset.train):,} "
+            f"training images of {dataset.name}."
         )
 
 
 def _count_below(size: int | float, draws: NDArray[np.float64]) -> int:
-    """Returns the size of a part: `size` images, or for a share below 1 the images with a lower draw, at least one."""
+    """Returns the size of a set: `size` images, or for a fraction below 1 the number of images with a lower draw, at
+    least one."""
     return max(1, int((draws < size).sum())) if 0 < size < 1 else int(size)
 
 
 def _count(size: int | float, limit: int | None, images: int) -> int:
-    """Returns the size of a part: `size` images, or for a share below 1 at least one; at most `limit`."""
+    """Returns the size of a set: `size` images, or for a fraction below 1 at least one; at most `limit`."""
     count = max(1, round(size * images)) if 0 < size < 1 else int(size)
     return count if limit is None else min(count, limit)
 

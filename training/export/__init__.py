@@ -1,3 +1,3 @@
 """Turns trained Keras networks into published model versions: conversion, parity, samples, manifest, card.
 
-Training itself is in training/fit; networks that arrive as ONNX files are in training/onnx_import."""
+Training itself is in training/fit. Networks in ONNX files from other tools are imported by training/onnx_import."""

@@ -1,4 +1,4 @@
-"""Decides whether a retrained network replaces the published version, on images that neither was trained on."""
+"""Decides whether a retrained network replaces the published version, based on images on which neither was trained."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from training.export.serving_pipeline import ServingPipeline
 from training.recipes.base import Recipe
 
 MIN_DECISION_IMAGES = 200
-"""Minimum number of images for a decision, unless all held-out images of the new run can be used."""
+"""Minimum number of images for a decision. It does not apply if all held-out images of the new run can be used."""
 
 Indices = NDArray[np.int64]
 Part = Literal["holdout", "validation", "test"]
@@ -25,7 +25,7 @@ PART_NAMES: dict[Part, str] = {"holdout": "held-out images", "validation": "vali
 
 @dataclass(frozen=True)
 class DecisionImages:
-    """The images of a split that a decision is based on. `part` is their part in the new run."""
+    """The images that a decision is based on. `part` is the set to which they belong in the new run."""
 
     part: Part
     split: Split
@@ -39,7 +39,7 @@ class DecisionImages:
 
 @dataclass(frozen=True)
 class Decision:
-    """Accuracies (0 to 1) of the published version and of the new network, on `images` images of `part`."""
+    """Accuracies (0 to 1) of the published version and of the new network, on `images` images of the set `part`."""
 
     part: Part
     images: int
@@ -61,7 +61,7 @@ class Decision:
         return asdict(self)
 
     def describe(self) -> str:
-        """Sentences for a model card."""
+        """Describes the decision in sentences for a model card."""
         figures = (
             f"{self.accuracy:.2%} of {self.images:,} {PART_NAMES[self.part]} correct, {self.published} "
             f"{self.published_accuracy:.2%}; a drop of {self.max_drop:.2%} was allowed"
@@ -69,12 +69,12 @@ class Decision:
         if self.part == "test":
             return (
                 f"It was published after a comparison with {self.published}: {figures}. No other images were known to "
-                "be new to both networks, so the test images decided. The accuracy on them is therefore slightly too "
-                "high on average."
+                "be new to both networks, so the decision was based on the test images. The accuracy on the test "
+                "images is therefore slightly too high on average."
             )
         return (
-            f"It was published after a comparison with {self.published}, on images that neither network was trained "
-            f"on: {figures}. The test images had no influence."
+            f"It was published after a comparison with {self.published}, on images on which neither network was "
+            f"trained: {figures}. The test images had no influence on the decision."
         )
 
 
@@ -89,7 +89,8 @@ class Comparison:
         self.decision: Decision | None = None
 
     def decide(self, pipeline: ServingPipeline) -> Decision:
-        """Raises AccuracyRegression if the graph is less accurate than the published version by too much."""
+        """Compares a graph with the published version. Raises AccuracyRegression if its accuracy is lower by more than
+        is allowed."""
         self.decision = decision = Decision(
             self._images.part,
             len(self._images.indices),
@@ -101,7 +102,7 @@ class Comparison:
         if not decision.is_accepted:
             allowed = f", and a drop of {decision.max_drop:g} is allowed" if decision.max_drop else ""
             raise AccuracyRegression(
-                f"accuracy {decision.accuracy:.4f} on {decision.images:,} {PART_NAMES[decision.part]} is less than "
+                f"accuracy {decision.accuracy:.4f} on {decision.images:,} {PART_NAMES[decision.part]} is less than the "
                 f"{decision.published_accuracy:.4f} of {decision.published}{allowed}. Nothing is published."
             )
         return decision
@@ -112,13 +113,13 @@ def select_images(
 ) -> DecisionImages:
     """Selects the images to compare the network of `recipe` with a published version.
 
-    1. The new run's held-out images that the version was not trained on, if these are all of them or at least
+    1. The new run's held-out images on which the version was not trained, if these are all of them or at least
        MIN_DECISION_IMAGES. Some may be validation images of the version, which can only favor the version.
-    2. Else the new run's held-out and validation images that the version was not trained on, if there are at least
+    2. Else the new run's held-out and validation images on which the version was not trained, if there are at least
        MIN_DECISION_IMAGES. This covers versions of early releases and recipes without a holdout. If validation
        selects the new network's epoch, the same validation images must have selected the version's, so that neither
        has an advantage.
-    3. Else the test images, which neither was trained on if the data set is the same. The comparison is fair, but
+    3. Else the test images, on which neither was trained if the data set is the same. The comparison is fair, but
        the test accuracy of the published network is then too high on average. The caller must report this.
 
     Raises TrainingError for damaged images, unless `skip_unreadable` is set.

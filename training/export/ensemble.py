@@ -1,6 +1,6 @@
 """Implements `convoy-train ensemble`: publishes one version that returns the mean of several versions' probabilities.
 
-AlexNet's seven networks were combined in this way. The service does not know the members of an ensemble.
+AlexNet's seven networks were combined in this way. To the service, an ensemble is a version like any other.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ from training.fit.scores import Scores
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """The images to measure an ensemble on: a data set, or unlabeled `images` for the parity check only.
+    """The images for measuring an ensemble: a data set, or unlabeled `images` for the parity check only.
 
-    The default is the data set that all members name.
+    The default is the data set in the manifests of all members.
     """
 
     dataset: str | None = None
@@ -66,7 +66,7 @@ def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: E
     Raises TrainingError if the members' inputs or outputs differ, and if there are no images to measure on.
     """
     if len(folders) < 2:
-        raise TrainingError("An ensemble needs at least two members: name their version folders.")
+        raise TrainingError("An ensemble needs at least two members: specify their version folders.")
     with service_errors_as_training_errors():
         members = _open_members(folders)
         _check_compatible(members.versions)
@@ -91,14 +91,14 @@ def _open_members(folders: Sequence[Path]) -> _Members:
 
 
 def _check_compatible(versions: Sequence[VersionFolder]) -> None:
-    """Raises TrainingError that names the first difference between a member and the first member."""
+    """Raises a TrainingError that names the first difference between a member and the first member."""
     first = versions[0]
     for other in versions[1:]:
         for difference, expected, actual in (
-            ("has another input", first.manifest.input, other.manifest.input),
-            ("has another preprocessing", first.manifest.preprocessing, other.manifest.preprocessing),
-            ("has other labels", first.labels, other.labels),
-            ("has another activation", first.manifest.activation, other.manifest.activation),
+            ("has a different input", first.manifest.input, other.manifest.input),
+            ("has different preprocessing", first.manifest.preprocessing, other.manifest.preprocessing),
+            ("has different labels", first.labels, other.labels),
+            ("has a different activation", first.manifest.activation, other.manifest.activation),
         ):
             if expected != actual:
                 raise TrainingError(
@@ -107,7 +107,7 @@ def _check_compatible(versions: Sequence[VersionFolder]) -> None:
 
 
 def _load_dataset(members: _Members, evaluation: EvaluationData) -> Dataset | None:
-    """Returns the data set to measure on, or None if only unlabeled images are given."""
+    """Returns the data set for the measurement, or None if only unlabeled images are given."""
     if evaluation.images is not None and evaluation.dataset is None and evaluation.data_options.folder is None:
         return None
     name, manifest, labels = _dataset_name(members, evaluation), members.first.manifest, members.first.labels
@@ -135,13 +135,13 @@ def _dataset_name(members: _Members, evaluation: EvaluationData) -> str:
     name = dataset_names.pop() if len(dataset_names) == 1 else None
     if name is None:
         raise TrainingError(
-            "The members name no common data set: use --dataset or --data FOLDER, or --images FOLDER to publish "
+            "The members have no data set in common: use --dataset or --data FOLDER, or --images FOLDER to publish "
             "without measuring the accuracy."
         )
     if name == datasets.FOLDER:
         raise TrainingError(
-            "The members were trained on a folder of images: name it with --data, or use --images FOLDER to "
-            "publish without measuring the accuracy."
+            "The members were trained on a folder of images: specify it with --data, or use --images FOLDER to publish "
+            "without measuring the accuracy."
         )
     return name
 
@@ -207,7 +207,7 @@ def _parity_sample(members: _Members, dataset: Dataset | None, evaluation: Evalu
     if evaluation.images is not None:
         sample = sample_folder(evaluation.images, manifest.input, manifest.preprocessing)
     else:
-        assert dataset is not None, "there are images to measure it on"
+        assert dataset is not None, "there are images for the measurement"
         sample = sample_split(dataset.test, manifest.input, manifest.preprocessing)
     return ParitySample(sample.names, sample.prepared, sample.prepared)
 

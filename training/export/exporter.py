@@ -1,7 +1,7 @@
 """Exports a Keras network as a version: converts and optimizes it, checks parity, measures, describes and publishes.
 
-Keras must run on TensorFlow here, because the converter supports nothing else. The network may have been trained on any
-backend.
+Keras must run on TensorFlow here, because the converter supports no other backend. The network may have been trained on
+any backend.
 """
 
 from dataclasses import dataclass, field, replace
@@ -61,7 +61,7 @@ class ExportOptions:
     """Whether the graph returns the mean over each image and its mirror image."""
     prepare: PrepareOptions = field(default_factory=PrepareOptions)
     force: bool = False
-    """Whether to publish even if the images show that the network expects other pixels."""
+    """Whether to publish even if the images show that the network expects another scaling of the pixels."""
     command: str | None = None
     """The command that repeats the export, without folders of this machine."""
     comparison: Comparison | None = None
@@ -92,7 +92,8 @@ def options_for(
     force: bool = False,
     command: str | None = None,
 ) -> ExportOptions:
-    """Returns options from the flags of the command line. Defaults come from the source's data set, if it has one."""
+    """Returns the options that the command line's flags state. Defaults come from the source's data set, if it has
+    one."""
     changed = resize_fields(like, interpolation, antialias, background)
     if shorter is not None:
         changed |= {"resize": "shorter", "shorter": shorter}
@@ -119,7 +120,7 @@ def options_for(
 
 @dataclass(frozen=True)
 class _ExportPlan:
-    """Everything that is decided before a network is converted."""
+    """The decisions that are made before a network is converted."""
 
     source: Source
     options: ExportOptions
@@ -153,7 +154,7 @@ def export(source: Source, options: ExportOptions, log: Log) -> Path:
 
 
 def _check_scaling(source: Source, options: ExportOptions, sample: ParitySample, log: Log) -> None:
-    """Compares the stated scaling with others if classes are known, else warns about unscaled pixels.
+    """Compares the stated scaling with other scalings if classes are known, else warns about unscaled pixels.
 
     Raises TrainingError.
     """
@@ -185,7 +186,7 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     log(describe_parity(parity))
     scores = None if source.dataset is None else pipeline.score(source.dataset.test)
     if scores is not None:
-        assert source.dataset is not None, "it was measured on"
+        assert source.dataset is not None, "the scores were measured on it"
         log(f"{source.dataset.describe_accuracy(scores.accuracy, scores.images)}, through the service's pipeline")
     decision = None if options.comparison is None else options.comparison.decide(pipeline)
     if decision is not None:
@@ -211,8 +212,8 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
 
 
 def _acceptances(graph: Path, plan: _ExportPlan, pipeline: ServingPipeline, log: Log) -> list[Acceptance]:
-    """Whether the graph may be computed in bfloat16, on the images that the run held out. Empty where that cannot be
-    told: without such images, or without a processor and a plugin that compute in it."""
+    """Returns the results of computing the graph in bfloat16 on the images that the run held out. Empty if there are no
+    held-out images, or if the processor or the plugin cannot compute in bfloat16."""
     dataset, recipe = plan.source.dataset, plan.source.recipe
     if dataset is None or recipe is None:
         return []

@@ -36,8 +36,8 @@ from training.fit.callbacks import Log
 FEATURES_FILE = "features.onnx"
 MIN_LIMIT_BYTES = 1_200_000
 LIMIT_DIVISOR = 4
-"""The graph stores a second copy of the weights it needs. The limit of this copy is MIN_LIMIT_BYTES, or for a large
-network the bytes of its weights divided by LIMIT_DIVISOR."""
+"""The graph stores a second copy of the weights that it needs. The size limit of this copy is MIN_LIMIT_BYTES, or for a
+large network the size of its weights divided by LIMIT_DIVISOR."""
 
 _ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
@@ -47,7 +47,7 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 def write_feature_maps(
     folder: Path, model: keras.Model, scaling: Scaling, model_input: Input, sample: ParitySample, log: Log
 ) -> ExtraGraph | None:
-    """Writes the graph into a version's folder and reports its layers; returns None for a network without feature maps.
+    """Writes the graph into a version's folder and logs its layers. Returns None for a network without feature maps.
 
     `model` is the trained network. Raises TrainingError if the graph fails the parity check.
     """
@@ -70,10 +70,10 @@ def write_feature_maps(
 
 
 def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
-    """Adds the graph to a published version; its other files stay as they are.
+    """Adds the graph to a published version. The version's other files do not change.
 
     The version keeps its number, because its predictions do not change. Raises TrainingError if `source` has no data
-    set or is not the network of this version; both must agree as in an export.
+    set or is not the network of this version; both must give the same results, as in an export.
     """
     if source.dataset is None:
         raise TrainingError("The parity check needs real images: use a run, or --dataset NAME.")
@@ -92,7 +92,7 @@ def add_feature_maps(folder: Path, source: Source, log: Log) -> None:
 
 
 def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layers.Layer]:
-    """Returns the first layer with feature maps, and the last layer at each size of the maps, in the network's order.
+    """Returns the first layer with feature maps, and the last layer of each map size, in the network's order.
 
     Layers that need more than `limit_bytes` of weights are left out.
     """
@@ -106,7 +106,8 @@ def feature_map_layers(model: keras.Model, limit_bytes: int) -> list[keras.layer
 
 
 def feature_map_network(model: keras.Model, scaling: Scaling, map_layers: list[keras.layers.Layer]) -> keras.Model:
-    """Returns a network from pixels 0..255 to the layers' outputs, float32 (n, height, width, channels), by name."""
+    """Returns a network that maps pixels 0..255 to the layers' outputs, float32 (n, height, width, channels), by
+    name."""
     image = keras.Input(model.inputs[0].shape[1:], name="image")
     maps = keras.Model(model.inputs, {f"{MAPS_PREFIX}{layer.name}": layer.output for layer in map_layers})
     return keras.Model(image, maps(apply_scaling(image, scaling), training=False))
@@ -133,7 +134,7 @@ def _outputs_feature_maps(layer: keras.layers.Layer) -> bool:
     """Returns whether a layer outputs activated, pooled or joined maps with channels last."""
     try:
         shape = layer.output.shape
-    except AttributeError:  # the layer was never called, or several times
+    except AttributeError:  # the layer was called never, or several times
         return False
     if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] == 1:
         return False

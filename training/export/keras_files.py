@@ -1,4 +1,4 @@
-"""Loads Keras networks from files and folders: .keras, .h5 (of Keras 2 too), and SavedModel of TensorFlow.
+"""Loads Keras networks from files and folders: .keras, .h5 (including Keras 2), and TensorFlow's SavedModel.
 
 Errors state the cause in one sentence, because Keras' messages contain whole configurations.
 """
@@ -30,8 +30,8 @@ KERAS_2_ADVICE = (
 CAUSES: tuple[tuple[str, str], ...] = (
     (
         r"Could not locate (?:class|function) '?(?P<name>\w+)|Unknown (?:layer|object): ?'?(?P<other>\w+)",
-        "it uses {name}, which is not part of Keras: name the file that defines it with --custom-objects module.py "
-        "(the file is executed)",
+        "it uses {name}, which is not part of Keras: use --custom-objects module.py to specify the file that defines "
+        "it (the file is executed)",
     ),
     (
         r"Lambda|safe_mode|arbitrary code|unsafe",
@@ -42,12 +42,12 @@ CAUSES: tuple[tuple[str, str], ...] = (
     (r"file signature not found|not a zip file|unable to (?:synchronously )?open file", "it is not a Keras file"),
     (r"truncated file|bad superblock|Bad CRC", "it is damaged"),
 )
-"""Patterns of Keras' messages and the explanation for the user. The first match is used."""
+"""Patterns of Keras' messages, and explanations for the user. The first match is used."""
 
 NEWER_KERAS_2_KEYS = ("module", "registered_name", "build_config")
 """Keys of configurations since Keras 2.12. Keras 3 would look for classes in the modules of Keras 2."""
 LISTS_OF_ONE = ("input_layers", "output_layers", "axis")
-"""Values that Keras 2 wrote as a list. Keras 3 would call the layer behind a nested network with a list of tensors."""
+"""Values that Keras 2 wrote as a list. Keras 3 would call the layer after a nested network with a list of tensors."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def load_network(path: Path, options: LoadOptions = DEFAULT_LOAD_OPTIONS) -> ker
     if is_saved_model(path):
         return _load_saved_model(path)
     if not path.is_file():
-        raise TrainingError(f"{path} does not exist. Name the folder of a run, or a .keras file.")
+        raise TrainingError(f"{path} does not exist. Specify the folder of a run, or a .keras file.")
     custom_objects = {} if options.custom_objects is None else _load_objects(options.custom_objects)
     if path.suffix in (".h5", ".hdf5"):
         custom_objects = {"Functional": keras.Model} | custom_objects  # Keras 3 finds it only at the top of the file
@@ -118,7 +118,7 @@ def _load_objects(path: Path) -> dict[str, Any]:
 def _keras_3_readable(path: Path) -> Iterator[Path]:
     """Yields `path`, or for an .h5 file of Keras 2 a temporary copy with a configuration that Keras 3 reads.
 
-    Raises OSError for an .h5 file that is none.
+    Raises OSError if an .h5 file has another format.
     """
     config = _keras_2_config(path) if path.suffix in (".h5", ".hdf5") else None
     if config is None:

@@ -11,24 +11,24 @@ from typing import Any
 from training.errors import TrainingError, system_error
 
 SYNSET = re.compile(r"^(n\d{8})[_-]?")
-"""Class identifiers of ImageNet (synsets), with which the names of its image files start."""
+"""Class identifiers of ImageNet (synsets). The names of its image files start with them."""
 FORMS = (
     '{"0": ["n01440764", "tench"], ...}, {"0": "tench", ...}, ["tench", ...], {"tench": 0, ...} or '
     '{"id2label": {"0": "tench", ...}}'
 )
-"""The supported JSON files: Keras, plain dictionaries and lists, torchvision's class_to_idx, Hugging Face's
+"""The supported formats of JSON files: Keras, plain dictionaries and lists, torchvision's class_to_idx, Hugging Face's
 config.json."""
 
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """`labels` in order. `ids` are other names for them (ImageNet's synsets), or empty."""
+    """The labels in order. `ids` are other names of the classes (ImageNet's synsets), or empty."""
 
     labels: tuple[str, ...]
     ids: tuple[str, ...] = ()
 
     def index_of_file(self, image: Path, root: Path) -> int | None:
-        """Returns the class named by an image's folder, or else by its file name; None if neither names one."""
+        """Returns the class that an image's folder names, or else its file name, or None if neither names a class."""
         index_by_name = self._index_by_name()
         folder = image.parent.name if image.parent != root else ""
         match = SYNSET.match(image.stem)
@@ -69,7 +69,8 @@ def read_class_labels(path: Path) -> ClassLabels:
 
 
 def class_labels_of(content: Any) -> ClassLabels:
-    """Returns the labels in the content of a JSON file. Raises ValueError, TypeError or KeyError for other content."""
+    """Returns the labels in a JSON file's content. Raises ValueError, TypeError or KeyError for content of another
+    form."""
     if isinstance(content, dict) and "id2label" in content:
         content = content["id2label"]
     if isinstance(content, dict) and content and all(type(value) is int for value in content.values()):

@@ -1,4 +1,4 @@
-"""Writes the model card of a version: data, accuracy, training, limits and the commands that reproduce it.
+"""Writes the model card of a version: data, accuracy, training, limits, and the commands that reproduce the version.
 
 Every figure comes from the manifest, the run or a measurement.
 """
@@ -25,7 +25,7 @@ MAX_CONFUSIONS = 5
 
 @dataclass(frozen=True)
 class CardData:
-    """The input of a card. `scores` are those of the exported graph on the whole test set."""
+    """The input of a card. `scores` are the scores of the exported graph on the whole test set."""
 
     name: str
     version: int
@@ -34,7 +34,7 @@ class CardData:
     source: Source
     scores: Scores | None
     command: str | None = None
-    """The command that created the version; of a run, from its folder on."""
+    """The command that created the version. For a run, it starts from the run's folder."""
     decision: Decision | None = None
 
 
@@ -53,7 +53,8 @@ def write_card(folder: Path, card: CardData) -> None:
 
 
 def training_command(recipe: Recipe) -> str:
-    """Returns the command that trains exactly this recipe: its name, with `--set` for every field that differs."""
+    """Returns the command that trains exactly this recipe: the recipe's name, with `--set` for every field that
+    differs."""
     published = find_recipe(recipe.name)
     arguments = ["convoy-train", "run", recipe.name, "--seed", str(recipe.seed)]
     for field in fields(Recipe):
@@ -92,7 +93,7 @@ def _heading(card: CardData) -> str:
 def _data_section(card: CardData) -> str:
     dataset = card.source.dataset
     if dataset is None:
-        return "## Data\n\nThe training data of this network is unknown to the export."
+        return "## Data\n\nThe export did not know the training data of this network."
     lines = [f"{dataset.title} (`{dataset.name}`)."]
     if dataset.note:
         lines.append(f"**Note on these files:** {dataset.note}. Every accuracy here was measured on these files.")
@@ -100,7 +101,7 @@ def _data_section(card: CardData) -> str:
         counts = card.source.run.info()["dataset"]
         lines.append(
             f"Trained on {counts['training_images']:,} images. Of the training set, {counts['validation_images']:,} "
-            f"others were used for validation and {counts['holdout_images']:,} were held out, drawn by seed "
+            f"others were used for validation and {counts['holdout_images']:,} were held out, drawn with seed "
             f"{card.source.run.recipe().effective_split_seed}."
         )
     return "## Data\n\n" + " ".join(lines)
@@ -118,13 +119,13 @@ def _accuracy_section(card: CardData, folder: Path) -> str:
     if parity is not None and parity.graph_error is not None:
         exactness += (
             " Compared with a more exact computation of the network, the error of the graph is "
-            f"{parity.graph_error:.1e}, and that of the network in float32 is {parity.float32_error:.1e}. Classes "
-            "whose probabilities differ by no more than that count as equal."
+            f"{parity.graph_error:.1e}, and the error of the network in float32 is {parity.float32_error:.1e}. Classes "
+            "whose probabilities differ by no more than the graph's allowed error count as equal."
         )
     metrics = card.manifest.metrics
     if card.scores is None and "check_accuracy" in metrics:
         return (
-            f"## Accuracy\n\n**{metrics['check_accuracy']:.2%}** of {metrics['check_images']:,.0f} given images, on "
+            f"## Accuracy\n\n**{metrics['check_accuracy']:.2%}** of {metrics['check_images']:,.0f} images, on some of "
             f"which the network may have been trained. {exactness}"
         )
     if card.scores is None:
@@ -147,7 +148,7 @@ def _per_class_table(labels: tuple[str, ...], scores: Scores) -> str:
     rows = [f"| {label} | {accuracy:.2%} |" for label, accuracy in _class_accuracies(labels, scores)]
     table = "\n".join(["| class | right |", "|---|---|", *rows])
     confusions = ", ".join(
-        f"{true_label} called {predicted} ({count})"
+        f"{true_label} predicted as {predicted} ({count})"
         for count, true_label, predicted in _worst_confusions(labels, scores)
     )
     return f"{table}\n\nMost frequent mistakes: {confusions}." if confusions else table
@@ -224,12 +225,12 @@ def _limits_section(card: CardData) -> str:
 def _unknown_image_limit(manifest: Manifest) -> str:
     if manifest.activation == "sigmoid":
         return (
-            f"It knows only these {manifest.classes} labels. Each has an independent probability, and all of them may "
-            "be below 50 %. An image of anything else can get labels with a high probability as well."
+            f"The network has only these {manifest.classes} labels. Each has an independent probability, and all of "
+            "them may be below 50%. An image of anything else can get labels with a high probability as well."
         )
     return (
-        f"It knows only these {manifest.classes} classes. An image of anything else is assigned to one of them as "
-        "well, often with a high probability."
+        f"The network has only these {manifest.classes} classes. An image of anything else is assigned to one of them "
+        "as well, often with a high probability."
     )
 
 

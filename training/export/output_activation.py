@@ -1,4 +1,4 @@
-"""Detects the activation that a network's outputs have or still need. Knows only numbers, no Keras and no ONNX."""
+"""Detects the activation that a network's outputs have or still need. Independent of Keras and ONNX."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,9 +27,9 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Head:
-    """The activation of a network's outputs. With `is_logits` it must be added after the network.
+    """The activation of a network's outputs. With `is_logits` the activation must be added after the network.
 
-    `binary` is one output per image, the probability of the second of two labels.
+    With `binary` there is one output per image, the probability of the second of two labels.
     """
 
     activation: Activation

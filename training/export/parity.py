@@ -30,11 +30,12 @@ MAX_DIFFERENCE = 1e-5
 ERROR_FACTOR, ERROR_MARGIN = 2, 1e-6
 """A graph's error may be ERROR_FACTOR times the error of the network in float32, plus ERROR_MARGIN."""
 MAX_FLOAT32_ERROR = 1e-2
-"""A reference that differs more from float32 is not used: it is not the same network, or the network is unstable."""
+"""A reference that differs more than this from float32 is not used: it is not the same network, or the network is
+unstable."""
 PREDICTION_CHUNK = 256
 """Images per call of a network; limits the memory for floating-point pixels."""
 MIN_SPREAD = 10 * MAX_DIFFERENCE
-"""Minimum range of the probabilities over the sample: below it, a graph that ignores its input would pass."""
+"""Minimum range of the probabilities over the sample. Below it, a graph that ignores its input would pass."""
 MAX_NAMED_IMAGES = 5
 MAX_MAPS_BYTES = 256 * 1024 * 1024
 IMAGE_SUFFIXES = {".jpg", ".jpeg", *(f".{name.lower()}" for name in FORMATS)}
@@ -71,7 +72,7 @@ def sample_split(
 def sample_folder(
     folder: Path, model_input: Input, preprocessing: Preprocessing, count: int = SAMPLE_IMAGES
 ) -> ParitySample:
-    """Returns `count` images from the files below `folder`. If there are fewer, random crops of them are added.
+    """Returns `count` images from the files below `folder`. If there are fewer files, random crops of them are added.
 
     Raises TrainingError for a folder without images, and for a file that is not an image.
     """
@@ -85,21 +86,22 @@ def sample_folder(
         random = np.random.default_rng(0)
         for index in range(count - len(paths)):
             part, source = divmod(index, len(paths))
-            names.append(f"part {part + 1} of {names[source]}")
+            names.append(f"crop {part + 1} of {names[source]}")
             images.append(preprocess(_random_crop(pixels[source], random), model_input, preprocessing))
     prepared = np.stack(images)
     return ParitySample(names, prepared, prepared)
 
 
 class Network(Protocol):
-    """A Keras network or an equivalent: float pixels 0..255, (n, height, width, channels), to probabilities."""
+    """A Keras network or an equivalent, which maps float pixels 0..255, (n, height, width, channels), to
+    probabilities."""
 
     def predict(self, images: NDArray[np.float32], /, *, verbose: int = 0) -> NDArray[np.floating]: ...
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """The outputs of a network, the reference for them, and the largest error that a graph may have."""
+    """The outputs of a network, their reference, and the largest error that a graph may have."""
 
     answers: NDArray[np.floating]
     reference: NDArray[np.floating]
@@ -114,7 +116,8 @@ class _Expected:
         return margins
 
     def mismatches(self, actual: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns for each image whether its error is too large, or whether another, less probable class is highest."""
+        """Returns for each image whether its error is too large, or whether its most probable class differs although
+        the margin of the reference exceeds the allowed error."""
         other_class: NDArray[np.bool_] = actual.argmax(axis=1) != self.reference.argmax(axis=1)
         return ~(self.errors(actual) <= self.max_error) | (other_class & (self.margins > self.max_error))
 
@@ -132,10 +135,10 @@ def check_parity(
 ) -> Parity:
     """Compares a network with its graph in the service, at each batch size.
 
-    `reference` is the network in higher precision. With it, the graph's error may be twice the network's error plus
-    1e-6, and at least `min_allowed`. Without it, no probability may differ by more than 1e-5. Raises TrainingError that
-    names the images if the graph's error is larger, or if the most probable class differs by more than this limit. Also
-    raises TrainingError if all images get about the same output.
+    `reference` is the network in higher precision. With a reference, the graph's error may be twice the network's error
+    plus 1e-6, and at least `min_allowed`. Without one, no probability may differ by more than 1e-5. Raises a
+    TrainingError that names the images if the graph's error is larger, or if the most probable class differs by more
+    than this limit. Also raises TrainingError if all images get about the same output.
     """
     expected = _expected(network, reference, sample.images, min_allowed)
     if (spread := float(np.ptp(expected.answers, axis=0).max())) < MIN_SPREAD:
@@ -161,7 +164,7 @@ def check_parity(
 
 
 def describe_parity(parity: Parity) -> str:
-    """Returns the figures as a line for the user."""
+    """Returns the figures as one line for the user."""
     text = f"parity: largest difference {parity.max_abs_difference:.2g} over {parity.images} images"
     if parity.graph_error is None:
         return text
@@ -187,10 +190,11 @@ def _predict(network: Network, images: NDArray[np.uint8]) -> NDArray[np.floating
 def check_feature_maps(
     network: keras.Model, session: FeatureSession, sample: ParitySample, reference: keras.Model | None = None
 ) -> Parity:
-    """Compares the feature maps of a network with those of its graph; `network` outputs a dictionary of maps by name.
+    """Compares the feature maps of a network with the feature maps of its graph. `network` outputs a dictionary of maps
+    by name.
 
     As many images are used as fit into MAX_MAPS_BYTES. Differences are relative to a map's largest value if that is
-    above 1. Raises TrainingError that names the layer.
+    above 1. Raises a TrainingError that names the layer.
     """
     bytes_per_image = sum(4 * int(np.prod(tensor.shape[1:])) for tensor in network.outputs)
     count = max(1, min(len(sample.images), MAX_MAPS_BYTES // bytes_per_image))
@@ -202,8 +206,8 @@ def check_feature_maps(
     for name, size, error in _feature_map_differences(session, sample.prepared[:count], exact):
         if not error <= allowed[name]:
             raise TrainingError(
-                f"The graph of feature maps is not the network: at batch {size}, {name} differs by {error:.2g} of "
-                "its largest value. Nothing was published. --no-features leaves this graph out."
+                f"The graph of feature maps differs from the network: at batch size {size}, {name} differs by "
+                f"{error:.2g} of its largest value. Nothing was published. --no-features omits this graph."
             )
         max_error = max(max_error, error)
     return Parity(images=count, batch_sizes=list(BATCH_SIZES), max_abs_difference=max_error)
@@ -243,9 +247,9 @@ def _mismatch_message(
     images = ", ".join(f"{names[i]} (by {errors[i]:.2g}{_class_change(reference[i], actual[i])})" for i in worst)
     precision = "" if expected.float32_error is None else f" (its own error in float32 is {expected.float32_error:.2g})"
     return (
-        f"The exported graph is not the network: at batch {batch} it differs by more than {expected.max_error:.2g}"
-        f"{precision} or in the class on {len(indices)} of {len(actual)} images, most on {images}. Nothing was "
-        "published."
+        f"The exported graph differs from the network: at batch size {batch}, it differs by more than "
+        f"{expected.max_error:.2g}{precision} or in the class on {len(indices)} of {len(actual)} images, most on "
+        f"{images}. Nothing was published."
     )
 
 

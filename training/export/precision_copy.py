@@ -1,6 +1,6 @@
-"""Copies of Keras networks that compute in another precision, with the same weights.
+"""Makes copies of Keras networks that compute in another precision with the same weights.
 
-The float64 copy is the reference of the parity check. Networks of mixed precision are exported as a float32 copy.
+The float64 copy is the reference of the parity check. Mixed-precision networks are exported as a float32 copy.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ FLOAT_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def copy_with_dtype(network: keras.Model, dtype: Dtype) -> keras.Model:
-    """Returns the network with every layer in `dtype`. Exceptions of layers that cannot be copied are passed on."""
+    """Returns the network with every layer in `dtype`. Exceptions from layers that cannot be copied are not caught."""
     config = _replace_dtypes(keras.saving.serialize_keras_object(network), dtype)
     with _default_dtype(dtype):
         copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
@@ -67,8 +67,8 @@ def _is_float(value: Any) -> bool:
 
 @contextlib.contextmanager
 def _default_dtype(dtype: Dtype) -> Iterator[None]:
-    """Within the context, `dtype` is the default of layers that are created without one, such as inside custom
-    layers."""
+    """Within the context, `dtype` is the default of layers that are created without a dtype, such as layers inside
+    custom layers."""
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

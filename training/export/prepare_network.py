@@ -1,6 +1,6 @@
-"""Brings Keras networks into a form that can be exported: one output, one image size, float32.
+"""Converts Keras networks to a form that can be exported: one output, one image size, float32.
 
-Weights do not change. Scaling, activation and conversion follow later.
+Weights do not change. Other modules add the scaling and the activation, and convert the network.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """`size` is height and width in pixels, for networks that take any. `output` names one of several outputs."""
+    """`size` is height and width in pixels, for networks that accept any size. `output` names one of several
+    outputs."""
 
     size: tuple[int, int] | None = None
     output: str | None = None
@@ -56,7 +57,7 @@ def _select_output(model: keras.Model, name: str | None) -> keras.Model:
     if name is None:
         return model
     if name not in outputs:
-        raise TrainingError(f"The network has no output {name!r}; it has {', '.join(outputs) or 'none that is known'}.")
+        raise TrainingError(f"The network has no output {name!r}; it has {', '.join(outputs) or 'no named output'}.")
     return model if len(outputs) == 1 else keras.Model(model.inputs, outputs[name], name=model.name)
 
 

@@ -11,10 +11,11 @@ from training.export.version_number import reserve_version
 
 
 def publish(models_dir: Path, name: str, write: Callable[[Path, int], None]) -> Path:
-    """Calls `write(folder, version)` on a hidden folder and renames it to the model's next number; returns the folder.
+    """Calls `write(folder, version)` with a hidden folder and renames the folder to the model's next number. Returns
+    the folder.
 
     Concurrent processes get different numbers. Raises TrainingError for an invalid model name and for a failed write.
-    In these cases, and if `write` raises, nothing is left behind.
+    In these cases, and if `write` raises, no folder is left behind.
     """
     if not MODEL_NAME.fullmatch(name):
         raise TrainingError(f"{name!r} is not a valid model name: use up to 64 letters, digits, '.', '_' and '-'.")

@@ -1,6 +1,6 @@
-"""Determines how the run of a published version split its images, and splits those of a new run in the same way.
+"""Determines how the run of a published version split its images, and splits the images of a new run in the same way.
 
-Only manifests and lists of files are read here, no images.
+Only manifests and lists of files are read here. Images are not read.
 """
 
 from dataclasses import replace
@@ -18,8 +18,8 @@ from training.recipes import RECIPES
 from training.recipes.base import Recipe
 
 UNRECORDED_TEST_FILES = (
-    "the published version does not record which files are its test images: those of the same seed are used, which "
-    "is correct unless files were renamed or removed"
+    "the published version does not record which files are its test images: the files that the same seed draws are "
+    "used, which is correct unless files were renamed or removed"
 )
 _START_OVER = "or publish without a comparison: use another --name, or convoy-train run and export"
 
@@ -55,9 +55,9 @@ def published_split(dataset: Dataset, provenance: Provenance) -> SplitIndices | 
 def split_of_changed_folder(dataset: Dataset, provenance: Provenance) -> SplitIndices | None:
     """Returns the split of the version's run for a folder with added or removed files; None if it is unknown.
 
-    Only parts with a share of the images are stable; a part with a fixed number is returned empty. Added images count
-    to the part that they would have been in, because the version was trained on none of them. A renamed training image
-    counts as a new one.
+    Only sets with a fraction of the images are stable; a set with a fixed number of images is returned empty. Added
+    images count as part of the set that they would have been in, because the version was trained on none of them. A
+    renamed training image counts as a new one.
     """
     split_spec = provenance.division
     if split_spec is None or not split_spec.by_path or dataset.name != provenance.dataset:
@@ -87,8 +87,8 @@ def with_published_split(
 ) -> Recipe:
     """Returns the recipe with the split seed and test share of a published version of the same data set.
 
-    Raises TrainingError if a folder's test set cannot be the version's: test images are missing or changed, or `val/`
-    was added or removed. Added images do not move others.
+    Raises TrainingError if a folder's test set cannot be the version's test set, because test images are missing or
+    changed, or `val/` was added or removed. Added images do not move other images between the sets.
     """
     seed = split_seed_of(provenance)
     if provenance.dataset != recipe.dataset or seed is None:

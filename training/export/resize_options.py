@@ -14,7 +14,7 @@ RESIZING: dict[Like, dict[str, Any]] = {
 def resize_fields(
     like: Like | None, interpolation: str | None, antialias: bool | None, background: int | None
 ) -> dict[str, Any]:
-    """Returns the fields of a manifest's `preprocessing` that the flags state; others are missing."""
+    """Returns the fields of a manifest's `preprocessing` that the flags set. Other fields are missing."""
     stated = {"interpolation": interpolation, "antialias": antialias, "background": background}
     named = {} if like is None else RESIZING[like]
     return named | {field: value for field, value in stated.items() if value is not None}

@@ -29,14 +29,15 @@ def retrain(
 ) -> Path:
     """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
-    Images are split as for the newest version, whatever the recipe's seed, so that its training images are neither held
-    out nor tested on. Both networks are measured through the service's pipeline on the same held-out images, which
-    neither was trained on (`select_images`). If the accuracy drops by more than `max_drop` (0 to 1), AccuracyRegression
-    is raised and nothing is published. The test set has no influence; if it must decide because there are no other
-    images, `log` and the model card state it.
+    Images are split as they were for the newest version, whatever the recipe's seed, so that its training images become
+    neither held-out nor test images. Both networks are measured through the service's pipeline on the same held-out
+    images, on which neither was trained (`select_images`). If the accuracy drops by more than `max_drop` (0 to 1),
+    AccuracyRegression is raised and nothing is published. The test set has no influence. If the decision must be based
+    on the test set because there are no other images, `log` and the model card state this.
 
-    The decision is recorded in the run's folder. A call after a kill resumes training, or continues with the export.
-    Raises TrainingError if the images of a folder cannot be split as for the newest version.
+    The decision is recorded in the run's folder. If the process was killed, the next call resumes training, or
+    continues with the export. Raises TrainingError if the images of a folder cannot be split as they were for the
+    newest version.
     """
     published = newest_version(models_dir, name)
     if published is not None:
@@ -86,8 +87,8 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
     log(f"accuracy {accuracy:.4f} of the published {published} on {len(images.indices):,} {PART_NAMES[images.part]}")
     if images.part == "test":
         log(
-            "the test images decide, because no others are new to both networks: the test accuracy of the published "
-            "network is slightly too high on average"
+            "the decision is based on the test images, because no other images are new to both networks: the test "
+            "accuracy of the published network is slightly too high on average"
         )
         if manifest.provenance.dataset != source.dataset.name or split_seed_of(manifest.provenance) is None:
             log(f"{published} does not record its training images: these images may be among them")
@@ -113,6 +114,6 @@ def _read_manifest(version: Path) -> Manifest:
 
 def _check_same_interface(version: Path, manifest: Manifest, dataset: Dataset) -> None:
     if read_labels(version / manifest.labels.file) != dataset.labels:
-        raise TrainingError(f"{version} has other labels than {dataset.name}: publish with convoy-train export.")
+        raise TrainingError(f"{version} has different labels than {dataset.name}: publish with convoy-train export.")
     if manifest.input.shape != dataset.test.shape:
         raise TrainingError(f"{version} takes images of another size: publish with convoy-train export.")

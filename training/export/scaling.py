@@ -1,6 +1,7 @@
 """The scaling of pixels that a network expects, and whether images contradict the stated one.
 
-Many tutorials divide pixels by 255 outside the network. Such a network answers with unscaled pixels too, only worse.
+Many tutorials divide pixels by 255 outside the network. Such a network returns predictions for unscaled pixels as well,
+but worse ones.
 """
 
 import operator
@@ -22,12 +23,12 @@ MAX_KNOWN_IMAGES = 128
 MIN_ACCURACY_GAIN = 0.1
 """Minimum gain in accuracy of another scaling for a rejection of the stated one."""
 MIN_LOSS_RATIO = 2.0
-"""Minimum ratio of the cross entropies for a rejection at the same accuracy, if the stated scaling is worse than equal
-probabilities. Pixels that are too large hardly change the class of a network without biases and normalization, but make
-its errors far too confident."""
+"""Minimum ratio of the cross entropies for a rejection at equal accuracy, if the stated scaling is worse than equal
+probabilities for all classes. Pixels that are too large hardly change the class of a network without biases and
+normalization, but make its errors far too confident."""
 MIN_PROBABILITY = 1e-7
 MAX_DECIMAL_LENGTH = 7
-"""Longer numbers are written as fractions, if they are one."""
+"""Maximum length of a decimal number. Longer numbers are written as fractions if possible."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class Scaling:
 
     @property
     def flags(self) -> str:
-        """The flags of the command line for it; `--scale 1` if nothing is scaled."""
+        """Returns the command-line flags for this scaling, or `--scale 1` if nothing is scaled."""
         flags = [f"--scale {format_number(self.scale)}"]
         flags += [f"--mean {_format_numbers(self.mean)}"] * (set(self.mean) != {0.0})
         flags += [f"--std {_format_numbers(self.std)}"] * (set(self.std) != {1.0})
         return " ".join(flags)
 
     def describe(self) -> str:
-        """The values that the network gets, as text."""
+        """Describes the values that the network gets."""
         if self.is_identity:
             return "0 to 255, unchanged"
         product = f"pixel * {format_number(self.scale)}"
@@ -77,7 +78,8 @@ COMMON_SCALINGS = (
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images as the network gets them before the scaling, uint8 (n, height, width, channels), with their classes."""
+    """Images in the network's input size, before the scaling, uint8 (n, height, width, channels), with their
+    classes."""
 
     images: NDArray[np.uint8]
     classes: NDArray[np.int64]
@@ -86,7 +88,7 @@ class LabeledImages:
         return len(self.classes)
 
     def few(self) -> "LabeledImages":
-        """Up to MAX_KNOWN_IMAGES of them, spread evenly."""
+        """Returns up to MAX_KNOWN_IMAGES of the images, spread evenly."""
         indices = np.unique(np.linspace(0, len(self) - 1, min(MAX_KNOWN_IMAGES, len(self))).astype(np.int64))
         return LabeledImages(self.images[indices], self.classes[indices])
 
@@ -101,7 +103,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class NetworkToCheck:
-    """`channels_first` is whether the network takes (n, channels, height, width)."""
+    """A network whose scaling is checked. `channels_first` states whether it takes (n, channels, height, width)."""
 
     model: keras.Model
     outputs: OutputOptions
@@ -109,7 +111,7 @@ class NetworkToCheck:
     channels_first: bool
 
     def measure(self, scaling: Scaling, known: LabeledImages) -> _Result:
-        """Raises TrainingError if the outputs cannot be probabilities."""
+        """Measures the network with a scaling. Raises TrainingError if the outputs cannot be probabilities."""
         pixels = scaling.apply(known.images)
         raw = self.model.predict(np.moveaxis(pixels, -1, 1) if self.channels_first else pixels, verbose=0)
         answers = probabilities_of(raw, detect_head(raw, self.outputs, self.last_activation))
@@ -129,7 +131,7 @@ class NetworkToCheck:
 
 
 def check_scaling(network: NetworkToCheck, stated: Scaling, known: LabeledImages, log: Log, *, force: bool) -> None:
-    """Raises TrainingError that names a better scaling of the pixels, if the images show that there is one.
+    """Raises a TrainingError that names a better scaling of the pixels, if the images show that there is one.
 
     With `force`, and for an accuracy that is no better than chance, logs a warning.
     """
@@ -139,10 +141,10 @@ def check_scaling(network: NetworkToCheck, stated: Scaling, known: LabeledImages
     result = network.measure(stated, known)
     better = [other for other in network.others(stated, known) if _is_clearly_better(other, result, len(known))]
     if better:
-        best = max(better, key=operator.attrgetter("accuracy"))  # of several, the most common one
+        best = max(better, key=operator.attrgetter("accuracy"))  # among equals, the most common scaling
         finding = (
             f"accuracy {result.accuracy:.1%} on {len(known)} of the images, but {best.accuracy:.1%} with "
-            f"{best.scaling.flags}: the network seems to expect pixels that are scaled so"
+            f"{best.scaling.flags}: the network seems to expect pixels that are scaled in this way"
         )
         if not force:
             raise TrainingError(
@@ -165,13 +167,13 @@ def is_no_better_than_chance(accuracy: float, classes: int, images: int) -> bool
 
 
 def unscaled_warning(model: keras.Model, stated: Scaling) -> str | None:
-    """Returns a warning for a network that gets pixels as they are and begins with no layer that scales them."""
+    """Returns a warning for a network that gets unscaled pixels and does not begin with a layer that scales them."""
     if not stated.is_identity or scales_itself(model):
         return None
     return (
-        "warning: the network gets pixels from 0 to 255, and begins with no layer that scales them. If it was trained "
-        f"on scaled pixels, export it again with {COMMON_SCALINGS[1].flags} (0 to 1) or {COMMON_SCALINGS[2].flags} (-1 "
-        "to 1); with --data FOLDER the export finds out"
+        "warning: the network gets pixels from 0 to 255, and does not begin with a layer that scales them. If it was "
+        f"trained on scaled pixels, export it again with {COMMON_SCALINGS[1].flags} (0 to 1) or "
+        f"{COMMON_SCALINGS[2].flags} (-1 to 1); with --data FOLDER the export detects the scaling"
     )
 
 
@@ -193,7 +195,7 @@ def scales_itself(model: keras.Model) -> bool:
 
 
 def _operations(model: keras.Model) -> Iterator[keras.Operation]:
-    """Yields the layers and operations of a network in their order, those of networks inside it too."""
+    """Yields the layers and operations of a network and of its nested networks, in their order."""
     for operation in getattr(model, "operations", model.layers):
         if isinstance(operation, keras.Model):
             yield from _operations(operation)
@@ -215,7 +217,7 @@ def probabilities_of(raw: NDArray[np.floating], head: Head) -> NDArray[np.floati
 
 
 def format_number(value: float) -> str:
-    """Formats a number as people write it: 0.485, 1/255 for 0.00392..., 1/127.5 for 0.00784..."""
+    """Formats a number in its usual notation: 0.485, 1/255 for 0.00392..., 1/127.5 for 0.00784..."""
     decimal = f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if len(decimal) <= MAX_DECIMAL_LENGTH:
         return decimal

@@ -14,7 +14,7 @@ from training.export.prepare_network import CHANNELS, is_channels_first
 from training.export.scaling import Scaling
 
 DETECTION_IMAGES = 64
-"""Number of images that decide whether a network outputs logits or probabilities."""
+"""Number of images for detecting whether a network outputs logits or probabilities."""
 
 
 def input_of(model: keras.Model) -> Input:
@@ -59,12 +59,12 @@ class ServingModel:
         return outputs_of(self.network)
 
     def describe(self, scaling: Scaling, preprocessing: Preprocessing) -> str:
-        """One line for the user: what was assumed about the input, and what was added to the network."""
+        """Returns one line for the user: the assumptions about the input, and the additions to the network."""
         height, width, channels = self.network.input_shape[1:]
         colors = {1: "gray", 3: "RGB"}[channels]
         resized = "both sides scaled to it"
         if preprocessing.shorter is not None:
-            resized = f"shorter side scaled to {preprocessing.shorter}, the middle cut out"
+            resized = f"shorter side scaled to {preprocessing.shorter}, center cropped"
         added = "added" if self.head.is_logits else "as in the network"
         return (
             f"input {height}x{width} (height x width; {resized}), {colors}; pixels: {scaling.describe()}; "
@@ -77,7 +77,7 @@ def to_serving_model(
 ) -> ServingModel:
     """Adds the scaling in front of a network and, if it outputs logits, the activation after it.
 
-    An activation that the options leave open is detected from the last layer and from the outputs for `images`, uint8
+    An activation that the options do not set is detected from the last layer and from the outputs for `images`, uint8
     (n, height, width, channels). With `flip` the result is the mean over each image and its mirror image. Raises
     TrainingError if the activation cannot be detected.
     """

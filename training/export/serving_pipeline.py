@@ -32,14 +32,14 @@ class ServingPipeline:
         classes: int,
         placement: Placement = ON_CPU,
     ) -> None:
-        """Raises BrokenVersion when the service could not load the graph."""
+        """Raises BrokenVersion if the service could not load the graph."""
         self._input = model_input
         self._preprocessing = preprocessing
         self._session = Session(graph, model_input, classes, usable_cores(), placement)
 
     @classmethod
     def from_manifest(cls, graph: Path, manifest: Manifest, placement: Placement = ON_CPU) -> "ServingPipeline":
-        """The pipeline of a graph that takes and gives what a version's manifest says. Raises BrokenVersion."""
+        """Returns the pipeline of a graph with the input and output of a version's manifest. Raises BrokenVersion."""
         return cls(graph, manifest.input, manifest.preprocessing, manifest.classes, placement)
 
     def warm_up(self) -> None:

@@ -1,7 +1,7 @@
-"""Opens the sources of exports: a finished run, a Keras file, or a network of keras.applications.
+"""Opens the sources of exports: a finished run, a Keras file, or a Keras Applications network.
 
-The pixel preprocessing of each application is defined in training/architectures/keras_applications.py. Here it becomes
-part of the network.
+The pixel preprocessing of each application is defined in training/architectures/keras_applications.py. It becomes part
+of the exported network.
 """
 
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Source:
     """A network to export, with its origin, labels and data."""
 
     name: str
-    """Name for the model card: the run or the file's name, without folders of this machine."""
+    """Name for the model card: the run's or the file's name, without folders of this machine."""
     model: keras.Model | None
     """None if the graph was not made from a Keras network."""
     labels: tuple[str, ...] | None = None
@@ -72,7 +72,8 @@ def open_source(
     data_options: DataOptions = DEFAULT_OPTIONS,
     load_options: LoadOptions = DEFAULT_LOAD_OPTIONS,
 ) -> Source:
-    """Opens a run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set to measure on.
+    """Opens a run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set for the
+    measurement.
 
     Raises TrainingError for an unfinished run, a file that is not a Keras model, and missing data.
     """
@@ -95,7 +96,7 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
     labels = source.labels if labels_file is None else read_class_labels(labels_file).labels
     if labels is None:
         raise TrainingError(
-            f"The network's {classes} classes have no names: use --labels FILE, with one label per line."
+            f"The network's {classes} classes have no names: use --labels FILE with one label per line."
         )
     if len(labels) != classes:
         raise TrainingError(
@@ -117,7 +118,8 @@ def _from_run(run: Run, data_options: DataOptions) -> Source:
 def open_application(name: str, weights: Path | None, labels_file: Path | None) -> Source:
     """Opens an application for export, with weights and labels from files or from Keras.
 
-    Keras reads them from its cache (~/.keras) or downloads them. Raises TrainingError if they are unavailable.
+    Keras reads its weights and labels from its cache (~/.keras) or downloads them. Raises TrainingError if they are
+    unavailable.
     """
     if name not in APPLICATIONS:
         raise TrainingError(f"There is no application {name!r}: {suggestion(name, APPLICATIONS)}")

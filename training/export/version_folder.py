@@ -1,4 +1,4 @@
-"""Opens version folders, and writes the files beside a graph: labels, samples, manifest, plots and card."""
+"""Opens version folders, and writes the files next to a graph: labels, samples, manifest, plots and card."""
 
 import shutil
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ class VersionContents:
     """The command that created the version, without folders of this machine."""
     scores: Scores | None = None
     decision: Decision | None = None
-    """The comparison with a published version that it was accepted by."""
+    """The comparison with a published version on which the acceptance was based."""
     acceptances: list[Acceptance] = field(default_factory=list)
     """Comparisons of the graph on other engines, on held-out images."""
     flip_averaged: bool = False
@@ -115,15 +115,16 @@ def open_version(folder: Path) -> VersionFolder:
 
 
 def publish_with_jpeg_scale(folder: Path) -> Path:
-    """Publishes a version as the model's next one, with `jpeg_scale`; graphs and figures stay. Gives its folder.
+    """Publishes a version as the model's next version, with `jpeg_scale` and the same graphs and figures. Returns its
+    folder.
 
-    Raises TrainingError where the version has it, or samples single pixels.
+    Raises TrainingError if the version already has `jpeg_scale`, or if its preprocessing samples single pixels.
     """
     with service_errors_as_training_errors():
         version = open_version(folder)
     preprocessing = version.manifest.preprocessing
     if preprocessing.jpeg_scale:
-        raise TrainingError(f"{version.path} decodes JPEGs at a reduced scale already.")
+        raise TrainingError(f"{version.path} already decodes JPEGs at a reduced scale.")
     if not preprocessing.with_jpeg_scale().jpeg_scale:
         raise TrainingError(
             f"{version.path} samples single pixels (interpolation nearest, or no antialias), which a reduced scale "
@@ -168,7 +169,7 @@ def _manifest(folder: Path, contents: VersionContents) -> Manifest:
 
 
 def _measured(contents: VersionContents) -> dict[str, float]:
-    """Returns the figures of the test set, or those of other given images under other names."""
+    """Returns the figures of the test set, or the figures of other images under other names."""
     scores, dataset = contents.scores, contents.source.dataset
     if scores is None:
         return {}
@@ -178,7 +179,7 @@ def _measured(contents: VersionContents) -> dict[str, float]:
 
 
 def _count_parameters(graph: Path) -> int:
-    """Counts the network's parameters, without those that `fold_max_pool` added."""
+    """Counts the network's parameters, without the copies that `fold_max_pool` added."""
     model = onnx.load(graph)
     unfold_max_pool(Graph(model))
     return count_parameters(model)
@@ -228,7 +229,7 @@ def write_golden_samples(folder: Path, model_input: Input, classes: int, graphs:
 
 
 def generated_images(model_input: Input) -> NDArray[np.uint8]:
-    """Returns ramps and random mosaics of two sizes, uint8 (8, height, width, channels); always the same."""
+    """Returns ramps and random mosaics of two sizes, uint8 (8, height, width, channels). They are always the same."""
     height, width, channels = model_input.shape
     random = np.random.default_rng(0)
     vertical, horizontal = np.linspace(0, 255, height)[:, None, None], np.linspace(0, 255, width)[:, None]

@@ -1,4 +1,4 @@
 """Trains a recipe's network: optimizers, learning rates, callbacks, the training loop, and starting or resuming a run.
 
-Reading and augmenting images belongs to `training.data`, and exporting a finished run to `training.export`.
+`training.data` reads and augments images, and `training.export` exports finished runs.
 """

@@ -1,6 +1,6 @@
-"""Callbacks of Keras' training loop: divergence, progress bar, history and checkpoint, learning rate, early stopping.
+"""Callbacks for Keras' training loop: divergence, progress bar, history and checkpoint, learning rate, early stopping.
 
-`early_stopping` decides when a run stops early or lowers its rate, from the run's history alone.
+`early_stopping` decides from the run's history alone when a run stops early or lowers its learning rate.
 """
 
 import math
@@ -33,7 +33,7 @@ Log = Callable[[str], None]
 
 
 class SetEpoch(keras.callbacks.Callback):
-    """Sets the epoch of the training batches before their first batch is made."""
+    """Sets the epoch of the training batches before the first batch is made."""
 
     def __init__(self, batches: TrainingBatches) -> None:
         super().__init__()
@@ -46,7 +46,8 @@ class SetEpoch(keras.callbacks.Callback):
 class StopOnDivergence(keras.callbacks.Callback):
     """Raises TrainingError after the first batch whose loss is NaN or infinite, before a checkpoint is written.
 
-    It checks each loss one batch late: reading a loss waits for the device, which should already have its next batch.
+    Each loss is checked one batch late, because reading a loss waits for the device, and the device should already have
+    its next batch.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -69,8 +70,8 @@ class StopOnDivergence(keras.callbacks.Callback):
             return
         batch, loss = self._unchecked[0], float(self._unchecked[1])
         if not math.isfinite(loss):
-            # Not read from the optimizer: its step counter is already at the next batch, and on JAX it does not change
-            # within an epoch.
+            # The rate is not read from the optimizer, whose step counter is already at the next batch, and with JAX
+            # does not change within an epoch.
             rate = self._schedule.rate_at(self._epoch, batch)
             raise TrainingError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, batch {batch + 1}, at learning rate {rate:.3g}. "

@@ -1,6 +1,6 @@
 """Computes best epoch, plateaus and patience of a run from its validation metric.
 
-Everything depends only on the run's history, so that a resumed run stops at the same epoch as an uninterrupted one.
+All results depend only on the run's history, so that a resumed run stops at the same epoch as an uninterrupted run.
 """
 
 import math
@@ -11,7 +11,7 @@ from training.runs.run_folder import HistoryRow
 
 
 def best_epoch(recipe: Recipe, history: Sequence[HistoryRow]) -> int | None:
-    """Returns the index of the first epoch with the best validation metric; None without validation."""
+    """Returns the index of the first epoch with the best validation metric, or None if there is no validation."""
     improvements = [index for index, is_better in enumerate(_improvements(recipe, history)) if is_better]
     return improvements[-1] if improvements else None
 

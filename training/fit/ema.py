@@ -1,6 +1,6 @@
 """The exponential moving average of a network's weights (EMA): its decay, and the network that has these weights.
 
-The optimizer keeps the average, and the checkpoint saves it with the optimizer. Knows no run and no recipe.
+The optimizer keeps the average, and the checkpoint saves it with the optimizer. Independent of runs and recipes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +28,9 @@ class Batches(Protocol):
 
 
 class EmaWarmUp(keras.optimizers.Optimizer):
-    """Mixin for a Keras optimizer: after t steps the average keeps min(decay, (1 + t) / (10 + t)) of itself.
+    """Mixin for a Keras optimizer: the decay of the average after t steps is min(decay, (1 + t) / (10 + t)).
 
-    With a constant decay of 0.999 the weights of the first step are still 65 % of the average after 423 steps. The
+    With a constant decay of 0.999, the weights of the first step are still 65% of the average after 423 steps. The
     formula is that of TensorFlow's `tf.train.ExponentialMovingAverage(num_updates=t)`.
     """
 
@@ -58,8 +58,8 @@ class EmaWarmUp(keras.optimizers.Optimizer):
 class AveragedWeights:
     """Temporarily replaces the weights of a compiled network by their average.
 
-    The batch statistics of the raw weights do not fit the averaged weights. `estimate` computes new statistics (see
-    `estimate_statistics`). It is called only for networks with batch normalization.
+    The batch statistics of the raw weights do not fit the averaged weights, so `estimate` computes new statistics (see
+    `estimate_statistics`). `estimate` is called only for networks with batch normalization.
     """
 
     def __init__(self, estimate: Callable[[Arrays], Arrays]) -> None:
@@ -94,8 +94,8 @@ def estimate_statistics(
 ) -> Arrays:
     """Returns means and variances for the batch normalization of `network`, in the order of its variables.
 
-    They are the mean over the first `count` of `batches`, each computed with the given `weights`. Frozen layers keep
-    their statistics.
+    The statistics are means over the first `count` batches, computed with the given `weights`. Frozen layers keep their
+    statistics.
     """
     network.set_weights(weights)
     layers = _normalization_layers(network)

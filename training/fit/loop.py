@@ -48,7 +48,7 @@ class TrainingContext:
 
 
 def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights) -> TrainingProgress:
-    """Trains from the run's checkpoint, or from the beginning, to the last epoch or until the patience is exhausted.
+    """Trains from the run's checkpoint, or from the beginning, until the last epoch or until the patience is exhausted.
 
     The model is left compiled with the optimizer of the last phase.
     """
@@ -76,7 +76,7 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
                 context.log(f"epochs {epochs.start + 1} to {epochs.stop}: training images of {side_px} pixels")
             batches.epoch = progress.epochs  # Keras reads the shape of the images before the epoch begins
             model.train_function = (
-                None  # trace again for each size; otherwise TensorFlow would trace one slower function for any size
+                None  # trace again for each size; otherwise TensorFlow would trace one slower function for all sizes
             )
             with reraise_batch_errors(batches, validation):
                 model.fit(
@@ -92,25 +92,27 @@ def fit(context: TrainingContext, model: keras.Model, averages: AveragedWeights)
 
 
 def phases(recipe: Recipe) -> list[range]:
-    """Returns the epochs, from 0, with a frozen base and those without. Most recipes have only the latter."""
+    """Returns the range of epochs (from 0) with a frozen base, and the range without one. Most recipes have only the
+    latter."""
     frozen_epochs = min(recipe.frozen_epochs, recipe.epochs)
     return [phase for phase in (range(frozen_epochs), range(frozen_epochs, recipe.epochs)) if phase]
 
 
 def split_by_side(recipe: Recipe, phase: range) -> list[range]:
-    """Splits the epochs of a phase into parts with one size of training images each."""
+    """Splits the epochs of a phase into ranges in which the training images have one size."""
     return [range(part[0], part[-1] + 1) for _, group in groupby(phase, recipe.side_px_at) for part in [list(group)]]
 
 
 def _compile(context: TrainingContext, model: keras.Model, phase: range, steps_per_epoch: int) -> Schedule:
-    """Compiles the model for a phase. Only the last phase averages weights, because each phase has a new optimizer."""
+    """Compiles the model for a phase. Weights are averaged only in the last phase, because each phase has a new
+    optimizer."""
     recipe = context.recipe
     if recipe.architecture.startswith(APPLICATION_PREFIX):
         is_frozen = phase.start < recipe.frozen_epochs
         keras_applications.freeze(model, is_frozen)
         context.log(
             f"epochs {phase.start + 1} to {phase.stop}: "
-            f"{'only the last layer learns' if is_frozen else 'all layers learn'}"
+            f"{'only the last layer is trained' if is_frozen else 'all layers are trained'}"
         )
     if phase.stop < recipe.epochs:
         recipe = replace(recipe, ema_decay=0.0)

@@ -14,11 +14,12 @@ from keras import ops
 from training.recipes.base import Recipe
 
 WARM_UP_START = 1 / 25
-"""The warm-up starts at this fraction of the highest rate (the usual divisor of one-cycle schedules)."""
+"""The warm-up starts at this fraction of the highest rate, the usual value of one-cycle schedules."""
 
 
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """The recipe's learning rate: warm-up, then the named curve from 1 down over the rest of the run.
+    """The recipe's learning rate: warm-up, then the curve of the recipe's schedule, which falls from 1 over the rest of
+    the run.
 
     The optimizer's steps count from `first_epoch`. While the base is frozen, the rate is the recipe's `learning_rate`.
     Milestones and warm-up count from the end of `frozen_epochs`.
@@ -36,7 +37,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self._rate(self._first_epoch * self._steps_per_epoch + ops.cast(step, "int32"), factor)
 
     def rate_at(self, epoch: int, batch: int) -> float:
-        """Returns the rate of a batch of an epoch, both from 0, for use outside the training step."""
+        """Returns the rate of a batch in an epoch, both counted from 0, for use outside the training step."""
         step = ops.convert_to_tensor(epoch * self._steps_per_epoch + batch, "int32")
         return float(self._rate(step, self._plateau_factor))
 
@@ -45,7 +46,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return self.rate_at(epoch, self._steps_per_epoch - 1)
 
     def attach(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Lets `plateau` change the rate of this optimizer although its training step is compiled only once."""
+        """Lets the `plateau` schedule change the rate of this optimizer although the training step is compiled only
+        once."""
         self._variable = optimizer.add_variable((), "ones", name="plateau_factor")
 
     def set_plateaus(self, plateaus: int) -> None:

@@ -1,4 +1,4 @@
-"""Builds the network of a recipe for a data set, in the form for training and in the form that a run keeps."""
+"""Builds the network of a recipe for a data set, in the form for training and in the form that a run saves."""
 
 import inspect
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ from training.fit.fused_batchnorm import fuse_batchnorm
 from training.recipes.base import APPLICATION_PREFIX, Recipe, suggestion
 
 RESERVED_PARAMETERS = {"architecture", "input_shape", "classes", "normalization", "weights"}
-"""Parameters of builders that come from the data set or other fields of the recipe."""
+"""Parameters of builders that are set by the data set or by other fields of the recipe."""
 
 InputShape = tuple[int | None, int | None, int]
 
 
 def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None = None) -> keras.Model:
-    """Builds the recipe's network for the data set's images and classes, in the form that a run keeps.
+    """Builds the recipe's network for the data set's images and classes, in the form that a run saves.
 
-    `weights` is the source of pretrained weights for Keras' applications. Raises TrainingError for an unknown network
-    or option, and for images that are too small.
+    `weights` is the source of pretrained weights for Keras Applications networks. Raises TrainingError for an unknown
+    network or option, and for images that are too small.
     """
     return _build(recipe, dataset, dataset.train.shape, weights)
 
@@ -36,7 +36,7 @@ def build_network(recipe: Recipe, dataset: Dataset, weights: str | Path | None =
 def build_for_training(
     recipe: Recipe, dataset: Dataset, distributed: DistributedContext, weights: str | Path | None = None
 ) -> keras.Model:
-    """Builds the same network in the form for training; with `progressive_side_px` it takes images of any size.
+    """Builds the same network in the form for training. With `progressive_side_px` it accepts images of any size.
 
     Raises TrainingError as `build_network` does, and for devices and image sizes that do not fit the recipe.
     """
@@ -61,20 +61,21 @@ def initial_weights_info(recipe: Recipe, weights: Path | None) -> dict[str, Any]
     if not recipe.architecture.startswith(APPLICATION_PREFIX):
         if weights is not None:
             raise TrainingError(
-                f"--weights is for networks of Keras' applications; {recipe.name} starts from random weights."
+                f"--weights is for Keras Applications networks; {recipe.name} starts from random weights."
             )
         return {}
     return {"initial_weights": keras_applications.IMAGENET_WEIGHTS if weights is None else weights.name}
 
 
 def check_progressive_sides(recipe: Recipe, dataset: Dataset) -> None:
-    """Raises TrainingError unless the weights have the same shapes for all sides and the last side is the network's."""
+    """Raises TrainingError unless the weights have the same shapes for all sides and the last side is the network's own
+    side."""
     height, width, _ = dataset.train.shape
     sides_px = recipe.progressive_side_px
     if not sides_px[-1] == height == width:
         raise TrainingError(
-            f"progressive_side_px ends with {sides_px[-1]}, but the images of {dataset.name} have {height}x{width} "
-            f"pixels for {recipe.architecture}: end with {height}, or set side_px."
+            f"progressive_side_px ends with {sides_px[-1]}, but {recipe.architecture} gets images of {dataset.name} "
+            f"with {height}x{width} pixels: end with {height}, or set side_px."
         )
     own_weights = _weights(recipe, dataset, height)
     for side in sorted(set(sides_px[:-1])):
@@ -88,7 +89,8 @@ def check_progressive_sides(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _weights(recipe: Recipe, dataset: Dataset, side_px: int) -> list[keras.Variable]:
-    """Returns the network's weights for images of that side. They have shapes but no values, except a few of Keras'."""
+    """Returns the network's weights for images with that side. The weights have shapes but no values, except for a few
+    variables of Keras."""
     network = _build(recipe, dataset, (side_px, side_px, dataset.train.shape[-1]), with_values=False)
     weights: list[keras.Variable] = network.weights
     return weights

@@ -12,12 +12,12 @@ from training.recipes.base import Recipe
 
 
 class CoupledWeightDecaySGD(EmaWarmUp, keras.optimizers.SGD):
-    """SGD whose weight decay is added to the gradient, and so to the momentum, for kernels only.
+    """SGD that adds weight decay to the gradient, and thereby to the momentum, for kernels only.
 
-    This is the L2 penalty of the papers (AlexNet, VGG, ResNet), but the reported loss does not include it. Keras'
-    `weight_decay` bypasses the momentum, which makes it ten times weaker at momentum 0.9. The learning rate is part of
-    the momentum, as in Caffe and Keras. PyTorch applies it after the momentum, which is equivalent only at a constant
-    rate.
+    This is the L2 penalty of the papers (AlexNet, VGG, ResNet), but the reported loss does not include the penalty.
+    Keras' `weight_decay` bypasses the momentum, which makes it ten times weaker at momentum 0.9. The learning rate is
+    part of the momentum, as in Caffe and Keras. PyTorch applies it after the momentum, which is equivalent only at a
+    constant rate.
     """
 
     def __init__(self, *, kernel_decay: float, clip_norm: float = 0.0, **kwargs: Any) -> None:
@@ -99,8 +99,8 @@ OPTIMIZERS: dict[str, Callable[[Recipe, keras.Model, Schedule], keras.optimizers
 def make_loss(recipe: Recipe) -> Callable[[Any, Any], Any]:
     """Returns the recipe's loss function of (labels, logits), both float32 (n, classes).
 
-    It does not smooth labels. The training batches have smoothed labels, so that the validation loss, used by
-    `monitor=loss` and in `metrics.json`, is without smoothing.
+    The function does not smooth labels, because the training batches have smoothed labels. The validation loss, which
+    `monitor=loss` and `metrics.json` use, is therefore without smoothing.
     """
     if recipe.loss == "squared_error":
         return _squared_error

@@ -1,6 +1,6 @@
 """Finds the last run of a command and resumes it, so that a restarted job continues its work.
 
-A run belongs to the command only if recipe, data, note and initial weights are all the same.
+A run belongs to the command only if its recipe, data, note and initial weights are the same.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ ORIGIN_KEYS = ("folder", "digest", "skip_unreadable")
 
 
 def never_reuse(run: Run) -> None:
-    """Returns None: a `reuse_reason` for commands that never reuse a finished run."""
+    """Returns None. This is the `reuse_reason` of commands that never reuse a finished run."""
 
 
 def resume_or_train(
@@ -38,7 +38,8 @@ def resume_or_train(
     distributed: DistributedContext = SINGLE_PROCESS,
     reuse_reason: Callable[[Run], str | None] = never_reuse,
 ) -> Run:
-    """Resumes the last run of the same command if it was interrupted, else trains a new one; parameters as for `train`.
+    """Resumes the last run of the same command if it was interrupted, else trains a new run. The parameters are those
+    of `train`.
 
     `reuse_reason` is called if the last run has finished. If it returns a text, the text is logged and that run is
     returned; if it returns None, a new run is trained. Raises TrainingError, and RetryLater while another process runs
@@ -80,8 +81,8 @@ def last_run(
 ) -> Run | None:
     """Returns the last run with this name, recipe, data, note and weights, finished or not; None if there is none.
 
-    A folder's images differ if a file was added, removed or has another size. Raises TrainingError if the images are
-    missing.
+    A folder's images differ if a file was added or removed or its size has changed. Raises TrainingError if the images
+    are missing.
     """
     candidates = [run for run in reversed(run_folder.all_runs(runs_dir, name)) if _has_recipe(run, recipe)]
     if not candidates:
@@ -103,7 +104,7 @@ def _requested_inputs(recipe: Recipe, data_options: DataOptions, weights: Path |
 
 
 def _origin(recipe: Recipe, data_options: DataOptions) -> dict[str, Any]:
-    """Returns what identifies a folder's images; empty for official files, which are always the same."""
+    """Returns the values that identify a folder's images. Empty for official files, which are always the same."""
     if recipe.dataset in datasets.DATASETS:
         return {}
     _, listing = datasets.list_dataset(recipe.dataset, data_options.data_dir, data_options.folder)

@@ -30,7 +30,7 @@ class Scores:
 
 
 def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Scores:
-    """Compares probabilities, (n, classes), with the true classes, (n,). The loss is the mean cross entropy."""
+    """Scores probabilities, (n, classes), for the true classes, (n,). The loss is the mean cross entropy."""
     count, classes = probabilities.shape
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
@@ -48,9 +48,9 @@ def score(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> Sco
 def evaluate_network(
     model: keras.Model, split: Split, indices: NDArray[np.int64], classes: int, flip: bool = False
 ) -> Scores:
-    """Scores a Keras network with logits as output on the images at `indices`.
+    """Scores a Keras network that outputs logits on the images at `indices`.
 
-    With `flip` the probabilities are the means over each image and its mirror image.
+    With `flip`, the probabilities of each image are averaged with those of its mirror image.
     """
     batches = EvaluationBatches(split, indices, classes, BATCH_SIZE)
     if flip:

@@ -45,11 +45,10 @@ def train(
     tensorboard: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Run:
-    """Trains a recipe from the beginning, into a new folder under `runs_dir/name` (None: the recipe's name).
+    """Trains a recipe from the beginning, in a new folder under `runs_dir/name` (None: the recipe's name).
 
-    `log` prints lines for the user. A network of Keras' applications starts from the file `weights`, or else from
-    weights that Keras downloads. All processes of a `distributed` training must use the same arguments. Raises
-    TrainingError.
+    `log` prints lines for the user. A Keras Applications network starts from the file `weights`, or else from weights
+    that Keras downloads. All processes of a `distributed` run must use the same arguments. Raises TrainingError.
     """
     weights_info = initial_weights_info(recipe, weights)
     check_run_name(name or recipe.name)
@@ -79,7 +78,7 @@ def resume(
     tensorboard: bool = False,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Run:
-    """Resumes an interrupted run after its last finished epoch; the weights equal those of an uninterrupted run.
+    """Resumes an interrupted run after its last finished epoch. The final weights equal those of an uninterrupted run.
 
     Raises TrainingError if the run has finished, if its initial weights are missing, and if another process trains it.
     """
@@ -118,7 +117,7 @@ def _lock_unfinished(run: Run) -> Iterator[None]:
 
 def _check_unfinished(run: Run) -> None:
     has_lost_weights = "initial_weights" in run.info() and not run.checkpoint_path.exists()
-    if run.is_finished:  # checked after the lookup of the checkpoint, which the end of a run deletes
+    if run.is_finished:  # checked after the lookup of the checkpoint, which a finishing run deletes
         raise TrainingError(f"{run.folder} has finished: there is nothing to resume.")
     if has_lost_weights:
         raise TrainingError(f"The initial weights of {run.folder} are missing (checkpoint.npz): start a new run.")
@@ -137,11 +136,12 @@ def _log_start(context: TrainingContext) -> None:
     if devices := context.distributed.describe():
         context.log(f"processes: {devices['processes']}, devices: {devices['devices']} ({devices['device']})")
         if dropped := len(context.splits.train) - context.distributed.shard.divisible_count(len(context.splits.train)):
-            context.log(f"images dropped per epoch, different ones each time, to spread the rest evenly: {dropped}")
+            context.log(f"images dropped per epoch (different ones in each epoch) to spread the rest evenly: {dropped}")
 
 
 def _averages(context: TrainingContext) -> AveragedWeights:
-    """Returns the averaged weights. The main process estimates their batch statistics, on whole batches, for all."""
+    """Returns the averaged weights. The main process estimates their batch statistics on whole batches, for all
+    processes."""
     recipe, dataset = context.recipe, context.dataset
 
     @functools.cache
@@ -177,7 +177,8 @@ def _final_weights(model: keras.Model, progress: TrainingProgress, averages: Ave
 
 
 def _finalize_run(context: TrainingContext, weights: Arrays, progress: TrainingProgress) -> None:
-    """Writes the run's results, and the network without optimizer, so that it loads without Convoy's code."""
+    """Writes the run's results, and the network without its optimizer, so that the network loads without Convoy's
+    code."""
     network = build_network(context.recipe, context.dataset)
     network.set_weights(weights)
     _write_results(context.run, context.dataset, context.splits, without_auxiliary_classifiers(network), progress)
@@ -188,7 +189,7 @@ def _finalize_run(context: TrainingContext, weights: Arrays, progress: TrainingP
 def _write_results(
     run: Run, dataset: Dataset, splits: SplitIndices, network: keras.Model, progress: TrainingProgress
 ) -> None:
-    """Scores the network and writes the run's results; `metrics.json` is written last and marks the run as finished."""
+    """Scores the network and writes the run's results. `metrics.json` is written last and marks the run as finished."""
     classes = len(dataset.labels)
     test = evaluate_network(network, dataset.test, splits.test, classes)
     metrics: dict[str, Any] = {"test": test.as_json(), "weights_of_epoch": _weights_of_epoch(progress)}

@@ -50,7 +50,7 @@ class ForeignNetwork:
     classes: ClassLabels
 
     def answers(self, *, is_optimized: bool) -> "_Answers":
-        """Returns the network as computed from the unmodified file, for the parity check."""
+        """Returns the network that is computed from the unmodified file, for the parity check."""
         if is_optimized:
             return _Answers(self.reference, self.interface)
         signature = self.interface.signature
@@ -60,7 +60,7 @@ class ForeignNetwork:
 
 @dataclass(frozen=True)
 class _Answers:
-    """Adapts a session of the file to the interface of the parity check."""
+    """Adapts a session of the original file to the interface of the parity check."""
 
     session: ReferenceSession
     interface: ModelInterface
@@ -107,7 +107,7 @@ def _class_labels(path: Path, options: ImportOptions, metadata: FileMetadata, lo
     if options.labels is not None:
         return read_class_labels(options.labels)
     if metadata.labels is None:
-        raise TrainingError(f"{path} does not name its classes: use --labels FILE, with one label per line.")
+        raise TrainingError(f"{path} does not name its classes: use --labels FILE with one label per line.")
     labels = metadata.labels.labels
     log(f"{len(labels)} labels from {metadata.labels_from}: {', '.join(labels[:5])}{', ...' * (len(labels) > 5)}")
     return metadata.labels
@@ -126,7 +126,7 @@ def _check_scaling(options: ImportOptions, signature: InputSignature) -> None:
 
 
 def generated_sample(model_input: Input) -> NDArray[np.uint8]:
-    """Returns generated images and noise, always the same, for imports without the user's images."""
+    """Returns generated images and noise for imports without the user's images. They are always the same."""
     noise = np.random.default_rng(1).integers(0, 256, (NOISE_IMAGES, *model_input.shape), np.uint8)
     return np.concatenate([generated_images(model_input), noise])
 
@@ -192,7 +192,7 @@ def _check_labels(options: ImportOptions, classes: ClassLabels, interface: Model
     if interface.activation == "binary":
         raise TrainingError(
             "The network outputs one number per image, the probability of the second of 2 labels; "
-            f"{options.labels or 'the file'} has {count}."
+            f"{options.labels or 'the file'} has {count} labels."
         )
     advice = ""
     if count == interface.classes - 1 and not options.drop_first:

@@ -1,6 +1,6 @@
 """Converts a graph with a fixed batch size to any batch size.
 
-Constant shapes that contain the batch size are changed. If that does not suffice, a Scan runs the graph once per image,
+Constant shapes that contain the batch size are changed. If that is not enough, a Scan runs the graph once per image,
 which is exact but slower.
 """
 
@@ -28,14 +28,14 @@ def make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
             continue
         first = 0 if -1 in shape[1:] else -1
         node.input[1] = graph.add_constant(node.input[1], np.array([first, *shape[1:]], np.int64))
-        if attribute(node, "allowzero", 0):  # with allowzero, 0 would mean the size 0
+        if attribute(node, "allowzero", 0):  # with allowzero, 0 would mean a size of 0
             node.attribute.remove(next(a for a in node.attribute if a.name == "allowzero"))
 
 
 def run_per_image(network: onnx.ModelProto, tensor: str, output: str, input_type: int) -> tuple[str, str]:
     """Moves all nodes into a Scan over the first dimension of `tensor`, so that the graph runs on one image at a time.
 
-    Returns the names of the input and output, which have any batch size. Initializers stay outside the Scan.
+    Returns the names of the input and output, whose batch size is arbitrary. Initializers stay outside the Scan.
     """
     graph = network.graph
     batch, rows, image, row, axis = (f"{tensor}__{name}" for name in ("batch", "rows", "image", "row", "axis"))

@@ -1,4 +1,4 @@
-"""Recognizes other file formats than ONNX by their first bytes, and explains how to convert them."""
+"""Recognizes file formats other than ONNX by their first bytes, and explains how to convert them."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
 
 
 def refuse_other_format(path: Path) -> None:
-    """Raises TrainingError for a file of a known other format. Raises OSError for one that cannot be read."""
+    """Raises TrainingError for a file in a known other format. Raises OSError for a file that cannot be read."""
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     for offset, signature, advice in SIGNATURES:

@@ -1,4 +1,4 @@
-"""What the user states about an imported network, and the command that repeats the import."""
+"""The user's statements about an imported network, and the command that repeats the import."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from training.onnx_import.reader import InputSignature, Layout, Size
 
 RESIZE_PATTERN = re.compile(r"(shorter|squash):([1-9][0-9]{0,3})(?:x([1-9][0-9]{0,3}))?")
 FLAG_NAMES = {"bgr": "channels", "output_name": "output", "drop_first": "drop-first-class"}
-"""Names of the flags that differ from their field in ImportOptions."""
+"""Names of the flags that differ from the name of their field in ImportOptions."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Folders of images to check the network on: `labeled_images` for its accuracy, `images` of any class for parity.
+    """Folders of images for checking the network: `labeled_images` for its accuracy, `images` of any class for parity.
 
-    `force` publishes a network although the check found a problem.
+    `force` publishes a network even if the check found a problem.
     """
 
     labeled_images: Path | None = None
@@ -68,7 +68,7 @@ def import_command(path: Path, name: str, options: ImportOptions) -> str:
 
 
 def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple[Preprocessing, Size | None]:
-    """Returns the preprocessing, and the input size if the user states one. Raises TrainingError."""
+    """Returns the preprocessing, and the input size if the user states it. Raises TrainingError."""
     rule = "torchvision" if signature.layout == "nchw" else "keras"
     fields_of_flags = resize_fields(options.like, options.interpolation, options.antialias, options.background)
     common = {"resize_rule": rule, **fields_of_flags}

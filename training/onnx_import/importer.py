@@ -41,7 +41,7 @@ from training.onnx_import.preprocessing_check import (
 from training.onnx_import.wrap import wrap_graph
 
 PROBE_IMAGES, MAX_PROBE_DIFFERENCE = 7, 1e-3
-"""Number of images and maximum difference for checking a graph whose fixed batch was made dynamic."""
+"""Number of images and maximum difference for checking a graph whose fixed batch size was made dynamic."""
 
 
 def import_network(
@@ -55,7 +55,7 @@ def import_network(
 
 
 def check_network(path: Path, name: str, options: ImportOptions, check_options: CheckOptions, log: Log) -> None:
-    """Does everything that an import does except publishing. Raises TrainingError."""
+    """Performs an import except for publishing. Raises TrainingError."""
     network = analyze(path, options, log)
     with TemporaryDirectory() as folder:
         _write_version(Path(folder), name, 0, network, check_options, log)
@@ -112,11 +112,13 @@ def _write_graph(folder: Path, network: ForeignNetwork, log: Log) -> ServingPipe
         pipeline = _wrap(folder, network, per_image=False)
         if batch is None or _answers_alike(pipeline, network):
             return pipeline
-        problem = f"{network.path} was exported for batches of {batch} and gives wrong results for larger ones"
+        problem = (
+            f"{network.path} was exported for batches of {batch} images and gives wrong results for larger batches"
+        )
     except TrainingError as error:
         if batch is None:
             raise
-        problem = f"{network.path} was exported for batches of {batch}, which could not be changed ({error})"
+        problem = f"{network.path} was exported for batches of {batch} images, which could not be changed ({error})"
     if batch != 1:
         raise TrainingError(f"{problem}: {BATCH_ADVICE}.")
     log(f"warning: {problem}. Images will be computed one at a time, which is slow. For more speed, {BATCH_ADVICE}")

@@ -1,4 +1,4 @@
-"""Reads labels and image size that ultralytics and Hugging Face store in an ONNX file or beside it."""
+"""Reads the labels and the image size that ultralytics and Hugging Face store in an ONNX file or next to it."""
 
 import ast
 import json
@@ -17,7 +17,7 @@ CONFIG_FILE, PREPROCESSOR_FILE = "config.json", "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """The metadata and its sources; None if missing."""
+    """The metadata and its sources. Missing values are None."""
 
     labels: ClassLabels | None = None
     labels_from: str = ""
@@ -26,9 +26,9 @@ class FileMetadata:
 
 
 def read_metadata(path: Path, model: onnx.ModelProto, graph_labels: tuple[str, ...]) -> FileMetadata:
-    """Reads metadata from the graph (`graph_labels`), the ONNX file, and Hugging Face's files beside it.
+    """Reads metadata from the graph (`graph_labels`), the ONNX file, and Hugging Face's files next to it.
 
-    Raises TrainingError if the metadata states another task than classification.
+    Raises TrainingError if the metadata states a task other than classification.
     """
     values = {entry.key: entry.value for entry in model.metadata_props}
     if (task := values.get("task", "classify")) != "classify":
@@ -44,7 +44,7 @@ def read_metadata(path: Path, model: onnx.ModelProto, graph_labels: tuple[str, .
         config = _read_json(folder / CONFIG_FILE)
         if isinstance(config, dict) and "id2label" in config:
             side = _parse_size(_read_json(folder / PREPROCESSOR_FILE))
-            return FileMetadata(_hugging_face_labels(config), f"{CONFIG_FILE} beside it", side, PREPROCESSOR_FILE)
+            return FileMetadata(_hugging_face_labels(config), f"{CONFIG_FILE} next to it", side, PREPROCESSOR_FILE)
     return FileMetadata(size=size, size_from="the file's metadata")
 
 

@@ -1,6 +1,6 @@
-"""Finds the scores among the outputs of an imported graph, and rejects other outputs.
+"""Finds the class scores among the outputs of an imported graph, and rejects other outputs.
 
-Graphs of scikit-learn, ML.NET and Custom Vision end in a label and a ZipMap, which converts scores to dictionaries.
+Graphs from scikit-learn, ML.NET and Custom Vision end in a label and a ZipMap, which converts scores to dictionaries.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ from training.export.graph.editor import Graph
 INDEX_OPERATORS = ("ArgMax", "TopK")
 LABEL_OPERATORS = ("ArrayFeatureExtractor", "LabelEncoder", *INDEX_OPERATORS)
 MAX_QUANTIZED_SUM, MIN_QUANTIZED_SUM = 264.0, 240.0
-"""Sum of probabilities that are quantized to steps of 1/255 or 1/256, apart from rounding."""
+"""Sums of probabilities that are quantized to steps of 1/255 or 1/256, ignoring rounding."""
 
 
 def unwrap_zip_maps(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Replaces ZipMaps by their inputs and drops the label outputs; returns the labels in the graph."""
+    """Replaces ZipMaps by their inputs and drops the label outputs. Returns the labels in the graph."""
     graph = Graph(model)
     labels: tuple[str, ...] = ()
     zip_maps = [node for node in graph.nodes if node.op_type == "ZipMap"]
@@ -43,7 +43,9 @@ def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
         name = names[0]
     if name is None or name not in names:
         problem = f"has no output {name!r}" if name else f"has {len(names)} outputs"
-        raise TrainingError(f"{path} {problem}: choose the one with the classes with --output: {', '.join(names)}.")
+        raise TrainingError(
+            f"{path} {problem}: use --output to choose the output with the classes: {', '.join(names)}."
+        )
     operator = _last_operator(Graph(model), name)
     if operator in INDEX_OPERATORS:
         raise TrainingError(

@@ -1,4 +1,5 @@
-"""Checks the stated preprocessing on images of known classes, and compares it with other common preprocessing."""
+"""Checks the stated preprocessing on images of known classes, and compares it with other common ways of
+preprocessing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -59,8 +60,8 @@ def true_classes_of(paths: list[Path], folder: Path, classes: ClassLabels) -> ND
 
 
 def reject_if_implausible(check_result: CheckResult, reference: ReferenceSession, interface: ModelInterface) -> None:
-    """Raises TrainingError if the images contradict the stated preprocessing, and names a better one if there is
-    one."""
+    """Raises TrainingError if the images contradict the stated preprocessing. The message names better preprocessing if
+    there is one."""
     count = int(check_result.is_known.sum())
     if count < MIN_KNOWN_IMAGES:
         return

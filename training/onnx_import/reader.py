@@ -1,6 +1,6 @@
-"""Reads ONNX files from other tools, and rejects those that are not image classifiers.
+"""Reads ONNX files from other tools, and rejects files that are not image classifiers.
 
-It does not run graphs and does not change what they compute.
+This module does not run graphs and does not change what they compute.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ MAX_BYTES = 2**31 - 1
 
 @dataclass(frozen=True)
 class InputSignature:
-    """The input tensor of a graph. `sides` are height and width; a side or `batch` is None if it can have any size."""
+    """The input tensor of a graph. `sides` are height and width. A side or `batch` is None if any size is accepted."""
 
     name: str
     dtype: str
@@ -42,7 +42,7 @@ class InputSignature:
     batch: int | None
 
     def input(self, size: Size | None) -> Input:
-        """Returns the image size; `size` is used if the graph takes any. Raises TrainingError."""
+        """Returns the image size. `size` is used if the graph accepts any size. Raises TrainingError."""
         height, width = (own or side for own, side in zip(self.sides, size or (None, None), strict=True))
         if height is None or width is None:
             raise TrainingError("The graph takes images of any size: choose one with --size 224 or --size 192x256.")
@@ -147,10 +147,10 @@ def _read(path: Path) -> onnx.ModelProto:
         raise TrainingError(f"{path} is not an ONNX file: it contains no graph.")
     try:
         external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:  # an exception of onnx or an OSError
+    except Exception as error:  # onnx's own exception, or an OSError
         names = sorted(_external_files(model))
         raise TrainingError(
-            f"{path} stores its weights in {', '.join(names)}, which is missing or damaged beside it."
+            f"{path} stores its weights in {', '.join(names)}, which is missing or damaged in the same folder."
         ) from error
     return model
 
@@ -173,7 +173,7 @@ def _check_inference_mode(path: Path, model: onnx.ModelProto) -> None:
             )
         if node.op_type.startswith("DynamicQuantize"):
             raise TrainingError(
-                f"{path} is quantized dynamically ({node.op_type}), so its results depend on the other images of a "
+                f"{path} is quantized dynamically ({node.op_type}), so its results depend on the other images in a "
                 "batch: import the float32 file, and create an int8 graph with convoy-train quantize."
             )
 
@@ -225,7 +225,7 @@ def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layou
 
 
 def _channels(model: onnx.ModelProto, stated: int | None) -> Channels:
-    """Returns the channels of a graph that does not state them: those of its first convolution, else 3."""
+    """Returns the channels of a graph that does not state them: the input channels of its first convolution, else 3."""
     if stated is not None:
         return 1 if stated == 1 else 3
     graph = Graph(model)

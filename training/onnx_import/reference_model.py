@@ -1,7 +1,7 @@
 """Runs the unmodified file of an imported network, with preprocessing in NumPy, as the reference of the parity check.
 
-It can run with and without onnxruntime's optimizations. The difference estimates the file's error in float32, because
-onnxruntime cannot run networks in float64.
+The file can run with and without onnxruntime's optimizations. The difference between the two is an estimate of the
+file's error in float32, because onnxruntime cannot run networks in float64.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ DYNAMIC_BATCH_SIZE = 32
 
 
 class ReferenceSession:
-    """A session of the file's graph. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
+    """A session of the original file. Images are uint8 or float32 pixels 0..255, RGB, (n, height, width, channels)."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class ReferenceSession:
             raise TrainingError(f"onnxruntime cannot load {path}: {first_line(error).rstrip('.')}.") from error
 
     def run(self, images: NDArray[Any], interface: ModelInterface) -> NDArray[Any]:
-        """Returns the raw output of the graph for pixels that are scaled and ordered according to the interface."""
+        """Scales and orders pixels according to the interface, and returns the raw output of the graph."""
         pixels = images[..., ::-1] if interface.bgr else images
         if self._signature.dtype != "uint8":
             mean, std = np.array(interface.mean, np.float32), np.array(interface.std, np.float32)

@@ -1,6 +1,6 @@
-"""Wraps an imported graph to the service's interface: uint8 channels-last `image` in, `probabilities` out.
+"""Wraps an imported graph in the service's interface: uint8 channels-last `image` in, `probabilities` out.
 
-Knows ONNX only. The preprocessing is folded into the first convolution if that is exact.
+Uses only ONNX. The preprocessing is folded into the first convolution if the result is exact.
 """
 
 from collections.abc import Iterator
@@ -173,7 +173,7 @@ def _drop_last_identities(graph: Graph) -> None:
 
 
 def _reverse_first_kernel(inner: Graph, tensor: str) -> bool:
-    """Reverses the input channels of the first convolution; returns False if other nodes than padding precede it."""
+    """Reverses the input channels of the first convolution. Returns False if nodes other than padding precede it."""
     consumers = inner.consumers(tensor)
     while len(consumers) == 1 and consumers[0].op_type in ("Pad", "Transpose", "Identity"):
         consumers = inner.consumers(consumers[0].output[0])

@@ -1,6 +1,6 @@
 """Recipes: all settings of a training run as data, in `RECIPES` by name.
 
-Code that builds, loads or trains does not belong here: a recipe knows no Keras, no file and no data set.
+Recipes are independent of Keras, files and data sets: code that builds, loads or trains does not belong here.
 """
 
 from training.errors import TrainingError
@@ -49,5 +49,5 @@ def find_recipe(name: str) -> Recipe:
 
 
 def is_recipe(name: str) -> bool:
-    """Returns whether `find_recipe` knows the name."""
+    """Returns whether `find_recipe` finds a recipe of this name."""
     return name in RECIPES or name in own_images.ARCHITECTURE_NAMES

@@ -1,6 +1,6 @@
-"""The recipe: all settings of a training run, with defaults. Knows no Keras and no file.
+"""The recipe: all settings of a training run, with defaults. Independent of Keras and files.
 
-The modules beside this one define recipes by what differs from the defaults.
+The other modules of this package define recipes by the values that differ from the defaults.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from training.errors import TrainingError
 
 ARCHITECTURE_PREFIX = "architecture."
 APPLICATION_PREFIX = "keras:"
-"""Prefix of networks for which Keras has pretrained weights: `architecture=keras:ResNet50`."""
+"""Prefix of Keras Applications networks, which have pretrained weights: `architecture=keras:ResNet50`."""
 OptionValue = int | float | bool | str | tuple[int | float | bool | str, ...]
 
 
@@ -20,7 +20,7 @@ OptionValue = int | float | bool | str | tuple[int | float | bool | str, ...]
 class Recipe:
     """The settings of a training run. Every field can be changed with `--set field=value`.
 
-    Raises TrainingError for a value out of range.
+    Raises TrainingError for a value that is out of range.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Recipe:
     side_px: int | None = None
     """For folders of images: width and height of the network's input. None: the architecture's default."""
     resize: Literal["shorter", "squash"] = "shorter"
-    """For folders of images, in evaluation and serving. `shorter`: the shorter side is scaled to `shorter_px` and the
-    center is cropped. `squash`: the whole image is scaled to a square."""
+    """For folders of images: the resizing in evaluation and serving. `shorter`: the shorter side is scaled to
+    `shorter_px` and the center is cropped. `squash`: the whole image is scaled to a square."""
     shorter_px: int | None = None
     """The length to which the shorter side is scaled. None: 8/7 of the network's side, such as 256 for 224."""
     progressive_side_px: tuple[int, ...] = ()
-    """Sides of the training images, one for each equal part of the epochs. With `96,96,128` the first two thirds use
-    images of 96 pixels, the last third images of 128 pixels. The last side must be the network's own side, which
-    validation and test images always have. `shift_px` and `cutout_px` refer to that side, and shrink in proportion
-    before. Empty: the network's own side in all epochs."""
+    """Side lengths of the training images. The epochs are divided into as many equal parts as there are values: with
+    `96,96,128` the first two thirds use images of 96 pixels, the last third images of 128 pixels. The last value must
+    be the network's own side, which validation and test images always have. `shift_px` and `cutout_px` refer to the
+    network's own side and are reduced in proportion for smaller images. Empty: the network's own side in all epochs."""
     test_share: float = 0.2
-    """Approximate share of each class that becomes the test set of a folder without `val/`. Each image is drawn
-    independently by `split_seed`."""
+    """Approximate fraction of each class that becomes the test set of a folder without `val/`. Each image is drawn
+    independently with `split_seed`."""
 
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     label_smoothing: float = 0.0
@@ -55,9 +55,9 @@ class Recipe:
     """`auto`: each image is weighted in the loss by images / (classes * images of its class), so that small classes
     count more."""
     balanced_sampling: bool = False
-    """Every epoch has the same number of images of each class, and as many images in total as there are. Images of
-    small classes repeat, and of large classes only a part is used. Not together with `class_weight`, which corrects the
-    same."""
+    """Every epoch has the same number of images of each class, and as many images in total as there are training
+    images. Images of small classes repeat, and only some of the images of large classes are used. Cannot be combined
+    with `class_weight`, which has the same purpose."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -73,14 +73,14 @@ class Recipe:
     """The highest rate of the schedule."""
     schedule: Literal["constant", "step", "plateau", "cosine", "one_cycle"] = "constant"
     warm_up_epochs: float = 0.0
-    """Number of epochs after `frozen_epochs`, also fractional, in which the rate rises from nearly zero."""
+    """Number of epochs after `frozen_epochs` in which the rate rises from nearly zero. May be a fraction."""
     milestones: tuple[float, ...] = ()
     """For `step`: epochs, counted from the end of `frozen_epochs`, after which the rate is multiplied by `decay`."""
     decay: float = 0.1
     plateau_epochs: int = 10
     """For `plateau`: number of epochs without improvement after which the rate is multiplied by `decay`."""
     frozen_epochs: int = 0
-    """For networks of Keras' applications: number of epochs at the start in which only the new last layer learns."""
+    """For Keras Applications networks: number of epochs at the start in which only the new last layer is trained."""
     unfrozen_rate: float = 1e-4
     """The highest rate of the schedule after `frozen_epochs`. During these epochs the rate is `learning_rate`."""
     ema_decay: float = 0.0
@@ -92,14 +92,14 @@ class Recipe:
     shift_fill: Literal["black", "reflect"] = "black"
     flip: bool = False
     crop_area: tuple[float, ...] = ()
-    """Minimum and maximum area share of the random part of each image that is scaled to the input, `0.08,1` in the
-    paper (Szegedy et al. 2014, section 6). Empty: whole images."""
+    """Minimum and maximum area of the random crop that is scaled to the input, as fractions of the image's area;
+    `0.08,1` in the paper (Szegedy et al. 2014, section 6). Empty: whole images."""
     crop_aspect: tuple[float, ...] = (3 / 4, 4 / 3)
-    """Minimum and maximum aspect ratio (width / height) of these parts."""
+    """Minimum and maximum aspect ratio (width / height) of the random crops."""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    """Each is multiplied by a random factor from 1 - value to 1 + value."""
+    """Brightness, contrast and saturation are each multiplied by a random factor from 1 - value to 1 + value."""
     lighting: float = 0.0
     """Standard deviation of AlexNet's color shift along the principal axes of ImageNet's colors; 0.1 in the paper."""
     randaugment: int = 0
@@ -107,41 +107,42 @@ class Recipe:
     randaugment_magnitude: int = 9
     """Strength of the RandAugment transformations, 0 to 30."""
     random_erasing: float = 0.0
-    """Share of the images in which a random rectangle is replaced by noise (Zhong et al. 2017); 0.5 in the paper."""
+    """Fraction of the images in which a random rectangle is replaced by noise (Zhong et al. 2017); 0.5 in the paper."""
     cutout_px: int = 0
-    """Side in pixels of the square that is painted over at a random position of each image."""
+    """Side in pixels of the square that is painted over at a random position in each image."""
     mixup: float = 0.0
     """Images and labels are mixed in pairs, with weights from Beta(mixup, mixup); 0.2 is usual."""
     cutmix: float = 0.0
-    """A box of another image is pasted into each image, and the labels are mixed by its area, which follows
-    Beta(cutmix, cutmix); 1.0 in the paper. Not together with `mixup`."""
+    """A box from another image is pasted into each image, and the labels are mixed in proportion to its area, which
+    follows Beta(cutmix, cutmix); 1.0 in the paper. Cannot be combined with `mixup`."""
 
     augment_on_device: bool = False
-    """Keeps the training images in the device's memory and shifts, flips and cuts them out there, with the same result.
-    Needs JAX and a data set that is not a folder. Other augmentations run on the host only."""
+    """Keeps the training images in the device's memory, and shifts, flips and applies cutout to them there, with the
+    same result. Needs JAX and a data set that is not a folder. Other augmentations run on the host only."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the layers during training. Weights, batch statistics and the saved network are always float32."""
     epochs: int = 10
     batch_size: int = 128
     validation: int | float = 5000
-    """Number of validation images, or their share if below 1, split off the training set by `split_seed`. They select
-    the best epoch and stop the run. 0: no validation, the last epoch is kept."""
+    """Number of validation images, or their fraction if below 1, split off the training set with `split_seed`. They
+    select the best epoch and stop the run. 0: no validation, the last epoch is kept."""
     holdout: int | float = 0
-    """Number of held-out images, or their share if below 1, also split off the training set. They decide whether a
+    """Number of held-out images, or their fraction if below 1, also split off the training set. They decide whether a
     reduced-precision graph is accepted and whether a retrained network is published. Accepting a graph needs at least
-    600."""
+    600 held-out images."""
     monitor: Literal["accuracy", "loss"] = "accuracy"
     """The validation metric that defines an improvement for `keep`, `patience` and `plateau_epochs`."""
     keep: Literal["best", "last"] = "last"
-    """The weights that the run keeps: those of the epoch with the best validation metric, or of the last epoch."""
+    """The weights that the run keeps: the weights of the epoch with the best validation metric, or of the last
+    epoch."""
     patience: int = 0
     """Number of epochs without improvement after which a run stops early. 0: never."""
     limit: int | None = None
-    """Maximum number of images each for training, validation and test, for quick trials."""
+    """Maximum number of images in each of training, validation and test, for quick trials."""
     seed: int = 1
     split_seed: int | None = None
-    """Seed for splitting the images into training, validation, held-out and test images. None: `seed`."""
+    """Seed for splitting the images into training, validation, held-out and test images. None: the value of `seed`."""
 
     @property
     def effective_split_seed(self) -> int:
@@ -174,14 +175,14 @@ class Recipe:
         if not self.validation and (dependent_field := self._field_that_needs_validation()):
             raise TrainingError(f"{dependent_field} needs validation images: set validation, or leave it out.")
         if self.class_weight == "auto" and self.balanced_sampling:
-            raise TrainingError("class_weight=auto and balanced_sampling both correct for small classes: set one.")
+            raise TrainingError("class_weight=auto and balanced_sampling both correct for small classes: set only one.")
         self._check_images()
         if self.schedule == "step" and not self.milestones:
             raise TrainingError("schedule=step needs milestones, for example milestones=30,60.")
         if self.frozen_epochs and not self.architecture.startswith(APPLICATION_PREFIX):
             raise TrainingError(
-                f"frozen_epochs={self.frozen_epochs} needs a pretrained network: "
-                "name one with --from, or set frozen_epochs=0."
+                f"frozen_epochs={self.frozen_epochs} needs a pretrained network: specify one with --from, or set "
+                "frozen_epochs=0."
             )
 
     def _field_that_needs_validation(self) -> str:
@@ -207,9 +208,9 @@ class Recipe:
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} is {getattr(self, name)}; it must be in [0, 1].")
         if self.mixup and self.cutmix:
-            raise TrainingError("mixup and cutmix both mix every image: set one of them.")
+            raise TrainingError("mixup and cutmix both mix every image: set only one of them.")
         if self.crop_area and self.crop_area[1] > 1:
-            raise TrainingError("crop_area is a share of the image; it must be at most 1.")
+            raise TrainingError("crop_area is a fraction of the image's area; it must be at most 1.")
         if self.augment_on_device and (host_only_field := self._host_only_field()):
             raise TrainingError(
                 f"{host_only_field} runs on the host only: leave it out, or set augment_on_device=false."
@@ -262,4 +263,4 @@ def suggestion(word: str, words: Iterable[str]) -> str:
     """Returns a hint for a mistyped word: the nearest known word, or all of them."""
     words = sorted(words)
     close = difflib.get_close_matches(word, words, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(words)}."
+    return f"did you mean {close[0]!r}?" if close else f"the choices are {', '.join(words)}."

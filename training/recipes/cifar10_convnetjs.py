@@ -1,8 +1,8 @@
-"""ConvNetJS' demonstration on CIFAR-10 (Karpathy 2014): three convolutions, 22,466 parameters, trained in the browser.
+"""ConvNetJS' CIFAR-10 demo (Karpathy 2014): three convolutions, 22,466 parameters, trained in the browser.
 
 From its page: pixels / 255 - 0.5, mini-batches of 4, weight decay 1e-4, random shifts and mirrored images. The page
-uses Adadelta without an end of training. This recipe uses Nesterov momentum and a one-cycle schedule (Smith and Topin
-2017) instead.
+trains with Adadelta and without a fixed number of epochs. This recipe uses Nesterov momentum and a one-cycle schedule
+(Smith and Topin 2017) instead.
 """
 
 from training.recipes.base import Recipe

@@ -1,8 +1,9 @@
 """ResNet-9 on CIFAR-10 in one to two minutes on one GPU, after David Page, "How to train your ResNet", 2018.
 
-Network, batch size, momentum, weight decay, label smoothing, mirroring, random crops, cutout size and the peak of the
-rate after a fifth of the run are the source's. The source trains half as many epochs (24), in float16, and its cutout
-lies completely inside the image. Here it may reach over the edge (DeVries and Taylor 2017).
+The source defines the network, batch size, momentum, weight decay, label smoothing, mirroring, random crops, cutout
+size, and the peak of the learning rate after a fifth of the run. The source trains half as many epochs (24), in
+float16, and its cutout lies completely inside the image. Here the cutout may reach over the edge (DeVries and Taylor
+2017).
 """
 
 from training.recipes.base import Recipe

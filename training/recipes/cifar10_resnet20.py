@@ -1,8 +1,8 @@
-"""ResNet-20 on CIFAR-10: He et al. 2015, section 4.2 (91.25 % in 182 epochs), shortened to about an hour on a CPU.
+"""ResNet-20 on CIFAR-10: He et al. 2015, section 4.2 (91.25% in 182 epochs), shortened to about an hour on a CPU.
 
-Batch size, crop and flip are the paper's, but the margins of the crop mirror the image instead of being black. The
-one-cycle schedule (Smith and Topin 2017, "Super-convergence"), Nesterov momentum and a weight decay of 5e-4 instead of
-1e-4 compensate for most of the omitted epochs.
+Batch size, crop and flip are as in the paper, except that the margins of the crop mirror the image instead of being
+black. The one-cycle schedule (Smith and Topin 2017, "Super-convergence"), Nesterov momentum and a weight decay of 5e-4
+instead of 1e-4 compensate for most of the omitted epochs.
 """
 
 from training.recipes.base import Recipe

@@ -1,8 +1,8 @@
 """ResNet-9 on CIFAR-10 for a CPU: the network of `cifar10-fast` on TensorFlow, in a few hours on two cores.
 
-After David Page, "How to train your ResNet", 2018 (94.08 % after 24 epochs). Batches are a quarter of the source's
-size, which is as fast on a CPU, and the rate is lower in proportion to the square root of the batch size. The run is
-longer, so the cutout square is larger: 12 pixels instead of 8.
+After David Page, "How to train your ResNet", 2018 (94.08% after 24 epochs). Batches have a quarter of the source's
+size, which is equally fast on a CPU, and the learning rate is lower in proportion to the square root of the batch size.
+The run is longer, so the cutout square is larger: 12 pixels instead of 8.
 """
 
 from training.recipes.base import Recipe

@@ -1,4 +1,5 @@
-"""Fine-tunes a network pretrained on ImageNet on a few own images: first only the new last layer, then all layers.
+"""Fine-tunes a network that was pretrained on ImageNet on a few of the user's images: first only the new last layer,
+then all layers.
 
 After Keras' guide "Transfer learning & fine-tuning", with a cosine schedule instead of a constant rate.
 """
@@ -7,7 +8,7 @@ from training.recipes.base import Recipe
 
 RECIPE = Recipe(
     name="fine-tune",
-    about="a network of Keras' applications (--from keras:NAME) on your own images",
+    about="a Keras Applications network (--from keras:NAME) on your own images",
     dataset="folder",
     architecture="keras:MobileNetV3Small",
     optimizer="adamw",

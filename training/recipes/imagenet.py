@@ -1,9 +1,9 @@
 """The recipes of ImageNet winners, for any folder in ImageNet's layout (train/<class>/*, val/<class>/*) with --data.
 
-Each value is the paper's unless a comment states otherwise. All recipes subtract the mean of ImageNet's training pixels
-per color and do not divide by a deviation, as in AlexNet's section 2, to which the other papers refer. Area shares of
-square crops assume images of 4:3, as most of ImageNet's are. The papers test on ten or more crops; here each image is
-tested once, on its center.
+Each value is from the paper unless a comment states otherwise. All recipes subtract the mean of ImageNet's training
+pixels per color and do not divide by a standard deviation, as in AlexNet's section 2, to which the other papers refer.
+The areas of square crops are computed for 4:3 images, because most of ImageNet's images are 4:3. The papers test on ten
+or more crops; here each image is tested once, on its center.
 """
 
 from training.recipes.base import Recipe
@@ -14,7 +14,7 @@ CROP_PX = 224
 
 
 def _crop_area(*shorter_px: int) -> tuple[float, float]:
-    """Returns the area shares of a 224x224 crop of a 4:3 image with the largest and the smallest of the shorter
+    """Returns the fractions of a 4:3 image's area in a 224x224 crop, for the largest and the smallest of the shorter
     sides."""
     crop_areas = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
     return round(min(crop_areas), 3), round(max(crop_areas), 3)
@@ -71,9 +71,9 @@ VGG16 = Recipe(
 )
 
 # Szegedy et al. 2014. Section 5: auxiliary classifiers with weight 0.3, dropout 0.4. Section 6: momentum 0.9, the rate
-# falls by 4 % every 8 epochs, averaged weights, parts of 8 to 100 % of the area between 3:4 and 4:3, and Howard's
+# falls by 4% every 8 epochs, averaged weights, crops of 8 to 100% of the area between 3:4 and 4:3, and Howard's
 # distortions of 2013 (brightness, contrast and color by half). The paper does not state initial rate, batch size,
-# weight decay and number of epochs: these are from BVLC's GoogLeNet for Caffe.
+# weight decay and number of epochs: these values are from BVLC's GoogLeNet for Caffe.
 GOOGLENET_EPOCHS = 250
 GOOGLENET = Recipe(
     name="imagenet-googlenet",

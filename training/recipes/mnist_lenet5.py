@@ -1,6 +1,6 @@
 """LeNet-5 on MNIST with a modern activation and schedule.
 
-The paper reports 0.95 % errors, and 0.8 % with distortions.
+The paper reports an error rate of 0.95%, and 0.8% with distortions.
 """
 
 from training.recipes.base import Recipe

@@ -1,8 +1,8 @@
-"""Multilayer perceptrons of a lecture: 784-500-500-10 on MNIST, mini-batches of 100, 20 epochs of SGD at 0.1.
+"""Multilayer perceptrons from a lecture: 784-500-500-10 on MNIST, mini-batches of 100, 20 epochs of SGD at 0.1.
 
 Lee, "Hello world of deep learning". One pair compares squared error and cross entropy, with sigmoid units. The other
-pair compares dropout of 0.8 after both hidden layers, as printed there (0.5 is usual today), with no dropout, evaluated
-on digits with noise.
+pair compares a dropout rate of 0.8 after both hidden layers, as printed in the lecture (0.5 is usual today), with no
+dropout, and is evaluated on digits with noise.
 """
 
 from dataclasses import replace
@@ -35,7 +35,7 @@ PLAIN = replace(
 DROPOUT = replace(
     PLAIN,
     name="mnist-mlp-dropout",
-    about="the same with dropout of 0.8, to be evaluated with --noise 0.5",
+    about="mnist-mlp-plain with a dropout rate of 0.8, to be evaluated with --noise 0.5",
     architecture_options={"activation": "relu", "dropout": 0.8},
 )
 

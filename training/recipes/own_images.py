@@ -1,7 +1,7 @@
 """Recipes for the user's own images, one per architecture, with values that work well for a few thousand photos.
 
-Networks with batch normalization tolerate a higher learning rate than others. All start from random weights; a network
-pretrained on ImageNet (`fine-tune`) needs far fewer images.
+Networks with batch normalization tolerate a higher learning rate than others. All recipes start from random weights. A
+network pretrained on ImageNet (`fine-tune`) needs far fewer images.
 """
 
 import shlex
@@ -15,17 +15,18 @@ from training.recipes.published_results import PUBLISHED_RESULTS
 ARCHITECTURE_NAMES = ("mlp", *PUBLISHED_RESULTS)
 GRAY_ARCHITECTURES = ("mlp", "lenet5")
 NATIVE_SIZE = (*GRAY_ARCHITECTURES, "convnetjs", "cifar-resnet", "resnet9")
-"""Architectures for small images, which have no recipe here."""
+"""Prefixes of architectures for small images. Their recipes keep the architecture's own input size instead of
+SIDE_PX."""
 SIDE_PX = 128
 
 
 def recipe_for(architecture: str) -> Recipe:
-    """Returns a recipe that trains one of `ARCHITECTURE_NAMES` on the images of `--data`, named like the
-    architecture."""
+    """Returns a recipe that trains one of `ARCHITECTURE_NAMES` on the images of `--data`. The recipe has the
+    architecture's name."""
     values = _GRAY_VALUES if architecture in GRAY_ARCHITECTURES else _COLOR_VALUES
     return Recipe(
         name=architecture,
-        about=f"{architecture} on images of your own",
+        about=f"{architecture} on your own images",
         dataset="folder",
         architecture=architecture,
         side_px=None if architecture.startswith(NATIVE_SIZE) else SIDE_PX,
@@ -45,11 +46,12 @@ def recipe_for(architecture: str) -> Recipe:
 
 
 class Suggestion(NamedTuple):
-    """A way to train on a folder of images. `multiply_adds` are those of one image, forward."""
+    """A way to train on a folder of images. `multiply_adds` is the number of multiply-adds in one forward pass of one
+    image."""
 
     name: str
     option: str
-    """What stands after `convoy-train run`."""
+    """Arguments of `convoy-train run`."""
     fits: str
     epochs: int
     multiply_adds: float
@@ -59,7 +61,7 @@ SUGGESTED = (
     Suggestion(
         "fine-tune",
         "--from keras:MobileNetV3Small",
-        "photos, even few: starts from weights of ImageNet, which Keras downloads (or --weights FILE)",
+        "photos, even if there are few: starts from ImageNet weights, which Keras downloads (or use --weights FILE)",
         15,
         57e6,
     ),
@@ -71,16 +73,17 @@ SUGGESTED = (
 
 
 def choices(folder: str, about: str = "", durations: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Returns the commands that train on the images of `folder`, and for which images each fits, on several lines.
+    """Returns several lines of text: commands that train on the images of `folder`, each with the kind of images it
+    suits.
 
-    `about` describes the folder, and `durations` are those on this machine by name of the suggestion.
+    `about` describes the folder. `durations` maps a suggestion's name to its estimated training time on this machine.
     """
     data = shlex.quote(folder)
-    lines = [f"Name a recipe or a network. For the images of {folder}, {about or 'with one folder per class'}:"]
+    lines = [f"Specify a recipe or an architecture. For the images of {folder} ({about or 'one folder per class'}):"]
     for one in SUGGESTED:
         duration = f"; {durations[one.name]} on this machine" if one.name in durations else ""
         lines += [f"  convoy-train run {one.option} --data {data}", f"      {one.fits}{duration}"]
-    return "\n".join([*lines, "`convoy-train list` shows all recipes and networks."])
+    return "\n".join([*lines, "`convoy-train list` shows all recipes and architectures."])
 
 
 _GRAY_VALUES: dict[str, Any] = {"mean": (0.5,), "std": (0.25,), "shift_px": 2}

@@ -1,13 +1,13 @@
-"""Results in the papers of the networks: the year, and the top-5 error on ImageNet if there is one."""
+"""Results from the networks' papers: the year, and the top-5 error on ImageNet if there is one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """The result in a paper.
+    """The result that a paper reports.
 
-    `evaluation` describes the networks and images of the error: contest entries are ensembles.
+    `evaluation` describes the networks and images behind the error. Contest entries are ensembles.
     """
 
     year: int
@@ -18,8 +18,8 @@ class PublishedResult:
 
 
 _LECTURE_NOTE = (
-    "The slides with this table state 24M values (93 MB) of memory for the forward pass. Their rows, like those above, "
-    "add up to {values_millions:.1f}M."
+    "Lecture slides with this table state 24M values (93 MB) of memory for the forward pass. The rows on the slides, "
+    "like the rows above, add up to {values_millions:.1f}M."
 )
 _SINGLE_SCALE = "1 network at one scale, validation set"
 _MULTI_SCALE = "1 network at several scales, validation set"

@@ -1,4 +1,4 @@
-"""Converts recipes from and to text: settings of the command line, `recipe.json`, and values in cards and reports."""
+"""Converts recipes from and to text: command-line settings, `recipe.json`, and values in cards and reports."""
 
 import dataclasses
 import typing
@@ -16,8 +16,9 @@ _UNSETTABLE_FIELDS = ("name", "about", "architecture_options")
 def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
     """Returns the recipe with settings from the command line, `{"epochs": "3", "architecture.activation": "relu"}`.
 
-    Fewer epochs shorten the warm-up in proportion, unless it is set, too: a run that never leaves it learns little.
-    Raises TrainingError for an unknown key (naming the nearest), and for a value that is not of the field's type.
+    Fewer epochs shorten the warm-up in proportion, unless the settings contain it as well. A run that never leaves the
+    warm-up learns little. Raises TrainingError for an unknown key (the message suggests the nearest key), and for a
+    value that is not of the field's type.
     """
     changes: dict[str, Any] = {}
     options = dict(recipe.architecture_options)
@@ -33,7 +34,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
 
 
 def with_application(application: str, recipe: Recipe) -> Recipe:
-    """Returns the recipe with a network of Keras' applications, "keras:NAME", and without normalization of its own.
+    """Returns the recipe with a Keras Applications network, "keras:NAME", and without normalization of its own.
 
     Raises TrainingError for another name.
     """
@@ -98,7 +99,8 @@ def _list_to_tuple(value: Any) -> Any:
 
 
 def _parse_option(text: str) -> OptionValue:
-    """Parses an option of a builder, whose type only the builder knows. "100,50" and "100," become tuples."""
+    """Parses an option of a builder. Its type is inferred, because only the builder defines it. "100,50" and "100,"
+    become tuples."""
     if "," in text:
         return tuple(_parse_scalar(part) for part in text.split(",") if part.strip())
     return _parse_scalar(text)

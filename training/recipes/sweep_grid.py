@@ -15,9 +15,9 @@ Settings = Mapping[str, str]
 def combinations(grids: Sequence[str]) -> list[Settings]:
     """Returns all combinations of grids `key=value,value,...`; the last grid varies fastest.
 
-    Values that contain commas are separated by semicolons. Keys are those of `--set`, `lr`, and the network's options
-    without the prefix `architecture.`. Raises TrainingError for an invalid grid, and for a key or a value that is given
-    twice.
+    Values that contain commas are separated by semicolons. The keys are the keys of `--set`, `lr`, and the network's
+    options without the prefix `architecture.`. Raises TrainingError for an invalid grid, and for a key or a value that
+    is given twice.
     """
     axes: dict[str, list[str]] = {}
     for grid in grids:
@@ -27,9 +27,9 @@ def combinations(grids: Sequence[str]) -> list[Settings]:
             raise TrainingError(f"--grid {grid}: write --grid KEY=VALUE,VALUE.")
         name = _full_name(key.strip())
         if name in axes:
-            raise TrainingError(f"--grid names {name} twice: write all its values in one --grid.")
+            raise TrainingError(f"--grid contains {name} twice: write all its values in one --grid.")
         if len(set(values)) < len(values):
-            raise TrainingError(f"--grid {grid} has a value twice.")
+            raise TrainingError(f"--grid {grid} contains a value twice.")
         axes[name] = values
     return [dict(zip(axes, combination, strict=True)) for combination in itertools.product(*axes.values())]
 

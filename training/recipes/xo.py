@@ -1,4 +1,4 @@
-"""The X/O network on generated images. It starts from three known features and learns the rest."""
+"""The X/O network on generated images. The network starts with three known features; training learns the rest."""
 
 from training.recipes.base import Recipe
 

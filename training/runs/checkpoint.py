@@ -33,7 +33,7 @@ class TrainingProgress:
 
 
 def save(path: Path, model: keras.Model, progress: TrainingProgress) -> None:
-    """Writes the variables of the model, including the state of random layers, those of its optimizer, and the
+    """Writes the variables of the model (including the state of random layers), the variables of its optimizer, and the
     progress."""
     optimizer = model.optimizer.variables if model.compiled else []
     groups = {"model": _to_arrays(model.variables), "optimizer": _to_arrays(optimizer), "best": progress.best}

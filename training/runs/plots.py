@@ -1,4 +1,4 @@
-"""Plots of runs as PNG files: learning curves of one run or several, and confusion matrices. Needs no display."""
+"""Plots of runs as PNG files: learning curves of one or several runs, and confusion matrices. No display is needed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,9 +29,10 @@ def plot_curves(history: Sequence[HistoryRow], path: Path) -> None:
 
 
 def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -> None:
-    """Plots loss and accuracy of several runs by name, on validation images or, without validation, training images.
+    """Plots loss and accuracy of several runs by name, on validation images, or on training images if there is no
+    validation.
 
-    Losses are drawn even if the runs have different loss functions; compare the accuracies then.
+    Losses are drawn even if the runs have different loss functions. Only the accuracies can be compared then.
     """
     figure = Figure(figsize=(11, 4 + 0.2 * len(histories)), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -47,14 +48,15 @@ def plot_comparison(histories: Mapping[str, Sequence[HistoryRow]], path: Path) -
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], labels: Sequence[str], path: Path) -> None:
-    """Plots true classes as rows and predictions as columns, shaded by share of the row; with counts if they fit."""
+    """Plots true classes as rows and predictions as columns. Cells are shaded by their fraction of the row, and have
+    counts if these fit."""
     counts = np.asarray(confusion)
     row_fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(4 + 0.35 * len(labels), 16)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(row_fractions, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="answer", ylabel="right class")
+    axes.set(xlabel="predicted class", ylabel="true class")
     if len(labels) <= MAX_CLASSES_WITH_TEXT:
         axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
         axes.set_yticks(range(len(labels)), labels)

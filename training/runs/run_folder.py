@@ -1,4 +1,5 @@
-"""The folder of a run: names of its files, search for existing runs, and a lock, so that only one process writes."""
+"""The folder of a run: the names of its files, the search for existing runs, and a lock that lets only one process
+write."""
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name that the user gave the run, by default that of its recipe."""
+        """The name that the user gave the run, by default the name of its recipe."""
         return self.folder.resolve().parent.name
 
     @property
@@ -98,7 +99,7 @@ class Run:
 
 
 def check_run_name(name: str) -> None:
-    """Raises TrainingError for an invalid name of a run. The rules are those of model names."""
+    """Raises TrainingError for an invalid run name. The rules are the same as for model names."""
     if not MODEL_NAME.fullmatch(name):
         raise TrainingError(f"{name!r} is not a valid run name: use up to 64 letters, digits, '.', '_' and '-'.")
 
@@ -129,7 +130,7 @@ def open_run(folder: Path) -> Run:
 
 
 def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
-    """Returns the last interrupted run with that name or recipe. Raises TrainingError if there is none."""
+    """Returns the last interrupted run with this name or recipe. Raises TrainingError if there is none."""
     runs = unfinished_runs(runs_dir, name)
     if not runs:
         raise TrainingError(f"{runs_dir / name} has no interrupted run; start one without --resume.")
@@ -137,25 +138,26 @@ def latest_unfinished_run(runs_dir: Path, name: str) -> Run:
 
 
 def unfinished_runs(runs_dir: Path, name: str) -> list[Run]:
-    """Returns the interrupted runs with that name or recipe, the oldest first."""
+    """Returns the interrupted runs with this name or recipe, the oldest first."""
     return [run for run in all_runs(runs_dir, name) if not run.is_finished]
 
 
 def all_runs(runs_dir: Path, name: str) -> list[Run]:
-    """Returns the runs with that name or recipe, the oldest first."""
+    """Returns the runs with this name or recipe, the oldest first."""
     return [Run(path.parent) for path in sorted((runs_dir / name).glob("*/recipe.json"))]
 
 
 @contextmanager
 def lock_run(run: Run) -> Iterator[None]:
-    """Holds the run's lock, which the system releases if the process is killed. Raises RetryLater if it is taken."""
+    """Holds the run's lock, which the system releases if the process is killed. Raises RetryLater if another process
+    holds the lock."""
     with _lock_folder(run.folder):
         yield
 
 
 @contextmanager
 def lock_name(runs_dir: Path, name: str) -> Iterator[None]:
-    """Holds the lock of all runs with that name, so that two commands do not find or start the same run."""
+    """Holds the lock of all runs with this name, so that two commands do not find or start the same run."""
     (runs_dir / name).mkdir(parents=True, exist_ok=True)
     with _lock_folder(runs_dir / name):
         yield
@@ -181,7 +183,7 @@ def _new_folder(parent: Path) -> Path:
         except OSError as error:
             raise system_error(f"{parent} cannot hold a run: {error.strerror}.", error) from error
         return parent / (name + suffix)
-    raise RetryLater(f"{parent} has a thousand runs of this second: wait a moment and try again.")
+    raise RetryLater(f"{parent} already has a thousand runs that began in this second: wait a moment and try again.")
 
 
 def _write_csv(path: Path, rows: Sequence[HistoryRow]) -> None:

@@ -16,17 +16,19 @@ TAGS = {
     "accuracy": "accuracy/training",
     "val_accuracy": "accuracy/validation",
 }
-"""Columns of the history that TensorBoard draws in one chart. Every other column has its own chart."""
+"""TensorBoard tags of the history columns that come in pairs: TensorBoard shows tags with the same prefix in one
+section. Every other column is its own tag."""
 
 
 class EventFile:
     """The event file of a run in `folder`. TensorBoard follows it while it grows."""
 
     def __init__(self, folder: Path, history: Sequence[HistoryRow]) -> None:
-        """Starts a new file with the epochs in `history`, which replaces the files from before the run was resumed."""
+        """Starts a new file that contains the epochs in `history`. It replaces the files of a run before it was
+        resumed."""
         folder.mkdir(exist_ok=True)
         previous_files = list(folder.glob("events.out.tfevents.*"))
-        self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard reads the last file in this order
+        self._path = folder / f"events.out.tfevents.{len(history):06}"  # TensorBoard reads the last file by name
         atomic_write(self._path, lambda temporary: self._start(temporary, history))
         for path in previous_files:
             if path != self._path:

@@ -22,7 +22,8 @@ MODEL_INPUT = Input(height=SIDE, width=SIDE, channels=3)
 
 
 def photos(data_dir: Path, split: str, count: int) -> tuple[list[Path], np.ndarray]:
-    """Returns files of both classes alternately, and labels: 1 for the second class."""
+    """Returns files that alternate between the two classes, and their labels: 0 for the first class, 1 for the
+    second."""
     folders = [data_dir / "imagenette2-160" / split / synset for synset in SYNSETS.values()]
     files = [sorted(folder.iterdir())[:count] for folder in folders]
     return [file for pair in zip(*files, strict=True) for file in pair], np.tile([0, 1], count)
@@ -79,5 +80,5 @@ def test_a_binary_network_is_trained_exported_and_served(data_dir: Path, tmp_pat
     assert np.mean(correct) > 0.75
     expected = source.model.predict(pixels(files).astype(np.float32), verbose=0)[:, 0]
     second = [next(p["probability"] for p in reply["predictions"] if p["index"] == 1) for reply in replies]
-    np.testing.assert_allclose(second, expected, atol=0.1)  # the service decodes JPEG as Pillow does, draft mode apart
+    np.testing.assert_allclose(second, expected, atol=0.1)  # the service decodes like Pillow, but in draft mode
     assert np.median(np.abs(second - expected)) < 1e-4

@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_folder_is_reported(root: Path, tmp_path: Path) -> 
     write_image_folder(tmp_path / "photos", *COLORS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
-        ([], "The members were trained on a folder of images: name it with --data, or use --images FOLDER"),
+        ([], "The members were trained on a folder of images: specify it with --data, or use --images FOLDER"),
         (["--data", "photos"], "cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
@@ -180,8 +180,8 @@ def corrupt_graph(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_labels, "net/2 has other labels than net/1. All members must agree"),
-        (change_preprocessing, "net/2 has another preprocessing"),
+        (change_labels, "net/2 has different labels than net/1. All members must agree"),
+        (change_preprocessing, "net/2 has different preprocessing"),
         (corrupt_graph, "has sha256"),
     ],
 )
@@ -200,7 +200,7 @@ def test_errors_are_reported_in_a_sentence(root: Path) -> None:
         (["models/net/1", "models/small/1"], "small/1 has another input than net/1"),
         (
             ["models/small/1", "models/small/1"],
-            "name no common data set: use --dataset or --data FOLDER, or --images FOLDER",
+            "have no data set in common: use --dataset or --data FOLDER, or --images FOLDER",
         ),
     ):
         code, output = run(*words, "--name", "together")

@@ -213,7 +213,7 @@ class AlwaysNoisy(layers.Layer):
 
 def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = save_model(network("softmax", RetraceDependent()), tmp_path)
-    with pytest.raises(TrainingError, match=r"is not the network: at batch 1.*(\.png|\.jpeg|\.webp)"):
+    with pytest.raises(TrainingError, match=r"differs from the network: at batch size 1,.*(\.png|\.jpeg|\.webp)"):
         publish(path, tmp_path / "models", labels=labels, images=photos, scale=1 / 255)
     assert not (tmp_path / "models").exists()
 

@@ -93,7 +93,7 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
     run, lines = uninterrupted_run
     _, images, first, one, second, averages, *others = lines
     assert images.startswith("2 classes; images: 23 for training")
-    assert (first, second) == ("epochs 1 to 1: only the last layer learns", "epochs 2 to 3: all layers learn")
+    assert (first, second) == ("epochs 1 to 1: only the last layer is trained", "epochs 2 to 3: all layers are trained")
     assert one.startswith("epoch 1/3")
     assert averages == "moving averages of the weights are validated and kept, with a decay of 0.5 per step"
     assert [line[:9] for line in others] == ["epoch 2/3", "epoch 3/3", "test accu"]
@@ -187,7 +187,7 @@ def test_a_run_whose_first_weights_could_not_be_written_is_none(
 
 
 def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(TrainingError, match=r"--weights is for networks of Keras' applications"):
+    with pytest.raises(TrainingError, match=r"--weights is for Keras Applications networks"):
         trainer.train(find_recipe("xo"), tmp_path, lambda line: None, weights=tmp_path / "x.h5")
     assert list(tmp_path.iterdir()) == []
 

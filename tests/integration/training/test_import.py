@@ -157,7 +157,7 @@ def wrong_dynamic_batch() -> onnx.ModelProto:
 
 REJECTED = {
     "two inputs": (two_inputs, [], "has 2 inputs (data, more)"),
-    "two outputs": (two_outputs, [], "choose the one with the classes with --output: out, pool"),
+    "two outputs": (two_outputs, [], "use --output to choose the output with the classes: out, pool"),
     "custom operator": (custom_operator, [], "operators that onnxruntime does not support: acme.Sparkle"),
     "integers": (integer_input, [], "takes int64 numbers; only float32, float16, uint8 can be served"),
     "batch of one": (wrong_dynamic_batch, [], "failed to run"),

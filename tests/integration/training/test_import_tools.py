@@ -274,7 +274,7 @@ def for_segmentation() -> onnx.ModelProto:
         (with_argmax, "ends in ArgMax: 'last' contains indices or the top classes only"),
         (with_unknown_integers, "outputs integers (uint8) of unknown scale. Export it with a floating-point output"),
         (in_training_mode, "was exported in training mode (Dropout): call model.eval()"),
-        (dynamically_quantized, "results depend on the other images of a batch: import the float32 file"),
+        (dynamically_quantized, "results depend on the other images in a batch: import the float32 file"),
         (for_segmentation, "for the task 'segment', according to its metadata"),
         (lambda: third_party_graph(channels=4), "no dimension of 1 or 3 channels; for RGBA, export the network with"),
     ],

@@ -65,9 +65,9 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
         (["--from-keras-applications", "ResNet50", "--labels", "few.txt"], "few.txt has 2 labels; ResNet50 has 1000"),
         (
             [],
-            "Name what to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or --from-keras-app",
+            "Specify the network to export: the folder of a run, a .keras or .h5 file, a SavedModel folder, or --from-",
         ),
-        (["my.keras", "--from-keras-applications", "ResNet50"], "Name what to export"),
+        (["my.keras", "--from-keras-applications", "ResNet50"], "Specify the network to export"),
         (["my.keras", "--weights", "w.h5"], "--weights needs --from-keras-applications"),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "none.h5"],
@@ -75,7 +75,7 @@ def test_an_application_with_a_users_weights_and_labels_can_be_exported(tmp_path
         ),
         (
             ["--from-keras-applications", "MobileNetV3Small", "--labels", "many.txt", "--weights", "few.txt"],
-            "few.txt does not hold the weights of MobileNetV3Small with its last layer",
+            "few.txt does not contain the weights of MobileNetV3Small with its last layer",
         ),
     ],
 )

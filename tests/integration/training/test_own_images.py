@@ -139,7 +139,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
             ["run", "mlp", "--data", "photos"],
             "Images that cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/n",
         ),
-        (["run", "mlp"], "needs a folder of images: name it with --data"),
+        (["run", "mlp"], "needs a folder of images: specify it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),
         (["run", "lenet5", "--data", "photos", "--skip-unreadable", "--set", "side_px=8"], "needs images of at least"),
         (

@@ -72,7 +72,7 @@ def test_given_images_are_not_called_a_test_set(folder: Path) -> None:
     assert (
         "input 24x24 (height x width; both sides scaled to it), RGB; pixels: pixel * 1/255; 3 classes; softm" in output
     )
-    assert "accuracy 1.0000 over the 36 given images, on which the network may have been trained" in output
+    assert "accuracy 1.0000 over 36 images, on some of which the network may have been trained" in output
     assert "test accuracy" not in output
     manifest = read_manifest(folder / "models/colors/1")
     assert manifest.variants[0].test_accuracy is None
@@ -83,7 +83,7 @@ def test_given_images_are_not_called_a_test_set(folder: Path) -> None:
     assert "**100.00%** of the 36 given images (0 wrong)" in card
     assert "The network may have been trained on these images." in card
     assert "test" not in card.split("## Accuracy")[1].split("## ")[0]
-    assert "given images" in convoy_train("evaluate models/colors/1 --data photos")
+    assert "These are all images of the folder" in convoy_train("evaluate models/colors/1 --data photos")
 
 
 def test_a_folder_with_val_has_a_test_set(folder: Path, tmp_path: Path) -> None:

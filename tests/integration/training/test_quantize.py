@@ -144,11 +144,11 @@ def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) ->
     assert (float32.test_accuracy, int8.test_accuracy) == (0.125, None)
     assert float32.held_out_accuracy > 0.75
     assert (
-        "these are not the images of the published test accuracy, so the new graphs get no test accuracy" in log_lines
+        "the published test accuracy was measured on other images, so the new graphs get no test accuracy" in log_lines
     )
     assert any(line.startswith("int8: ") and line.endswith("% of the same 1,000 test images") for line in log_lines)
     card = (quantized / "card.md").read_text()
-    assert "The held-out images are a random choice that the network may have been trained on" in card
+    assert "The held-out images are a random choice, on which the network may have been trained" in card
     assert "--even-if-slower --dataset xo`" in card
 
 
@@ -202,7 +202,7 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
 def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights())
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
-    with pytest.raises(TrainingError, match=r"int8 is not faster here: .* instead of .*Use --even-if-slower"):
+    with pytest.raises(TrainingError, match=r"int8 is not faster than float32 .* instead of .*Use --even-if-slower"):
         quantize.quantize(folder, QuantizeOptions(latency_duration_s=0.05), discard_log)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
@@ -213,8 +213,8 @@ def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         (["."], "is not a version's folder, such as models/mnist-lenet5/3"),
         (["xo/1", "--dataset", "xoo"], "no data set called 'xoo'"),
         (["xo/1", "--dataset", "folder"], "needs a folder of images"),
-        (["other/1"], "names no data set: use --dataset, or --data FOLDER"),
-        (["other/1", "--dataset", "xo"], "other classes than the network: 2 instead of 4"),
+        (["other/1"], "contains no data set: use --dataset, or --data FOLDER"),
+        (["other/1", "--dataset", "xo"], "classes of xo differ from those of the network: 2 instead of 4"),
     ],
 )
 def test_errors_are_reported_in_a_sentence(words: list[str], message: str, tmp_path: Path, monkeypatch) -> None:

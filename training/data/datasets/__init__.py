@@ -81,8 +81,8 @@ def list_dataset(
         return title, list_files(official_dir(data_dir))
     if name != FOLDER:
         raise TrainingError(
-            f"There is no data set called {name!r}; there are {', '.join([*DATASETS, *LISTED_DATASETS])}."
+            f"There is no data set called {name!r}; the data sets are {', '.join([*DATASETS, *LISTED_DATASETS])}."
         )
     if folder is None:
-        raise TrainingError("This command needs a folder of images: name it with --data.")
+        raise TrainingError("This command needs a folder of images: specify it with --data.")
     return f"Images of the folder {folder.resolve().name!r}", list_images(folder, min_classes)

@@ -1,4 +1,4 @@
-"""The interface of data sets: labels, a training split and a test split. Knows no Keras."""
+"""The interface of data sets: labels, a training split and a test split. Independent of Keras."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def read_images(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The images at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
+        """Returns the images at `indices`, uint8 (n, height, width, channels). May be called from several threads."""
         ...
 
     def read_crops(self, indices: NDArray[np.int64], boxes: Boxes, side_px: int | None = None) -> NDArray[np.uint8]:
@@ -47,7 +47,7 @@ class Split(Protocol):
         ...
 
     def find_unreadable(self, indices: NDArray[np.int64]) -> Mapping[int, str]:
-        """Returns the images that cannot be decoded: index -> file and reason, in one line."""
+        """Returns the images that cannot be decoded: index -> file and reason, on one line."""
         ...
 
     def without(self, indices: Sequence[int]) -> "Split":
@@ -107,7 +107,8 @@ class Dataset:
     trained on such images cannot do. `preprocessing` converts an image file to an input image. `origin` is recorded by
     a run to find the same images again. `unreadable_train` and `unreadable_test` are the indices of images that are
     skipped because they cannot be read. `split_paths` are the paths of the training images if validation and held-out
-    images are drawn by path, so that added images do not move others. If it is empty, they are drawn by position.
+    images are drawn by path, so that added images do not move others. If `split_paths` is empty, they are drawn by
+    position.
     """
 
     name: str
@@ -125,17 +126,19 @@ class Dataset:
     workers: int | None = None
     """Threads that make batches. None: one per core."""
     is_test_set: bool = True
-    """Whether the images of `test` were kept from training. False: a network may have been trained on them."""
+    """Whether the images of `test` were excluded from training. False: a network may have been trained on them."""
 
     def describe_accuracy(self, accuracy: float, images: int) -> str:
-        """An accuracy on the images of `test`, as text for the user."""
+        """Describes an accuracy on the images of `test` for the user."""
         if self.is_test_set:
             return f"test accuracy {accuracy:.4f} over {images} images"
-        return f"accuracy {accuracy:.4f} over the {images} given images, on which the network may have been trained"
+        return f"accuracy {accuracy:.4f} over {images} images, on some of which the network may have been trained"
 
     def check_labels(self) -> None:
         """Raises TrainingError for a label without a class."""
         for split in (self.train, self.test):
             invalid = split.labels[(split.labels < 0) | (split.labels >= len(self.labels))]
             if len(invalid):
-                raise TrainingError(f"{self.name} has images of class {invalid[0]}; it has {len(self.labels)} classes.")
+                raise TrainingError(
+                    f"{self.name} has an image of class number {invalid[0]}, but only {len(self.labels)} classes."
+                )

@@ -1,7 +1,7 @@
 """CIFAR-10: 50,000 training and 10,000 test photos of ten classes, 32x32 RGB.
 
 Krizhevsky, "Learning multiple layers of features from tiny images", 2009. The files are those of the "python version";
-its pickles are read without running code in them.
+the code in its pickles is not run.
 """
 
 import hashlib
@@ -20,7 +20,9 @@ TEST_FILES = ("test_batch",)
 IMAGES_PER_FILE = 10_000
 VALUES_PER_IMAGE = 3 * 32 * 32
 
-LIMITATIONS = "The photos have 32x32 pixels and one object that fills most of it; larger photos lose nearly all detail."
+LIMITATIONS = (
+    "The photos have 32x32 pixels, and one object fills most of each photo. Larger photos lose nearly all detail."
+)
 
 OFFICIAL_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -30,13 +32,13 @@ OFFICIAL_MD5 = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-UNOFFICIAL_NOTE = "the files differ from the official ones (MD5), so the pixels may"
+UNOFFICIAL_NOTE = "the MD5 checksums differ from those of the official files, so the pixels may differ too"
 
 
 def load(data_dir: Path | None) -> Dataset:
     """Reads the six batch files from `data_dir/cifar-10-batches-py` or `data_dir`, or downloads them through Keras.
 
-    A copy that differs from the official files is also read, and `note` says so. Raises TrainingError for a missing,
+    A copy that differs from the official files is read as well, and `note` says so. Raises TrainingError for a missing,
     truncated or corrupt file.
     """
     title = "CIFAR-10 photos"
@@ -65,7 +67,7 @@ def _read_batch(path: Path, md5_by_file: dict[str, str]) -> ArraySplit:
     except Exception as error:  # unpickling damaged bytes can raise almost any exception
         raise TrainingError(f"{path} is truncated or corrupt ({error}): {expected}") from error
     if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (IMAGES_PER_FILE, VALUES_PER_IMAGE):
-        raise TrainingError(f"{path} has other contents: {expected}")
+        raise TrainingError(f"{path} has unexpected contents: {expected}")
     if labels.shape != (IMAGES_PER_FILE,) or labels.min() < 0 or labels.max() >= len(LABELS):
         raise TrainingError(f"{path} does not have one label from 0 to 9 per image: {expected}")
     return ArraySplit(np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels)
@@ -92,4 +94,4 @@ class _RestrictedUnpickler(pickle.Unpickler):
         try:
             return self.ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it uses {module}.{name}, which no data set needs") from None
+            raise pickle.UnpicklingError(f"the pickle refers to {module}.{name}, which is not allowed") from None

@@ -1,4 +1,4 @@
-"""Lists the image files of a folder with their classes, which are the names of its subfolders. Opens no image.
+"""Lists the image files of a folder with their classes, which are the names of its subfolders. Images are not opened.
 
 There are two layouts: one folder of images per class, or, as in ImageNet, `train` and `val` with such folders.
 """
@@ -60,8 +60,8 @@ def path_and_size(folder: Path, path: str) -> str:
 def list_images(folder: Path, min_classes: int = 2) -> FolderListing:
     """Lists a folder in one of the two layouts, with the classes in the order of their folders' names.
 
-    Labels are the folders' names, or those in a `labels.txt` beside them, one folder per line ("n01440764 tench").
-    Raises TrainingError for another layout and for fewer than `min_classes` classes.
+    Labels are the folders' names, or the labels in a `labels.txt` next to the folders, with one folder per line
+    ("n01440764 tench"). Raises TrainingError for another layout and for fewer than `min_classes` classes.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder} is not a folder; expected: {LAYOUT}.")
@@ -75,7 +75,7 @@ def list_images(folder: Path, min_classes: int = 2) -> FolderListing:
 
 
 def _find_test_folder(folder: Path) -> str | None:
-    """Returns the name of the test set's folder if `folder` has the layout of ImageNet, else None."""
+    """Returns the name of the test set's folder if `folder` has ImageNet's layout, else None."""
     names = _subfolder_names(folder)
     if not set(names) <= {TRAIN_FOLDER, *TEST_FOLDERS}:
         return None

@@ -1,6 +1,6 @@
 """Reads, crops and resizes images for training.
 
-Images to evaluate are decoded and preprocessed by the service's functions, so that training and serving agree.
+Images for evaluation are decoded and preprocessed by the service's functions, so that training and serving agree.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,9 +24,9 @@ LIMITS = DecodeLimits(MAX_PIXELS)
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
-"""Left, top, right and bottom of a part of an image, in pixels."""
+"""Left, top, right and bottom of a crop, in pixels."""
 Boxes = Callable[[int, int, int], Box]
-"""Maps the index of an image in its batch, its width and its height to the part to use."""
+"""Maps the index of an image in its batch, its width and its height to its crop."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def prepare_image_file(encoded: bytes, model_input: Input, preprocessing: Prepro
 
 
 def read_prepared_file(path: Path, model_input: Input, preprocessing: Preprocessing) -> Pixels:
-    """Reads and converts an image file like `prepare_image_file`. Raises TrainingError that names the file."""
+    """Reads and converts an image file like `prepare_image_file`. Raises a TrainingError that names the file."""
     with _naming(path):
         return prepare_image_file(path.read_bytes(), model_input, preprocessing)
 
 
 def read_image_file(path: Path, channels: int, background: int) -> Pixels:
-    """Decodes all pixels of an image file. Raises TrainingError that names the file."""
+    """Decodes all pixels of an image file. Raises a TrainingError that names the file."""
     with _naming(path):
         return decode(path.read_bytes(), channels, background, MAX_PIXELS)
 
@@ -65,20 +65,20 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def crop_and_resize(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
-    """Scales a part of an image, uint8 (any, any, 1 or 3), to (height, width, same); antialiased if it shrinks."""
+    """Scales a crop of an image, uint8 (any, any, 1 or 3), to (height, width, same). Shrinking is antialiased."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     resized = image.resize((width, height), Image.Resampling.BILINEAR, box)
     return np.asarray(resized).reshape(height, width, pixels.shape[2])
 
 
 def resize_images(images: Pixels, side_px: int) -> Pixels:
-    """Scales images, uint8 (n, height, width, 1 or 3), to squares of `side_px` pixels; antialiased if they shrink."""
+    """Scales images, uint8 (n, height, width, 1 or 3), to squares of `side_px` pixels. Shrinking is antialiased."""
     _, height, width, _ = images.shape
     return np.stack([crop_and_resize(image, (0, 0, width, height), side_px, side_px) for image in images])
 
 
 def shrink_to_shorter_side(pixels: Pixels, shorter: int) -> Pixels:
-    """Scales an image down to a shorter side of `shorter` pixels. Smaller images stay as they are."""
+    """Scales an image down to a shorter side of `shorter` pixels. Smaller images do not change."""
     height, width, _ = pixels.shape
     scale = shorter / min(height, width)
     if scale >= 1:

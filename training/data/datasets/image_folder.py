@@ -1,7 +1,7 @@
 """Images in a folder of class folders, in any number, size and format, decoded on demand.
 
-Evaluation images go through the service's decoding and preprocessing. Random parts for training are cut from the same
-decoded images, which are first scaled down if they are far larger than the network's input.
+Evaluation images go through the service's decoding and preprocessing. Random crops for training are taken from the same
+decoded images. An image much larger than the network's input is scaled down before it is cropped.
 """
 
 import hashlib
@@ -36,8 +36,8 @@ from training.data.datasets.memory_cache import ImageCache
 from training.errors import TrainingError, system_error
 
 MIN_CACHED_SCALE = 2
-"""Before random parts are cut, the shorter side of an image is reduced to this multiple of the input's longer side, or
-to more if the smallest parts need it: a part with 1 % of the area has 10 % of the side."""
+"""Images are scaled down before they are cropped, so that their shorter side is this multiple of the input's longer
+side. Small crops need a larger multiple: a crop with 1% of the area has only 10% of the side length."""
 MAX_FUTURES = 1000
 
 Indices = NDArray[np.int64]
@@ -45,10 +45,11 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """The input for a folder's images, and the test set of a folder without `val`.
+    """Options for reading a folder: the network's input, and the choice of the test set if the folder has no `val`.
 
-    The test set is `test_files` if an earlier run recorded them, else about `test_share` of each class, drawn by
-    `seed`. With `split_by_path`, validation and held-out images are drawn by path.
+    The test set is `test_files` if an earlier run recorded them, otherwise about `test_share` of each class, drawn at
+    random with `seed`. With `split_by_path`, a hash of an image's path decides whether it is a validation or held-out
+    image; otherwise a random permutation decides.
     """
 
     input_spec: InputSpec
@@ -56,7 +57,7 @@ class FolderOptions:
     seed: int
     test_files: Sequence[str] | None = None
     min_crop_area: float = 1.0
-    """Smallest area share of the random parts that are cut from the images."""
+    """Minimum area of a random crop, as a fraction of the image's area."""
     split_by_path: bool = False
 
 
@@ -151,7 +152,7 @@ class FolderSplit:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Names the file in the error of an image that is not usable."""
+    """Re-raises errors about an unusable image as TrainingError with the file's path."""
     try:
         yield
     except ConvoyError as error:
@@ -196,7 +197,8 @@ def evaluation_dataset(
     input_spec: InputSpec,
     test_split: TestSplitSpec | None = None,
 ) -> Dataset:
-    """Returns the images to evaluate a network on: the test set, or those of `test_split`, or else all images.
+    """Returns the images for evaluating a network: the listing's test set, else the test images drawn by `test_split`,
+    else all images.
 
     Classes are matched by name. Raises TrainingError for a class that is not in `labels`.
     """

@@ -34,7 +34,7 @@ def list_files(data_dir: Path | None) -> FolderListing:
     if data_dir is None:
         raise TrainingError(
             "Imagenette is not downloaded automatically: unpack imagenette2-160.tgz (github.com/fastai/imagenette) "
-            "into a folder, and name the folder with --data-dir or CONVOY_DATA."
+            "into a folder, and specify the folder with --data-dir or CONVOY_DATA."
         )
     folder = next((data_dir / name for name in FOLDERS if (data_dir / name).is_dir()), data_dir)
     listing = list_images(folder)

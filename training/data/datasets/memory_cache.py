@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from service.hardware import free_memory_bytes
 
 FREE_MEMORY_FRACTION = 0.25
-"""Share of the memory that is free when a data set is opened."""
+"""Fraction of the free memory that the cache may use. Free memory is measured when a data set is opened."""
 
 
 class ImageCache:
-    """Images by key, up to `limit_bytes` in all. The first images stay, because every epoch reads all of them."""
+    """Images by key, up to `limit_bytes` in all. Images are never evicted: every epoch reads every image once, so
+    eviction would not increase the number of hits."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._remaining_bytes = limit_bytes

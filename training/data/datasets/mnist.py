@@ -17,8 +17,8 @@ from training.errors import TrainingError
 
 LABELS = tuple("0123456789")
 LIMITATIONS = (
-    "The digits are light on a dark background, one per image, centered in a 20x20 box. Dark ink on white paper must "
-    "be inverted first, and a longer number must be cut into digits."
+    "The digits are light on a dark background, one per image, scaled to fit a 20x20 box and centered in the image. "
+    "Dark ink on white paper must be inverted first, and a longer number must be cut into digits."
 )
 DARK_BACKGROUND = Preprocessing(background=0, jpeg_scale=True)
 PARTS = {"train": ("train", 60_000), "test": ("t10k", 10_000)}

@@ -1,4 +1,4 @@
-"""Adds noise to test images, to measure a network's robustness. Not used for training."""
+"""Adds noise to test images, to measure a network's robustness. Training does not use this module."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -60,5 +60,5 @@ class NoisySplit:
 def with_noise(dataset: Dataset, sigma: float) -> Dataset:
     """Returns the data set with noise on its test images; 0 adds none. Raises TrainingError for a negative `sigma`."""
     if sigma < 0:
-        raise TrainingError(f"--noise {sigma:g} is negative: use a standard deviation such as 0.5, of pixels in 0..1.")
+        raise TrainingError(f"--noise {sigma:g} is negative: use a standard deviation such as 0.5, for pixels in 0..1.")
     return replace(dataset, test=NoisySplit(dataset.test, sigma)) if sigma else dataset

@@ -1,4 +1,4 @@
-"""Locates the official files of a data set: in a folder that the user names, or through Keras' download."""
+"""Locates the official files of a data set in a folder that the user specifies, or downloads them through Keras."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def official_dir(data_dir: Path | None) -> Path | None:
 def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
     """Returns the folder with `files`:
 
-    `data_dir/folder` or `data_dir`. Raises TrainingError that names missing files.
+    `data_dir/folder` or `data_dir`. Raises a TrainingError that names the missing files.
     """
     candidates = [data_dir / folder, data_dir]
     for candidate in candidates:
@@ -33,7 +33,7 @@ def locate(data_dir: Path, folder: str, files: tuple[str, ...]) -> Path:
 
 
 def download(title: str, name: str) -> tuple[ArraySplit, ArraySplit]:
-    """Loads training and test split of `keras.datasets.NAME` from Keras' cache (~/.keras) or the network.
+    """Loads the training and test splits of `keras.datasets.NAME` from Keras' cache (~/.keras), or downloads them.
 
     Raises TrainingError when the download fails.
     """
@@ -43,7 +43,7 @@ def download(title: str, name: str) -> tuple[ArraySplit, ArraySplit]:
         parts = getattr(keras.datasets, name).load_data()
     except Exception as error:  # Keras raises plain Exception when a download fails
         raise TrainingError(
-            f"{title} could not be downloaded: {error}. Name a folder that contains it with --data-dir."
+            f"{title} could not be downloaded: {error}. Use --data-dir to specify a folder that contains it."
         ) from error
     train, test = (ArraySplit(_with_channels(images), labels.reshape(-1).astype(np.int64)) for images, labels in parts)
     return train, test

@@ -15,7 +15,7 @@ SIDE_PX = 24
 TRAINING_IMAGES, TEST_IMAGES = 4000, 1000
 SEED = 20
 
-# Ranges of the random changes of a glyph, which is drawn in the square -1..1.
+# Ranges of the random transformations of a glyph.
 SHIFT_PX = (-3.0, 3.0)
 HALF_SIZE_PX = (5.0, 9.0)
 ASPECT = (0.75, 1.33)
@@ -24,7 +24,7 @@ THICKNESS_PX = (1.0, 4.0)
 
 
 def load(data_dir: Path | None) -> Dataset:
-    """Generates 4,000 training and 1,000 test images, always the same, half of them X. Ignores `data_dir`."""
+    """Generates 4,000 training and 1,000 test images, half of them X. They are always the same. Ignores `data_dir`."""
     random = np.random.default_rng(SEED)
     train, test = (_draw_split(count, random) for count in (TRAINING_IMAGES, TEST_IMAGES))
     return Dataset("xo", "Generated X's and O's", LABELS, train, test)
@@ -58,7 +58,8 @@ def _draw_split(count: int, random: Generator) -> ArraySplit:
 
 
 def _glyph_coordinates(count: int, random: Generator) -> tuple[Floats, Floats]:
-    """Returns the x and y of each pixel in the coordinates of its image's glyph, in pixels; two (n, 24, 24)."""
+    """Returns each pixel's x and y relative to the glyph of its image, in pixels, as two arrays of shape (n, 24,
+    24)."""
     shift = random.uniform(*SHIFT_PX, (2, count, 1, 1))
     angle = np.radians(random.uniform(*ROTATION_DEGREES, (count, 1, 1)))
     centered = np.arange(SIDE_PX) - (SIDE_PX - 1) / 2

@@ -1,6 +1,6 @@
 """Edits ONNX graphs: lookups and changes.
 
-Knows ONNX and nothing else: no Keras, no files.
+Independent of Keras and of files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -56,7 +56,8 @@ def to_onnx(
 
 @contextlib.contextmanager
 def _inlined_functions() -> Iterator[None]:
-    """Within the context, traces inline the functions that they call, so that their operators are in the graph.
+    """Within the context, traces inline the functions that they call, so that the graph contains the functions'
+    operators.
 
     Keras wraps grouped convolutions in a function for XLA, which no graph optimization inlines.
     """
@@ -71,7 +72,7 @@ def _inlined_functions() -> Iterator[None]:
 
 
 def _unsupported_message(network: keras.Model, nodes: Sequence[onnx.NodeProto]) -> str:
-    """Returns an error text with the layers of these nodes; TensorFlow's node names contain the layers' names."""
+    """Returns an error text that names the layers of these nodes. TensorFlow's node names contain the layers' names."""
     names = {layer.name: type(layer).__name__ for layer in all_layers(network)}
     found = {name for node in nodes for name in [_innermost_layer(node.name, names)] if name is not None}
     operators = ", ".join(sorted({node.op_type for node in nodes}))
@@ -91,7 +92,7 @@ def optimize_in_place() -> Iterator[None]:
     """Lets tf2onnx optimize in place while the context lasts, so that large exports do not run out of memory.
 
     tf2onnx copies the graph before each of about 36 passes, in case the pass fails. After each pass it writes all
-    constants into new protobuf messages, of which only the last is read, but whose memory is freed only at the end. For
+    constants into new protobuf messages. Only the last of these is read, but their memory is freed only at the end. For
     VGG-16 with 64x64 images (159 MB of weights) this context lowers the additional peak memory from 7.6 GB to 2.9 GB,
     and the graph is the same. At 224x224 (553 MB) the whole process peaks at 12.8 GB. A pass that fails raises its
     exception; without this context the pass is skipped.

@@ -1,6 +1,6 @@
 """Merges several graphs with the service's interface into one that returns the mean of their probabilities.
 
-Knows ONNX only: no Keras, no files.
+Independent of Keras and of files.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from training.export.graph.editor import BATCH_DIMENSION
 def merge_average(members: Sequence[onnx.ModelProto], shape: tuple[int, int, int], classes: int) -> onnx.ModelProto:
     """Returns a graph that runs every member on the same `image` and outputs the mean of their probabilities.
 
-    Raises TrainingError for members whose opsets cannot be joined.
+    Raises TrainingError for members whose opsets cannot be combined.
     """
     opset = max(_opset(member) for member in members)
     prefixed = [_with_prefix(member, f"member{number}/", opset) for number, member in enumerate(members, 1)]
@@ -59,7 +59,8 @@ def _at_opset(member: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         return version_converter.convert_version(member, opset)
     except Exception as error:  # the operators' converters raise different types
         raise TrainingError(
-            f"A member of opset {_opset(member)} cannot be joined with a member of opset {opset}: export it again."
+            f"A member with opset {_opset(member)} cannot be combined with a member with opset {opset}: export it "
+            "again."
         ) from error
 
 

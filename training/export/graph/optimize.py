@@ -1,6 +1,7 @@
-"""Exact rewrites that make an exported graph faster. The parity check after them is elsewhere.
+"""Exact rewrites that make an exported graph faster. The parity check after the rewrites is in
+training/export/parity.py.
 
-Knows ONNX and nothing else: no Keras, no files.
+Independent of Keras and of files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +51,8 @@ def fold_input_scale(graph: Graph) -> None:
     """Moves the normalization of the pixels, x * scale + offset, into the first convolution or dense layer.
 
     The rewrite is exact. The scale is multiplied into the weights. The offset is added to the bias if nothing is
-    padded; before a padding with zeros the offset stays in place, divided by the scale. Graphs with another pattern are
-    not changed.
+    padded. If zeros are padded before or in that layer, the offset stays in place, divided by the scale. Graphs with
+    another pattern are not changed.
     """
     scale = next(_nodes_after_input_cast(graph), None)
     factor = graph.constant(scale.input[1]) if scale is not None and scale.op_type == "Mul" else None
@@ -75,12 +76,13 @@ def fold_input_scale(graph: Graph) -> None:
 
 
 def fold_max_pool(graph: Graph) -> None:
-    """Makes a convolution with few filters compute the four positions of each window of the next 2x2 max pooling.
+    """Changes a convolution with few filters so that it computes the four positions of each window of the 2x2 max
+    pooling after it.
 
     The convolution gets a stride of two and four copies of each filter, each shifted by a pixel within a margin of
     zeros; the pooling becomes the maximum of four channels. The result is exact, bit by bit on the CPU. LeNet-5's 6
-    filters leave most of a vector idle, 24 do not: one thread takes 20 to 25 % less time for batches of 8 to 128, and
-    two workers serve 13 % more requests with 64 digits as JSON, and 17 % more with 64 digits as bytes.
+    filters leave most of a vector idle, but 24 filters do not. One thread takes 20 to 25% less time for batches of 8 to
+    128. Two workers serve 13% more requests with 64 digits as JSON, and 17% more with 64 digits as bytes.
     """
     shapes = graph.shapes()
     for layer in graph.nodes:
@@ -127,7 +129,7 @@ OPTIMIZATIONS = (fix_reshapes, fold_input_scale, fold_max_pool)
 
 
 def _nodes_after_input_cast(graph: Graph) -> Iterator[onnx.NodeProto]:
-    """The node that follows the cast of the input to float."""
+    """Yields the node that follows the cast of the input to float."""
     for node in graph.nodes:
         if node.op_type == "Cast" and graph.producer(node.input[0]) is None:
             next_node = graph.only_consumer(node.output[0])
@@ -138,8 +140,8 @@ def _nodes_after_input_cast(graph: Graph) -> Iterator[onnx.NodeProto]:
 def _first_layer(graph: Graph, node: onnx.NodeProto, is_scalar: bool) -> tuple[onnx.NodeProto | None, bool]:
     """Returns the first layer with constant weights after `node`, and whether zeros are padded before or in it.
 
-    Only operators that move values may lie between. If the scale differs per channel (not `is_scalar`), only the
-    transpose to channels-first may.
+    Only operators that move values may lie between them. If the scale differs per channel (not `is_scalar`), only the
+    transpose to channels-first may lie between them.
     """
     is_padded = False
     layer = graph.only_consumer(node.output[0])
@@ -221,7 +223,7 @@ def _shift_kernels(kernel: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unshift_kernels(kernel: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Returns the filters from which `_shift_kernels` made these; None if they have another form."""
+    """Returns the filters from which `_shift_kernels` made `kernel`, or None if it did not make them."""
     if kernel is None or kernel.ndim != 4 or min(kernel.shape[2:]) < 2:
         return None
     original = kernel[::4, :, :-1, :-1]

@@ -19,9 +19,9 @@ from training.export.published_split import is_same_data, published_split, split
 from training.export.serving_pipeline import ServingPipeline
 
 DEFAULT_TEST_FRACTION = 0.2
-"""Share of test images in a folder without a test set."""
+"""Fraction of the images that become test images in a folder without a test set."""
 HELD_OUT_FRACTION, MAX_HELD_OUT = 0.2, 5000
-"""Share of training images to hold out if the run's held-out images are unknown or too few."""
+"""Fraction of the training images to hold out if the run's held-out images are unknown or too few."""
 MIN_HELD_OUT = 200
 
 Indices = NDArray[np.int64]
@@ -29,10 +29,11 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """A data set with the indices of the training images that calibrate a graph and of those that decide on it.
+    """A data set with the indices of the training images for calibrating a graph and of the held-out images for
+    accepting it.
 
     `held_out` and `calibration` are disjoint. `has_training_split` states whether the network was trained without the
-    held-out images, `has_published_test` whether the test images are those of the version's test accuracy.
+    held-out images, `has_published_test` whether the version's test accuracy was measured on the same test images.
     """
 
     dataset: Dataset
@@ -42,7 +43,7 @@ class CalibrationData:
     has_published_test: bool
 
     def prepare_calibration(self, input_spec: InputSpec) -> NDArray[np.uint8]:
-        """Returns the calibration images in the form in which the service passes them to a graph."""
+        """Returns the calibration images in the form that the service passes to a graph."""
         train = self.dataset.train
         files = _encoded_images(train, self.calibration)
         return np.stack([prepare_image_file(encoded, input_spec.input, input_spec.preprocessing) for encoded in files])
@@ -52,14 +53,14 @@ class CalibrationData:
         return self.dataset.train.labels[self.held_out]
 
     def held_out_probabilities(self, pipeline: ServingPipeline) -> NDArray[np.float32]:
-        """Probabilities (n, classes) of the held-out images."""
+        """Returns the probabilities (n, classes) of the held-out images."""
         return pipeline.probabilities(_encoded_images(self.dataset.train, self.held_out))
 
 
 def load_calibration_data(
     version: VersionFolder, name: str | None, data_options: DataOptions, count: int
 ) -> CalibrationData:
-    """Loads the data set `name`, a folder's images, or the version's own data set; `count` images calibrate.
+    """Loads the data set `name`, a folder's images, or the version's own data set. `count` images are for calibration.
 
     Raises TrainingError if there is no data set, or if it has other classes or too few images. Unreadable images raise
     TrainingError as well, unless `data_options.skip_unreadable` is set.
@@ -67,13 +68,13 @@ def load_calibration_data(
     provenance = version.manifest.provenance
     dataset_name = name or (FOLDER if data_options.folder is not None else provenance.dataset)
     if dataset_name is None:
-        raise TrainingError("The manifest names no data set: use --dataset, or --data FOLDER with training images.")
+        raise TrainingError("The manifest contains no data set: use --dataset, or --data FOLDER with training images.")
     dataset = datasets.load(
         dataset_name, data_options.data_dir, data_options.note, data_options.folder, _folder_options(version.manifest)
     )
     if dataset.labels != version.labels:
         raise TrainingError(
-            f"{dataset_name} has other classes than the network: {_label_difference(dataset, version)}."
+            f"The classes of {dataset_name} differ from those of the network: {_label_difference(dataset, version)}."
         )
     held_out, remaining, has_training_split = _split(dataset, provenance)
     if len(held_out) < MIN_HELD_OUT or not len(remaining):
@@ -89,7 +90,8 @@ def load_calibration_data(
 
 
 def _folder_options(manifest: Manifest) -> FolderOptions:
-    """Returns the version's input form for a folder's images, and the test images of its run."""
+    """Returns the options for reading a folder for a version: the input of its graph, and the test images of its
+    run."""
     division = manifest.provenance.division
     test_share = (division and division.test_share) or DEFAULT_TEST_FRACTION
     return FolderOptions(
@@ -101,7 +103,7 @@ def _folder_options(manifest: Manifest) -> FolderOptions:
 
 
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
-    """Returns held-out images, other images, and whether they are the version's split instead of a random one."""
+    """Returns held-out images, other images, and whether this is the version's split instead of a random one."""
     if splits := published_split(dataset, provenance):
         # Runs without held-out images: use the validation images, although they may have selected the epoch.
         held_out = splits.holdout if len(splits.holdout) else splits.validation
@@ -113,7 +115,8 @@ def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, 
 
 
 def _without_unreadable(data: CalibrationData, skip_unreadable: bool) -> CalibrationData:
-    """Checks all images and returns the readable ones. Raises TrainingError for others unless they may be skipped."""
+    """Checks all images and returns the readable ones. Raises TrainingError for unreadable images unless they may be
+    skipped."""
     dataset = data.dataset
     unreadable_train = dataset.train.find_unreadable(np.concatenate([data.held_out, data.calibration]))
     unreadable_test = dataset.test.find_unreadable(np.arange(len(dataset.test)))

@@ -22,9 +22,11 @@ CALIBRATION_METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "
 BATCH_SIZE = 32
 ACTIVATION_OPERATORS = ("Softmax", "Sigmoid")
 HEAD_OPERATORS = (*ACTIVATION_OPERATORS, "Concat", "Sub", "Mean", "Max", "Div", "ReduceSum")
-"""Operators that may lie between the last activation and the output: joining two labels of a binary network, a mean."""
+"""Operators that may lie between the last activation and the output: they join the two labels of a binary network, or
+compute a mean."""
 FLOAT_OPERATORS = ("Softmax",)
-"""These stay in float32: steps of 1/255 are too coarse for probabilities, and float16 rounds small ones to zero."""
+"""These operators stay in float32: steps of 1/255 are too coarse for probabilities, and float16 rounds small
+probabilities to zero."""
 
 
 def to_int8(
@@ -33,7 +35,7 @@ def to_int8(
     """Quantizes a graph into `target`: weights signed, per channel; activations unsigned, calibrated on `images`.
 
     `images` are prepared, uint8 (n, height, width, channels). With `reduce_range` weights have 7 bits: processors
-    without VNNI add pairs of products in 16 bits, which could overflow with 8 bits.
+    without VNNI add pairs of products in 16 bits, and these sums could overflow with 8-bit weights.
     """
     from onnxruntime import quantization
 
@@ -59,7 +61,8 @@ def to_int8(
 
 
 def to_float16(graph: Path, target: Path) -> None:
-    """Converts a graph into `target`; pixels stay uint8 and probabilities float32, computed from float16 logits."""
+    """Converts a graph into `target`. Pixels stay uint8, and probabilities stay float32, computed from float16
+    logits."""
     from onnxruntime.quantization.onnx_model import ONNXModel
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -92,7 +95,8 @@ def _calibration_reader(images: NDArray[np.uint8]) -> Any:
 
 
 def _quantized_operators(model: onnx.ModelProto) -> list[str]:
-    """Returns the graph's operators except those that stay in float. The tool skips operators it cannot quantize."""
+    """Returns the graph's operators except those that stay in float. The tool skips operators that it cannot
+    quantize."""
     return sorted({node.op_type for node in model.graph.node} - set(FLOAT_OPERATORS))
 
 
@@ -133,7 +137,7 @@ def _producer_of_cast(graph: Graph, node: onnx.NodeProto | None) -> onnx.NodePro
 
 @contextlib.contextmanager
 def _warnings_disabled() -> Iterator[None]:
-    """Hides the advice that the tools log to the root logger. Their errors are exceptions."""
+    """Hides the advice that the tools log to the root logger. The tools report errors as exceptions."""
     logging.disable(logging.WARNING)
     try:
         yield

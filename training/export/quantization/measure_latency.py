@@ -1,4 +1,5 @@
-"""Measures the latency of several graphs in turns, so that a slow period of the machine affects all of them equally."""
+"""Measures the latency of several graphs alternately, so that a slow period of the machine affects all of them
+equally."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from service.model_store.manifest import Input
 
 LATENCY_BATCH_SIZES = (1, 8, 32)
 DEFAULT_DURATION_S = 1.5
-"""Minimum duration per batch size, without the first runs."""
+"""Minimum duration per batch size, excluding the first runs."""
 MIN_TURNS = 15
 TURN_S = 0.004
 """Approximate duration of a graph's turn."""
@@ -27,7 +28,7 @@ def microseconds_per_image(
     placement: Placement = ON_CPU,
     duration_s: float = DEFAULT_DURATION_S,
 ) -> dict[str, dict[int, float]]:
-    """Returns the median over the turns by graph and batch size. Raises BrokenVersion if a graph cannot be loaded."""
+    """Returns the median over the turns, by graph and batch size. Raises BrokenVersion if a graph cannot be loaded."""
     sessions = {name: Session(path, model_input, classes, threads, placement) for name, path in graphs.items()}
     latencies: dict[str, dict[int, float]] = {name: {} for name in graphs}
     for size in LATENCY_BATCH_SIZES:

@@ -1,5 +1,5 @@
-"""Decides whether a less exact graph may be served by itself: its paired outcomes with the float32 graph on held-out
-images, through the service's own decoding.
+"""Decides whether the service may choose a less exact graph automatically, by pairing its predictions with those of the
+float32 graph on held-out images that the service's own code decodes.
 """
 
 import math
@@ -23,11 +23,11 @@ Probabilities = NDArray[np.float32]
 
 
 def upper_loss(lost: int, gained: int, images: int) -> float:
-    """The one-sided 95 % upper bound of the accuracy that is lost, part of 1.
+    """Returns the one-sided 95% upper bound of the accuracy loss, as a fraction of 1.
 
-    Of `images` pairs, only the first network is right in `lost`, and only the second in `gained`. Tango's score
-    interval for the difference of paired proportions (Statistics in Medicine 17, 1998), whose coverage stays near the
-    nominal one when the two networks nearly always agree.
+    Of `images` pairs, only the first network is right in `lost`, and only the second in `gained`. The bound is that of
+    Tango's score interval for the difference of paired proportions (Statistics in Medicine 17, 1998). Its coverage
+    stays near the nominal one even if the two networks nearly always agree.
     """
     z = NormalDist().inv_cdf(CONFIDENCE)
     low, high = (lost - gained) / images, 1.0
@@ -43,7 +43,8 @@ def upper_loss(lost: int, gained: int, images: int) -> float:
 def compare(
     expected: Probabilities, actual: Probabilities, labels: NDArray[np.int64], placement: Placement = ON_CPU
 ) -> Acceptance:
-    """Compares probabilities, float32 (n, classes), of the float32 graph and another for the same images."""
+    """Compares the probabilities, float32 (n, classes), of the float32 graph and of another graph for the same
+    images."""
     expected_classes, actual_classes = expected.argmax(axis=1), actual.argmax(axis=1)
     was_right, is_right = expected_classes == labels, actual_classes == labels
     lost, gained = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
@@ -68,10 +69,10 @@ def compare_on_openvino(
     *,
     is_exact: bool = True,
 ) -> list[Acceptance]:
-    """Acceptances of a graph on the plugin of OpenVINO, for the hints of this processor; none without the plugin.
+    """Compares a graph on OpenVINO's plugin, with the hints that this processor supports. Empty without the plugin.
 
-    `probabilities_on` runs the graph, `expected` is of the float32 graph. An `is_exact` graph, of float32, needs none
-    for the float32 hint.
+    `probabilities_on` runs the graph. `expected` returns the probabilities of the float32 graph. A float32 graph
+    (`is_exact`) needs no comparison for the float32 hint.
     """
     if find_plugin().device is None:
         return []
@@ -85,23 +86,23 @@ def compare_on_openvino(
 
 
 def describe(acceptance: Acceptance) -> str:
-    """One sentence for logs and cards."""
+    """Describes a comparison in one sentence for logs and cards."""
     engine = acceptance.engine + (f" with {acceptance.hint}" if acceptance.hint else "")
     figures = (
         f"on {engine}, of {acceptance.images:,} held-out images {acceptance.lost} lost and {acceptance.gained} gained: "
-        f"at most {100 * acceptance.upper_loss:.2f} points are lost (95 %), {acceptance.same_class:.1%} the same class"
-        f", probabilities differ by at most {acceptance.max_abs_difference:.1g}"
+        f"at most {100 * acceptance.upper_loss:.2f} points are lost (95% confidence), {acceptance.same_class:.1%} have "
+        f"the same class, probabilities differ by at most {acceptance.max_abs_difference:.1g}"
     )
     if acceptance.images < MIN_IMAGES:
-        return f"{figures}; the service chooses it by itself only after a comparison on {MIN_IMAGES} or more"
+        return f"{figures}; the service chooses it automatically only after a comparison on {MIN_IMAGES} or more images"
     verdict = "accepted" if acceptance.automatic else f"not accepted, {100 * MAX_ACCEPTED_LOSS:g} points are allowed"
     return f"{figures}; {verdict}"
 
 
 def _score_statistic(lost: int, gained: int, images: int, loss: float) -> float:
-    """Tango's statistic for the hypothesis that the true loss is `loss`; falls as `loss` rises."""
+    """Returns Tango's statistic for the hypothesis that the true loss is `loss`. It falls as `loss` rises."""
     numerator = lost - gained - images * loss
-    # The maximum-likelihood estimate of the part that is gained, if the loss is `loss`.
+    # The maximum-likelihood estimate of the fraction that is gained, if the loss is `loss`.
     linear = -lost - gained + (2 * images - lost + gained) * loss
     constant = -gained * loss * (1 - loss)
     root = math.sqrt(max(0.0, linear**2 - 8 * images * constant))

@@ -1,4 +1,4 @@
-"""The section of a model card about the precisions and engines in which a version is served."""
+"""Writes the section of a model card about the precisions and engines with which a version is served."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ def set_version(folder: Path, name: str, version: int) -> Path:
 
 
 def precisions_section(manifest: Manifest, command: str, calibration_images: int, note: str | None = None) -> str:
-    """Returns the section about the graphs: a table, and the use of each graph."""
+    """Returns the section about the graphs: a table, and when the service uses each graph."""
     rows = [
         "| graph | bytes | held out | test | same class as float32 | largest difference |",
         "|---|---|---|---|---|---|",
@@ -52,7 +52,7 @@ def precisions_section(manifest: Manifest, command: str, calibration_images: int
     notes = [_precision_note(variant) for variant in manifest.variants if variant.precision != "float32"]
     return (
         f"{PRECISIONS_HEADING}\n\nThe accuracy on held-out training images decides whether a graph is accepted. The "
-        "accuracy on the test set has no influence. Differences of probabilities are over test images."
+        "accuracy on the test set has no influence. Differences in probabilities were measured on test images."
         + (f" {note}" if note else "")
         + "\n\n"
         + "\n".join(rows)
@@ -64,9 +64,11 @@ def precisions_section(manifest: Manifest, command: str, calibration_images: int
 
 
 def acceptance_list(manifest: Manifest) -> str:
-    """Returns a list of the paired comparisons on held-out images; empty without one."""
+    """Returns a list of the paired comparisons on held-out images; empty if there is none."""
     lines = [f"- `{variant.file}` {describe(one)}" for variant in manifest.variants for one in variant.acceptances]
-    return "\n".join(["In pairs with the float32 graph on onnxruntime's own engine:", "", *lines]) if lines else ""
+    return (
+        "\n".join(["Image by image, compared with float32 on onnxruntime's own engine:", "", *lines]) if lines else ""
+    )
 
 
 def _precision_row(variant: Variant) -> str:
@@ -95,4 +97,4 @@ def _precision_note(variant: Variant) -> str:
         for size, us in speed.us_per_image.items()
     )
     machine = f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.processor}"
-    return f"{selection}. Measured in alternation with float32 on {machine}, it ran at {sizes}."
+    return f"{selection}. Measured alternately with float32 on {machine}, it ran at {sizes}."

@@ -1,6 +1,7 @@
 """Implements `convoy-train quantize`: publishes a version again with int8 or float16 graphs added.
 
-A graph is accepted by its accuracy on held-out training images and by its speed, and is measured on the test set.
+A graph is accepted based on its accuracy on held-out training images and its speed. Its test accuracy is measured as
+well.
 """
 
 import shutil
@@ -53,7 +54,7 @@ MIN_SPEEDUP = 1.05
 """Minimum speed relative to float32, at every batch size, for the service to choose a graph automatically."""
 
 UNKNOWN_SPLIT_NOTE = (
-    "a random choice that the network may have been trained on: its run's held-out images are unknown or too few"
+    "a random choice, on which the network may have been trained: its run's held-out images are unknown or too few"
 )
 
 
@@ -74,7 +75,7 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class _Baseline:
-    """The float32 graph with its figures, with which all others are compared."""
+    """The float32 graph with its figures. All other graphs are compared with it."""
 
     version: VersionFolder
     graph: Path
@@ -85,7 +86,7 @@ class _Baseline:
 
     @property
     def accuracy(self) -> float:
-        """On the held-out images."""
+        """Returns the accuracy on the held-out images."""
         return _accuracy(self.held_out, self.data)
 
     @property
@@ -104,8 +105,8 @@ class _Baseline:
 def quantize(folder: Path, options: QuantizeOptions, log: Log) -> Path:
     """Publishes the version in `folder` (models/NAME/NUMBER) with more graphs, as the model's next version.
 
-    Returns the new folder. Raises TrainingError with the figures if a graph loses too much accuracy or is not faster;
-    nothing is published then.
+    Returns the new folder. If a graph loses too much accuracy or is not faster, raises a TrainingError with the figures
+    and publishes nothing.
     """
     with service_errors_as_training_errors():
         version = open_version(folder)
@@ -136,13 +137,13 @@ def _write_version(folder: Path, number: int, baseline: _Baseline, options: Quan
     manifest = read_manifest(folder)
     figures: dict[str, Any] = {"held_out_accuracy": baseline.accuracy}
     if acceptances := _acceptances_on_openvino("float32", baseline.graph, baseline, log):
-        figures["acceptances"] = acceptances  # else those of another machine stay
+        figures["acceptances"] = acceptances  # otherwise the acceptances from another machine are kept
     test = baseline.pipeline.score(baseline.data.dataset.test)
     log(f"float32: {test.accuracy:.2%} of the {test.images:,} test images")
     if baseline.can_publish_test_accuracy:
         figures["test_accuracy"] = test.accuracy
     else:
-        log("these are not the images of the published test accuracy, so the new graphs get no test accuracy")
+        log("the published test accuracy was measured on other images, so the new graphs get no test accuracy")
     new_variants = [_build_variant(folder, precision, baseline, options, log) for precision in options.precisions]
     old_variants = [
         variant.model_copy(update=figures) if variant.precision == "float32" else variant
@@ -171,15 +172,15 @@ def _build_variant(
     pipeline = ServingPipeline.from_manifest(graph, baseline.version.manifest)
     held_out = baseline.data.held_out_probabilities(pipeline)
     acceptance = compare(baseline.held_out, held_out, baseline.data.held_out_labels)
-    log(f"{precision}: {_accuracy(held_out, baseline.data):.2%} of the same; {describe(acceptance)}")
+    log(f"{precision}: {_accuracy(held_out, baseline.data):.2%} of the same images; {describe(acceptance)}")
     _check_acceptance(precision, acceptance)
     speed = _measure_speed(precision, graph, baseline, options.latency_duration_s)
     is_faster = is_automatic(precision, speed, cpu_flags())
     log(f"{precision}: {_describe_speed(speed)}")
     if not is_faster and not options.allow_slower:
         raise TrainingError(
-            f"{precision} is not faster here: {_describe_speed(speed)}. Nothing was published. Use --even-if-slower "
-            f"to publish it for services with CONVOY_PRECISION={precision}."
+            f"{precision} is not faster than float32 on this machine: {_describe_speed(speed)}. Nothing was published. "
+            f"Use --even-if-slower to publish it for services with CONVOY_PRECISION={precision}."
         )
     test = pipeline.score(baseline.data.dataset.test)
     log(f"{precision}: {test.accuracy:.2%} of the same {test.images:,} test images")
@@ -218,17 +219,17 @@ def _accuracy(probabilities: NDArray[np.float32], data: CalibrationData) -> floa
 
 
 def _check_acceptance(precision: Precision, acceptance: Acceptance) -> None:
-    """Raises TrainingError for a graph that enough images have shown to lose too much, or not shown to lose little."""
+    """Raises TrainingError if a comparison on enough images does not show that the graph loses little accuracy."""
     observed_loss = (acceptance.lost - acceptance.gained) / acceptance.images
     if observed_loss > MAX_ACCEPTED_LOSS or (acceptance.images >= MIN_IMAGES and not acceptance.automatic):
         raise TrainingError(
-            f"{precision} loses too much: {describe(acceptance)}. Nothing was published; for int8 try --calibration "
-            "entropy or percentile, or more --calibrate-on."
+            f"{precision} loses too much accuracy: {describe(acceptance)}. Nothing was published; for int8 try "
+            "--calibration entropy or percentile, or a higher --calibrate-on."
         )
 
 
 def _measure_speed(precision: Precision, graph: Path, baseline: _Baseline, duration_s: float) -> Speed | None:
-    """Measures on the hardware that the precision is meant for; returns None for float16 without a GPU."""
+    """Measures the speed on the hardware that the precision is meant for. Returns None for float16 without a GPU."""
     placement = ON_CPU if precision == "int8" else _gpu_placement()
     if placement is None:
         return None
@@ -254,7 +255,7 @@ def _gpu_placement() -> Placement | None:
 def is_automatic(precision: Precision, speed: Speed | None, flags: Collection[str]) -> bool:
     """Returns whether the service may choose the graph automatically: it must be faster at every batch size."""
     if speed is None:
-        return True  # float16 without a GPU here: the service uses it on GPUs only
+        return True  # float16, and this machine has no GPU: the service uses float16 on GPUs only
     if precision == "int8" and FAST_INT8_FLAGS.isdisjoint(flags):
         return False
     return all(speed.float32_us_per_image[size] >= MIN_SPEEDUP * us for size, us in speed.us_per_image.items())
@@ -285,7 +286,7 @@ def _write_samples(folder: Path, manifest: Manifest, variants: list[Variant]) ->
 
 def _describe_speed(speed: Speed | None) -> str:
     if speed is None:
-        return "its speed was not measured, because there is no GPU here"
+        return "its speed was not measured, because this machine has no GPU"
     pairs = ", ".join(
         f"{us:g} us per image instead of {speed.float32_us_per_image[size]:g} at batch {size}"
         for size, us in speed.us_per_image.items()

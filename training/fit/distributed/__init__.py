@@ -1,4 +1,4 @@
-"""Data-parallel training by several processes: how they connect, compare their inputs and fail together.
+"""Data-parallel training by several processes: connecting them, comparing their inputs, and failing together.
 
-The work of a single process belongs to `training.fit`, the division of a batch to `training.data`.
+`training.fit` does the work of a single process, and `training.data` divides batches.
 """

@@ -17,7 +17,8 @@ from training.recipes.settings import format_value
 from training.runs.run_folder import Run
 
 LIBRARIES = ("keras", "jax", "numpy")
-"""Libraries whose versions must be equal: processes with different compiled programs wait for each other forever."""
+"""Libraries whose versions must be equal, because processes with different compiled programs wait for each other
+forever."""
 MAX_DIFFERENCES = 3
 """Maximum number of differences that an error names."""
 
@@ -28,8 +29,8 @@ Invariants = Mapping[str, str]
 def run_invariants(recipe: Recipe, dataset: Dataset, resumed_run: Run | None = None) -> dict[str, str]:
     """Returns the invariants of a run.
 
-    Images are compared by number, labels and shape; images of a folder also by file name. The whole checkpoint is
-    compared, which detects a folder that is not shared between machines.
+    Images are compared by number, labels and shape; images of a folder also by file name. Comparing the whole
+    checkpoint detects a folder that is not shared between machines.
     """
     from training.keras_setup import library_versions
 
@@ -59,7 +60,7 @@ def _checkpoint_digest(resumed_run: Run | None) -> str:
 
 
 def check_consistent(invariants: list[Invariants]) -> None:
-    """Raises TrainingError that names what differs between the processes; the list is in the order of their ranks."""
+    """Raises a TrainingError that names the differences between the processes. `invariants` is ordered by rank."""
     names = dict.fromkeys(name for each in invariants for name in each)
     differences = []
     for name in names:

@@ -1,8 +1,8 @@
 """Trains one network on all devices of one or more processes, on one machine or many.
 
-Keras' DataParallel on JAX gives every device its rows of each batch and sums the gradients over all devices (with XLA's
-collectives: gloo between CPUs, NCCL between GPUs). Batch normalization uses the mean and variance of the whole batch,
-so that the loss equals that of one process with the same `batch_size`. Only process 0 writes the run.
+With JAX, Keras' DataParallel gives every device its rows of each batch and sums the gradients over all devices with
+XLA's collectives (gloo between CPUs, NCCL between GPUs). Batch normalization uses the mean and variance of the whole
+batch, so that the loss equals that of one process with the same `batch_size`. Only process 0 writes the run.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ JOIN_TIMEOUT = "CONVOY_JOIN_TIMEOUT_S"
 MAX_ERROR_CHARS = 4000
 """Maximum length of an error text that is sent to the other processes."""
 PEER_LOSS_WAIT_S = 2.0
-"""After an error of JAX, time to wait for a report that another process is lost, which would explain the error."""
+"""Time to wait, after an error in JAX, for a report that another process is lost, which would explain the error."""
 RESUME_HINT = " Resume after the last finished epoch with --resume, in all processes."
 
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ def process_info_from(environ: Mapping[str, str]) -> ProcessInfo | None:
     if missing := [name for name in (COORDINATOR, NUM_PROCESSES, rank_name) if name not in present]:
         names = " and ".join(PROCESS_ID if name == JOB_INDEX else name for name in missing)
         raise TrainingError(
-            f"{', '.join(sorted(present))} without {names}: --distributed needs all three variables, or none."
+            f"{', '.join(sorted(present))} is set without {names}: --distributed needs all three variables, or none."
         )
     host, colon, port = environ[COORDINATOR].rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 2**16:
@@ -97,7 +97,8 @@ class DistributedContext:
         return {"processes": self.shard.world_size, "devices": self.shard.devices, "device": kind}
 
     def run_and_compare(self, function: Callable[[], Result], invariants: Callable[[Result], Invariants]) -> Result:
-        """Calls `function` in every process and returns its result, once the invariants of all results are equal.
+        """Calls `function` in every process. Returns the result of this process if the invariants of all results are
+        equal.
 
         Raises TrainingError in all processes if the function raises it in one of them, or if the invariants differ.
         """
@@ -140,7 +141,7 @@ class DistributedContext:
         self.run_and_compare(_local_devices, lambda devices: {"devices": devices})
         self._distribution = keras.distribution.DataParallel(
             devices=keras.distribution.list_devices(),
-            auto_shard_dataset=False,  # for tf.data only; our batches already contain only this process's rows
+            auto_shard_dataset=False,  # for tf.data only; batches already contain only this process's rows
         )
         rank, world_size = (self._process.rank, self._process.world_size) if self._process else (0, 1)
         self.shard = BatchShard(rank, world_size, self._distribution.num_model_replicas)
@@ -174,7 +175,7 @@ class DistributedContext:
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:
-        """Within the context, an exception in one process is sent to the other processes and ends them as well."""
+        """Within the context, an exception in one process is sent to the other processes, which then exit as well."""
         if self._group is None:
             yield
             return
@@ -207,10 +208,11 @@ SINGLE_PROCESS = DistributedContext()
 
 
 def join(environ: Mapping[str, str]) -> DistributedContext:
-    """Connects to the processes that the environment names; without variables, uses this process and all its devices.
+    """Connects to the processes that the environment names. If no variable is set, uses this process and all its
+    devices.
 
-    Raises TrainingError if a process is missing, and without JAX. Must run before Keras is imported, because it selects
-    the JAX backend.
+    Raises TrainingError if a process is missing, and if JAX is not installed. Must run before Keras is imported,
+    because it selects the JAX backend.
     """
     if importlib.util.find_spec("jax") is None:
         raise TrainingError("--distributed trains with JAX, which is not installed: pip install 'convoy[jax]'.")
@@ -229,13 +231,13 @@ def _local_devices() -> str:
 
 
 def _exit_on_peer_lost(group: ProcessGroup, reason: str) -> NoReturn:
-    """Ends this process while its devices compute, because they may wait for the lost process forever."""
+    """Exits this process while its devices compute, because they may wait for the lost process forever."""
     group.close(reason)
     _exit_now(PeerLost.exit_code, f"Error: {reason}{RESUME_HINT}\n")
 
 
 def _exit_now(code: int, message: str) -> NoReturn:
-    """Ends the process at once. JAX's shutdown would wait for all other processes, and abort if one is missing."""
+    """Exits the process at once. JAX's shutdown would wait for all other processes, and abort if one is missing."""
     sys.stdout.flush()
     sys.stderr.write(message)
     sys.stderr.flush()

@@ -1,7 +1,7 @@
 """Connects the processes of one run and reports immediately when one of them is lost.
 
 Messages are lines of JSON over TCP, always through process 0. JAX's coordinator is not used, because it aborts a
-process that waits for a lost peer without stating a reason. The module knows no Keras and no JAX.
+process that waits for a lost peer without stating a reason. Independent of Keras and JAX.
 """
 
 import json
@@ -21,7 +21,7 @@ HELLO_TIMEOUT_S = 5.0
 """Time within which a new connection must send its rank."""
 RETRY_INTERVAL_S = 0.2
 GRACE_PERIOD_S = 10.0
-"""Additional time that other processes wait, so that process 0 is the first to report missing processes."""
+"""Additional time that other processes wait, so that process 0 reports missing processes first."""
 
 Message = dict[str, Any]
 PeerLostCallback = Callable[[str], None]
@@ -82,7 +82,7 @@ class Channel:
             message = self._inbox.get(timeout=timeout_s)
         except queue.Empty:
             raise PeerLost(
-                f"{self._peer_name} accepted the connection but sent nothing for {timeout_s:.0f} s."
+                f"{self._peer_name} accepted the connection but sent no message for {timeout_s:.0f} s."
             ) from None
         if "rejected" in message:
             raise TrainingError(message["rejected"])
@@ -119,7 +119,7 @@ class ProcessGroup:
         self._channels: dict[int, Channel] = {}
 
     def all_gather(self, text: str, timeout_s: float | None = None) -> list[str]:
-        """Waits until all processes have called this; returns their texts in the order of their ranks.
+        """Waits until all processes have called this. Returns their texts in the order of their ranks.
 
         Raises PeerLost if a process fails or ends.
         """
@@ -184,15 +184,15 @@ class ProcessGroup:
 
 
 def rendezvous(process: ProcessInfo) -> ProcessGroup:
-    """Connects this process to all others. Raises PeerMissing, which names the missing processes, and TrainingError."""
+    """Connects this process to all others. Raises TrainingError, or a PeerMissing that names the missing processes."""
     group = ProcessGroup(process)
     try:
         (_connect if process.rank else _accept_peers)(group, time.monotonic() + process.timeout_s)
     except TrainingError as error:
         group.close(str(error))
         if isinstance(error, PeerLost):
-            # Not PeerLost: a Job restarts after PeerLost without limit, but processes that never connect must be
-            # limited.
+            # Not PeerLost: a Job restarts after PeerLost without limit, but attempts to connect to missing processes
+            # must be limited.
             raise PeerMissing(str(error)) from error
         raise
     return group
@@ -235,8 +235,8 @@ def _accept_peer(group: ProcessGroup, connection: socket.socket, missing: set[in
         connection.close()
         return set()
     if rank not in missing or world_size != group.process.world_size:
-        # A duplicate rank is not a mistake of the user: a restarted pod can connect before its predecessor's end is
-        # noticed.
+        # A duplicate rank is no mistake of the user: a restarted pod can connect before process 0 detects that its
+        # predecessor has ended.
         kind = "failed" if world_size == group.process.world_size else "rejected"
         reason = _rejection_reason(rank, world_size, group)
         _reject(connection, kind, f"{group.process.name_of(0)} at {group.process.address} {reason}")
@@ -262,13 +262,12 @@ def _missing_message(process: ProcessInfo, missing: set[int]) -> str:
     ranks = ", ".join(map(str, sorted(missing)))
     return (
         f"Of {process.world_size} processes, these did not connect to {process.address} within {process.timeout_s:g} "
-        f"s: {ranks}. "
-        "Start all of them, or set CONVOY_NUM_PROCESSES to their number."
+        f"s: {ranks}. Start all processes, or set CONVOY_NUM_PROCESSES to their number."
     )
 
 
 def _connect(group: ProcessGroup, end_s: float) -> None:
-    """Connects to process 0, which may not listen yet, and registers."""
+    """Connects to process 0, which may not listen yet, and registers this process."""
     process = group.process
     while time.monotonic() < end_s:
         try:

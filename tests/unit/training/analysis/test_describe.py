@@ -110,7 +110,7 @@ def test_side_by_side() -> None:
     assert [line.split()[0] for line in lines[:4]] == names
     assert [line.split()[1] for line in lines[:4]] == ["2012", "2014", "2014", "2015"]
     assert lines[0].split()[3:5] == ["62,378,344", "1,135,256,096"]
-    assert "3.57 %" in lines[3]
+    assert "3.57%" in lines[3]
 
 
 def test_json_says_all_that_the_table_says() -> None:

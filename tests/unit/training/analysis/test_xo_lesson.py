@@ -39,5 +39,5 @@ def test_the_image_has_a_row_a_feature(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kernel_is_reported_with_the_known_ones() -> None:
-    with pytest.raises(TrainingError, match="no kernel named 'blur'; there are identity"):
+    with pytest.raises(TrainingError, match="Unknown kernel 'blur'; the kernels are identity"):
         lesson_stages(["blur"])

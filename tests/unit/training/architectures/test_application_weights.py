@@ -33,7 +33,7 @@ def test_weights_of_another_network_are_reported(tmp_path: Path, suffix: str, ot
         model.save(path)
     else:
         model.save_weights(path)
-    with pytest.raises(TrainingError, match=f"does not hold the weights of ResNet50 with its last layer: {message}"):
+    with pytest.raises(TrainingError, match=f"does not contain the weights of ResNet50 with its last layer: {message}"):
         load_weights(network(), "ResNet50", path, "with its last layer")
 
 

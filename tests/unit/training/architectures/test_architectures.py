@@ -57,7 +57,9 @@ def test_no_values_are_made_without_weights() -> None:
     assert all(weight._value is None for weight in model.weights)
 
 
-@pytest.mark.parametrize(("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "there are mlp, xo")])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "networks are mlp, xo")]
+)
 def test_an_unknown_name_is_reported_with_the_nearest_or_all(name: str, hint: str) -> None:
     with pytest.raises(TrainingError, match=re.escape(f"There is no network named '{name}'; {hint}")):
         build(name)
@@ -77,7 +79,7 @@ def test_too_small_images_are_rejected_with_the_minimum_size(
 
 
 def test_other_errors_keep_their_own_error() -> None:
-    with pytest.raises(ValueError, match=r"There is no kernel named 'blur'"):
+    with pytest.raises(ValueError, match=r"Unknown kernel 'blur'"):
         build("xo", features=("blur",))
 
 

@@ -86,7 +86,7 @@ def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> No
     ("architecture", "shape", "message"),
     [
         ("keras:ResNet5", SHAPE, "no application 'ResNet5' to start from: did you mean 'ResNet50'?"),
-        ("keras:", SHAPE, "there are DenseNet121, "),
+        ("keras:", SHAPE, "the choices are DenseNet121, "),
         (SMALL, (32, 32, 1), "takes color images; these have 1 channel"),
     ],
 )
@@ -97,10 +97,10 @@ def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    with pytest.raises(TrainingError, match=r"does not hold the weights of MobileNetV3Small without its last layer"):
+    with pytest.raises(TrainingError, match=r"does not contain the weights of MobileNetV3Small without its last layer"):
         build(SMALL, SHAPE, 5, legacy_weights_file(other, tmp_path))
     (tmp_path / "text.h5").write_text("no HDF5")
-    with pytest.raises(TrainingError, match=r"text\.h5 does not hold the weights"):
+    with pytest.raises(TrainingError, match=r"text\.h5 does not contain the weights"):
         build(SMALL, SHAPE, 5, tmp_path / "text.h5")
     with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
         build(SMALL, SHAPE, 5, tmp_path / "none.h5")
@@ -115,6 +115,6 @@ def test_without_a_connection_the_way_round_is_said(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", unreachable)
     with pytest.raises(
-        TrainingError, match=r"could not be downloaded: URL fetch failure.*Name a file .* with --weights"
+        TrainingError, match=r"could not be downloaded: URL fetch failure.*Use --weights to name a file"
     ):
         build(SMALL, SHAPE, 5, "imagenet")

@@ -72,7 +72,7 @@ def test_a_run_without_a_recipe_lists_what_fits(
         (["run", "xo", "--set", "architecture.size=3"], "xo has no option 'size'"),
         (["run", "xo", "--set", "architecture=vgg"], "no network named 'vgg'"),
         (["run", "xo", "--set", "mean=0,0,0", "--set", "std=1,1,1"], "have 3 values; xo has 1 channels"),
-        (["run", "xo", "--set", "validation=4000"], "leave none of xo's 4,000 training images"),
+        (["run", "xo", "--set", "validation=4000"], "leave none of the 4,000 training images of xo"),
         (["run", "xo", "--set", "architecture.filters=wide"], "xo cannot be built for xo"),
         (["run", "xo", "--set", "dataset=imagenet"], "no data set called 'imagenet'"),
         (["export", "none.keras", "--name", "n"], "does not exist"),

@@ -53,7 +53,7 @@ def test_a_folder_alone_gets_suggestions_with_durations(tmp_path: Path, words: l
     photos = write_image_folder(tmp_path / "photos", "red", "blue", count=6)
     result = CliRunner().invoke(main, [word.replace("PHOTOS", str(photos)) for word in words])
     assert result.exit_code == 2
-    assert f"For the images of {photos}, 12 images of 2 classes:" in result.output
+    assert f"For the images of {photos} (12 images of 2 classes):" in result.output
     assert result.output.count(" on this machine") == 3
 
 

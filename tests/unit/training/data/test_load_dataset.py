@@ -167,5 +167,5 @@ def test_nothing_to_measure_on_is_said() -> None:
     input_spec = load_dataset.input_spec_for(RECIPE)
     with pytest.raises(TrainingError, match="--dataset, or a folder of images with --data"):
         load_dataset.for_network(None, DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))
-    with pytest.raises(TrainingError, match="needs a folder of images: name it with --data"):
+    with pytest.raises(TrainingError, match="needs a folder of images: specify it with --data"):
         load_dataset.for_network("folder", DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))

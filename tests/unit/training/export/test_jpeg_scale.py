@@ -35,7 +35,7 @@ def test_a_version_is_published_again_as_the_next_one(tmp_path: Path) -> None:
 
 def test_a_version_that_has_it_is_not_published_again(tmp_path: Path) -> None:
     new = publish_with_jpeg_scale(write_version(tmp_path, "pets"))
-    with pytest.raises(TrainingError, match="decodes JPEGs at a reduced scale already"):
+    with pytest.raises(TrainingError, match="already decodes JPEGs at a reduced scale"):
         publish_with_jpeg_scale(new)
     assert Repository(tmp_path).versions("pets") == [1, 2]
 

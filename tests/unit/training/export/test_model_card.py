@@ -76,17 +76,17 @@ def test_a_card_states_on_which_images_a_retrained_network_was_accepted(tmp_path
     decision = Decision("holdout", 1500, "pets/2", 0.75, 0.7475, 0.005)
     text = card(tmp_path, decision=decision)
     assert (
-        "after a comparison with pets/2, on images that neither network was trained on: 74.75% of 1,500 held-out "
-        "images correct, pets/2 75.00%; a drop of 0.50% was allowed. The test images had no influence."
+        "after a comparison with pets/2, on images on which neither network was trained: 74.75% of 1,500 held-out "
+        "images correct, pets/2 75.00%; a drop of 0.50% was allowed. The test images had no influence on the "
     ) in text
     text = card(tmp_path, decision=replace(decision, part="test"))
-    assert "so the test images decided. The accuracy on them is therefore slightly too high on average." in text
+    assert "The accuracy on the test images is therefore slightly too high on average." in text
 
 
 def test_a_card_does_not_claim_what_was_not_measured(tmp_path: Path) -> None:
     text = card(tmp_path, scores=None, source=Source("pets.keras", model=None))
     assert "Not measured" in text
-    assert "is unknown to the export" in text
+    assert "did not know the training data" in text
     assert "75" not in text
     assert "confusion" not in text
 

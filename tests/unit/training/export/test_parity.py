@@ -68,7 +68,7 @@ def test_a_slightly_wrong_graph_fails_and_names_the_worst_images(
 ) -> None:
     wrong = with_weights(graph, 4, lambda kernel: kernel * 1.001)
     with pytest.raises(
-        TrainingError, match=r"not the network: at batch 1 .* on \d+ of 100 images, most on test im"
+        TrainingError, match=r"differs from the network: at batch size 1, .* on \d+ of 100 images, most on test im"
     ) as e:
         check_parity(network, path_of(wrong, tmp_path), sample)
     assert str(e.value).count("test image") == 5

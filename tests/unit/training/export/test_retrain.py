@@ -60,7 +60,7 @@ def test_without_a_published_version_the_network_is_published(
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(dataset(tuple("abcd")), "has other labels than xo"), (dataset(side=9), "takes images of another size")],
+    [(dataset(tuple("abcd")), "has different labels than xo"), (dataset(side=9), "takes images of another size")],
 )
 def test_a_version_of_another_kind_is_not_compared(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, data: Dataset, reason: str

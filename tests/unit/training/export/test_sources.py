@@ -59,7 +59,7 @@ def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
 
 
 def test_what_is_no_network_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"does not exist. Name the folder of a run"):
+    with pytest.raises(TrainingError, match=r"does not exist. Specify the folder of a run"):
         load_network(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("hello")
     with pytest.raises(TrainingError, match=r"text\.keras cannot be loaded as a Keras model: "):

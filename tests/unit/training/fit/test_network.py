@@ -67,7 +67,7 @@ def test_a_network_in_training_computes_at_each_size_what_one_of_that_size_does(
         (
             recipe("resnet9", (24, 32)),
             28,
-            "ends with 32, but the images of noise have 28x28 pixels for resnet9",
+            "ends with 32, but resnet9 gets images of noise with 28x28 pixels",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
     [
         ("epoch", "3", "no field 'epoch': did you mean 'epochs'?"),
         ("name", "x", "no field 'name'"),
-        ("zzz", "3", "there are architecture, augment_on_device, balanced_sampling"),
+        ("zzz", "3", "the choices are architecture, augment_on_device, balanced_sampling"),
         ("epochs", "many", "epochs=many: Input should be a valid integer"),
         ("epochs", "2.5", "should be a valid integer"),
         ("learning_rate", "fast", "should be a valid number"),
@@ -99,13 +99,13 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"brightness": "1.5"}, r"brightness is 1.5; it must be in \[0, 1\]"),
         ({"lighting": "-0.1"}, "lighting"),
         ({"mixup": "-1"}, "mixup is -1.0; it must be at least 0"),
-        ({"mixup": "0.2", "cutmix": "1"}, "set one of them"),
+        ({"mixup": "0.2", "cutmix": "1"}, "set only one of them"),
         ({"cutout_px": "-1"}, "cutout_px"),
         ({"clip_norm": "-1"}, "clip_norm is -1.0; it must be at least 0"),
         ({"random_erasing": "1.1"}, r"random_erasing is 1.1; it must be in \[0, 1\]"),
         ({"randaugment": "-1"}, "randaugment is -1"),
         ({"randaugment_magnitude": "31"}, "randaugment_magnitude is 31; it must be from 0 to 30"),
-        ({"class_weight": "auto", "balanced_sampling": "yes"}, "both correct for small classes: set one"),
+        ({"class_weight": "auto", "balanced_sampling": "yes"}, "both correct for small classes: set only one"),
         ({"random_erasing": "0.5", "augment_on_device": "true"}, "random_erasing runs on the host only"),
         ({"test_share": "1"}, "test_share is 1.0; it must be between 0 and 1"),
         ({"side_px": "64", "shorter_px": "60"}, "shorter_px is 60; it must be at least side_px=64"),
@@ -187,7 +187,7 @@ def test_a_warm_up_that_is_shortened_is_reported(changes: dict[str, str], capsys
     expected = ""
     if changes == {"epochs": "3"}:
         expected = (
-            f"Warm-up: {after.warm_up_epochs:g} epochs in place of {before.warm_up_epochs:g}, because the run has 3 in "
-            f"place of {before.epochs}. --set warm_up_epochs=N sets it.\n"
+            f"Warm-up: {after.warm_up_epochs:g} epochs instead of {before.warm_up_epochs:g}, because the run has 3 "
+            f"epochs instead of {before.epochs}. --set warm_up_epochs=N changes the warm-up.\n"
         )
     assert capsys.readouterr().out == expected

@@ -34,8 +34,8 @@ def test_recipes_differ_in_what_the_grid_names_only() -> None:
     [
         (["lr"], "--grid lr: write --grid KEY=VALUE,VALUE"),
         (["lr="], "write --grid KEY=VALUE,VALUE"),
-        (["lr=1,2", "learning_rate=3"], "names learning_rate twice"),
-        (["lr=1,1"], "has a value twice"),
+        (["lr=1,2", "learning_rate=3"], "contains learning_rate twice"),
+        (["lr=1,1"], "contains a value twice"),
     ],
 )
 def test_what_is_no_grid_is_refused(grids: list[str], message: str) -> None:

@@ -30,7 +30,7 @@ def test_a_split_without_some_images_keeps_the_others_with_their_labels() -> Non
 
 
 def test_an_unknown_data_set_names_the_known_ones() -> None:
-    with pytest.raises(TrainingError, match="no data set called 'imagenet'; there are mnist, cifar10"):
+    with pytest.raises(TrainingError, match="no data set called 'imagenet'; the data sets are mnist, cifar10"):
         datasets.load("imagenet")
 
 
@@ -41,5 +41,5 @@ def test_what_the_user_knows_of_the_files_is_noted() -> None:
 
 def test_a_label_beyond_the_classes_is_refused() -> None:
     split = ArraySplit(np.zeros((3, 4, 4, 1), np.uint8), np.arange(3))
-    with pytest.raises(TrainingError, match="any has images of class 2; it has 2 classes"):
+    with pytest.raises(TrainingError, match="any has an image of class number 2, but only 2 classes"):
         Dataset("any", "Any", ("a", "b"), split, split).check_labels()
