@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests import no_skips
 
-# The same examples in every run without a time limit, so that no test depends on the machine's speed.
+# Hypothesis uses the same examples in every run and has no deadline, so that no test depends on the machine's speed.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
@@ -21,7 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Returns the folder of real data sets in the layout of their official downloads; skips the test without it."""
+    """Returns the folder of real data sets, in the layout of their official downloads. Skips the test if CONVOY_DATA is
+    not set."""
     data_folder = os.environ.get("CONVOY_DATA")
     if not data_folder:
         pytest.skip("CONVOY_DATA is not set: no real data")

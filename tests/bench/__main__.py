@@ -1,6 +1,7 @@
 """Measures speed: `make bench`, `make bench-peers` and `make bench-overload` write a report.
 
-Exits with 1 if a load was void (a request failed, or a rate was not kept), and with 2 if nothing could be measured.
+Exits with 1 if a load was void (a request failed, or a constant rate was not kept), and with 2 if nothing could be
+measured.
 """
 
 import argparse
@@ -111,7 +112,7 @@ def _compare_checkouts(args: argparse.Namespace) -> int:
 
 def _jpeg_scale(args: argparse.Namespace) -> int:
     if not (data := os.environ.get("CONVOY_DATA")):
-        raise CannotMeasure("CONVOY_DATA is not set: it names the folder with imagenette2-160/.")
+        raise CannotMeasure("CONVOY_DATA is not set: set it to the folder that contains imagenette2-160/.")
     plan = reduced_scale.Plan(
         args.models, args.model, Path(data) / "imagenette2-160", args.photos, args.count, args.size
     )
@@ -159,7 +160,7 @@ def _photographs(args: argparse.Namespace) -> int:
 
 def _instances(workers: int) -> int:
     if workers > 1 and not has_workers():
-        _print_progress("This version of Convoy has one worker, so every peer gets one instance.")
+        _print_progress("This version of Convoy supports one worker, so every peer gets one instance.")
         return 1
     return workers
 
@@ -194,11 +195,11 @@ def _arguments() -> argparse.Namespace:
     run = commands.add_parser("run", help="Convoy alone")
     run.set_defaults(run=_throughput)
     run.add_argument("--connections", type=int, nargs="+", default=CONNECTIONS, help="default: 1 8 32 128")
-    peers = commands.add_parser("peers", help="compare Convoy with other servers; installs those that are missing")
+    peers = commands.add_parser("peers", help="compare Convoy with other servers; installs missing servers")
     peers.set_defaults(run=_compare_peers)
     peers.add_argument("--connections", type=int, default=32, help="default: %(default)s")
-    peers.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
-    over = commands.add_parser("overload", help="load Convoy with more requests than it can answer")
+    peers.add_argument("--only", nargs="+", default=(), help="names of loads, such as 'v2 json'; default: all")
+    over = commands.add_parser("overload", help="load Convoy with more requests than it can serve")
     over.set_defaults(run=_overload)
     over.add_argument("--models", type=Path, default=Settings().models, help="folder with mnist-lenet5")
     over.add_argument("--parts", nargs="+", choices=overload_run.PARTS, default=overload_run.PARTS, help="default: all")
@@ -212,12 +213,16 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="CHECKOUT",
-        help="each with its own .venv; the others are compared with the first",
+        help="checkouts, each with its own .venv; the others are compared with the first",
     )
     pair.add_argument("--connections", type=int, default=32, help="default: %(default)s")
-    pair.add_argument("--only", nargs="+", default=(), help="names of loads, as 'v2 json'; default: all")
-    pair.add_argument("--photo-size", type=parse_size, metavar="WxH", help="bring the images to it, as 4032x3024")
-    by_library = commands.add_parser("jpeg-libraries", help="how fast libraries decode JPEGs, and their pixels")
+    pair.add_argument("--only", nargs="+", default=(), help="names of loads, such as 'v2 json'; default: all")
+    pair.add_argument(
+        "--photo-size", type=parse_size, metavar="WxH", help="resize the images to this size, such as 4032x3024"
+    )
+    by_library = commands.add_parser(
+        "jpeg-libraries", help="compare the speed and pixels of libraries that decode JPEGs"
+    )
     by_library.set_defaults(run=_jpeg_libraries)
     by_library.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
     decoders = commands.add_parser("decoding", help="what the choice of a decoder pays in the service")
@@ -236,9 +241,13 @@ def _arguments() -> argparse.Namespace:
     scale.add_argument("--count", type=int, default=1000, help="test images to enlarge (default: %(default)s)")
     scale.add_argument("--size", type=parse_size, default=(4032, 3024), metavar="WxH", help="default: 4032x3024")
     scale.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
-    setup = commands.add_parser("setup", help="only install the peers, each in its own environment")
+    setup = commands.add_parser("setup", help="only install the peers, each into its own environment")
     setup.set_defaults(run=_set_up)
-    setup.add_argument("--python", default=sys.executable, help="Python for peers that do not support this one")
+    setup.add_argument(
+        "--python",
+        default=sys.executable,
+        help="Python for peers that do not support this version",
+    )
     for command in (peers, setup):
         command.add_argument("--peers", nargs="+", default=tuple(PACKAGES), help=f"default: {' '.join(PACKAGES)}")
     for command in (run, peers, pair):
@@ -266,7 +275,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     add(
         "--workers", type=int, default=usable_cores(), help="workers, and instances of each peer (default: %(default)s)"
     )
-    add("--rounds", type=int, default=3, help="number of rounds to take medians over (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="number of rounds; results are medians over them (default: %(default)s)")
     add("--seconds", type=float, default=4.0, help="duration of each load (default: %(default)s)")
 
 

@@ -1,9 +1,9 @@
 """Measures the overhead of a batch job: python -m tests.bench.batch_jobs IMAGES --model mnist-lenet5 [--rounds 5].
 
 Each round measures, on the same cores and from a cold start: decoding alone (in the job's processes), the model alone
-(onnxruntime, full batches), and the whole job. It prints medians of three ratios: the job's speed over that of the
-slower part, the job's speed over that of both parts in sequence, and the processor time of both parts over the job's.
-Other programs on the machine disturb the processor time less.
+(onnxruntime, full batches), and the whole job. It prints the medians of three ratios: the job's speed to the speed of
+the slower part, the job's speed to the speed of both parts in sequence, and the processor time of both parts to the
+job's processor time. Other programs on the machine affect processor time less than speed.
 """
 
 import io
@@ -34,7 +34,7 @@ from service.settings import Settings
 
 
 class Cost(NamedTuple):
-    """Wall-clock seconds, and seconds of processor time over all processors."""
+    """Wall-clock seconds, and seconds of processor time summed over all processors."""
 
     wall_s: float
     cpu_s: float
@@ -48,8 +48,8 @@ def cost_of(work: Callable[[], object]) -> Cost:
 
 
 def child_processes(workers: int) -> ProcessPoolExecutor:
-    """Returns the job's decoding processes as children of this process, so that their processor time is known at
-    exit."""
+    """Returns the job's decoding processes as children of this process, so that their processor time is available when
+    they exit."""
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
@@ -93,13 +93,14 @@ def main(source: str, model: str, models: str, rounds: int) -> None:
         decode_cost = cost_of(lambda: decode(images, folder))
         model_cost = cost_of(lambda: infer(count, folder, settings))
         rows.append((decode_cost, model_cost, cost_of(lambda: classify(source, model, settings))))
-        speeds = [f"{count / cost.wall_s:,.0f}/s ({cost.cpu_s:.2f} s of processors)" for cost in rows[-1]]
+        speeds = [f"{count / cost.wall_s:,.0f}/s ({cost.cpu_s:.2f} s of processor time)" for cost in rows[-1]]
         click.echo(f"round {number}: decoding {speeds[0]}, model {speeds[1]}, job {speeds[2]}")
     slower = statistics.median(max(d.wall_s, m.wall_s) / job.wall_s for d, m, job in rows)
     combined = statistics.median((d.wall_s + m.wall_s) / job.wall_s for d, m, job in rows)
     processors = statistics.median((d.cpu_s + m.cpu_s) / job.cpu_s for d, m, job in rows)
     click.echo(
-        f"speed: {slower:.2f} of the slower part, {combined:.2f} of both in turn; processor time: {processors:.2f}"
+        f"speed: {slower:.2f} times the slower part, {combined:.2f} times both parts in sequence; processor time: "
+        f"{processors:.2f}"
     )
 
 

@@ -1,7 +1,8 @@
-"""Compares the speed of checkouts of Convoy, which run at the same time and are loaded in turn, for seconds each.
+"""Compares the speed of several checkouts of Convoy, which run at the same time and are loaded alternately for some
+seconds each.
 
-The speed of a machine varies more between minutes than most code changes gain, but not within a few seconds. The result
-is therefore the median of the ratios within each round, not the ratio of two medians.
+A machine's speed varies from minute to minute by more than most code changes gain, but not within a few seconds. The
+result is therefore the median of the ratios within each round, not the ratio of two medians.
 """
 
 import tempfile
@@ -24,13 +25,13 @@ from tests.bench.workloads import Workload, convoy_workloads, supported_workload
 
 WARM_UP_S = 1.0
 MAX_PHOTOS = 10
-"""Number of photos of a stated size: one per body of a single image."""
+"""Number of photos for --photo-size: one per single-image body."""
 HEAD = ["load", "checkout", "requests/s", "ratio", "quartiles", "p50 ms", "p99 ms"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The options of a comparison. Each checkout has a .venv; the others are compared with the first."""
+    """The options of a comparison. Each checkout has a .venv. The first checkout is the baseline of the others."""
 
     checkouts: tuple[Path, ...]
     models: Path | None
@@ -42,9 +43,9 @@ class Plan:
     seconds: float
     connections: int
     only: tuple[str, ...]
-    """Names of loads; empty: all."""
+    """Names of loads. Empty: all loads."""
     photo_size: tuple[int, int] | None = None
-    """Width and height of the images to send; None: the original sizes."""
+    """Width and height of the images to send. None: the original sizes."""
 
 
 class Ratio(NamedTuple):
@@ -62,7 +63,7 @@ class CheckoutResults:
     runs: dict[str, list[list[LoadResult]]] = field(default_factory=dict)
 
     def ratio(self, load: str, checkout: int) -> Ratio:
-        """Returns the ratio of a checkout to the first one. Needs at least two rounds."""
+        """Returns the ratio of a checkout to the first checkout. Needs at least two rounds."""
         pairs = zip(self.runs[load][checkout], self.runs[load][0], strict=True)
         low, mid, high = quantiles(
             [one.requests_per_s / first.requests_per_s for one, first in pairs], method="inclusive"
@@ -107,7 +108,7 @@ def _start(plan: Plan, checkout: Path, log: Path, stack: ExitStack) -> str:
 
 
 def _photos(plan: Plan, folder: Path) -> Path | None:
-    """Returns the folder of images to send; None for the default images."""
+    """Returns the folder of images to send, or None for the default images."""
     if plan.photo_size is None:
         return plan.images
     if plan.images is None:
@@ -123,7 +124,7 @@ def _loads(plan: Plan, urls: Sequence[str], bodies: Bodies, batch: int) -> list[
     workloads = convoy_workloads(plan.model, batch)
     if unknown := set(plan.only) - {load.name for load in workloads}:
         raise CannotMeasure(
-            f"There is no load '{unknown.pop()}'; there are {', '.join(load.name for load in workloads)}."
+            f"There is no load '{unknown.pop()}'; the loads are {', '.join(load.name for load in workloads)}."
         )
     loads = [load for load in workloads if not plan.only or load.name in plan.only]
     for url in urls:
@@ -140,7 +141,7 @@ def _interleave(
     runs: list[list[LoadResult]] = [[] for _ in urls]
     for number in range(plan.rounds):
         for at in range(len(urls)):
-            turn = (at + number) % len(urls)  # every checkout is the first in some round
+            turn = (at + number) % len(urls)  # every checkout is first in some round
             runs[turn].append(wrk(urls[turn] + load.path, body, plan.connections, plan.seconds))
             progress(f"  {plan.checkouts[turn]}: {format_result(runs[turn][-1])}")
     return runs

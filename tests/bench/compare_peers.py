@@ -1,4 +1,5 @@
-"""Implements `make bench-peers`: loads Convoy and other servers in turn, with the same graph and the same bodies."""
+"""Implements `make bench-peers`: loads Convoy and other servers one after the other, with the same graph and the same
+bodies."""
 
 import contextlib
 import os
@@ -42,7 +43,7 @@ class Plan:
     connections: int
     peers: tuple[str, ...]
     only: tuple[str, ...]
-    """Names of loads; empty: all."""
+    """Names of loads. Empty: all loads."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class PeerResults:
         return self.batch if load.endswith(f"x{self.batch}") else 1
 
     def comparable(self) -> list[tuple[str, str]]:
-        """Returns the pairs of load and peer for which Convoy has a result too."""
+        """Returns the pairs of load and peer for which there is also a result of Convoy."""
         return [
             (load, server)
             for load, server in self.closed_loop
@@ -113,12 +114,14 @@ def compare(plan: Plan, progress: Callable[[str], None]) -> PeerResults:
 
 
 def as_model_input(samples: Samples) -> Samples:
-    """Returns the samples as PNG in the size of the model's input, because the peers' applications do not scale."""
+    """Returns the samples as PNG in the size of the model's input, because the peers' applications do not resize
+    images."""
     return samples._replace(encoded=[digit_images.as_png(tensor) for tensor in samples.tensors])
 
 
 def constant_rates(results: PeerResults) -> dict[tuple[str, str], float]:
-    """Returns requests/s by load and peer, a fraction of the slower server's peak, without loads whose peak is void."""
+    """Returns requests/s by load and peer: a fraction of the slower server's peak. Loads with a void peak are left
+    out."""
     rates = {}
     for load, peer in results.comparable():
         both = results.closed_loop[load, CONVOY], results.closed_loop[load, peer]
@@ -138,7 +141,7 @@ def _environment(plan: Plan, model: LocalModel, samples: Samples) -> dict[str, s
         "peers": ", ".join(versions),
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
         "images": samples.source,
-        "instances": f"{plan.instances} of each server (MLServer: 1), one thread a run, no artificial delay"
+        "instances": f"{plan.instances} of each server (MLServer: 1), one thread per run, no artificial delay"
         + (f"; {', '.join(changes)}" if changes else ""),
         "load": f"{plan.connections} connections, {plan.seconds:g} s, {plan.rounds} rounds, interleaved; medians",
     }
@@ -168,7 +171,7 @@ def _open_loop(run: _Run, server: str, rates: dict[tuple[str, str], float]) -> N
 
 @contextlib.contextmanager
 def _server(run: _Run, server: str) -> Iterator[tuple[str, Sequence[Workload]]]:
-    """Starts a server and yields its address and the loads that it answered correctly once."""
+    """Starts a server. Yields its address and the loads for which it returned a correct response."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         start = _start_convoy(run, folder) if server == CONVOY else _start_peer(run, PEERS[server], folder)

@@ -19,12 +19,13 @@ PYTHON = ROOT / ".venv/bin/python"
 CONVOY = ROOT / ".venv/bin/convoy"
 START_TIMEOUT_S = 60
 POLL_S = 0.01
-# Enough for 128 connections with 64 images each, because a full queue rejects requests, which would not be measured.
+# Enough for 128 connections with 64 images each, because a full queue rejects requests, and rejections are not
+# measured.
 QUEUE_IMAGES = 128 * 64
 
 
 class Service(NamedTuple):
-    """A service that is ready."""
+    """A running service that is ready."""
 
     url: str
     pid: int
@@ -41,7 +42,7 @@ def run_convoy(
     command: tuple[str | Path, ...] = (CONVOY, "serve"),
     start_timeout_s: float = START_TIMEOUT_S,
 ) -> Iterator[Service]:
-    """Runs a service for all of `models` within the context; `settings` are added to the caller's environment.
+    """Runs a service for all of `models` within the context. `settings` are added to the caller's environment.
 
     Raises CannotMeasure if the service does not become ready.
     """
@@ -73,7 +74,8 @@ def status_of(url: str) -> int | None:
 
 
 def bench_settings(workers: int) -> dict[str, str]:
-    """Returns the settings that the benchmark changes: the number of workers, and a queue for all connections' images.
+    """Returns the settings that the benchmark changes: the number of workers, and a queue that holds the images of all
+    connections.
 
     Raises CannotMeasure for several workers if this version of Convoy supports only one.
     """
@@ -87,6 +89,7 @@ def has_workers() -> bool:
 
 
 def caller_settings() -> list[str]:
-    """Returns the caller's CONVOY_ variables, which affect the results, as NAME=VALUE; folders only by name."""
+    """Returns the caller's CONVOY_ variables, which affect the results, as NAME=VALUE. Folders are shortened to their
+    name."""
     setting_names = {f"CONVOY_{name.upper()}" for name in Settings.model_fields} - {"CONVOY_MODELS", "CONVOY_PORT"}
     return sorted(f"{name}={value}" for name, value in os.environ.items() if name in setting_names)

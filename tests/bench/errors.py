@@ -1,4 +1,4 @@
-"""The error of the benchmarks and load tests. Its message tells the user how to fix the problem."""
+"""The error of the benchmarks and load tests. Its message states how to fix the problem."""
 
 
 class CannotMeasure(Exception):

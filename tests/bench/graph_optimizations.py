@@ -1,6 +1,7 @@
-"""Measures the gain of each rewrite of an exported graph: the same network with none, one, two and all of them.
+"""Measures the gain of each rewrite of an exported graph: the same network with no rewrite, with one, with two, and so
+on.
 
-Takes run folders or Keras files, and writes a section of the benchmark's README.
+Takes run folders or Keras files, and writes a section of tests/bench/README.md.
 """
 
 import importlib
@@ -26,9 +27,7 @@ DESCRIPTIONS = {
 
 def main() -> int:
     if len(sys.argv) < 2:
-        print(
-            "Name the runs or .keras files: python -m tests.bench.graph_optimizations RUN_OR_FILE...", file=sys.stderr
-        )
+        print("Specify runs or .keras files: python -m tests.bench.graph_optimizations RUN_OR_FILE...", file=sys.stderr)
         return 2
     load = os.getloadavg()[0]
     importlib.import_module("training.keras_setup")  # sets the log level before Keras is imported
@@ -37,7 +36,7 @@ def main() -> int:
 
     head = "".join(f" batch {size} |" for size in LATENCY_BATCH_SIZES)
     table = [f"| network | graph | nodes |{head}", "|---|---|---|" + "---|" * len(LATENCY_BATCH_SIZES), *rows]
-    setup = f"Microseconds an image, {usable_cores()} threads of {processor_name()}; "
+    setup = f"Microseconds per image, {usable_cores()} threads of {processor_name()}; "
     setup += f"load average {load:.1f} before the start."
     content = f"{setup}\n\n" + "\n".join(table)
     replace_section(REPORT, "rewrites", content)

@@ -36,7 +36,8 @@ def cpu_model() -> str:
 
 
 def _serving_versions() -> tuple[str, str]:
-    """Returns the versions of Python and of the libraries in the service's environment, which is not this one."""
+    """Returns the versions of Python and of the libraries in the service's environment, which differs from this
+    environment."""
     code = """
 import platform, sys
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Lower bounds of the latency: inference with onnxruntime alone, and decoding alone, in this process."""
+"""Measures lower bounds of the latency in this process: inference with onnxruntime alone, and decoding alone."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def images_per_s(model: LocalModel, samples: Samples, seconds: float) -> dict[in
 
 
 def decode_us(model: LocalModel, samples: Samples, seconds: float) -> float:
-    """Returns microseconds on one thread for converting an encoded image to the model's input."""
+    """Returns the microseconds that one thread needs to convert an encoded image to the model's input."""
     counter = iter(range(10**9))
 
     def once() -> None:

@@ -1,6 +1,6 @@
 """Implements `python -m tests.bench photographs`: ResNet-50 in the service, compared with a loop without a service.
 
-The weights are random, which does not change the speed. The float32 and int8 graphs are generated, so that they need
+The weights are random, which does not affect the speed. The float32 and int8 graphs are generated, so that they need
 not be shipped.
 """
 
@@ -28,7 +28,7 @@ from tests.bench.workloads import convoy_workloads
 Progress = Callable[[str], None]
 
 BATCHES = (1, 8)
-"""Batch sizes of the loop without a service, of which the faster one counts."""
+"""Batch sizes of the loop without a service. The faster one counts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass
 class PhotographResults:
-    """The results per round: images/s without a service, and the load results of the service."""
+    """The results per round: images/s of the loop without a service, and the load results of the service."""
 
     environment: dict[str, str]
     loop_per_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -87,7 +87,7 @@ def _round(plan: Plan, root: Path, bodies: Bodies, results: PhotographResults, p
         served = wrk(url, body, plan.connections, plan.seconds)
     results.loop_per_s[model].append(loop_per_s)
     results.served[model].append(served)
-    progress(f"  {model}: {served.requests_per_s:.1f} images/s of {loop_per_s:.1f} without a service")
+    progress(f"  {model}: {served.requests_per_s:.1f} images/s, {loop_per_s:.1f} without a service")
 
 
 def _loop_images_per_s(plan: Plan, root: Path, images: list[bytes], batch: int) -> float:
@@ -115,6 +115,6 @@ def _environment(plan: Plan, samples: Samples) -> dict[str, str]:
         "model": "ResNet-50 with random weights, input 224x224x3, float32 and int8",
         "images": samples.source,
         "service": f"{plan.workers} worker(s), settings as shipped",
-        "load": f"one image a request, {plan.connections} connections, {plan.seconds:g} s",
+        "load": f"one image per request, {plan.connections} connections, {plan.seconds:g} s",
         "rounds": f"{plan.rounds}, interleaved; medians",
     }

@@ -15,7 +15,7 @@ STOP_TIMEOUT_S = 15
 def run_process(
     command: Sequence[str | Path], environment: Mapping[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a process within the context, with its output in `log`; then stops it and its descendants."""
+    """Runs a process within the context, with its output in `log`, and then stops it and its descendants."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -82,23 +82,24 @@ def cpu_s(pid: int) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Returns the resident memory of the process and its descendants; shared pages count once per process."""
+    """Returns the resident memory of the process and its descendants. Shared pages count once per process."""
     pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in process_tree(pid))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def proportional_bytes(pid: int) -> int:
-    """Returns the memory of the process and its descendants; a page that several share counts once in total."""
+    """Returns the memory of the process and its descendants. A page that several processes share counts once in
+    total."""
     total = 0
     for member in process_tree(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
             text = Path(f"/proc/{member}/smaps_rollup").read_text()
             total += int(text.partition("\nPss:")[2].split()[0]) * 1024
     return total
 
 
 def peak_resident_bytes(pid: int) -> int:
-    """Returns the sum of the peak resident memory of each process of the tree."""
+    """Returns the sum of the peak resident memory of each process in the tree."""
     texts = (Path(f"/proc/{member}/status").read_text() for member in process_tree(pid))
     return sum(int(text.partition("VmHWM:")[2].split()[0]) * 1024 for text in texts)
 

@@ -1,4 +1,4 @@
-"""Request bodies as files, many of each kind, so that they rotate and caches do not distort the results."""
+"""Request bodies as files. There are many of each kind, so that they rotate and caches do not distort the results."""
 
 import base64
 import json
@@ -40,14 +40,15 @@ class Body:
 
 
 class Sizes(NamedTuple):
-    """The number of images per batch, and of bodies of each kind."""
+    """The number of images per batch, and the number of bodies of each kind."""
 
     batch: int
     bodies: int
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Sizes":
-        """Returns smaller sizes for large inputs, because 64 of them as JSON would exceed the service's body limit."""
+        """Returns smaller sizes for large inputs, because 64 large inputs as JSON would exceed the service's body
+        limit."""
         return cls(64, 50) if np.prod(shape) <= SMALL_INPUT_BYTES else cls(8, 10)
 
     @property
@@ -134,7 +135,7 @@ def _media_type(image: bytes) -> str:
 
 Encode = Callable[[list[bytes], NDArray[np.uint8]], bytes]
 
-# Kind: content type ("": the image's own), whether it contains many images, and the function that encodes it.
+# Kind: content type ("": the image's own), whether a body contains many images, and the function that encodes it.
 KINDS: dict[str, tuple[str, bool, Encode]] = {
     "image": ("", False, lambda images, _: images[0]),
     "images form": (traffic.FORM, True, lambda images, _: traffic.multipart_form("files", images)),

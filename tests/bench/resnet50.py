@@ -1,4 +1,5 @@
-"""Generates ResNet-50 with random weights, which is as fast as a trained one, so that it need not be shipped."""
+"""Generates a ResNet-50 with random weights, so that no trained weights need to be shipped. It is as fast as a trained
+one."""
 
 from pathlib import Path
 
@@ -19,13 +20,13 @@ CALIBRATION_IMAGES = 16
 
 
 def write_float32(root: Path, images: Path | None) -> Samples:
-    """Writes the model as `write_models_folder` does; returns photographs and their classes."""
+    """Writes the model as `write_models_folder` does. Returns photographs and their classes."""
     write_models_folder(root)
     return load_samples(LocalModel(root / FLOAT32, FLOAT32), Sizes.of(SHAPE).samples, images)
 
 
 def write_models_folder(root: Path) -> Path:
-    """Writes the model into a separate models folder, `root`/resnet50, and returns that."""
+    """Writes the model into its own models folder, `root`/resnet50, and returns the folder."""
     graph = onnx.load(GRAPHS / "resnet50.onnx")
     fill_weights(graph)
     _write(root / FLOAT32, FLOAT32, graph)
@@ -33,7 +34,7 @@ def write_models_folder(root: Path) -> Path:
 
 
 def write_int8(root: Path, samples: Samples) -> None:
-    """Writes the int8 form of the model from `write_float32` into a separate models folder."""
+    """Writes the int8 form of the model from `write_float32` into its own models folder."""
     graph = LocalModel(root / FLOAT32, FLOAT32).graph
     int8 = root / "int8.onnx"
     to_int8(graph, samples.tensors[:CALIBRATION_IMAGES], int8, reduce_range=False, method="minmax")

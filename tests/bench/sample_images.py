@@ -28,7 +28,8 @@ class Samples(NamedTuple):
 
 
 def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
-    """Loads `count` samples, with repetitions if there are fewer images. Raises CannotMeasure without images."""
+    """Loads `count` samples, with repetitions if there are fewer images. Raises CannotMeasure if there are no
+    images."""
     if folder is None and model.shape == DIGIT:
         encoded = [digit_images.as_png(pixels) for pixels in digit_images.digits(count)[0]]
         source = digit_images.source()
@@ -48,5 +49,5 @@ def load_samples(model: LocalModel, count: int, folder: Path | None) -> Samples:
 def _photo_folder(model: LocalModel) -> Path:
     data_folder = os.environ.get("CONVOY_DATA")
     if not data_folder:
-        raise CannotMeasure(f"{model.name} takes {model.shape}: name a folder of images with --images.")
+        raise CannotMeasure(f"{model.name} takes {model.shape}: specify a folder of images with --images.")
     return Path(data_folder) / "photos"

@@ -1,6 +1,6 @@
 """Implements `make bench`: measures Convoy alone.
 
-Every round measures everything, so that a slow period affects all.
+Every round measures all figures, so that a slow period affects all of them.
 """
 
 import tempfile
@@ -54,7 +54,7 @@ class ThroughputResults:
     ready_s: list[float] = field(default_factory=list)
     resident_bytes: list[float] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)
-    """Images per request by load, for the loads that this version of Convoy supports."""
+    """Images per request for each load that this version of Convoy supports."""
     unsupported: list[str] = field(default_factory=list)
     """Loads that this version does not support."""
     closed_loop: dict[tuple[str, int], list[LoadResult]] = field(default_factory=lambda: defaultdict(list))

@@ -40,7 +40,7 @@ def supported_workloads(url: str, loads: Sequence[Workload], bodies: Bodies) -> 
 
 
 def send_one(url: str, load: Workload, body: Body) -> int | None:
-    """Sends one request; returns its status, 200 or 404, or None if the port is closed.
+    """Sends one request. Returns its status, 200 or 404, or None if the port is closed.
 
     Raises CannotMeasure for another status, and for classes that differ from the model's.
     """
@@ -51,7 +51,7 @@ def send_one(url: str, load: Workload, body: Body) -> int | None:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return 404
-        raise CannotMeasure(f"{url}{load.path} answers {error.code}: {error.read()[:300]!r}") from error
+        raise CannotMeasure(f"{url}{load.path} returned status {error.code}: {error.read()[:300]!r}") from error
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return None
     _check(url + load.path, answer, json_length, body)
@@ -61,7 +61,7 @@ def send_one(url: str, load: Workload, body: Body) -> int | None:
 def wait_until_ready(url: str, load: Workload, body: Body, is_alive: Callable[[], bool]) -> None:
     """Sends requests until a response is correct. Raises CannotMeasure if the server exits or takes too long."""
     end_s = time.monotonic() + READY_TIMEOUT_S
-    problem = "nobody listens"
+    problem = "connection refused"
     while is_alive() and time.monotonic() < end_s:
         try:
             status = send_one(url, load, body)
@@ -78,6 +78,6 @@ def _check(url: str, answer: bytes, json_length: str | None, body: Body) -> None
     try:
         predicted = predicted_classes(answer, json_length)
     except (ValueError, LookupError, TypeError) as error:
-        raise CannotMeasure(f"{url} returns a response that cannot be parsed: {answer[:300]!r}") from error
+        raise CannotMeasure(f"{url} returned a response that cannot be parsed: {answer[:300]!r}") from error
     if predicted != body.expected:
-        raise CannotMeasure(f"{url} returns {predicted}; the model's own predictions are {body.expected}.")
+        raise CannotMeasure(f"{url} returned the classes {predicted}; the model's own predictions are {body.expected}.")

@@ -1,1 +1,1 @@
-"""Autoscalers: records the metrics of one pod under load, and simulates what the manifests of k8s/ make of them."""
+"""Records the metrics of one pod under load, and simulates how the autoscalers of k8s/ respond to them."""

@@ -1,5 +1,5 @@
 """`python -m tests.bench.autoscaling`: simulates the autoscalers with the recorded metrics of one pod, and writes the
-result to docs/capacity.md. With `--record` the metrics are recorded anew: six minutes on two idle cores.
+result to docs/capacity.md. With `--record` the metrics are recorded again, which takes six minutes on two idle cores.
 """
 
 import argparse
@@ -17,7 +17,7 @@ REPORT = Path("docs/capacity.md")
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m tests.bench.autoscaling", description=__doc__)
-    parser.add_argument("--record", action="store_true", help="record the metrics anew, into recorded.json")
+    parser.add_argument("--record", action="store_true", help="record the metrics again, into recorded.json")
     parser.add_argument("--photos", type=Path, help="folder of photographs for ResNet-50; default: CONVOY_DATA/photos")
     parser.add_argument("--report", type=Path, default=REPORT, help="Markdown file (default: %(default)s)")
     options = parser.parse_args(arguments)

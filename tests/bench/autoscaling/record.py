@@ -1,6 +1,7 @@
-"""Records the metrics of one pod, one worker on one core, at parts and multiples of its capacity.
+"""Records the metrics of one pod (one worker on one core) at fractions and multiples of its capacity.
 
-The samples are what autoscalers see: CPU seconds, and the counters from which Prometheus computes the saturation.
+The samples are the metrics that autoscalers use: CPU seconds, and the counters from which Prometheus computes the
+saturation.
 """
 
 import asyncio
@@ -33,9 +34,9 @@ FILE = Path(__file__).with_name("recorded.json")
 LENET5 = "mnist-lenet5"
 MODELS = Path(__file__).parents[3] / "models"
 FACTORS = (0.5, 1.0, 2.0)
-CONNECTIONS = 256  # of the fast model, so that its queue grows beyond its capacity
+CONNECTIONS = 256  # connections to the fast model, so many that its queue exceeds its capacity
 PEAK_S, LOAD_S, OVERLOAD_S = 8.0, 40.0, 75.0
-"""Twice the capacity must last until the queue of a slow model is so long that requests are rejected."""
+"""The load of twice the capacity must last until the queue of a slow model is so long that requests are rejected."""
 SAMPLE_S = 5.0
 COUNTERS = {
     "demand_s": "convoy_demand_seconds_total",
@@ -46,7 +47,7 @@ COUNTERS = {
 
 
 class Sample(NamedTuple):
-    """Counters of the pod at a time since the start of the load."""
+    """Counters of the pod, and the time since the start of the load."""
 
     time_s: float
     cpu_s: float
@@ -88,7 +89,7 @@ class Sampler:
 
 
 def record(photos: Path | None, names: Sequence[str] = (LENET5, RESNET50)) -> dict[str, Any]:
-    """Returns the samples by model and factor, with the machine that they were recorded on. Raises CannotMeasure."""
+    """Returns the samples by model and factor, and the machine on which they were recorded. Raises CannotMeasure."""
     service_core, load_core = two_cores()
     models: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -121,13 +122,13 @@ def _record_model(service: convoy_process.Service, load: "_FastLoad | _SlowLoad"
         seconds = OVERLOAD_S if factor > 1 else LOAD_S
         with Sampler(service) as sampler:
             load.send(factor * peak_per_s, seconds)
-        # Not while the queue is answered afterwards.
+        # Samples from the time after the load, when queued requests are still being answered, do not count.
         loads[f"{factor:g}"] = [sample._asdict() for sample in sampler.samples if sample.time_s < seconds]
     return {"peak_per_s": peak_per_s, "loads": loads}
 
 
 class _FastLoad:
-    """Single images, more than a Python client can send."""
+    """Sends single images at a higher rate than a Python client can."""
 
     def __init__(self, service: convoy_process.Service, model: str, bodies: Bodies) -> None:
         (workload,) = [load for load in convoy_workloads(model, 1) if load.name == "image"]
@@ -141,14 +142,15 @@ class _FastLoad:
 
 
 class _SlowLoad:
-    """Single images at a constant rate, however many of them wait."""
+    """Sends single images at a constant rate, regardless of how many are waiting."""
 
     def __init__(self, service: convoy_process.Service, images: Sequence[bytes]) -> None:
         self._url = f"{service.url}/api/v1/models/{RESNET50}/classify"
         self._images = itertools.cycle(images)
 
     def peak_per_s(self) -> float:
-        """A closed loop of a few clients: on a CPU, larger batches are hardly faster per image."""
+        """Measures the peak with a closed loop of a few clients, because on a CPU larger batches are hardly faster per
+        image."""
         return asyncio.run(self._closed_loop(clients=8, seconds=3 * PEAK_S))
 
     def send(self, requests_per_s: float, seconds: float) -> None:
@@ -178,7 +180,7 @@ class _SlowLoad:
 
 
 def write(recorded: dict[str, Any]) -> None:
-    """Writes the samples; those of models that were not recorded stay."""
+    """Writes the samples. Samples of models that were not recorded this time are kept."""
     before = json.loads(FILE.read_text())["models"] if FILE.exists() else {}
     together = recorded | {"models": before | recorded["models"]}
     FILE.write_text(json.dumps(together, indent=1, sort_keys=True) + "\n")

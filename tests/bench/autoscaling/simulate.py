@@ -1,8 +1,8 @@
-"""Simulates the autoscalers of k8s/ with the recorded metrics of one pod. Measures nothing.
+"""Simulates the autoscalers of k8s/ with the recorded metrics of one pod. Nothing is measured here.
 
-Targets, policies and bounds are read from the manifests. The load is constant and spread evenly, and a pod under any
-load shows what the recorded pod showed under it, interpolated between the recorded loads. At twice the capacity and
-above, a pod shows what it showed at twice the capacity.
+Targets, policies and bounds are read from the manifests. The load is constant and spread evenly. Each pod has the
+metrics that were recorded for its load, interpolated between the recorded loads. Above twice the capacity, a pod has
+the metrics recorded at twice the capacity.
 """
 
 import json
@@ -20,18 +20,19 @@ from tests.bench.report import markdown
 K8S = Path(__file__).parents[3] / "k8s"
 SYNC_S = 15
 WINDOW_S = 60
-"""Of the rule that both autoscalers query; the metrics of processors are at most as old."""
+"""Window of the rule that both autoscalers query. CPU metrics are at most as old."""
 POD_START_S = 10
 SIMULATED_S = 900
 TOLERANCE = 0.1
-MAX_SATURATION = 2.0  # as the rule
+MAX_SATURATION = 2.0  # as in the rule
 START_REPLICAS = 2
 SETTLED_S = 20.0
 """Seconds from the start of a recorded load after which its samples count."""
 
 
 class PodMetrics(NamedTuple):
-    """What one pod shows: CPU and saturation, both 0 to 1 and above, and the share of requests that it rejects."""
+    """The metrics of one pod: CPU and saturation, both from 0 to above 1, and the fraction of requests that it
+    rejects."""
 
     cpu: float
     saturation: float
@@ -39,7 +40,7 @@ class PodMetrics(NamedTuple):
 
 
 class Autoscaler(NamedTuple):
-    """The targets of an autoscaler by metric, and its bounds."""
+    """An autoscaler: its targets by metric, and its bounds."""
 
     name: str
     targets: dict[str, float]
@@ -49,7 +50,7 @@ class Autoscaler(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The outcome of a constant load: `carried_s` are the seconds until the pods have the capacity for it."""
+    """The outcome of a constant load. `carried_s` is the time in seconds until the pods have enough capacity for it."""
 
     replicas: int
     carried_s: float
@@ -57,7 +58,7 @@ class Result(NamedTuple):
 
 
 def recorded() -> dict[str, dict[float, PodMetrics]]:
-    """Returns what the recorded pod of each model showed, by its load in units of its capacity."""
+    """Returns the recorded metrics of each model's pod, by load in units of the pod's capacity."""
     content = json.loads(FILE.read_text())
     return {
         model: {0.0: PodMetrics(0.0, 0.0, 0.0)}
@@ -67,7 +68,7 @@ def recorded() -> dict[str, dict[float, PodMetrics]]:
 
 
 def pod_metrics(samples: Sequence[dict[str, float]]) -> PodMetrics:
-    """Returns the mean from SETTLED_S on; a pod has one core and one worker."""
+    """Returns the mean metrics after SETTLED_S of a pod with one core and one worker."""
     later = [sample for sample in samples if sample["time_s"] >= SETTLED_S]
     last_s = later[-1]["time_s"]
     first = next(sample for sample in reversed(later) if last_s - sample["time_s"] >= min(15.0, last_s - SETTLED_S - 5))
@@ -79,7 +80,7 @@ def pod_metrics(samples: Sequence[dict[str, float]]) -> PodMetrics:
 
 
 def at_load(by_load: dict[float, PodMetrics], load: float) -> PodMetrics:
-    """Returns what a pod shows under this load, interpolated linearly."""
+    """Returns the metrics of a pod under this load, interpolated linearly."""
     loads = sorted(by_load)
     if load >= loads[-1]:
         return by_load[loads[-1]]
@@ -90,11 +91,11 @@ def at_load(by_load: dict[float, PodMetrics], load: float) -> PodMetrics:
 
 
 def autoscalers() -> Iterator[Autoscaler]:
-    """Yields the autoscalers of the manifests: of the base, with the component `custom-metrics`, and with `keda`."""
+    """Yields the autoscalers of the manifests: of the base, of the component `custom-metrics`, and of `keda`."""
     base = yaml.safe_load((K8S / "base/horizontalpodautoscaler.yaml").read_text())["spec"]
     bounds = base["minReplicas"], base["maxReplicas"], base["behavior"]["scaleUp"]["policies"]
     (cpu,) = [one["resource"]["target"]["averageUtilization"] / 100 for one in base["metrics"]]
-    yield Autoscaler("HPA, CPU alone", {"cpu": cpu}, *bounds)
+    yield Autoscaler("HPA, CPU only", {"cpu": cpu}, *bounds)
     patch = yaml.safe_load((K8S / "components/custom-metrics/horizontalpodautoscaler.yaml").read_text())["spec"]
     targets = {}
     for metric in patch["metrics"]:
@@ -113,7 +114,7 @@ def autoscalers() -> Iterator[Autoscaler]:
         },
         scaled["minReplicaCount"],
         scaled["maxReplicaCount"],
-        # KEDA creates an HPA; without a `scaleUp`, it has Kubernetes' default.
+        # KEDA creates an HPA, which has Kubernetes' default `scaleUp` if none is set.
         [{"type": "Percent", "value": 100, "periodSeconds": 15}, {"type": "Pods", "value": 4, "periodSeconds": 15}],
     )
 
@@ -123,13 +124,14 @@ def _quantity(text: str) -> float:
 
 
 def simulate(autoscaler: Autoscaler, by_load: dict[float, PodMetrics], load: float) -> Result:
-    """Simulates a load of `load` capacities of a pod that begins at second 0 for START_REPLICAS pods.
+    """Simulates START_REPLICAS pods that get a load of `load` times the capacity of one pod from second 0 on.
 
-    Every 15 s, as the HPA's controller does: the mean of a metric over its target says how many pods are needed,
-    within a tolerance; the metric that needs most decides. Scaling down, which waits for five minutes, is left out.
+    Every 15 s, as in the HPA's controller, the ratio of a metric's mean to its target determines how many pods are
+    needed, within a tolerance. The metric that needs the most pods decides. Scaling down, which waits for five minutes,
+    is not simulated.
     """
-    starts_s = [-POD_START_S] * START_REPLICAS  # when each pod was ordered
-    shown = [(START_REPLICAS, by_load[0.0])] * WINDOW_S  # the metrics follow the load with their window
+    starts_s = [-POD_START_S] * START_REPLICAS  # the second at which each pod was requested
+    shown = [(START_REPLICAS, by_load[0.0])] * WINDOW_S  # the metrics follow the load with the delay of their window
     carried_s = math.inf
     for second in range(SIMULATED_S):
         ready = sum(start_s + POD_START_S <= second for start_s in starts_s)
@@ -149,14 +151,15 @@ def simulate(autoscaler: Autoscaler, by_load: dict[float, PodMetrics], load: flo
 def _desired(
     replicas: int, shown: Sequence[tuple[int, PodMetrics]], target: float, value: Callable[[PodMetrics], float]
 ) -> int:
-    """The pods that the sum of all pods' metrics needs. Pods that are not ready yet count as if they showed nothing."""
+    """Returns the number of pods that the sum of all pods' metrics requires. The metrics of pods that are not ready
+    count as 0."""
     total = sum(ready * value(pod) for ready, pod in shown) / len(shown)
     ratio = total / replicas / target
     return replicas if abs(ratio - 1) <= TOLERANCE else math.ceil(replicas * ratio)
 
 
 def _limit(replicas: int, policies: Sequence[dict[str, Any]]) -> int:
-    """The most pods after one step: that of the policy which allows more."""
+    """Returns the maximum number of pods after one step, by the policy that allows the most."""
     return max(
         math.ceil(replicas * (1 + one["value"] / 100)) if one["type"] == "Percent" else replicas + one["value"]
         for one in policies
@@ -170,10 +173,10 @@ def section(command: str) -> str:
     return "\n\n".join(
         [
             markdown.environment_table(environment, command),
-            "What one pod (one worker on one core) shows, by its load in units of its capacity:",
+            "Metrics of one pod (one worker on one core), by its load in units of its capacity:",
             _recorded_table(metrics),
-            f"What the autoscalers make of it: a load that {START_REPLICAS} pods can carry 0.5, 1 or 2 times begins at "
-            f"once, and a new pod works after {POD_START_S} s. Simulated:",
+            f"Simulated response of the autoscalers: a load of 0.5, 1 or 2 times the capacity of {START_REPLICAS} pods "
+            f"begins at once, and a new pod is ready after {POD_START_S} s:",
             _results_table(metrics),
         ]
     )
@@ -197,5 +200,5 @@ def _results_table(metrics: dict[str, dict[float, PodMetrics]]) -> str:
                 result = simulate(autoscaler, by_load, factor * START_REPLICAS)
                 cells = [str(result.replicas), f"{result.carried_s:.0f}", f"{result.load_per_pod:.0%}"]
                 rows.append([model, f"{factor:g}", autoscaler.name, *cells])
-    head = ["model", "load", "autoscaler", "pods after 15 min", "seconds until they can carry it", "load per pod"]
+    head = ["model", "load", "autoscaler", "pods after 15 min", "seconds until enough capacity", "load per pod"]
     return markdown.table(head, rows)

@@ -1,4 +1,4 @@
 """Capacity planning: measures one replica on one core and simulates many.
 
-Benchmarks of a whole service belong to `tests.bench`.
+Benchmarks of a whole service are in `tests.bench`.
 """

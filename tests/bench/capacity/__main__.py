@@ -36,10 +36,10 @@ def _arguments(arguments: Sequence[str]) -> tuple[Plan, Path | None]:
     add("--models", type=Path, default=Path(Settings().models), help="folder of models (default: %(default)s)")
     add("--model", default="mnist-lenet5", help="default: %(default)s")
     add("--images", type=Path, help="folder of images to send; default: digits, or CONVOY_DATA/photos")
-    add("--rounds", type=int, default=3, help="number of rounds to take medians over (default: %(default)s)")
+    add("--rounds", type=int, default=3, help="number of rounds; results are medians over them (default: %(default)s)")
     add("--seconds", type=float, default=4.0, help="duration of each load (default: %(default)s)")
     add("--report", type=Path, default=REPORT, help="Markdown file for the results (default: %(default)s)")
-    add("--print-only", action="store_true", help="write no report")
+    add("--print-only", action="store_true", help="print the results and write no report")
     args = parser.parse_args(arguments)
     plan = Plan(args.models, args.model, args.images, args.rounds, args.seconds)
     return plan, None if args.print_only else args.report

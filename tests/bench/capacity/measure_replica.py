@@ -1,8 +1,8 @@
 """Estimates the number of replicas for a load: measures one replica on one core and simulates many.
 
 `python -m tests.bench.capacity` writes the result to docs/capacity.md, with the error of the simulation. The replica is
-bound to one core and the load generator to another. The simulation is calibrated with two loads and checked against
-other loads of the same round.
+bound to one core, and the load generator to another core. The simulation is calibrated with two loads and checked
+against other loads of the same round.
 """
 
 import contextlib
@@ -43,11 +43,12 @@ VALIDATION_RATES = (0.3, 0.6)
 """Rates of the constant-rate loads, as fractions of the measured peak."""
 RATE_CONNECTIONS = 32
 LOADS = (1_000, 10_000, 100_000)
-"""Requests per second of the rows of the table."""
+"""Requests per second in the rows of the table."""
 TARGET_UTILIZATION = 0.6
-"""Processor utilization that the HorizontalPodAutoscaler in k8s/base aims for."""
+"""Target CPU utilization of the HorizontalPodAutoscaler in k8s/base."""
 POD_START_S = 10
-"""Seconds from the autoscaler's decision to the first request: scheduling, container start, and start of Convoy."""
+"""Seconds from the autoscaler's decision to the first request: scheduling, starting the container, and starting
+Convoy."""
 SIMULATED_S = 10.0
 GROWTH = 3
 
@@ -78,7 +79,7 @@ class CapacityResults:
 
 @contextlib.contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Binds this thread and the processes it starts to one core within the context."""
+    """Binds this thread, and the processes that it starts, to one core within the context."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -156,8 +157,9 @@ def _calibrate(
 ) -> tuple[Replica, LoadResult]:
     """Returns a replica with its costs per request, and the peak load.
 
-    Under full load, the cost of a request outside the model is the processor time minus that of the model's runs. The
-    latency of a single connection that neither explains is the network's.
+    Under full load, the cost of a request outside the model is the processor time of the service minus the processor
+    time of the model's runs. The network's latency is the part of a single connection's latency that these costs do not
+    explain.
     """
     single = wrk(url, body, 1, plan.seconds)
     used_s, runs, images = processes.cpu_s(service.pid), *_batches(service.url)
@@ -173,7 +175,8 @@ def _calibrate(
     model_s = Replica(0.0, batch_s).run_s(round(images / runs)) * runs
     if used_s <= model_s:
         raise CannotMeasure(
-            "The model alone took more time than the whole service, so this machine is busy with other work. Try later."
+            "The model alone took more time than the whole service, so this machine is busy with other work. Try again "
+            "later."
         )
     request_s = (used_s - model_s) / images
     network_s = max(0.0, single.p50_ms / 1000 - request_s - batch_s[1])
@@ -181,7 +184,7 @@ def _calibrate(
 
 
 def _batches(url: str) -> tuple[float, float]:
-    """Returns the number of batches of all models so far, and the images in them."""
+    """Returns the number of batches of all models so far, and the number of images in them."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as reply:
         families = list(text_string_to_metric_families(reply.read().decode()))
     totals: dict[str, float] = defaultdict(float)
@@ -220,19 +223,19 @@ def section(results: CapacityResults, command: str) -> str:
     return "\n\n".join(
         [
             markdown.environment_table(results.environment, command),
-            f"One core answers {per_core:,.0f} images a second, each in a request of its own "
-            f"({1e6 * replica.request_s:.0f} us for HTTP, decoding and answering, "
+            f"One core classifies {per_core:,.0f} images per second, each in a request of its own "
+            f"({1e6 * replica.request_s:.0f} us for HTTP, decoding and the response, "
             f"{1e6 * replica.run_s(32) / 32:.0f} us "
-            "for the model in full batches). A replica of one core holds "
-            f"{median(results.memory_bytes) / 2**20:.0f} MiB "
+            "for the model in full batches). A replica with one core uses "
+            f"{median(results.memory_bytes) / 2**20:.0f} MiB of memory "
             f"and is ready {median(results.ready_s):.1f} s after its start.",
-            f"Replicas of one core at {TARGET_UTILIZATION:.0%} use, simulated:",
+            f"Simulated replicas with one core at {TARGET_UTILIZATION:.0%} utilization:",
             _replicas(replica),
-            f"When the load grows {GROWTH}-fold at once (the autoscaler's look every 15 s, {POD_START_S} s until a pod "
-            "works), simulated:",
+            f"Simulated response to a load that grows {GROWTH}-fold at once (the autoscaler checks every 15 s, and a "
+            f"pod is ready after {POD_START_S} s):",
             _growth(replica),
-            "Measured here, and what the simulation says, calibrated by 1 and "
-            f"{CALIBRATION_CONNECTIONS} connections of the same round:",
+            "Measurements compared with the simulation, which is calibrated with 1 and "
+            f"{CALIBRATION_CONNECTIONS} connections in the same round:",
             _checks(results.checks),
         ]
     )
@@ -253,7 +256,9 @@ def _replicas(replica: Replica) -> str:
             f"{simulated.p99_ms:.1f}",
         ]
         rows.append([*row, f"{hours:,.0f}"])
-    return markdown.table(["requests/s", "replicas", "use", "p50 ms", "p99 ms", "core hours per 10^9 images"], rows)
+    return markdown.table(
+        ["requests/s", "replicas", "utilization", "p50 ms", "p99 ms", "core-hours per 10^9 images"], rows
+    )
 
 
 def _growth(replica: Replica) -> str:
@@ -279,8 +284,8 @@ def _growth(replica: Replica) -> str:
                 f"{simulated.refused:.1%}",
             ]
         )
-    head = ["requests/s", "replicas before", "at most", "seconds until all are answered at once"]
-    return markdown.table([*head, "refused in half an hour"], rows)
+    head = ["requests/s", "replicas before", "replicas at the end", "seconds until no delay"]
+    return markdown.table([*head, "rejected in half an hour"], rows)
 
 
 def _checks(checks: dict[str, list[tuple[float, float]]]) -> str:

@@ -1,7 +1,8 @@
 """Simulates one replica event by event, and an autoscaler second by second. Measures nothing.
 
 A replica has a number of cores, an event loop that spends `request_s` on each request, and a model that runs batches of
-queued requests, formed as by the batcher. Event loop and model share the cores; each uses at most one core.
+queued requests, formed in the same way as in the service's batcher. The event loop and the model share the cores; each
+uses at most one core.
 """
 
 import math
@@ -15,23 +16,24 @@ from typing import NamedTuple
 
 NEVER = math.inf
 SYNC_S = 15
-"""Interval in which a HorizontalPodAutoscaler checks the utilization."""
+"""Interval at which a HorizontalPodAutoscaler checks utilization."""
 
 
 @dataclass(frozen=True)
 class Replica:
-    """The costs of one replica. `batch_s` maps the images of a batch to seconds per run, interpolated linearly."""
+    """The costs of one replica. `batch_s` maps the number of images in a batch to the run time in seconds. Values in
+    between are interpolated linearly."""
 
     request_s: float
     batch_s: dict[int, float]
     network_s: float = 0.0
-    """Part of each request's latency that uses no core of the replica: network and wake-ups."""
+    """The part of each request's latency that uses no core of the replica: network and wake-ups."""
     cores: float = 1.0
     max_batch_size: int = 32
     max_queue_images: int = 1024
 
     def run_s(self, images: int) -> float:
-        """Returns the seconds of a run with this number of images."""
+        """Returns the run time of a batch of `images` images, in seconds."""
         sizes = sorted(self.batch_s)
         at = min(max(1, bisect_left(sizes, images)), len(sizes) - 1)
         if len(sizes) == 1 or images <= sizes[0]:
@@ -41,12 +43,12 @@ class Replica:
         return self.batch_s[below] + fraction * (self.batch_s[above] - self.batch_s[below])
 
     def work_s(self, images: int) -> float:
-        """Returns the core seconds of one request in a full batch of this number of images."""
+        """Returns the core-seconds that one request costs in a full batch of `images` images."""
         return self.request_s + self.run_s(images) / images
 
     def peak_per_s(self) -> float:
-        """Requests per second if every core is busy and every batch is full; event loop and model use at most one core
-        each."""
+        """Returns the requests per second if every core is busy and every batch is full. The event loop and the model
+        use at most one core each."""
         run_s = self.run_s(self.max_batch_size) / self.max_batch_size
         return min(self.cores / (self.request_s + run_s), 1 / max(self.request_s, run_s))
 
@@ -60,13 +62,13 @@ class SimulationResult(NamedTuple):
     p50_ms: float
     p99_ms: float
     refused: float
-    """Share of requests, 0 to 1."""
+    """Fraction of requests that were rejected, 0 to 1."""
     images_per_batch: float
 
 
 @dataclass
 class _ReplicaState:
-    """The state of a simulated replica; times in seconds, work in core seconds."""
+    """The state of a simulated replica. Times are in seconds, work is in core-seconds."""
 
     replica: Replica
     now_s: float = 0.0
@@ -74,7 +76,8 @@ class _ReplicaState:
     """Arrival times of the requests that the event loop has not read completely; the first one is being read."""
     unread_left_s: float = 0.0
     reads_left: int = 0
-    """Number of these requests that the event loop reads in this iteration. A batch forms only after an iteration."""
+    """Number of `unread` requests that the event loop still reads in the current iteration. A batch forms only after an
+    iteration."""
     queue: deque[float] = field(default_factory=deque)
     batch: list[float] = field(default_factory=list)
     batch_left_s: float = 0.0
@@ -86,7 +89,8 @@ class _ReplicaState:
     refused: int = 0
 
     def advance(self, until_s: float) -> int:
-        """Advances to `until_s` or to the next event of loop or model; returns the number of requests answered."""
+        """Advances to `until_s` or to the next event of the event loop or the model, whichever is first. Returns the
+        number of requests answered."""
         running = bool(self.batch) and not self.run_finished
         busy = bool(self.unread) + running
         speed = min(1.0, self.replica.cores / busy) if busy else 1.0
@@ -104,7 +108,7 @@ class _ReplicaState:
         return self._read_one() if end_s == request_s else 0
 
     def arrive(self) -> bool:
-        """Adds a request; returns whether the queue had room for it."""
+        """Adds a request. Returns whether the queue had room for it."""
         if len(self.unread) + len(self.queue) >= self.replica.max_queue_images:
             self.refused += 1
             return False
@@ -120,7 +124,7 @@ class _ReplicaState:
         return self._finish_loop_iteration() if self.reads_left == 0 else 0
 
     def _finish_loop_iteration(self) -> int:
-        """Sends the responses of a finished run and starts the next run; returns the number of responses."""
+        """Sends the responses of a finished run and starts the next run. Returns the number of responses."""
         self.reads_left = len(self.unread)
         answered = len(self.batch) if self.run_finished else 0
         if self.run_finished:
@@ -162,7 +166,7 @@ def simulate_open_loop(replica: Replica, requests_per_s: float, seconds: float, 
 
 
 def simulate_closed_loop(replica: Replica, connections: int, seconds: float) -> SimulationResult:
-    """Simulates connections that each send their next request after the response to the last one."""
+    """Simulates connections that each send their next request after the response to the last request."""
     state = _ReplicaState(replica)
     due_s = [0.0] * connections
     while state.now_s < seconds:
@@ -180,9 +184,9 @@ class AutoscalerResult(NamedTuple):
     replicas: int
     """Number of replicas at the end."""
     settled_s: float
-    """Seconds from the change until all requests are answered without delay; infinite if that never happens."""
+    """Seconds from the change until all requests are answered without delay. Infinite if that never happens."""
     refused: float
-    """Share of the requests until then that were rejected, 0 to 1."""
+    """Fraction of all simulated requests that were rejected, 0 to 1."""
 
 
 def simulate_autoscaler(
@@ -198,13 +202,14 @@ def simulate_autoscaler(
     min_increase: int = 4,
     queue: int = 1024,
 ) -> AutoscalerResult:
-    """Simulates a HorizontalPodAutoscaler on processor utilization after a change of load at second 0.
+    """Simulates a HorizontalPodAutoscaler that scales on CPU utilization, after the load changes at second 0.
 
-    Every 15 seconds it reads the utilization of 15 seconds ago, which cannot exceed the capacity of that moment. It
-    adds at most `doubling` times the current replicas, or `min_increase` if that is more. A new replica works after
-    `start_s`. Each replica queues up to `queue` requests and rejects the rest.
+    Every 15 seconds it reads the utilization as it was 15 seconds earlier. Utilization is capped by the replicas that
+    were ready then, so it does not show how large the overload is. The autoscaler adds at most `doubling` times the
+    current replicas, or `min_increase` if that is more. A new replica is ready `start_s` seconds after it is added.
+    Each replica queues up to `queue` requests and rejects the rest.
     """
-    ready: Sequence[int] = [0] * replicas  # the second from which each replica works
+    ready: Sequence[int] = [0] * replicas  # the second from which each replica is ready
     backlog = refused = total_requests = 0.0
     utilization_by_second: list[float] = []
     settled_s = NEVER

@@ -1,6 +1,8 @@
-"""Compares libraries that decode JPEGs, each at a reduced scale where it can, by processor time and by their pixels.
+"""Compares libraries that decode JPEGs by processor time and by their pixels. Each decodes at a reduced scale if it
+can.
 
-Only Pillow is installed with Convoy. Install the others where this runs, as the report says; missing ones are left out.
+Only Pillow is installed with Convoy. Install the other libraries as the report describes; missing libraries are left
+out.
 """
 
 import io
@@ -37,7 +39,7 @@ INSTALL = (
 
 
 def measure(photos: Path, progress: Callable[[str], None]) -> str:
-    """Returns the section of the report. Raises CannotMeasure without photos."""
+    """Returns the section of the report. Raises CannotMeasure if there are no photos."""
     libraries = dict(_installed_libraries(progress))
     sources = sorted(photos.iterdir())[:MAX_PHOTOS] if photos.is_dir() else []
     rows: dict[str, list[str]] = {name: [name] for name in libraries}
@@ -60,7 +62,7 @@ def measure(photos: Path, progress: Callable[[str], None]) -> str:
 
 
 def _times_ms(libraries: dict[str, Decode], files: list[bytes], scale: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time of all threads per image, by library, one for each round."""
+    """Returns by library, for each round, the milliseconds of processor time per image, summed over all threads."""
     times_ms: dict[str, list[float]] = {name: [] for name in libraries}
     for _ in range(ROUNDS):
         for name, decode in libraries.items():
@@ -73,12 +75,12 @@ def _times_ms(libraries: dict[str, Decode], files: list[bytes], scale: int) -> d
 
 
 def _model_input(pixels: Pixels) -> Pixels:
-    """What the service does next: the pixels at the model's size."""
+    """Resizes pixels to the model's size, as the service does next."""
     return np.asarray(Image.fromarray(pixels).resize((INPUT_PX, INPUT_PX), Image.Resampling.BILINEAR))
 
 
 def _scale(size: tuple[int, int]) -> int:
-    """The largest of 1, 2, 4 and 8 that leaves twice the model's size, as `jpeg_scale` does."""
+    """Returns the largest of 1, 2, 4 and 8 that leaves twice the model's size, as `jpeg_scale` does."""
     return max(scale for scale in (1, 2, 4, 8) if scale == 1 or min(size) >= 2 * INPUT_PX * scale)
 
 
@@ -95,7 +97,7 @@ def _installed_libraries(progress: Callable[[str], None]) -> Iterator[tuple[str,
     ):
         try:
             yield f"{name} {version(name)}", load()
-        except Exception as error:  # not installed, or without its library
+        except Exception as error:  # the package or its native library is not installed
             progress(f"{name} is left out: {error}")
 
 

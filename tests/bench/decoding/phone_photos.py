@@ -1,4 +1,4 @@
-"""Creates photos of the size of a phone's from smaller ones: enlarged, sharpened and with sensor noise.
+"""Creates photos as large as a phone's from smaller photos: they are enlarged and sharpened, and sensor noise is added.
 
 An image that is only enlarged has no high frequencies, so its JPEG would be small and fast to decode.
 """
@@ -18,7 +18,7 @@ NOISE = 4.0
 QUALITY = 90
 SHARPEN = ImageFilter.UnsharpMask(radius=2, percent=150, threshold=0)
 SHARPENED_DIVISOR = 4
-"""Fraction of the final size at which the image is sharpened, because it has no finer detail."""
+"""Fraction of the final size at which the image is sharpened, because the image has no finer detail."""
 _ZERO = 128
 
 
@@ -54,9 +54,9 @@ def phone_photo(
 
 
 def write_photos(sources: list[Path], size: tuple[int, int], folder: Path) -> None:
-    """Writes a photo of this size for each source. Raises CannotMeasure without sources."""
+    """Writes a photo of this size for each source. Raises CannotMeasure if there are no sources."""
     if not sources:
-        raise CannotMeasure("There is no image to make photos of.")
+        raise CannotMeasure("There are no images from which to make photos.")
     for seed, source in enumerate(sources):
         with Image.open(source) as image:
             (folder / f"{seed:04}.jpg").write_bytes(phone_photo(image, size, seed))

@@ -1,6 +1,7 @@
-"""Compares predictions for large JPEGs that are decoded in full and at a reduced scale.
+"""Compares predictions for large JPEGs that are decoded at full scale and at a reduced scale.
 
-The photos are Imagenette's test images, enlarged to a phone's size. Other photos, of unknown class, are used unchanged.
+The photos are Imagenette's test images, enlarged to the size of a phone's photos. Other photos, whose classes are
+unknown, are used unchanged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +28,11 @@ HEAD = [
     "images",
     "graph",
     "scale",
-    "full: right",
-    "reduced: right",
+    "correct (full)",
+    "correct (reduced)",
     "difference, points",
-    "other class",
-    "largest change of a probability",
+    "class changed",
+    "largest probability change",
 ]
 
 
@@ -48,7 +49,8 @@ class Plan:
 
 
 class BothWays(NamedTuple):
-    """The model's input of one photo, decoded in full and reduced, uint8 (height, width, channels), and its class."""
+    """The model's input for one photo, decoded at full and at reduced scale, uint8 (height, width, channels), and the
+    photo's class."""
 
     full: NDArray[np.uint8]
     reduced: NDArray[np.uint8]
@@ -57,7 +59,7 @@ class BothWays(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Predictions of one graph, float32 (images, classes), with both decodings, and the known classes."""
+    """Predictions of one graph, float32 (images, classes), for both ways of decoding, and the known classes."""
 
     images: str
     graph: str
@@ -68,7 +70,7 @@ class Comparison(NamedTuple):
 
     @property
     def difference_points(self) -> float | None:
-        """Returns the accuracy at the reduced scale minus that of a full decode, in percentage points."""
+        """Returns the accuracy at the reduced scale minus the accuracy at full scale, in percentage points."""
         accuracies = [self._accuracy(self.full), self._accuracy(self.reduced)]
         return None if accuracies[0] is None or accuracies[1] is None else 100 * (accuracies[1] - accuracies[0])
 
@@ -95,7 +97,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[str, bool]:
     repository = Repository(plan.models)
     folder = repository.open(plan.model, max(repository.versions(plan.model)))
     width, height = plan.size
-    made = f"test images made {width}x{height}"
+    made = f"test images enlarged to {width}x{height}"
     comparisons = _compare(folder, made, list(_read_all(folder, _made_photos(plan, folder, progress))))
     if plan.photos is not None:
         files = sorted(plan.photos.iterdir())
@@ -114,7 +116,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> tuple[str, bool]:
 def _made_photos(
     plan: Plan, folder: VersionFolder, progress: Callable[[str], None]
 ) -> Iterator[tuple[bytes, int | None]]:
-    """Returns large photos made from evenly spaced test images, with their classes."""
+    """Yields large photos made from evenly spaced test images, with their classes."""
     classes = sorted(path for path in (plan.data / "val").glob("*") if path.is_dir())
     if len(classes) != len(folder.labels):
         raise CannotMeasure(f"{plan.data / 'val'} has {len(classes)} classes, the model {len(folder.labels)}.")

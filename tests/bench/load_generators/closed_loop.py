@@ -16,7 +16,7 @@ TIMEOUT_S = 30
 
 
 class LoadResult(NamedTuple):
-    """The result of one load. With a failed or missing request it is void, because its speed means nothing."""
+    """The result of one load. If a request failed or is missing, the load is void, because its speed means nothing."""
 
     requests_per_s: float
     p50_ms: float
@@ -24,7 +24,7 @@ class LoadResult(NamedTuple):
     requests: int
     failed: int
     missing: int = 0
-    """At a constant rate: requests that were due but not answered by the end."""
+    """At a constant rate: number of requests that were due but not answered by the end."""
 
 
 def require_tool(tool: str) -> None:
@@ -57,7 +57,7 @@ def wrk(url: str, body: Body, connections: int, seconds: float) -> LoadResult:
 
 
 def parse_wrk(output: str) -> LoadResult:
-    """Parses the line that post.lua writes, the last one of wrk's output."""
+    """Parses the line that post.lua writes, which is the last line of wrk's output."""
     summary = json.loads(output.strip().splitlines()[-1])
     return LoadResult(
         requests_per_s=summary["answers"] / summary["seconds"],

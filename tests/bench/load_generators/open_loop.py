@@ -12,18 +12,18 @@ from tests.bench.load_generators.closed_loop import TIMEOUT_S, LoadResult, requi
 from tests.bench.request_bodies import Body
 
 MIN_RATE_FRACTION = 0.97
-PROCESSES = 4  # of h2load, each with its own body
+PROCESSES = 4  # processes of h2load, each with its own body
 TIMER_S = 0.002
 MIN_REQUESTS = 5  # per connection, at a constant rate
-WARM_UP = 0.2  # share of a run whose responses do not count
+WARM_UP = 0.2  # fraction of a run in which responses do not count
 
 
 def constant_rate(url: str, body: Body, requests_per_s: float, connections: int, seconds: float) -> LoadResult:
     """Sends requests at a constant rate, independent of responses. Latency counts from the moment a request was due.
 
-    h2load posts one body, so a few processes take turns; one per connection would need five times the processor time.
-    Requests that were due but not answered count as missing: the rate was too high for this server, or other work used
-    the machine.
+    h2load posts only one body, so a few processes share the rate. One process per connection would need five times the
+    processor time. Requests that were due but not answered count as missing: the rate was too high for this server, or
+    the machine was busy with other work.
     """
     require_tool("h2load")
     interval_s = connections / requests_per_s
@@ -58,11 +58,12 @@ class Answer(NamedTuple):
 
 
 def read_log(log: str, connections: int, interval_s: float) -> list[Answer]:
-    """Reads the responses from a log of h2load: lines with start (microseconds), status and duration (microseconds).
+    """Reads the responses from a log of h2load. Each line contains a start (microseconds), a status and a duration
+    (microseconds).
 
     Each connection has a request due every `interval_s`, but can send it only after its last response. The n-th request
-    sent is matched with the n-th due. If a request was sent late by more than h2load's timer resolution, its latency
-    counts from when it was due.
+    that was sent is matched with the n-th request that was due. If a request was sent late by more than h2load's timer
+    resolution, its latency counts from when it was due.
     """
     lines = sorted(tuple(map(int, line.split("\t")[:3])) for line in log.splitlines())
     answers = []

@@ -1,6 +1,7 @@
 """Closed-loop HTTP/1.1 clients that wait for `Retry-After`, as well-behaved clients of an overloaded service do.
 
-They run in their own process, so that other Python code of the benchmark does not slow them down. Knows no Convoy.
+They run in their own process, so that other Python code of the benchmark does not slow them down. Independent of
+Convoy.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 
 class Load(NamedTuple):
-    """Clients that post the same kind of body; each sends its next request after its last response."""
+    """Clients that post the same kind of body. Each sends its next request after its last response."""
 
     url: str
     body: Body
@@ -39,7 +40,7 @@ class Load(NamedTuple):
 
 
 class RequestRecord(NamedTuple):
-    """One request: when it was sent, in seconds since the start of the run, and its result."""
+    """One request: the time at which it was sent, in seconds since the start of the run, and its result."""
 
     start_s: float
     latency_s: float
@@ -48,7 +49,7 @@ class RequestRecord(NamedTuple):
 
 
 class Run(NamedTuple):
-    """All loads of one run: when it started, by `time.monotonic`, and the records of each load."""
+    """All loads of one run: the start of the run on the clock `time.monotonic`, and the records of each load."""
 
     epoch_s: float
     records: list[list[RequestRecord]]
@@ -77,7 +78,7 @@ async def _run_all(loads: list[Load]) -> Run:
 
 
 async def _run_load(load: Load, epoch_s: float) -> list[RequestRecord]:
-    """Starts the clients. At the end, stops those that wait and lets the others finish their request."""
+    """Starts the clients. At the end, stops the clients that wait and lets the others finish their request."""
     records: list[RequestRecord] = []
     requests = _requests(load)
     end_s = epoch_s + load.begin_s + load.seconds
@@ -91,7 +92,7 @@ async def _run_load(load: Load, epoch_s: float) -> list[RequestRecord]:
 
 
 def _requests(load: Load) -> Iterator[bytes]:
-    """Yields the requests in turn, as bytes."""
+    """Yields the requests as bytes, over and over."""
     target = urlsplit(load.url)
     bodies = [load.body.file(number).read_bytes() for number in range(load.body.count)]
     headers = "".join(f"{name}: {value}\r\n" for name, value in load.body.headers().items())
@@ -126,7 +127,7 @@ class _Client:
         self._connection: _Connection | None = None
 
     async def run(self) -> None:
-        """Sends until the end, or until the server accepts no connections any more."""
+        """Sends requests until the end, or until the server no longer accepts connections."""
         while await self._wait_for_turn():
             try:
                 pause_s = await self._request()
@@ -137,14 +138,15 @@ class _Client:
             self._connection.transport.close()
 
     async def _wait_for_turn(self) -> bool:
-        """Returns whether there is another turn before the end."""
+        """Waits until the next request is due. Returns whether that is before the end."""
         now_s = time.monotonic()
         if self._next_s > now_s:
             await asyncio.sleep(min(self._next_s, self._end_s) - now_s)
         return time.monotonic() < self._end_s
 
     async def _request(self) -> float:
-        """Sends one request and returns the seconds to wait before the next. Raises OSError without a connection."""
+        """Sends one request and returns the seconds to wait before the next. Raises OSError if no connection can be
+        opened."""
         if self._connection is None or self._connection.transport.is_closing():
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(_Connection, self._host, self._port)

@@ -1,6 +1,8 @@
-"""Loads a service with one, two, four and eight times the closed-loop clients that it can answer within its timeout.
+"""Loads a service with one, two, four and eight times the number of closed-loop clients that it can serve in its
+timeout.
 
-Capacity is measured immediately before, with the same clients, so that other work on the machine affects both equally.
+Capacity is measured immediately before each load with the same load generator, so that other work on the machine
+affects both measurements equally. If a load causes many rejections, capacity is measured again after it.
 """
 
 from collections import defaultdict
@@ -20,21 +22,22 @@ MAX_CLIENTS = 2000
 CAPACITY_CLIENTS = 16
 CAPACITY_TIMEOUT_S = 30.0
 MAX_FREE_REJECTIONS_PER_S = 300
-"""Above this rate of rejections, which use processor time, capacity is measured with as many 404 responses."""
+"""Rejections also use processor time. Above this rate, capacity is measured again while the service sends 404 responses
+at the same rate."""
 NOT_FOUND_CLIENTS = 64
 WARM_UP_TIMEOUTS = 2
 MIN_TIMEOUTS = 6
 
 
 class Outcome(NamedTuple):
-    """Results of the requests that were answered within a window of time. Latencies are measured at the client."""
+    """Results of the requests that were answered within a time window. Latencies are measured at the client."""
 
     good_per_s: float
-    """Answers with 200."""
+    """Responses with status 200."""
     rejected_per_s: float
-    """Answers with 429 or 503."""
+    """Responses with status 429 or 503."""
     late_per_s: float
-    """Answers with 504."""
+    """Responses with status 504."""
     failed: int
     """Responses with any other status, and requests without a response."""
     accepted_p99_ms: float
@@ -48,7 +51,7 @@ class Step(NamedTuple):
     capacity_per_s: float
     outcome: Outcome
     recovered_per_s: float
-    """Good responses/s to 16 clients, measured from one timeout after the end of the excess load."""
+    """Good responses per second with 16 clients. The measurement starts one timeout after the excess load ends."""
 
 
 @dataclass
@@ -59,11 +62,12 @@ class ExcessResults:
     """Steps by scenario and factor, one per round."""
 
     def good_ratio(self, scenario: str, factor: int) -> float:
-        """Returns the median of good responses over the capacity measured before."""
+        """Returns the median ratio of good responses to the capacity that was measured in the same step."""
         return median(step.outcome.good_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
 
     def recovered_ratio(self, scenario: str, factor: int) -> float:
-        """Returns the median of good responses after the excess load over the capacity measured before."""
+        """Returns the median ratio of good responses after the excess load to the capacity that was measured in the
+        same step."""
         return median(step.recovered_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
 
     def voids(self) -> list[str]:
@@ -100,10 +104,10 @@ def _round(
             step = _step(scenario, patient.url, service.url, factor, seconds)
             results.steps[scenario.name, factor].append(step)
             progress(
-                f"  {scenario.name}, {factor}x, {step.clients} clients: {step.outcome.good_per_s:.1f}/s good of "
-                f"{step.capacity_per_s:.1f}, {step.outcome.rejected_per_s:.0f}/s rejected, "
-                f"{step.outcome.late_per_s:.1f}/s late, accepted p99 {step.outcome.accepted_p99_ms:.0f} ms, "
-                f"rejected p95 {step.outcome.rejected_p95_ms:.0f} ms, then {step.recovered_per_s:.1f}/s"
+                f"  {scenario.name}, {factor}x, {step.clients} clients: good {step.outcome.good_per_s:.1f}/s, capacity "
+                f"{step.capacity_per_s:.1f}/s, {step.outcome.rejected_per_s:.0f}/s rejected, "
+                f"{step.outcome.late_per_s:.1f}/s late, accepted p99 {step.outcome.accepted_p99_ms:.0f} ms, rejected "
+                f"p95 {step.outcome.rejected_p95_ms:.0f} ms, after the load {step.recovered_per_s:.1f}/s"
             )
 
 
@@ -134,17 +138,17 @@ def capacity(scenario: Scenario, url: str, seconds: float, not_found_per_s: floa
 
 
 def client_count(capacity_per_s: float, timeout_s: float, factor: int) -> int:
-    """Returns the number of closed-loop clients whose requests need `factor` timeouts to be answered."""
+    """Returns the number of closed-loop clients whose latency at full capacity is `factor` times the timeout."""
     return min(MAX_CLIENTS, max(1, round(factor * capacity_per_s * timeout_s)))
 
 
 def service_settings(workers: int, timeout_s: float) -> dict[str, str]:
-    """Returns the default settings except for workers and timeout."""
+    """Returns the settings that differ from the defaults: workers and timeout."""
     return {"CONVOY_WORKERS": str(workers), "CONVOY_REQUEST_TIMEOUT_MS": str(round(timeout_s * 1000))}
 
 
 def summarize(records: Sequence[RequestRecord], begin_s: float, end_s: float) -> Outcome:
-    """Counts the responses between these times. Failures count at any time."""
+    """Summarizes the responses from `begin_s` to `end_s`. Failed requests are counted over the whole run."""
     answered = [one for one in records if begin_s <= one.start_s + one.latency_s < end_s]
     statuses = [one.status for one in answered]
     seconds = end_s - begin_s

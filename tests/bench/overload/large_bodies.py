@@ -37,11 +37,12 @@ class Interference(NamedTuple):
     p50_ms: float
     p99_ms: float
     growth_bytes: int
-    """Peak resident memory of the service so far, minus its memory before this load."""
+    """Peak resident memory of the service, minus its memory before this load."""
 
 
 def measure(models: Path, workers: int, seconds: float, work: Path, progress: Progress) -> list[Interference]:
-    """Posts digits to LeNet-5 with each kind of large body, and without. Raises CannotMeasure."""
+    """Posts digits to LeNet-5, first without large bodies and then with each kind of large body. Raises
+    CannotMeasure."""
     model = LocalModel(models, FAST_MODEL, 1)
     sizes = Sizes.of(model.shape)
     folder = work / "small"

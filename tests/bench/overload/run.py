@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     models: Path
     images: Path | None
     workers: int
-    """Duration of each load in the parts `excess` and `bodies`; `stop` has its own."""
+    """Duration of each load in the parts `excess` and `bodies`. `stop` has durations of its own."""
     rounds: int
     seconds: float
     parts: tuple[str, ...] = PARTS
@@ -38,7 +38,7 @@ class OverloadResults:
 
     def voids(self) -> list[str]:
         """Returns loads with failed requests, and stops that lost accepted requests."""
-        lost = [f"{one.lost} lost in a stop with a timeout of {one.timeout_s:g} s" for one in self.stops if one.lost]
+        lost = [f"{one.lost} lost in a stop with timeout {one.timeout_s:g} s" for one in self.stops if one.lost]
         return self.excess.voids() + lost
 
 

@@ -28,17 +28,18 @@ class Scenario(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Model and request, as in the report."""
+        """The scenario's name in the report: model and request."""
         return f"{self.model}, {self.workload.name}"
 
     @property
     def absent_path(self) -> str:
-        """The same path for a model that does not exist; the service responds with 404."""
+        """The same path for a model that does not exist. The service responds with 404."""
         return self.workload.path.replace(f"/models/{self.model}/", "/models/absent/")
 
 
 def fast_scenario(models: Path, work: Path) -> Scenario:
-    """Returns LeNet-5 with forms of 64 digits. Raises CannotMeasure if the model does not exist."""
+    """Returns a scenario that sends LeNet-5 multipart forms with 64 images of digits. Raises CannotMeasure if the model
+    does not exist."""
     model = LocalModel(models, FAST_MODEL, 1)
     sizes = Sizes.of(model.shape)
     folder = work / FAST_MODEL
@@ -48,7 +49,8 @@ def fast_scenario(models: Path, work: Path) -> Scenario:
 
 
 def slow_scenario(images: Path | None, work: Path) -> Scenario:
-    """Returns ResNet-50 with one photograph per request. Raises CannotMeasure without photographs."""
+    """Returns a scenario that sends ResNet-50 one photograph per request. Raises CannotMeasure if there are no
+    photographs."""
     models = work / "models"
     samples = resnet50.write_float32(models, images)
     sizes = Sizes.of(resnet50.SHAPE)

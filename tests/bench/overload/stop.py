@@ -43,11 +43,13 @@ class Stop(NamedTuple):
     is_behind_haproxy: bool
     answered: int
     rejected: int
-    """429, or 503 from Convoy as JSON, or from HAProxy because Convoy accepts no connections any more."""
+    """Requests rejected by Convoy with 429 or with 503 and a JSON body, or by HAProxy with 503 because Convoy no longer
+    accepts connections."""
     late: int
-    """504: answered, but not in time, because the machine became slower than when the request was accepted."""
+    """Responses with status 504: accepted but not finished in time, because the machine slowed down after the request
+    was accepted."""
     lost: int
-    """Connections that ended without an answer, 502 and any other status."""
+    """Requests without a response, and responses with status 502 or any other status."""
     exit_code: int | None
     stop_s: float
 
@@ -105,7 +107,7 @@ def _exit_code(process: subprocess.Popen[bytes], timeout_s: float) -> int | None
 
 @contextlib.contextmanager
 def _haproxy(service_url: str, work: Path) -> Iterator[str]:
-    """Runs HAProxy with default settings in front of the service; yields its address."""
+    """Runs HAProxy with default settings in front of the service. Yields the address of HAProxy."""
     (front,) = free_ports()
     config = work / "haproxy.cfg"
     config.write_text(HAPROXY_CONFIG.format(front=front, back=service_url.rpartition(":")[2]))

@@ -23,7 +23,7 @@ NEEDED_BYTES = 3 * 10**9  # the environments and pip's temporary files
 
 
 class Python(NamedTuple):
-    """The Python of an environment: the version, such as 3.11.7, and the folder with bin and lib."""
+    """The Python of an environment: its version, such as 3.11.7, and the folder that contains bin and lib."""
 
     version: str
     prefix: Path
@@ -46,7 +46,7 @@ def set_up(names: Sequence[str], python: str = sys.executable) -> None:
     """
     for name in names:
         if name not in PACKAGES:
-            raise CannotMeasure(f"There is no peer '{name}'; there are {', '.join(PACKAGES)}.")
+            raise CannotMeasure(f"There is no peer '{name}'; the peers are {', '.join(PACKAGES)}.")
     for name in (name for name in names if not _marker(name).exists()):
         home().mkdir(parents=True, exist_ok=True)
         _require_disk_space()
@@ -77,7 +77,7 @@ def version(name: str) -> str:
 
 
 def _install(name: str, python: str) -> None:
-    # The marker is written last, so that an incomplete environment of an interrupted run is created again.
+    # The marker is written last, so that the incomplete environment of an interrupted run is created again.
     try:
         subprocess.run([python, "-m", "venv", "--clear", home() / name], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -85,8 +85,8 @@ def _install(name: str, python: str) -> None:
     pip = [executable(name, "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*pip, PACKAGES[name], *COMMON]).returncode:
         raise CannotMeasure(
-            f"{PACKAGES[name]} could not be installed; see above. "
-            f"Leave it out with --peers, or try another Python: python -m tests.bench setup --peers {name} --python ..."
+            f"{PACKAGES[name]} could not be installed; see above. Omit it with --peers, or try another Python: python "
+            f"-m tests.bench setup --peers {name} --python ..."
         )
     _marker(name).touch()
 

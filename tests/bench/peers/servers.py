@@ -29,13 +29,13 @@ class PeerConfig(NamedTuple):
     shape: tuple[int, int, int]
     instances: int
     ports: Sequence[int]
-    """Three free ports; HTTP uses the first."""
+    """Three free ports. HTTP uses the first one."""
     folder: Path
-    """An empty folder for its configuration."""
+    """An empty folder for the peer's configuration."""
 
 
 class Start(NamedTuple):
-    """A command and its additional environment variables."""
+    """A command, and its additional environment variables."""
 
     command: list[str | Path]
     environment: dict[str, str]
@@ -63,8 +63,8 @@ def environment(config: PeerConfig) -> dict[str, str]:
 
 
 def triton(config: PeerConfig) -> Start:
-    """NVIDIA's server from the nvidia-pytriton wheel, with the Python backend, because the wheel lacks
-    onnxruntime's."""
+    """Configures NVIDIA's server from the nvidia-pytriton wheel, with the Python backend, because the wheel lacks the
+    onnxruntime backend."""
     site = site_packages("triton")
     server = site / "pytriton/tritonserver"
     python = python_of("triton")
@@ -91,11 +91,12 @@ def triton(config: PeerConfig) -> Start:
 
 
 def mlserver(config: PeerConfig) -> Start:
-    """MLServer in a single process, because its parallel workers do not start with the uvloop that it installs."""
+    """Configures MLServer with a single process, because its parallel workers do not start with the uvloop that it
+    installs."""
     http, grpc, metrics = config.ports
     settings = {"host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     model = {"name": MODEL, "implementation": "mlserver_runtime.Runtime", "max_batch_size": MAX_BATCH}
-    # MLServer does not form batches if the time is 0.
+    # MLServer does not form batches if the batching time is 0.
     (config.folder / "model-settings.json").write_text(json.dumps(model | {"max_batch_time": 0.002}))
     (config.folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0, "debug": False}))
     return Start([executable("mlserver", "mlserver"), "start", config.folder], {})

@@ -1,4 +1,4 @@
-"""Markdown of the reports: tables, marked sections, and the transcript of a long check."""
+"""Markdown for the reports: tables, marked sections, and the transcript of a long check."""
 
 import os
 import re

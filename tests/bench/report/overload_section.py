@@ -1,4 +1,4 @@
-"""The section of the report about overload."""
+"""Builds the overload section of the report."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -8,20 +8,20 @@ from tests.bench.overload.large_bodies import Interference
 from tests.bench.overload.stop import Stop
 from tests.bench.report.markdown import environment_table, table
 
-EXCESS_COLUMNS = ["load", "offered", "clients", "capacity/s", "good/s", "good, of capacity", "rejected/s", "late/s"]
-EXCESS_COLUMNS += ["p99 ms of the accepted", "p95 ms of a rejection", "after the load, of capacity"]
+EXCESS_COLUMNS = ["load", "offered", "clients", "capacity/s", "good/s", "good / capacity", "rejected/s", "late/s"]
+EXCESS_COLUMNS += ["accepted p99 ms", "rejected p95 ms", "good / capacity after the load"]
 STOP_COLUMNS = [
-    "timeout s",
+    "timeout, s",
     "workers",
-    "behind",
+    "proxy",
     "answered",
     "rejected",
     "late",
     "lost",
     "exit code",
-    "seconds to the exit",
+    "exit after, s",
 ]
-BODIES_COLUMNS = ["large body", "large/s", "their statuses", "p50 ms", "p99 ms", "memory MB"]
+BODIES_COLUMNS = ["large body", "large/s", "large-body statuses", "p50 ms", "p99 ms", "memory MB"]
 
 
 def overload(
@@ -38,7 +38,7 @@ def overload(
     if stops:
         parts += ["### SIGTERM under twice the capacity", _stops(stops)]
     if interferences:
-        parts += ["### Small requests beside large bodies", _interferences(interferences)]
+        parts += ["### Small requests alongside large bodies", _interferences(interferences)]
     return "\n\n".join(parts)
 
 
@@ -69,7 +69,7 @@ def _stops(stops: Sequence[Stop]) -> str:
         [
             f"{stop.timeout_s:g}",
             str(stop.workers),
-            "HAProxy" if stop.is_behind_haproxy else "nothing",
+            "HAProxy" if stop.is_behind_haproxy else "none",
             f"{stop.answered:,}",
             f"{stop.rejected:,}",
             f"{stop.late:,}",

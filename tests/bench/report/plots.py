@@ -22,7 +22,7 @@ THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
 def throughput(results: ThroughputResults, file: Path) -> None:
-    """Plots p99 latency over images/s, with one line per load and one point per number of connections."""
+    """Plots p99 latency against images/s, with one line per load and one point per number of connections."""
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         axes: Axes = figure.subplots()

@@ -12,7 +12,7 @@ from tests.bench.report.markdown import environment_table, table
 from tests.bench.stage_timing.timers import STAGES
 from tests.bench.throughput import ThroughputResults, is_void, median_result, void_reason
 
-PHOTOGRAPHS_COLUMNS = ["model", "images/s", "images/s without a service", "part of it", "p50 ms", "p99 ms"]
+PHOTOGRAPHS_COLUMNS = ["model", "images/s", "images/s without a service", "fraction of the loop", "p50 ms", "p99 ms"]
 
 
 def throughput(results: ThroughputResults, command: str, plot: str) -> str:
@@ -20,18 +20,18 @@ def throughput(results: ThroughputResults, command: str, plot: str) -> str:
     parts = [
         environment_table(results.environment, command),
         _unsupported(results),
-        "### Most that it answers",
+        "### Peak throughput",
         _closed_loop(results),
         f"![p99 latency over images per second, at each number of connections]({plot})",
-        "### At a constant rate, 60 % of its own peak",
+        "### At a constant rate, 60% of its own peak",
         _open_loop(results),
-        "### Processor time of a request, microseconds by stage",
+        "### Processor time per request, microseconds by stage",
         _stages(results),
-        "### The floor: onnxruntime alone",
+        "### Upper bound: onnxruntime alone",
         _microbenchmark(results),
         "### Start and memory",
-        f"Ready {median(results.ready_s):.2f} s after the start of the process; "
-        f"{_mb(results.resident_bytes)} MB resident after all loads, workers together.",
+        f"The service is ready {median(results.ready_s):.2f} s after the start of the process. After all loads, its "
+        f"workers together use {_mb(results.resident_bytes)} MB of resident memory.",
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -41,11 +41,11 @@ def peers(results: PeerResults, command: str, plot: str) -> str:
     parts = [
         environment_table(results.environment, command),
         f"![images per second of each server, by load]({plot})",
-        "### Most that each answers",
+        "### Peak throughput of each server",
         _servers(results),
-        "### Convoy over the peer, images per second",
+        "### Ratio of Convoy to each peer, images per second",
         _ratios(results),
-        "### At the same constant rate, 60 % of the slower one's peak",
+        "### At the same constant rate, 60% of the slower server's peak",
         _same_rate(results),
     ]
     return "\n\n".join(parts)
@@ -67,7 +67,7 @@ def _medians(rounds: Sequence[object], *names: str) -> list[str]:
 
 
 def cells(rounds: Sequence[LoadResult], images: int) -> list[str]:
-    """Returns requests/s, images/s, p50 and p99; a load with a failed request has no figures."""
+    """Returns requests/s, images/s, p50 and p99. A load with a failed request has no figures."""
     median_round = median_result(list(rounds))
     if is_void(list(rounds)):
         return [f"void: {void_reason(list(rounds))}", "", "", ""]
@@ -99,7 +99,7 @@ def _ratios(results: PeerResults) -> str:
         rows.append([load, _title(peer), _ratio(ours, theirs)])
     decoding = results.closed_loop.get(("image", CONVOY)), results.closed_loop.get(("v2 json", "triton"))
     if decoding[0] and decoding[1]:
-        rows.append(["image, against v2 json", f"{_title('triton')}, which decodes nothing", _ratio(*decoding)])
+        rows.append(["image, against v2 json", f"{_title('triton')}, which decodes no images", _ratio(*decoding)])
     return table(["load", "peer", "ratio"], rows)
 
 
@@ -162,19 +162,19 @@ def _microbenchmark(results: ThroughputResults) -> str:
 
 
 def _service_overhead(results: ThroughputResults) -> str:
-    """Describes the latency that the service adds for one client that waits for each response."""
+    """Describes the latency that the service adds for a single client that waits for each response."""
     decode_us, compute_us = (
         median(results.decode_us),
         1e6 / max(median(results.microbenchmark[t, 1]) for t, size in results.microbenchmark if size == 1),
     )
-    text = f"Decoding takes {decode_us:.0f} us an image on one thread."
+    text = f"Decoding takes {decode_us:.0f} us per image on one thread."
     if ("image", 1) not in results.closed_loop or is_void(results.closed_loop["image", 1]):
         return text
     p50_us = median_result(results.closed_loop["image", 1]).p50_ms * 1000
     floor_us = decode_us + compute_us
     return (
-        f"{text} With {compute_us:.0f} us for a batch of one that makes {floor_us:.0f} us; one client alone waits "
-        f"{p50_us:.0f} us (p50), so the service and the connection add {p50_us - floor_us:.0f} us."
+        f"{text} Together with {compute_us:.0f} us for a batch of one image, the minimum is {floor_us:.0f} us. A "
+        f"single client waits {p50_us:.0f} us (p50), so the service and the connection add {p50_us - floor_us:.0f} us."
     )
 
 

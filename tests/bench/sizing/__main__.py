@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _installations(own: Path | None, work: Path) -> Iterator[tuple[str, Path]]:
-    """Yields title and models folder of each installation: each model alone, then all together."""
+    """Yields the title and models folder of each installation: each model alone, then all models together."""
     models = own or ROOT / "models"
     names = sorted(path.name for path in models.iterdir() if path.is_dir())
     for name in names:
@@ -53,7 +53,7 @@ def _installations(own: Path | None, work: Path) -> Iterator[tuple[str, Path]]:
     if len(names) > 1:
         yield ALL if own is None else "all together", models
     if own is None:
-        from tests.bench import resnet50  # imports the tools of training
+        from tests.bench import resnet50  # imports training code
 
         yield RESNET50, resnet50.write_models_folder(work)
 

@@ -29,7 +29,8 @@ class Payload(NamedTuple):
 
 
 def photograph(manifest: Manifest) -> bytes:
-    """Returns a JPEG of 500x375 pixels for a model that takes color, or a PNG of the model's size for one of gray."""
+    """Returns a JPEG of 500x375 pixels for a model with color input, or a PNG of the model's size for a model with gray
+    input."""
     random = np.random.default_rng(0)
     if manifest.input.channels == 1:
         image = Image.fromarray(random.integers(0, 256, manifest.input.shape[:2], np.uint8))
@@ -51,7 +52,7 @@ def batch(model: str, image: bytes) -> Payload:
 
 
 class Clients:
-    """Sends `payloads`, one connection for each, until the context ends."""
+    """Sends `payloads` until the context ends, each over its own connection."""
 
     def __init__(self, address: str, payloads: list[Payload]) -> None:
         self._address = address

@@ -1,4 +1,4 @@
-"""The memory that an installation needs, by the measured table in docs/capacity.md."""
+"""Calculates the memory that an installation needs from the measurements in docs/capacity.md."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tests.bench.sizing.measure import Size
 
 PAGE = Path(__file__).parents[3] / "docs/capacity.md"
 SPARE = 1.25
-"""Spare memory for larger images and batches than those of the measurement."""
+"""Factor for spare memory, because images and batches can be larger than in the measurement."""
 HEAD = (
     *("models", "graphs", "workers", "idle"),
     *("under load", "while a version is replaced", "memory limit", "CPU per image"),
@@ -35,7 +35,7 @@ def as_table(sizes: Sequence[Size]) -> str:
 
 
 def measured_sizes(page: Path = PAGE) -> list[Size]:
-    """Reads the table of the page."""
+    """Reads the table of measured sizes from docs/capacity.md."""
     section = page.read_text().partition("<!-- sizing: begin -->")[2].partition("<!-- sizing: end -->")[0]
     sizes = []
     for line in section.splitlines():

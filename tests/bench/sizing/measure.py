@@ -21,13 +21,13 @@ SAMPLE_INTERVAL_S = 0.05
 MIN_BATCHES = 3
 SWAP_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_MS = 120_000
-"""Long, so that a busy machine computes as many images at a time as an idle one."""
+"""Long, so that a busy machine computes as many images at a time as an idle machine."""
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Size:
-    """The memory of all processes in MiB, and the processor time per image of single requests."""
+    """The memory of all processes in MiB, and the processor time per image in requests with a single image."""
 
     models: str
     graph_mb: float
@@ -104,7 +104,7 @@ def _copy_newest(models: Path, root: Path) -> dict[str, Manifest]:
 
 
 def _replace(folder: Path, model: str, service: Service) -> None:
-    """Publishes the model's version again under the next number, and waits until it alone is served."""
+    """Publishes the model's version again under the next number, and waits until only the new version is served."""
     (current,) = folder.iterdir()
     following = str(int(current.name) + 1)
     shutil.copytree(current, folder / ".next")

@@ -1,6 +1,6 @@
 """Measures the processor time of a request by stage, on one worker with one thread per run.
 
-The total comes from the unmodified service, as accounted by the kernel. The stages come from a service with timers. The
+The total is the kernel's accounting for the unmodified service. The stages are measured in a service with timers. The
 remainder is HTTP.
 """
 
@@ -19,7 +19,7 @@ from tests.bench.request_bodies import Bodies
 from tests.bench.stage_timing.timers import HTTP, PATH, STAGES
 from tests.bench.workloads import Workload, supported_workloads
 
-CONNECTIONS, BATCH_CONNECTIONS = 32, 4  # few, because requests in flight at the end use time but are not counted
+CONNECTIONS, BATCH_CONNECTIONS = 32, 4  # few, because requests in progress at the end use time but are not counted
 WARM_UP_S = 1.0
 IDLE_S, IDLE_TIMEOUT_S = 0.2, 10.0
 ONE_THREAD = {"CONVOY_THREADS": "1"}
@@ -31,7 +31,7 @@ StageTimes = dict[str, float]
 def measure(
     models: Path, loads: Sequence[Workload], bodies: Bodies, seconds: float, folder: Path
 ) -> dict[str, StageTimes]:
-    """Returns stage times by load, without loads in which a request failed or none was answered in time."""
+    """Returns stage times by load. Loads in which a request failed or no request was answered in time are left out."""
     settings = bench_settings(workers=1) | ONE_THREAD
     with run_convoy(models, folder / "plain.log", settings, (CONVOY, "serve")) as service:
         total_us = _measure_workloads(service, loads, bodies, seconds, lambda: {HTTP: cpu_s(service.pid) * 1e6})
@@ -52,7 +52,7 @@ def with_remainder(total_us: float, stages_us: StageTimes) -> StageTimes:
 def _measure_workloads(
     service: Service, loads: Sequence[Workload], bodies: Bodies, seconds: float, read: Callable[[], StageTimes]
 ) -> dict[str, StageTimes]:
-    """Returns the increase of `read` over each load, divided by the number of requests, by load."""
+    """Returns, by load, the increase of `read` during the load divided by the number of requests."""
     supported_workloads(service.url, loads, bodies)
     per_request = {}
     for load in loads:
@@ -69,7 +69,7 @@ def _measure_workloads(
 
 
 def _wait_until_idle(pid: int) -> None:
-    """Waits until the remaining requests of the warm-up use no more processor time."""
+    """Waits until the remaining warm-up requests use no more processor time."""
     used_s, end_s = -1.0, time.monotonic() + IDLE_TIMEOUT_S
     while (now_s := cpu_s(pid)) > used_s + 0.1 * IDLE_S and time.monotonic() < end_s:
         used_s = now_s

@@ -13,7 +13,8 @@ CALLS = 20_000
 
 
 class TimingMiddleware:
-    """The outermost middleware: the server's work in `receive` and `send` counts as HTTP, whichever stage calls it."""
+    """The outermost middleware: the server's work in `receive` and `send` counts as HTTP, whichever stage calls
+    them."""
 
     def __init__(self, app: Any, timers: StageTimers) -> None:
         self._app = app
@@ -29,13 +30,13 @@ class TimingMiddleware:
             await self._app(scope, timed(receive, HTTP, self._timers), timed(send, HTTP, self._timers))
 
     def _times_ns(self) -> dict[str, float]:
-        """Returns the nanoseconds of each stage so far, without the overhead of its timers."""
+        """Returns the nanoseconds that each stage has used so far, without the overhead of its timers."""
         used_ns, intervals = self._timers.totals_ns(), self._timers.intervals()
         return {stage: used_ns[stage] - intervals[stage] * self._overhead_ns for stage in STAGES}
 
 
 def timer_overhead_ns() -> float:
-    """Returns the mean time that a timer shows for an empty function."""
+    """Returns the mean time that a timer measures for an empty function."""
     timers = StageTimers()
     no_op = timed(lambda: None, HTTP, timers)
     for _ in range(CALLS):

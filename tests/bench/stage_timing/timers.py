@@ -1,7 +1,7 @@
 """Measures processor time by stage in a running service: every function of a stage's modules runs its stage's timer.
 
-The clock is the thread's processor time, so waiting does not count. If a stage calls another one, the time counts only
-for the inner stage. The timer of a coroutine runs only while the coroutine runs. Modules that are not in the table
+The clock is the thread's processor time, so waiting does not count. If a stage calls another stage, the time counts
+only for the inner stage. The timer of a coroutine runs only while the coroutine runs. Modules that are not in the table
 (routing, middleware, uvicorn, the event loop) are the remainder, which the report calls HTTP.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 HTTP = "HTTP"
 BODY, DECODE, QUEUE, COMPUTE, ENCODE = "body", "decode", "queue", "compute", "encode"
-PATH = "/bench/clocks"  # where a service with timers returns its times
+PATH = "/bench/clocks"  # the path at which a service with timers returns its times
 STAGES = (HTTP, BODY, DECODE, QUEUE, COMPUTE, ENCODE)
 
 # A module, whose functions all belong to the stage, or module:function, including everything that it calls.
@@ -64,7 +64,7 @@ class StageTimers:
         self._threads: list[_Thread] = []
 
     def enter(self, stage: str | None) -> str | None:
-        """Switches the calling thread to `stage` (None: the remainder); returns its previous stage."""
+        """Switches the calling thread to `stage` (None: the remainder). Returns its previous stage."""
         thread = self._thread()
         previous = thread.stage
         if previous != stage:
@@ -72,11 +72,11 @@ class StageTimers:
         return previous
 
     def totals_ns(self) -> dict[str, int]:
-        """Returns the time of each stage so far; the current stage of a thread counts up to its last switch."""
+        """Returns the time of each stage so far. The current stage of a thread counts up to its last switch."""
         return {stage: sum(t.used_ns.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
 
     def intervals(self) -> dict[str, int]:
-        """Number of intervals per stage; each includes the cost of one start and stop of the timer."""
+        """Returns the number of intervals per stage. Each includes the cost of starting and stopping the timer once."""
         return {stage: sum(t.intervals.get(stage, 0) for t in list(self._threads)) for stage in STAGES}
 
     def _thread(self) -> "_Thread":
@@ -150,7 +150,7 @@ class _TimedCoroutine:
 
 
 def install(timers: StageTimers) -> list[str]:
-    """Replaces the functions of all stages wherever `service` refers to them; returns the names of the timed functions.
+    """Replaces the functions of all stages wherever `service` refers to them. Returns the names of the timed functions.
 
     The modules must have been imported, but none of their classes instantiated. Raises LookupError for a missing name.
     """
@@ -169,7 +169,7 @@ def install(timers: StageTimers) -> list[str]:
 
 
 def _functions(target: str) -> list[tuple[Any, FunctionType]]:
-    """Returns owner and function for everything that an entry of the table names."""
+    """Returns the owner and the function for each function that an entry of the table covers."""
     module_name, _, function_name = target.partition(":")
     module = sys.modules.get(module_name)
     if module is None:

@@ -56,12 +56,12 @@ def test_convoy_alone(report: Path) -> None:
     process = _bench("run", report, "--connections", "1", "8")
     assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     text = report.read_text()
-    loads = _rows(text, "### Most that it answers")
+    loads = _rows(text, "### Peak throughput")
     for name in ("image", "images x64 (form)", "images x64 (JSON)", "v2 json", "v2 json x64", "v2 binary x64"):
         requests_per_s, images_per_s, p50_ms, p99_ms = map(_number, loads[name, "8"])
         assert images_per_s >= requests_per_s > 0
         assert 0 < p50_ms <= p99_ms
-    stages = text[text.index("### Processor time of a request") :]
+    stages = text[text.index("### Processor time per request") :]
     http, body, decode, queue, compute, encode, total = _stage_row(stages, "v2 json x64")
     assert decode == 0
     assert min(body, queue, compute, encode) > 0
@@ -80,9 +80,9 @@ def test_convoy_beside_a_peer(report: Path) -> None:
     process = _bench("peers", report, "--peers", "litserve", "--only", "image", "--workers", "1")
     assert process.returncode in VOID_OR_DONE, process.stdout + process.stderr
     text = report.read_text()
-    loads = _rows(text, "### Most that each answers")
+    loads = _rows(text, "### Peak throughput of each server")
     convoy_row, litserve_row = loads["image", "**Convoy**"], loads["image", "LitServe"]
-    (ratio,) = _rows(text, "### Convoy over the peer")["image", "LitServe"]
+    (ratio,) = _rows(text, "### Ratio of Convoy to each peer")["image", "LitServe"]
     assert _number(ratio) == pytest.approx(_number(convoy_row[0]) / _number(litserve_row[0]), rel=0.02)
     assert "LitServe: litserve " in text
     assert report.with_name("peers.svg").exists()
@@ -101,7 +101,7 @@ def test_a_checkout_beside_itself(report: Path) -> None:
 def test_a_load_that_is_none_is_a_sentence(report: Path) -> None:
     process = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
     assert process.returncode == 2
-    assert process.stderr.startswith("Error: There is no load 'v2_json'; there are image, ")
+    assert process.stderr.startswith("Error: There is no load 'v2_json'; the loads are image, ")
 
 
 def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ UP = [{"type": "Percent", "value": 100, "periodSeconds": 15}, {"type": "Pods", "
 
 def test_both_kinds_of_models_and_all_autoscalers_are_simulated() -> None:
     assert METRICS.keys() == {LENET5, RESNET50}
-    assert {"HPA, CPU alone", "HPA, saturation and CPU", "KEDA, saturation and CPU"} == AUTOSCALERS.keys()
+    assert {"HPA, CPU only", "HPA, saturation and CPU", "KEDA, saturation and CPU"} == AUTOSCALERS.keys()
     for name in ("HPA, saturation and CPU", "KEDA, saturation and CPU"):
         assert AUTOSCALERS[name].targets == {"cpu": 0.6, "saturation": 0.6}
 

@@ -71,5 +71,5 @@ def test_failed_and_lost_requests_make_a_run_void() -> None:
     stop = Stop(2, 1, False, 50, 7, 0, 3, 0, 2.0)
     assert OverloadResults({}, excess_results(failed=3), [stop]).voids() == [
         "image at 4x: 9 failed",
-        "3 lost in a stop with a timeout of 2 s",
+        "3 lost in a stop with timeout 2 s",
     ]

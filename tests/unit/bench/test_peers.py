@@ -96,7 +96,7 @@ def test_mlserver_listens_where_it_should(config: PeerConfig, cache: Path) -> No
 
 
 def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
-    with pytest.raises(CannotMeasure, match="There is no peer 'torchserve'; there are triton, mlserver"):
+    with pytest.raises(CannotMeasure, match="There is no peer 'torchserve'; the peers are triton, mlserver"):
         environments.set_up(["torchserve"])
     assert not cache.exists()
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-# The backend's interpreter has neither the peer's environment nor this folder on its path.
+# The interpreter of the backend has neither the peer's environment nor this folder on its path.
 sys.path[:0] = [os.environ["PEER_SITE"], os.environ["PEER_APPS"]]
 
 import numpy as np  # noqa: E402
