@@ -233,7 +233,7 @@ def _arguments() -> argparse.Namespace:
     cost = commands.add_parser("jpeg-cost", help="the time of a JPEG at a reduced scale, and what counts for it")
     cost.set_defaults(run=_jpeg_cost)
     cost.add_argument("--report", type=Path, default=BENCHMARKS, help="default: %(default)s")
-    scale = commands.add_parser("jpeg-scale", help="whether decoding JPEGs at a reduced scale changes answers")
+    scale = commands.add_parser("jpeg-scale", help="whether decoding JPEGs at a reduced scale changes predictions")
     scale.set_defaults(run=_jpeg_scale)
     scale.add_argument("--models", type=Path, default=Settings().models, help="default: %(default)s")
     scale.add_argument("--model", default="imagenette-resnet18", help="default: %(default)s")

@@ -73,7 +73,7 @@ def _rows(path: Path) -> Iterator[str]:
 
 
 def _optimize_with(count: int) -> Callable[[onnx.ModelProto], None]:
-    """Returns the optimization of an export with only the first `count` of the rewrites that save time."""
+    """Returns the optimization of an export with only the first `count` rewrites."""
     from training.export.graph.conversion_fixes import fix_conversion
     from training.export.graph.editor import Graph
     from training.export.graph.optimize import OPTIMIZATIONS

@@ -1,4 +1,4 @@
-"""Picks the next version number of a model, and reserves it while the version is written."""
+"""Chooses the next version number of a model, and reserves it while the version is written."""
 
 import itertools
 import os
@@ -14,7 +14,7 @@ from service.model_store.repository import Repository
 def reserve_version(models_dir: Path, name: str) -> Iterator[int]:
     """Yields the model's next number and reserves it for this process. A killed process releases it."""
     repository = Repository(models_dir)
-    # A number that a rollback has withdrawn is not reused: it may come back.
+    # A number that a rollback has withdrawn is not reused, because the withdrawn version may be restored.
     first = max([*repository.versions(name), *repository.withdrawn_versions(name)], default=0) + 1
     for version in itertools.count(first):
         lock_path = models_dir / name / f".{version}.lock"
@@ -25,7 +25,7 @@ def reserve_version(models_dir: Path, name: str) -> Iterator[int]:
                 continue
             is_lost = not lock_path.exists() or lock_path.stat().st_ino != os.fstat(lock.fileno()).st_ino
             is_taken = (models_dir / name / str(version)).exists()
-            if is_lost or is_taken:  # another process has published it in the meantime
+            if is_lost or is_taken:  # another process has published this number in the meantime
                 if not is_lost:
                     lock_path.unlink()
                 continue

@@ -29,9 +29,9 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def photos_folder() -> Path:
-    """The photos of CONVOY_DATA. Raises CannotMeasure where it is not set."""
+    """Returns the folder of photos in CONVOY_DATA. Raises CannotMeasure if CONVOY_DATA is not set."""
     if not (data := os.environ.get("CONVOY_DATA")):
-        raise CannotMeasure("CONVOY_DATA is not set: it names the folder with photos/.")
+        raise CannotMeasure("CONVOY_DATA is not set: set it to the folder that contains photos/.")
     return Path(data) / "photos"
 
 
@@ -44,7 +44,7 @@ def phone_photo(
     *,
     progressive: bool = False,
 ) -> bytes:
-    """Returns a JPEG of this size; the image is cropped to its aspect ratio."""
+    """Returns a JPEG of this size. The image is cropped to the aspect ratio of the size."""
     small = ImageOps.fit(image.convert("RGB"), _divided(size), Image.Resampling.LANCZOS).filter(SHARPEN)
     large = small.resize(size, Image.Resampling.BICUBIC)
     noisy = ImageChops.add(large, _shifted_noise(size, seed, noise), offset=-_ZERO)

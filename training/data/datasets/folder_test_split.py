@@ -1,6 +1,6 @@
-"""Selects the images of a folder without a test set that are kept for the test, and recognizes them later.
+"""Selects the test images of a folder without a test set, and recognizes them later.
 
-Reads names and sizes of files, never an image.
+Only the names and sizes of files are read. Images are not opened.
 """
 
 import base64
@@ -24,7 +24,7 @@ MAX_FINGERPRINTS = 100_000
 
 @dataclass(frozen=True)
 class TestSplitSpec:
-    """The arguments with which a run called `split_test_files`."""
+    """The arguments that a run passed to `split_test_files`."""
 
     test_share: float
     seed: int
@@ -35,8 +35,8 @@ def split_train_test(
 ) -> tuple[LabeledFiles, LabeledFiles]:
     """Splits a folder without a test set into training and test files.
 
-    The test files are those that an earlier run `recorded`, or else drawn by `split_test_files`. Raises TrainingError
-    if recorded files are missing.
+    The test files are the files that an earlier run recorded (`recorded`), or else the files that `split_test_files`
+    draws. Raises TrainingError if recorded files are missing.
     """
     if recorded is None:
         return split_test_files(listing.train, test_share, seed)
@@ -51,7 +51,7 @@ def split_train_test(
 
 
 def evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -> tuple[LabeledFiles, bool]:
-    """Returns the files to evaluate a network on, and whether they were kept from training."""
+    """Returns the files for evaluating a network, and whether they were excluded from training."""
     if listing.test is not None:
         return listing.test, True
     if test_split is not None:
@@ -60,13 +60,13 @@ def evaluation_files(listing: FolderListing, test_split: TestSplitSpec | None) -
 
 
 def split_test_files(files: LabeledFiles, test_share: float, seed: int) -> tuple[LabeledFiles, LabeledFiles]:
-    """Splits files into training and test files, with about `test_share` of each class in the latter, drawn by `seed`.
+    """Splits files into training and test files. About `test_share` of each class, drawn with `seed`, are test files.
 
-    Each image is drawn independently, by its path. Added images therefore do not move others: an image that a network
-    was trained on never becomes a test image of the next network. The size of a class's test part has a standard
-    deviation of sqrt(n * share * (1 - share)) images, 4 for 100 images and a share of 0.2. In a class with several
-    images, the lowest draw is always a test file and the highest always a training file; only these two can be moved by
-    a new image. The file of a class with one image is a training file.
+    Each image is drawn independently, by a hash of its path. Added images therefore do not move others between the
+    sets, with one exception: in a class with several images, the lowest draw is always a test file and the highest
+    always a training file, so a new lowest or highest draw can move the image that it replaces. The number of test
+    images per class has a standard deviation of sqrt(n * share * (1 - share)), 4 for 100 images and a share of 0.2. In
+    a class with a single image, that image is a training file.
     """
     fractions = np.array([path_fraction(path, f"{seed}") for path in files.paths])
     is_test = fractions < test_share
@@ -84,9 +84,10 @@ def path_fraction(path: str, stream: str) -> float:
 
 
 def fingerprints(folder: Path, paths: Sequence[str]) -> str | None:
-    """Returns base64 of a few sorted bytes per file, from path and size; None for more than MAX_FINGERPRINTS files.
+    """Returns the sorted fingerprints of the files as base64, or None for more than MAX_FINGERPRINTS files.
 
-    They show whether all files still exist, without storing their names.
+    A fingerprint is a few bytes of the hash of a file's path and size. Fingerprints show whether all files still exist,
+    without storing their names.
     """
     if len(paths) > MAX_FINGERPRINTS:
         return None
@@ -106,8 +107,8 @@ def _fingerprints(folder: Path, paths: Iterable[str]) -> list[bytes]:
 
 
 def split_digest(origin: Mapping[str, Any]) -> str | None:
-    """Returns the SHA-256 of a folder's files and its test files, from a data set's `origin`; None for other data
-    sets."""
+    """Returns a SHA-256 that identifies a folder's files and its test files, computed from a data set's `origin`.
+    Returns None if `origin` is empty, because the data set is not a folder."""
     if not origin:
         return None
     names = [origin["digest"], *origin.get("test_files", ())]

@@ -1,6 +1,6 @@
-"""Corrects converted graphs that would otherwise compute something different from their networks in onnxruntime.
+"""Corrects converted graphs, which onnxruntime would otherwise compute differently from their networks.
 
-Knows ONNX and nothing else: no Keras, no files.
+Independent of Keras and of files.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from training.export.graph.editor import BATCH_DIMENSION, Graph, pads_zeros
 
 
 def fix_conversion(model: onnx.ModelProto) -> None:
-    """Applies the corrections without which a converted graph computes something different from its network."""
+    """Applies the corrections that a converted graph needs to compute the same as its network."""
     name_batch_dimension(model)
     replace_erfc(Graph(model))
     guard_padding(Graph(model))
