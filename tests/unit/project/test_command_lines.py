@@ -135,7 +135,7 @@ MISTAKES = {
     "convoy-train report empty": "is not the folder of a run",
     "convoy-train export none --name x": "Specify the folder of a run, or a .keras file",
     "convoy-train export broken.keras --name x": "broken.keras needs images and labels",
-    "convoy-train export broken.keras --name x --scale a": "is not a number",
+    "convoy-train export broken.keras --name x --scale a": "is neither a number",
     "convoy-train import broken.onnx --name x --labels text.txt": "is not an ONNX file",
     "convoy-train quantize empty": "such as models/mnist-lenet5/3",
     "convoy-train ensemble models/linear/1 --name x": "at least two members",

@@ -58,7 +58,7 @@ def test_no_values_are_made_without_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "networks are mlp, xo")]
+    ("name", "hint"), [("resnet-50", "did you mean 'resnet50'?"), ("yolo", "the networks are mlp, xo")]
 )
 def test_an_unknown_name_is_reported_with_the_nearest_or_all(name: str, hint: str) -> None:
     with pytest.raises(TrainingError, match=re.escape(f"There is no network named '{name}'; {hint}")):

@@ -58,7 +58,7 @@ def test_a_card_states_accuracy_data_and_limits(tmp_path: Path) -> None:
         "3 classes (cat, dog, ox)",
         "**75.00%** of the 250 test images (62 wrong), cross entropy 0.6250",
         "| dog | 70.00% |",
-        "Most frequent mistakes: cat called dog (40), dog called cat (20), dog called ox (10).",
+        "Most frequent mistakes: cat predicted as dog (40), dog predicted as cat (20), dog predicted as ox (10).",
         "On 1,000 images, at batch sizes 1, 7, 64",
         "2.5e-07",
         "**Note on these files:** a JPEG copy.",

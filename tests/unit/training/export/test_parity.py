@@ -79,7 +79,7 @@ def test_a_graph_that_ignores_its_input_fails(
     network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     ignores_input = with_weights(graph, 2, np.zeros_like)
-    with pytest.raises(TrainingError, match="not the network"):
+    with pytest.raises(TrainingError, match="differs from the network"):
         check_parity(network, path_of(ignores_input, tmp_path), sample)
 
 
@@ -95,7 +95,7 @@ def test_a_service_that_sees_other_pixels_fails(
     network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     swapped = ParitySample(sample.names, sample.images, np.ascontiguousarray(sample.prepared[..., ::-1]))
-    with pytest.raises(TrainingError, match="not the network"):
+    with pytest.raises(TrainingError, match="differs from the network"):
         check_parity(network, path_of(graph, tmp_path), swapped)
 
 
@@ -123,13 +123,13 @@ def test_images_of_another_size_are_prepared_for_both() -> None:
     np.testing.assert_array_equal(sample.images, sample.prepared)
 
 
-def test_few_images_in_a_folder_give_many_different_parts(tmp_path: Path) -> None:
+def test_few_images_in_a_folder_give_many_different_crops(tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "a.png").write_bytes(image_bytes(30, 40, 3, seed=1))
     (tmp_path / "below" / "b.JPG").write_bytes(image_bytes(17, 9, 3, seed=2, image_format="JPEG"))
     (tmp_path / "notes.txt").write_text("no image")
     sample = sample_folder(tmp_path, EXPECTS, PREPROCESSING, count=50)
-    assert sample.names[:4] == ["a.png", "b.JPG", "part 1 of a.png", "part 1 of b.JPG"]
+    assert sample.names[:4] == ["a.png", "b.JPG", "crop 1 of a.png", "crop 1 of b.JPG"]
     assert sample.images.shape == (50, *EXPECTS.shape)
     assert len({image.tobytes() for image in sample.images}) > 40
     again = sample_folder(tmp_path, EXPECTS, PREPROCESSING, count=50)
