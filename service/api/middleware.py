@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.api.http.body_budget import release_body
 from service.api.http.disconnect import CONNECTION, Connection
 from service.api.http.request_headers import REQUEST_CONTEXT, header
-from service.api.http.responses import missing_security_headers
+from service.api.http.responses import missing_security_headers, with_path_only_location
 from service.api.http.status_codes import LOG_FIELDS, ClientDisconnected, error_response
 from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, Draining, OutOfMemory
@@ -25,6 +25,7 @@ from service.workers.shutdown import ShutdownState
 MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 NOT_FOUND = 404
+REDIRECTS = range(300, 400)
 HEALTH = "/health/"  # in the routes of all protocols' health checks
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that has disconnected; logged and counted, but never sent
 
@@ -64,6 +65,8 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+                if status in REDIRECTS:
+                    message["headers"] = with_path_only_location(message["headers"])
                 if is_read:
                     message["headers"] += missing_security_headers(message["headers"])
                 if self._shutdown_state.is_closing:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from starlette.types import Send
@@ -72,6 +73,21 @@ def _server_timing(timings: StageTimings) -> tuple[bytes, bytes]:
         timings.compute_s * 1000,
         timings.batch_size,
     )
+
+
+def with_path_only_location(headers: Headers) -> Headers:
+    """Returns the headers of a redirect to this service, without scheme and host in `Location` (RFC 9110, 10.2.2).
+
+    The host in the request may be the proxy's name for this service. nginx replaces an absolute address that begins
+    with that name, and so doubles the root path.
+    """
+    return [(name, _path_only(value) if name == b"location" else value) for name, value in headers]
+
+
+def _path_only(address: bytes) -> bytes:
+    parts = urlsplit(address)
+    path = b"/" + parts.path.lstrip(b"/")  # two slashes would begin a host
+    return path + b"?" + parts.query if parts.query else path
 
 
 def missing_security_headers(headers: Headers) -> Headers:

@@ -3,10 +3,14 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlparse
 
+import httpx
 import pytest
 
+from tests.bench.processes import free_ports
 from tests.documentation import ROOT
+from tests.support.nginx import NGINX, running_nginx
 from tests.support.service_process import RunningService
 
 STATIC = ROOT / "service/api/pages/static"
@@ -38,10 +42,33 @@ def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
 def test_redirects_keep_the_root_path_whether_the_proxy_keeps_it_or_not(
     proxied_service: RunningService, prefix: str
 ) -> None:
-    reply = proxied_service.client.get(f"{prefix}/v2/health/live/", follow_redirects=False)
-    assert (reply.status_code, reply.headers["location"]) == (307, f"{proxied_service.url}/convoy/v2/health/live")
-    assert proxied_service.client.get(reply.headers["location"]).status_code == 200
+    reply = proxied_service.client.get(f"{prefix}/v2/health/live/?a=b", follow_redirects=False)
+    assert (reply.status_code, reply.headers["location"]) == (307, "/convoy/v2/health/live?a=b")
+    assert proxied_service.client.get(reply.headers["location"].partition("?")[0]).status_code == 200
     assert proxied_service.client.get(f"{prefix}/convoyed").status_code == 404
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.parametrize(
+    "forward",
+    [
+        "location /convoy/ { proxy_pass http://service/; }",
+        "location /convoy/ { proxy_pass http://service; }",
+        "location /convoy/ { proxy_pass http://service/; proxy_set_header Host $http_host; }",
+        "location /convoy { rewrite ^/convoy(/.*)$ $1 break; proxy_pass http://service; }",
+    ],
+    ids=["stripped", "kept", "stripped, client's host", "rewritten"],
+)
+def test_redirects_behind_nginx_lead_to_the_same_address_without_the_slash(
+    proxied_service: RunningService, tmp_path: Path, forward: str
+) -> None:
+    upstream = f"upstream service {{ server {urlparse(proxied_service.url).netloc}; }}"
+    (port,) = free_ports()
+    http = f"{upstream}\nserver {{ listen 127.0.0.1:{port}; {forward} }}"
+    with running_nginx(tmp_path / "nginx", http, port) as address:
+        reply = httpx.get(f"http://{address}/convoy/v2/health/live/", follow_redirects=True)
+    assert (reply.status_code, str(reply.url)) == (200, f"http://{address}/convoy/v2/health/live")
+    assert [one.status_code for one in reply.history] == [307]
 
 
 @pytest.mark.parametrize("name", ["", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", "../app.py"])
