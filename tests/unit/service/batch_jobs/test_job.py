@@ -488,6 +488,26 @@ def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(work_folder: Path)
     assert 0 < classify().images < IMAGES
 
 
+def test_an_interrupted_job_closes_its_progress(
+    work_folder: Path, batches_until_stop: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tqdm would otherwise show the progress of the next job of the process one line further down."""
+    calls: list[str] = []
+
+    class RecordedProgress(Progress):
+        def advance(self, images: int, broken: int) -> None:
+            calls.append("advance")
+            super().advance(images, broken)
+
+        def close(self) -> None:
+            calls.append("close")
+            super().close()
+
+    monkeypatch.setattr(jobs, "Progress", RecordedProgress)
+    start_job(False, batches_until_stop)
+    assert calls == ["advance", "advance", "close"]
+
+
 def test_an_output_that_can_never_be_is_an_error(work_folder: Path) -> None:
     Path("file").write_text("")
     with pytest.raises(CannotStartJob, match="file cannot be written: File exists"):
