@@ -18,6 +18,7 @@ from tests.support.service_process import RunningService
 
 SHAPE = (8, 8, 1)
 MAX_QUEUE_IMAGES = 8
+IMAGE_BYTES, MAX_INPUT_BYTES = 64, 1024
 IMAGE = image_bytes()
 TENSOR = {"name": "image", "shape": [1, *SHAPE], "datatype": "UINT8", "data": [0] * 64}
 PIXELS = np.zeros(SHAPE, np.uint8).tolist()
@@ -72,22 +73,32 @@ def test_a_request_whose_answer_would_be_late_is_rejected_at_once(tmp_path: Path
 
 
 @contextmanager
-def hanging_model(root: Path) -> Iterator[RunningService]:
+def hanging_model(root: Path, **settings: Any) -> Iterator[RunningService]:
     """Yields a service whose model `hangs` has not returned from a run, which expected run times do not reflect."""
     write_version(root, "hangs", graph=endless_graph(SHAPE, 4))
-    with RunningService(root, drain_timeout_s=2, max_queue_images=MAX_QUEUE_IMAGES) as service:
+    with RunningService(root, drain_timeout_s=2, **{"max_queue_images": MAX_QUEUE_IMAGES} | settings) as service:
         white = encode(np.full(SHAPE, 255, np.uint8))
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{service.url}/api/v1/models/hangs/classify", content=white, timeout=1)
         yield service
 
 
-def test_a_request_that_finds_the_queue_full_is_rejected_at_once(tmp_path: Path) -> None:
-    with hanging_model(tmp_path) as service, ThreadPoolExecutor(1) as other:
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [
+        (MAX_QUEUE_IMAGES, {}),
+        (MAX_INPUT_BYTES // IMAGE_BYTES, {"max_queue_images": 1024, "max_input_bytes": MAX_INPUT_BYTES}),
+    ],
+    ids=["images", "bytes"],
+)
+def test_a_request_that_finds_the_queue_full_is_rejected_at_once(
+    tmp_path: Path, count: int, settings: dict[str, int]
+) -> None:
+    with hanging_model(tmp_path, **settings) as service, ThreadPoolExecutor(1) as other:
         path = f"{service.url}/v2/models/hangs/infer"
         headers = {"inference-header-content-length": "0", "x-request-timeout-ms": "5000"}
-        filler = other.submit(httpx.post, path, content=bytes(64 * MAX_QUEUE_IMAGES), headers=headers, timeout=60)
-        service.wait_until(lambda: service.metric("convoy_queue_images", model="hangs") == MAX_QUEUE_IMAGES)
+        filler = other.submit(httpx.post, path, content=bytes(IMAGE_BYTES * count), headers=headers, timeout=60)
+        service.wait_until(lambda: service.metric("convoy_queue_images", model="hangs") == count)
         check_rejections(service, "hangs", "queue_full", 429, timeout_ms=10_000)
         assert filler.result().status_code == 504
 
@@ -108,3 +119,33 @@ def test_a_time_that_an_idle_model_would_exceed_is_rejected_at_once(tmp_path: Pa
     with RunningService(tmp_path) as service:
         assert REQUESTS["one image"](service.client, "slow", {}).status_code == 200
         check_rejections(service, "slow", "deadline_too_short", 504, timeout_ms=5)
+
+
+def test_more_images_than_ever_fit_into_memory_are_rejected_in_every_protocol(tmp_path: Path) -> None:
+    write_version(tmp_path, "linear")
+    base64_image = base64.b64encode(IMAGE).decode()
+
+    def requests(count: int) -> dict[str, Send]:
+        texts = TENSOR | {"shape": [count], "datatype": "BYTES", "data": [base64_image] * count}
+        numbers = TENSOR | {"shape": [count, *SHAPE], "data": [0] * IMAGE_BYTES * count}
+        batch, predict = "/api/v1/models/{model}/classify/batch", "/v1/models/{model}:predict"
+        infer = "/v2/models/{model}/infer"
+        return {
+            "form": post(batch, files=[("files", IMAGE)] * count),
+            "JSON": post(batch, json={"images": [{"data": base64_image}] * count}),
+            "V1 tensors": post(predict, json={"instances": [PIXELS] * count}),
+            "V1 images": post(predict, json={"instances": [{"b64": base64_image}] * count}),
+            "V2 tensor": post(infer, json={"inputs": [numbers]}),
+            "V2 images": post(infer, json={"inputs": [texts]}),
+        }
+
+    with RunningService(tmp_path, max_input_bytes=MAX_INPUT_BYTES) as service:
+        most = MAX_INPUT_BYTES // IMAGE_BYTES
+        fitting = {name: send(service.client, "linear", {}).status_code for name, send in requests(most).items()}
+        assert fitting == dict.fromkeys(requests(most), 200)
+        replies = {name: send(service.client, "linear", {}) for name, send in requests(most + 1).items()}
+        expected = ("too_many_images", 413)
+        assert {name: (code_of(reply), reply.status_code) for name, reply in replies.items()} == dict.fromkeys(
+            replies, expected
+        )
+        assert service.metric("convoy_batch_images_sum", model="linear") == most * len(replies)
