@@ -136,8 +136,8 @@ class Registry:
         for model in self._repository.models():
             loaded = self._loaded_versions(model)
             for version in self._version_numbers(model):
-                failure = self.failures.reason_for_version(model, version)
-                reason = failure if version in loaded else self._unloaded_reason(model, version)
+                failure = self._failure_reason(model, version)
+                reason = failure if version in loaded else self._unloaded_reason(model, version, failure)
                 entries.append(RepositoryEntry(model, str(version), version in loaded, reason))
         return entries
 
@@ -333,10 +333,13 @@ class Registry:
             self._loader.forget(loaded.model, int(loaded.version))
         self._closer.close_later(loaded)
 
-    def _unloaded_reason(self, model: str, version: int) -> str:
-        if self.loading_version == f"{model}/{version}":
-            return "loading"
-        return self.failures.reason_for_version(model, version) or "unloaded"
+    def _failure_reason(self, model: str, version: int) -> str:
+        """Returns why the version cannot be loaded, also if it is not selected and was not tried; empty if it can."""
+        failure = self.failures.reason_for_version(model, version)
+        return failure or self._repository.duplicate_reason(model, version)
+
+    def _unloaded_reason(self, model: str, version: int, failure: str) -> str:
+        return "loading" if self.loading_version == f"{model}/{version}" else failure or "unloaded"
 
     def _lookup_error(self, model: str, version: str | None = None) -> ConvoyError:
         if model in self._models:

@@ -18,6 +18,7 @@ VERSION_NAME = re.compile(r"(?=[0-9]{1,18}\Z)0*[1-9][0-9]*")
 """The name of a version's folder: a number from 1, such as a Unix time, with or without leading zeros."""
 DIGEST_DIGITS = 16
 WITHDRAWN_NAME = re.compile(r"\.([0-9]{1,18})\.withdrawn")
+NO_FILE = FileFingerprint(0, 0, 0)
 NO_MODEL_NAME = "its name cannot be a model's: up to 64 letters, digits, dots, dashes and underscores"
 NO_VERSION_NAME = "its name is not a version: a number from 1, of up to 18 digits"
 NO_FOLDER, NO_VERSIONS = "it is not a folder", "it contains no version: <name>/<version>/"
@@ -119,11 +120,17 @@ class Repository:
 
         Raises BrokenVersion if several folders have this number.
         """
-        path, *others = self._version_paths(model, version)
-        if others:
-            names = " and ".join(f"'{other.name}'" for other in (path, *others))
-            raise BrokenVersion(f"{path.parent} has version {version} in several folders, {names}: remove all but one.")
-        return path
+        if reason := self.duplicate_reason(model, version):
+            raise BrokenVersion(reason)
+        return self._version_paths(model, version)[0]
+
+    def duplicate_reason(self, model: str, version: int) -> str:
+        """Returns an error text if several folders have this number; empty otherwise."""
+        paths = self._version_paths(model, version)
+        if len(paths) < 2:
+            return ""
+        names = " and ".join(f"'{path.name}'" for path in paths)
+        return f"{paths[0].parent} has version {version} in several folders, {names}: remove all but one."
 
     def _version_paths(self, model: str, version: int) -> list[Path]:
         """Returns the folders with this number, or the path that such a folder would have."""
@@ -160,11 +167,13 @@ class Repository:
         return status.st_dev, status.st_ino
 
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
-        """Returns a value that differs after any change of the version's files."""
+        """Returns a value that differs after any change of the version's files, and of its folders' names."""
+        folders = self._version_paths(model, version)
         # Files that were deleted meanwhile and broken links are left out. Opening the version reports them.
-        paths = (path for folder in self._version_paths(model, version) for path in folder.glob("*"))
-        files = ((path.name, file_fingerprint(path)) for path in paths)
-        return tuple(sorted((name, file) for name, file in files if file is not None))
+        paths = (path for folder in folders for path in folder.glob("*"))
+        files = ((f"{path.parent.name}/{path.name}", file_fingerprint(path)) for path in paths)
+        names = [(folder.name, NO_FILE) for folder in folders]  # another folder with this number may be empty
+        return tuple(sorted([*names, *((name, file) for name, file in files if file is not None)]))
 
     def open(self, model: str, version: int) -> VersionFolder:
         """Reads and checks one version. Raises BrokenVersion, or UnknownModel if `model` cannot be a model's name."""

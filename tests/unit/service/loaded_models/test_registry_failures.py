@@ -269,6 +269,51 @@ def test_a_version_in_two_folders_is_not_served_and_the_others_are(tmp_path: Pat
     asyncio.run(test())
 
 
+def test_a_loaded_version_serves_on_when_another_folder_with_its_number_appears(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As it does when its content is replaced by a broken one. The index also reports duplicates of other versions."""
+
+    async def test() -> None:
+        for version in (1, 2):
+            write_version(tmp_path, "a", version)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        for name in ("01", "0002"):
+            (tmp_path / "a" / name).mkdir()
+        for _ in range(2):  # a failure counts when the files have not changed between two scans
+            await registry.reconcile(DesiredState())
+        assert registry.get("a", "2").version == "2"
+        one, two = registry.index()
+        assert (one.is_ready, two.is_ready) == (False, True)
+        assert "'01' and '1'" in one.reason
+        assert "'0002' and '2'" in two.reason
+        assert registry.failures.confirmed_count("a") == 1
+        for name in ("01", "0002"):
+            (tmp_path / "a" / name).rmdir()
+        await registry.reconcile(DesiredState())
+        assert [entry.reason for entry in registry.index()] == ["unloaded", ""]
+        await registry.close()
+
+    asyncio.run(test())
+    (fields,) = [record.fields for record in caplog.records if record.message == "version is broken"]
+    assert fields["version"] == 2
+    assert "'0002' and '2'" in fields["reason"]
+
+
+def test_a_version_whose_folder_is_renamed_is_loaded_from_the_new_one(tmp_path: Path) -> None:
+    async def test() -> None:
+        folder = write_version(tmp_path, "a", 2)
+        registry = registry_of(tmp_path)
+        await registry.reconcile(DesiredState())
+        folder.rename(tmp_path / "a" / "0002")
+        await registry.reconcile(DesiredState())
+        assert registry.get("a", "2").folder.path == tmp_path / "a" / "0002"
+        await registry.close()
+
+    asyncio.run(test())
+
+
 def test_what_is_no_version_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)

@@ -242,7 +242,10 @@ def test_the_name_of_a_version_may_be_long_and_have_leading_zeros(tmp_path: Path
     assert repository.version_names("linear") == [name]
     assert repository.open("linear", int(name)).path == tmp_path / "linear" / name
     before = repository.fingerprint("linear", int(name))
-    assert len(before) == 3
+    assert [file for file, _ in before] == [
+        name,
+        *(f"{name}/{file}" for file in ("labels.txt", "manifest.json", "model.onnx")),
+    ]
     (tmp_path / "linear" / name / "labels.txt").write_text("changed")
     assert repository.fingerprint("linear", int(name)) != before
 
