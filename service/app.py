@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from service import malloc
 from service.api.auth.api_keys import Keyring
 from service.api.auth.cross_origin import CsrfProtection, HostCheck, allow_cors
 from service.api.auth.require_api_key import RequireApiKey
-from service.api.fast_router import FastRouter
+from service.api.fast_router import Endpoint, FastRouter
 from service.api.health_and_metrics import health_routes
 from service.api.http import status_codes
 from service.api.http.body import BodyReader
@@ -165,18 +165,16 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     body_reader = BodyReader(settings.max_body_bytes, body_budget, parse_thread)
     repository_body_reader = BodyReader(MAX_REPOSITORY_BODY_BYTES, body_budget, parse_thread)
     encoder = ResponseEncoder(settings.max_response_bytes, body_budget)
-    fast_endpoints = _fast_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
-    for path, endpoint in fast_endpoints.items():
-        app.router.routes.append(Route(path, endpoint, methods=["POST"]))  # answers other methods, and is documented
+    endpoints = _build_endpoints(classifier, explainer, body_reader, encoder, settings.max_queue_images)
     other_methods = HeadAndOptions(CompressedResponses(partial(FastAPI.__call__, app)), app.router.routes)
-    inner = _add_middleware(FastRouter(fast_endpoints, other_methods), keyring, settings)
+    inner = _add_middleware(FastRouter(endpoints, other_methods), keyring, settings)
     routes: list[BaseRoute] = []
     log_limiter = RequestLogLimiter(settings.log_requests_per_s)
     middleware = RequestMiddleware(inner, metrics, shutdown_state, log_limiter, tracer, routes)
     app.entry_point, app.state.record_unrouted_request = middleware, middleware.record_unrouted
     routes += [
         *app.router.routes,
-        *_add_routes(app, registry, worker_group, shutdown_state, repository_body_reader, settings),
+        *_add_routes(app, endpoints, registry, worker_group, shutdown_state, repository_body_reader, settings),
     ]
     for path in {route.path for route in routes if isinstance(route, Route)}:
         metrics.declare_route(path)
@@ -187,14 +185,16 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
 
 def _add_routes(
     app: FastAPI,
+    endpoints: Sequence[Endpoint],
     registry: Registry,
     worker_group: WorkerGroup,
     shutdown_state: ShutdownState,
     repository_body_reader: BodyReader,
     settings: Settings,
 ) -> list[BaseRoute]:
-    """Adds all routes except the fast ones, and returns them: FastAPI does not list the routes of its routers."""
+    """Adds all routes, and returns them: FastAPI does not list the routes of its routers."""
     routers = (
+        *(endpoint.router for endpoint in endpoints),
         model_routes(registry),
         model_file_routes(registry),
         metadata_routes(registry, worker_group, shutdown_state, settings.max_delay_ms),
@@ -210,22 +210,17 @@ def _add_routes(
     return [*pages, *(route for router in routers for route in router.routes)]
 
 
-def _fast_endpoints(
+def _build_endpoints(
     classifier: Classifier, explainer: Explainer, body_reader: BodyReader, encoder: ResponseEncoder, max_images: int
-) -> dict[str, ASGIApp]:
-    """Returns the endpoints for images and tensors, by path."""
-    infer = Infer(classifier, body_reader, encoder, max_images)
-    predict = Predict(classifier, body_reader, encoder, max_images)
-    return {
-        Classify.path: Classify(classifier, body_reader, encoder),
-        ClassifyBatch.path: ClassifyBatch(classifier, body_reader, encoder, max_images),
-        Explain.path: Explain(explainer, body_reader, encoder),
-        Infer.path: infer,
-        Infer.path_with_version: infer,
-        Predict.path: predict,
-        Predict.path_with_version: predict,
-        Predict.path_with_label: predict,
-    }
+) -> list[Endpoint]:
+    """Returns the endpoints for images and tensors."""
+    return [
+        Classify(classifier, body_reader, encoder),
+        ClassifyBatch(classifier, body_reader, encoder, max_images),
+        Explain(explainer, body_reader, encoder),
+        Infer(classifier, body_reader, encoder, max_images),
+        Predict(classifier, body_reader, encoder, max_images),
+    ]
 
 
 def requires_api_key(settings: Settings) -> bool:

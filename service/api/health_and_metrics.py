@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 
 from service.api.http.status_codes import ErrorResponse, error_headers, error_json, error_response
-from service.api.openapi.error_responses import fastapi_responses
+from service.api.openapi.operations import error_responses
 from service.api.schemas import ErrorReply, Health
 from service.errors import Draining, ModelHung, NotReady
 from service.workers.group_operations import WorkerGroup
@@ -19,7 +19,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
         "/health/live",
         summary="Whether the process answers, and its models return",
         response_model_exclude_none=True,
-        responses=fastapi_responses(ErrorReply, ModelHung),
+        responses=error_responses(ErrorReply, ModelHung),
     )
     async def live() -> Health:
         check_live(worker_group)

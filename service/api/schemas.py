@@ -6,6 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.model_store.manifest import Activation
 
+# A white stroke on black, 8 x 8. Every model accepts it, because images are scaled to the input.
+EXAMPLE_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQAAAADsdIMmAAAAGElEQVR42mNgYOBgEmD+w8TAxMDEwMAAAApeASDSagJWAAAAAElFTkSuQmCC"
+)
+
 
 class EncodedImage(BaseModel):
     """One image of a batch."""
@@ -22,6 +27,14 @@ class BatchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     images: list[EncodedImage] = Field(min_length=1)
+
+
+BATCH_EXAMPLES: dict[str, Any] = {
+    "images": {
+        "summary": "Two images, one with an id",
+        "value": {"images": [{"id": "first", "data": EXAMPLE_PNG}, {"data": EXAMPLE_PNG}]},
+    }
+}
 
 
 class Prediction(BaseModel):

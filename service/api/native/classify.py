@@ -4,10 +4,13 @@ The endpoints are plain ASGI callables, because FastAPI's routing halves the thr
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Query, Response
+from pydantic import WithJsonSchema
 from starlette.types import Receive, Scope, Send
 
+from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader, estimate_image_count
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.form import Form, is_form, media_type, parse_form
@@ -24,12 +27,25 @@ from service.api.http.response_encoder import (
 from service.api.http.responses import JSON_HEADERS, Body, json_bytes, send_response
 from service.api.http.status_codes import error_json, log_model_failure
 from service.api.native import batch_request
+from service.api.openapi import operations
+from service.api.openapi.operations import IMAGE_FORMATS, ModelName, VersionParameter, json_content
+from service.api.schemas import BATCH_EXAMPLES, BatchReply, BatchRequest, ClassifyReply, ErrorReply
 from service.classification.classifier import Classifier
 from service.classification.top_k import DEFAULT_TOP_K, Probabilities, count_likely, select_predictions
 from service.errors import BadParameter, ConvoyError, UnknownVersion, UnsupportedBody
 from service.loaded_models.loaded_version import LoadedVersion
+from service.model_store.manifest import MIN_LIKELY_PROBABILITY
 
 PARAMETERS = ("top_k", "version")
+TopK = Annotated[
+    str | None,
+    Query(
+        description=f"Number of classes, most probable first. Default: {DEFAULT_TOP_K}, or for a model whose "
+        f"`activation` is `sigmoid`, all labels with a probability above {MIN_LIKELY_PROBABILITY}."
+    ),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 999_999_999}),
+]
+RESPONSES = operations.prediction_responses(ErrorReply, BadParameter, "The labels.")
 
 
 class Classify:
@@ -41,6 +57,7 @@ class Classify:
         self._classifier = classifier
         self._body_reader = body_reader
         self._encoder = encoder
+        self.router = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
@@ -73,6 +90,7 @@ class ClassifyBatch:
         self._body_reader = body_reader
         self._encoder = encoder
         self._max_images = max_images
+        self.router = _batch_routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
@@ -110,6 +128,45 @@ class ClassifyBatch:
         if media_type(content_type) == b"application/json":
             return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), {}
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
+
+
+def _routes(classify: Classify) -> APIRouter:
+    """Returns the route that FastAPI documents. The fast router calls the endpoint without it."""
+    router = APIRouter(tags=["classification"])
+
+    @router.post(
+        Classify.path,
+        operation_id="classify",
+        summary="Classify one image",
+        description=f"The image is the body, or the one file of a form. {IMAGE_FORMATS}",
+        response_model=ClassifyReply,
+        responses=RESPONSES,
+        openapi_extra=operations.IMAGE_BODY,
+    )
+    async def classify_one(model: ModelName, top_k: TopK = None, version: VersionParameter = None) -> Response:
+        return EndpointResponse(classify)
+
+    return router
+
+
+def _batch_routes(classify_batch: ClassifyBatch) -> APIRouter:
+    """Does the same for a batch."""
+    router = APIRouter(tags=["classification"])
+    files = operations.form_content("files", {"type": "array", "minItems": 1, "items": operations.BINARY})
+
+    @router.post(
+        ClassifyBatch.path,
+        operation_id="classify_batch",
+        summary="Classify many images",
+        description=f"Results are in the order of the images. A broken image fails alone. {IMAGE_FORMATS}",
+        response_model=BatchReply,
+        responses=RESPONSES,
+        openapi_extra=operations.request_body(files | json_content(BatchRequest, examples=BATCH_EXAMPLES)),
+    )
+    async def classify_many(model: ModelName, top_k: TopK = None, version: VersionParameter = None) -> Response:
+        return EndpointResponse(classify_batch)
+
+    return router
 
 
 def _admit(classifier: Classifier, scope: Scope, version: str | None, count: int = 1) -> None:

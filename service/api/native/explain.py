@@ -3,29 +3,51 @@
 import asyncio
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from fastapi import APIRouter, Query, Response
+from pydantic import SkipValidation
+from pydantic.json_schema import SkipJsonSchema
 from starlette.types import Receive, Scope, Send
 
+from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.response_encoder import ResponseEncoder
 from service.api.http.responses import JSON_HEADERS, Headers, json_bytes, send_response
-from service.api.native.explain_schemas import METHODS
+from service.api.native.explain_schemas import METHODS, ExplainReply, FeaturesReply, Method, OcclusionReply
+from service.api.openapi.operations import BINARY, IMAGE_BODY, ModelName, VersionParameter, prediction_responses
+from service.api.schemas import ErrorReply
 from service.classification.explainer import Explainer, Explanation, FeatureMaps, OcclusionHeatmap
 from service.classification.request_context import RequestContext
 from service.errors import BadParameter
 from service.imaging.visualization import encode_png, grid, overlay_heatmap, stack_vertically, upscale
 from service.inference.feature_maps import LayerImages
 
-DEFAULT_METHOD = "occlusion"
+DEFAULT_METHOD: Method = "occlusion"
 PARAMETERS = ("class", "method", "version")
 MAX_GRID_IMAGES = 64
 PNG = b"image/png"
 PNG_HEADERS: Headers = [(b"content-type", PNG)]
+RESPONSES = prediction_responses(
+    ErrorReply, BadParameter, "The explanation, by method.", content={"image/png": {"schema": BINARY}}
+)
+MethodParameter = Annotated[
+    Method,
+    SkipValidation,
+    Query(
+        description="`occlusion`: which pixels speak for a class, found by covering the image patch by patch. "
+        "`features`: filters and feature maps, if the version was published with them. `input`: the image as the "
+        "network sees it, which the other methods return as well."
+    ),
+]
+ClassParameter = Annotated[
+    str | SkipJsonSchema[None],
+    Query(alias="class", description="For `occlusion`: label or index of the class. Default: the most probable class."),
+]
 
 
 class Explain:
@@ -37,6 +59,7 @@ class Explain:
         self._explainer = explainer
         self._body_reader = body_reader
         self._encoder = encoder
+        self.router = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = query_parameters(scope, PARAMETERS)
@@ -58,6 +81,31 @@ class Explain:
         if method == "features":
             return await self._explainer.feature_maps(context, image)
         return await self._explainer.preprocessed(context, image)
+
+
+def _routes(explain: Explain) -> APIRouter:
+    """Returns the route that FastAPI documents. The fast router calls the endpoint without it."""
+    router = APIRouter(tags=["classification"])
+
+    @router.post(
+        Explain.path,
+        operation_id="explain",
+        summary="Explain one answer",
+        description="Returns JSON with images in base64, or one PNG with `Accept: image/png`. It runs as background "
+        "work in the model's queue, with limited cost. While other explanations are running, it is rejected with 429.",
+        response_model=OcclusionReply | FeaturesReply | ExplainReply,
+        responses=RESPONSES,
+        openapi_extra=IMAGE_BODY,
+    )
+    async def explain_one(
+        model: ModelName,
+        method: MethodParameter = DEFAULT_METHOD,
+        class_name: ClassParameter = None,
+        version: VersionParameter = None,
+    ) -> Response:
+        return EndpointResponse(explain)
+
+    return router
 
 
 def parse_parameters(parameters: Mapping[str, str]) -> tuple[str, str | None, str | None]:

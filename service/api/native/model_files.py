@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from service.api.openapi.error_responses import Json, fastapi_responses
+from service.api.openapi.operations import Json, error_responses
 from service.api.schemas import ErrorReply
 from service.errors import BrokenVersion, NotReady, UnknownDocument, UnknownModel, UnknownVersion
 from service.loaded_models.registry import Registry
@@ -29,7 +29,7 @@ def model_file_routes(registry: Registry) -> APIRouter:
         response_class=Response,
         responses={
             200: {"description": "The file.", "content": content},
-            **fastapi_responses(ErrorReply, UnknownModel, UnknownVersion, UnknownDocument, NotReady),
+            **error_responses(ErrorReply, UnknownModel, UnknownVersion, UnknownDocument, NotReady),
         },
     )
     async def document(model: str, version: str, document: str) -> Response:

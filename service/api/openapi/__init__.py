@@ -1,4 +1,4 @@
-"""The OpenAPI document, where FastAPI cannot generate it: endpoints of the fast router, and errors by status.
+"""What FastAPI cannot generate of the OpenAPI document: bodies that endpoints read themselves, errors, and API keys.
 
 The schemas of a protocol stay with the protocol.
 """

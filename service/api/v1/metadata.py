@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.api.openapi.error_responses import unknown_model_responses
+from service.api.openapi.operations import unknown_model_responses
 from service.api.v1.schemas import (
     Dimension,
     Metadata,

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas import Prediction
+from service.api.schemas import EXAMPLE_PNG, Prediction
+from service.model_store.manifest import IMAGE
 
 
 class _Part(BaseModel):
@@ -58,6 +59,15 @@ class PredictColumn(_Request):
     signature_name: Literal["serving_default", ""] | None = None
     parameters: PredictParameters | None = None
 
+
+PREDICT_EXAMPLES: dict[str, Any] = {
+    "row": {"summary": "An image to all probabilities", "value": {"instances": [{"b64": EXAMPLE_PNG}]}},
+    "column": {"summary": "The same as a column", "value": {"inputs": {IMAGE: [{"b64": EXAMPLE_PNG}]}}},
+    "labels": {
+        "summary": "Two images to their three best classes",
+        "value": {"instances": [{IMAGE: {"b64": EXAMPLE_PNG}}] * 2, "parameters": {"top_k": 3}},
+    },
+}
 
 Answers = list[list[float]] | list[list[Prediction]]
 

@@ -1,23 +1,54 @@
 """The inference endpoint of the Open Inference Protocol V2: tensors or encoded images in, tensors out."""
 
 import math
+from typing import Annotated, Any
 
+from fastapi import APIRouter, Header, Response
+from pydantic import WithJsonSchema
 from starlette.types import Receive, Scope, Send
 
+from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader, estimate_tensor_count
 from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
 from service.api.http.response_encoder import ResponseEncoder, outputs_bytes
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
+from service.api.openapi import operations
+from service.api.openapi.operations import ModelName, VersionName, json_content
+from service.api.schemas import ErrorText
 from service.api.v2.request_parser import parse
 from service.api.v2.response_encoder import EncodedResponse, encode, max_response_bytes
+from service.api.v2.schemas import INFER_EXAMPLES, InferBody, InferReply
 from service.classification.classifier import Classifier
 from service.errors import BadTensor
 from service.loaded_models.loaded_version import LoadedVersion
 
 JSON_LENGTH_HEADER = b"inference-header-content-length"
 MAX_DIGITS = 18  # Python raises an error for numbers with thousands of digits
+RAW_TENSOR = {"application/octet-stream": {"schema": operations.BINARY}}
+BYTE_COUNT = {"type": "integer", "minimum": 0}
+JsonLength = Annotated[
+    str | None,
+    Header(
+        alias="Inference-Header-Content-Length",
+        description="Bytes of JSON at the start of the body, if a raw tensor follows. 0: there is no JSON.",
+    ),
+    WithJsonSchema(BYTE_COUNT),
+]
+DOCUMENTATION: dict[str, Any] = {
+    "summary": "Tensors or encoded images to probabilities or labels",
+    "description": "Bodies may be compressed with gzip or deflate, and answers follow Accept-Encoding.",
+    "response_model": InferReply,
+    "responses": operations.prediction_responses(
+        ErrorText,
+        BadTensor,
+        "The tensor in JSON, or as raw bytes after the JSON if the request asks for it.",
+        headers=operations.ANSWER_HEADERS | {"Inference-Header-Content-Length": {"schema": BYTE_COUNT}},
+        content=RAW_TENSOR,
+    ),
+    "openapi_extra": operations.request_body(json_content(InferBody, examples=INFER_EXAMPLES) | RAW_TENSOR),
+}
 
 
 class Infer:
@@ -33,6 +64,7 @@ class Infer:
         self._body_reader = body_reader
         self._encoder = encoder
         self._max_images = max_images
+        self.router = _routes(self)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         params = scope["path_params"]
@@ -80,3 +112,18 @@ def _content_headers(reply: EncodedResponse) -> Headers:
     if reply.json_length is None:
         return JSON_HEADERS
     return [(b"content-type", b"application/octet-stream"), (JSON_LENGTH_HEADER, b"%d" % reply.json_length)]
+
+
+def _routes(infer: Infer) -> APIRouter:
+    """Returns the routes that FastAPI documents. The fast router calls the endpoint without them."""
+    router = APIRouter(tags=["Open Inference Protocol V2"])
+
+    @router.post(Infer.path, operation_id="infer", **DOCUMENTATION)
+    async def infer_model(model: ModelName, json_length: JsonLength = None) -> Response:
+        return EndpointResponse(infer)
+
+    @router.post(Infer.path_with_version, operation_id="infer_version", **DOCUMENTATION)
+    async def infer_version(model: ModelName, version: VersionName, json_length: JsonLength = None) -> Response:
+        return EndpointResponse(infer)
+
+    return router

@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
 from service.api.http.body import BodyReader
-from service.api.openapi.error_responses import fastapi_responses, json_content
+from service.api.openapi.operations import error_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
 from service.errors import (
@@ -30,11 +30,11 @@ HINT = "Send no body: models are loaded as they are on disk."
 BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedBody, MemoryFull)
 Body = TypeVar("Body", bound=BaseModel)
 INDEX_OPTIONS: dict[str, Any] = {
-    "responses": fastapi_responses(ErrorText, *BODY_ERRORS),
+    "responses": error_responses(ErrorText, *BODY_ERRORS),
     "openapi_extra": {"requestBody": {"content": json_content(IndexRequest)}},
 }
 CHANGE_OPTIONS: dict[str, Any] = {
-    "responses": fastapi_responses(ErrorText, *BODY_ERRORS, NotAllowed, UnknownModel, BadState, NotEverywhere),
+    "responses": error_responses(ErrorText, *BODY_ERRORS, NotAllowed, UnknownModel, BadState, NotEverywhere),
     "openapi_extra": {"requestBody": {"content": json_content(ChangeRequest)}},
 }
 

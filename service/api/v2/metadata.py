@@ -6,7 +6,7 @@ from importlib.metadata import version as version_of
 from fastapi import APIRouter
 
 from service.api.health_and_metrics import check_live
-from service.api.openapi.error_responses import fastapi_responses, unknown_model_responses
+from service.api.openapi.operations import error_responses, unknown_model_responses
 from service.api.schemas import ErrorText
 from service.api.v2.request_parser import PIXELS
 from service.api.v2.schemas import (
@@ -62,15 +62,13 @@ def _add_health(
     @router.get(
         "/health/live",
         summary="Whether the process responds and no model hangs",
-        responses=fastapi_responses(ErrorText, ModelHung),
+        responses=error_responses(ErrorText, ModelHung),
     )
     async def server_live() -> Live:
         check_live(worker_group)
         return Live(live=True)
 
-    @router.get(
-        "/health/ready", summary="Whether every model is warm", responses=fastapi_responses(ErrorText, NotReady)
-    )
+    @router.get("/health/ready", summary="Whether every model is warm", responses=error_responses(ErrorText, NotReady))
     async def server_ready() -> Ready:
         if shutdown_state.is_draining or worker_group.is_stopping:
             raise Draining("The service is shutting down.")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.schemas import EXAMPLE_PNG
 from service.api.v2.request_parser import MAX_REQUEST_ID_LENGTH
 from service.model_store.manifest import IMAGE, PROBABILITIES
 
@@ -195,6 +196,19 @@ class InferBody(Part):
     parameters: InferParameters | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, max_length=1)
+
+
+ENCODED_IMAGE: dict[str, Any] = {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [EXAMPLE_PNG]}
+INFER_EXAMPLES: dict[str, Any] = {
+    "probabilities": {"summary": "An image to all probabilities", "value": {"id": "1", "inputs": [ENCODED_IMAGE]}},
+    "labels": {
+        "summary": "Two images to their three best classes",
+        "value": {
+            "inputs": [ENCODED_IMAGE | {"shape": [2], "data": [EXAMPLE_PNG, EXAMPLE_PNG]}],
+            "outputs": [{"name": PROBABILITIES, "parameters": {"classification": 3}}],
+        },
+    },
+}
 
 
 class InferOutput(BaseModel):

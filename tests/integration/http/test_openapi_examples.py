@@ -8,7 +8,6 @@ import pytest
 from pydantic import BaseModel
 
 from service.api import schemas
-from service.api.openapi.protocols import INFER_EXAMPLES, PREDICT_EXAMPLES
 from service.api.v1 import schemas as schemas_v1
 from service.api.v1.predict import Predict
 from service.api.v2 import schemas as schemas_v2
@@ -44,7 +43,7 @@ def examples(openapi: Json, name: str) -> Iterator[tuple[str, Any]]:
                 yield example_url(path), content["examples"][name]["value"]
 
 
-@pytest.mark.parametrize("name", INFER_EXAMPLES)
+@pytest.mark.parametrize("name", schemas_v2.INFER_EXAMPLES)
 def test_the_examples_of_infer_work(service: RunningService, openapi: Json, name: str) -> None:
     v2_examples = [(path, value) for path, value in examples(openapi, name) if path.startswith("/v2/")]
     assert len(v2_examples) == 2
@@ -52,7 +51,7 @@ def test_the_examples_of_infer_work(service: RunningService, openapi: Json, name
         check_schema(service.client.post(path, json=value), schemas_v2.InferReply)
 
 
-@pytest.mark.parametrize("name", PREDICT_EXAMPLES)
+@pytest.mark.parametrize("name", schemas_v1.PREDICT_EXAMPLES)
 def test_the_examples_of_predict_work(service: RunningService, openapi: Json, name: str) -> None:
     v1_examples = {path: value for path, value in examples(openapi, name) if path.startswith("/v1/")}
     without_label = v1_examples.keys() - {example_url(Predict.path_with_label)}
