@@ -144,7 +144,7 @@ def test_feature_maps_are_added_to_a_version_of_the_same_network_only(run: Run, 
     assert "features.onnx" not in before
     source = open_source(run.folder, None)
     other = keras.models.clone_model(source.model)  # random weights
-    with pytest.raises(TrainingError, match="is not the network"):
+    with pytest.raises(TrainingError, match="differs from the network"):
         add_feature_maps(version.path, replace(source, model=other), discard_log)
     assert {path.name: path.read_bytes() for path in version.path.iterdir()} == before
     add_feature_maps(version.path, source, discard_log)

@@ -140,7 +140,7 @@ def test_a_wrong_graph_is_refused(
     wrong = pipeline_of(WRONG_GRAPHS[fault](network), tmp_path)
     answers = network.predict(sample.images.astype(np.float32), verbose=0)
     assert np.abs(wrong.run(sample.prepared, 64) - answers).max() > 8e-5
-    with pytest.raises(TrainingError, match="is not the network"):
+    with pytest.raises(TrainingError, match="differs from the network"):
         check_parity(network, wrong, sample, reference)
 
 
