@@ -1,4 +1,4 @@
-"""Reliability measured over time, under faults and malformed input:
+"""Reliability over time, under faults and under malformed input:
 
 `python -m tests.reliability --help`. `tests.bench` measures speed.
 """

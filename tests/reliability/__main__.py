@@ -27,8 +27,8 @@ COMMANDS = (
     send_early_answered.register,
     run_fuzzer.register,
 )
-"""Each module registers its command with a default `run`: a function of the parsed arguments that returns the exit
-code."""
+"""Each module registers its command with a default `run`, a function that takes the parsed arguments and returns the
+exit code."""
 
 
 def main() -> int:

@@ -1,6 +1,6 @@
 """A small HTTP/1.1 client for one connection that detects truncated and unrequested responses.
 
-It supports only responses with a Content-Length, which are all that Convoy sends.
+It supports only responses with a Content-Length, because Convoy sends no others.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Reply(NamedTuple):
-    """One response; header names are in lower case."""
+    """One response. Header names are in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
@@ -21,7 +21,7 @@ class Reply(NamedTuple):
 class ConnectionCut(Exception):
     """The connection ended before the response was complete.
 
-    `port` is the client's, `received` the partial response.
+    `port` is the client's port, and `received` is the partial response.
     """
 
     def __init__(self, port: int, received: bytes) -> None:
@@ -42,7 +42,7 @@ class Connection(asyncio.Protocol):
         self.unrequested = b""
         """Bytes that arrived without a request, such as a duplicate response."""
         self.port = 0
-        """The client's."""
+        """The client's port."""
 
     @classmethod
     async def open(cls, url: str) -> "Connection":

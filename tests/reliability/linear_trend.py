@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCKS = 12
-T_95 = 2.228  # Student's t for 95 % with BLOCKS - 2 degrees of freedom
+T_95 = 2.228  # Student's t for 95% with BLOCKS - 2 degrees of freedom
 
 
 class Trend(NamedTuple):
-    """A slope and the half width of its 95 % interval, both per hour."""
+    """A slope and the half width of its 95% interval, both per hour."""
 
     per_hour: float
     noise_per_hour: float

@@ -22,14 +22,14 @@ WORKERS = 2
 MODEL = "mnist-lenet5"
 SIZES = range(1, 65)
 CONNECTIONS = 32
-QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # no request is rejected, however the workers share them
+QUEUE_IMAGES = CONNECTIONS * max(SIZES)  # so that no request is rejected, however the workers share the requests
 STEPS = 10
-MAX_GROWTH = 0.02  # of a worker's memory, from the middle to the end: more than the allocator's fluctuation
+MAX_GROWTH = 0.02  # fraction of a worker's memory, from the middle to the end: more than the allocator's fluctuation
 
 
 @dataclass
 class MemoryResults:
-    """Resident bytes of each worker, in the order of their numbers, after each part of the requests."""
+    """Resident bytes of each worker, ordered by worker number, after each part of the requests."""
 
     resident_bytes: list[tuple[int, list[int]]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)

@@ -16,7 +16,7 @@ from tests.reliability.http_client import Reply, request
 from tests.support.images import encode
 
 DIGITS = 400
-BODIES = 40  # of each kind
+BODIES = 40  # number of bodies of each kind
 FORM_SIZES = (1, 2, 4, 8)
 JSON_SIZES = (1, 2, 4)
 BINARY_SIZES = (1, 2, 3, 5, 8, 13, 21, 32, 48, 64)
@@ -27,7 +27,7 @@ PERCENTAGES = {"image": 45, "form of JPEG": 10, "v2 json": 10, "v2 binary": 20, 
 
 @dataclass(frozen=True)
 class EncodedRequest:
-    """A request as bytes and its expected response: a status, and outcomes or classes if there are any."""
+    """A request as bytes and its expected response: a status, and outcomes or classes if the response has any."""
 
     kind: str
     request_bytes: bytes
@@ -36,7 +36,7 @@ class EncodedRequest:
     classes: tuple[int, ...] = ()
 
     def check_answer(self, reply: Reply) -> str | None:
-        """Returns a description of what is wrong with the response, or None."""
+        """Returns a description of the fault in the response, or None if it is correct."""
         if reply.status != self.status:
             return f"{self.kind}: status {reply.status} instead of {self.status}: {reply.body[:200]!r}"
         try:
@@ -56,7 +56,7 @@ class EncodedRequest:
 
 
 class MixedTraffic:
-    """All requests of the load, encoded once."""
+    """All requests of the load, encoded in advance."""
 
     def __init__(self, models: Path, model: str) -> None:
         """Raises CannotMeasure if the model does not recognize digits."""
@@ -76,7 +76,7 @@ class MixedTraffic:
         }
 
     def draw(self) -> EncodedRequest:
-        """Returns the next request, drawn with the probability of its kind; the same sequence in every run."""
+        """Returns the next request, drawn with the probability of its kind. The sequence is the same in every run."""
         (kind,) = self._random.choices(list(PERCENTAGES), list(PERCENTAGES.values()))
         return self._random.choice(self._by_kind[kind])
 

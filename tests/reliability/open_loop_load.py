@@ -1,4 +1,5 @@
-"""Sends requests at a constant rate, independent of responses. Checks each response; latencies are per window."""
+"""Sends requests at a constant rate, independent of responses, and checks each response. Latencies are collected per
+window."""
 
 import asyncio
 import time
@@ -11,7 +12,7 @@ from tests.reliability.mixed_traffic import EncodedRequest
 
 CONNECTIONS = 32
 REQUESTS_PER_CONNECTION = (
-    500  # requests per connection, so that opening and closing connections is tested for leaks too
+    500  # requests per connection, so that opening and closing connections is tested for leaks as well
 )
 MAX_PROBLEMS = 20
 

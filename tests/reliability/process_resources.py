@@ -41,7 +41,7 @@ def worker_usage(pid: int) -> dict[int, ResourceUsage]:
 
 
 def _is_worker(pid: int) -> bool:
-    """Returns whether a process is a worker, not multiprocessing's resource tracker."""
+    """Returns whether a process is a worker instead of multiprocessing's resource tracker."""
     try:
         return b"spawn_main" in Path("/proc", str(pid), "cmdline").read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""The sections and the plot of tests/reliability/README.md, written by the command that measured them."""
+"""Writes the sections and the plot of tests/reliability/README.md. Each command writes its own results."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""Checks that a recipe is reproducible: bit by bit on the same cores, and within a tolerance on fewer cores."""
+"""Checks that a recipe is reproducible: exactly on the same cores, and within a tolerance on fewer cores."""
 
 import argparse
 import json
@@ -32,10 +32,10 @@ class TrainingResult(NamedTuple):
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("repeat", help="check that a recipe gives the same network again")
+    command = commands.add_parser("repeat", help="check that repeating a recipe gives the same network")
     command.set_defaults(run=run)
     command.add_argument("--recipe", default="mnist-lenet5", help="default: %(default)s")
-    command.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes of the recipe")
+    command.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="changes to the recipe")
     report.add_report(command)
 
 
@@ -78,12 +78,13 @@ def section(recipe: str, results: Sequence[TrainingResult]) -> str:
     rows = []
     for number, result in enumerate(results, 1):
         difference = np.abs(result.weights - first.weights).max()
-        weights = "" if result is first else "the same bits" if difference == 0 else f"up to {difference:.1g} apart"
+        weights = "" if result is first else "identical" if difference == 0 else f"differ by up to {difference:.1g}"
         rows.append([f"run {number}", str(result.cores), f"{result.accuracy:.2%}", weights, f"{result.seconds:.0f} s"])
     outcome = "The same" if has_same_accuracy(*results[:2]) else "NOT the same"
     return "\n\n".join(
         [
-            f"**{outcome} test accuracy to 0.1 %** by `{recipe}` and its seed, each run in a separate process.",
-            markdown.table(["", "cores", "test accuracy", "weights, against the first run", "time"], rows),
+            f"**{outcome} test accuracy to within 0.1 points** for repeated runs of `{recipe}` with the same seed, "
+            "each in a separate process.",
+            markdown.table(["", "cores", "test accuracy", "weights, compared with the first run", "time"], rows),
         ]
     )

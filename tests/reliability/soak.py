@@ -28,11 +28,11 @@ from tests.reliability.open_loop_load import LoadStatistics, OpenLoopLoad
 from tests.reliability.process_resources import ResourceUsage, worker_usage
 
 WORKERS = 2
-BUCKET_CONVOY = convoy_process.ROOT / ".venv-dev/bin/convoy"  # has the packages for reading a bucket
+BUCKET_CONVOY = convoy_process.ROOT / ".venv-dev/bin/convoy"  # its environment has the packages for reading a bucket
 MODEL = "mnist-lenet5"
-WARM_UP = 0.2  # share of the time in which caches fill and the allocator reaches its size
-NEGLIGIBLE_PER_HOUR = 1e6  # bytes: at this rate a worker would need four days to double its initial memory
-P99_DRIFT = 1.5  # allowed ratio between thirds; single windows differ by more on a machine with other work
+WARM_UP = 0.2  # fraction of the time in which caches fill and the allocator reaches its size
+NEGLIGIBLE_PER_HOUR = 1e6  # bytes; at this rate a worker would need four days to double its initial memory
+P99_DRIFT = 1.5  # allowed ratio between thirds; single windows differ by more on a busy machine
 HEALING_TIMEOUT_S = 120.0  # several retry intervals of the bucket
 BUCKET_ERRORS = r'^convoy_bucket_errors_total\{reason="(\w+)"\} (\S+)$'
 
@@ -46,18 +46,18 @@ class Content(NamedTuple):
 
 @dataclass
 class SoakResults:
-    """The results of a run. `samples` are (seconds since the start, resources of each worker)."""
+    """The results of a run. `samples` are pairs of the seconds since the start and the resources of each worker."""
 
     statistics: LoadStatistics
     samples: list[tuple[float, dict[int, ResourceUsage]]] = field(default_factory=list)
     rounds: Counter[str] = field(default_factory=Counter)
-    """Number of published versions by the fault during their round."""
+    """Number of published versions, by the fault during their round."""
     failed_requests: int = 0
     """Number of failed requests to the bucket."""
     bucket_errors: Counter[str] = field(default_factory=Counter)
     """The service's error counts by code."""
     has_small_disk: bool = False
-    """Whether the cache was on a disk that could be filled."""
+    """Whether the cache was on a small disk that could be filled."""
     newest: Content | None = None
     answering: Content | None = None
     """The content that was served at the end, after the last fault."""
@@ -75,9 +75,9 @@ class SoakResults:
         return trend([at_s for at_s, _ in samples], [resident for _, resident in samples])
 
     def thirds(self, value: Callable[[dict[int, ResourceUsage]], int]) -> tuple[int, int]:
-        """Returns the medians of a value, summed over all workers, in the first and in the last third.
+        """Returns the medians of a value, summed over all workers, in the first and the last third.
 
-        Medians ignore short peaks, which occur while one version replaces another.
+        Medians ignore the short peaks that occur while one version replaces another.
         """
         values = [value(usage) for _, usage in self.warm()]
         third = max(1, len(values) // 3)
@@ -147,7 +147,7 @@ async def _all(
     publishing = asyncio.create_task(asyncio.to_thread(publisher.run))
     await OpenLoopLoad(service.url, results.statistics).run(traffic.draw, requests_per_s, seconds)
     if sampling.done() or publishing.done():
-        raise RuntimeError("the watch over the service, or the publishing, ended early")
+        raise RuntimeError("sampling the service or publishing versions ended early")
     sampling.cancel()
     publisher.stop()
     await publishing
@@ -171,7 +171,7 @@ def _shipped_version() -> Path:
 
 
 def _answering_content(url: str, newest: Content) -> Content:
-    """Returns the default content after the last fault, which must be the newest within HEALING_TIMEOUT_S."""
+    """Returns the default content after the last fault. It must be the newest content within HEALING_TIMEOUT_S."""
     deadline_s = time.monotonic() + HEALING_TIMEOUT_S
     while True:
         # Each connection can reach another worker.
@@ -200,11 +200,11 @@ def problems_of(results: SoakResults) -> list[str]:
         results.statistics.wrong
     )
     if results.answering != results.newest:
-        problems.append(f"{results.answering} answers although the bucket has {results.newest}.")
+        problems.append(f"{results.answering} is served although the bucket has {results.newest}.")
     if results.rounds[FULL_DISK] and not results.bucket_errors["cache_full"]:
-        problems.append("The disk of the cache was full, and the service did not notice.")
+        problems.append("The disk of the cache was full, but the service did not report it.")
     if len(results.workers()) != WORKERS:
-        problems.append(f"{len(results.workers())} workers were seen instead of {WORKERS}.")
+        problems.append(f"{len(results.workers())} workers were running instead of {WORKERS}.")
     for worker in results.workers():
         slope = results.memory(worker)
         if slope.low > 0 and slope.high > NEGLIGIBLE_PER_HOUR:
@@ -249,10 +249,9 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
         [
             f"**{outcome}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {results.statistics.wrong} wrong; "
             f"{results.rounds.total()} versions published, each while something failed ({_listed(results.rounds)}); "
-            f"the bucket failed {results.failed_requests} requests, and the service counted "
-            f"{_listed(results.bucket_errors)}. "
-            f"{_disk_note(results)}The first {WARM_UP:.0%} of the time is warm-up, which "
-            "appears only in the plot.",
+            f"{results.failed_requests} requests to the bucket failed, and the service counted "
+            f"{_listed(results.bucket_errors)}. {_disk_note(results)}The first {WARM_UP:.0%} of the time is warm-up, "
+            "which appears only in the plot.",
             markdown.table(["after the warm-up", "first third", "last third", "change"], rows),
             f"![memory of each worker, p50 and p99, by minute]({image})",
         ]
@@ -264,7 +263,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def _disk_note(results: SoakResults) -> str:
-    return "" if results.has_small_disk else "The cache had no small disk to fill, which only root can mount. "
+    return "" if results.has_small_disk else "The full disk was not tested, because only root can mount a small disk. "
 
 
 def _ends(windows: Sequence[float]) -> tuple[float, float]:

@@ -1,6 +1,7 @@
-"""While one address sends requests that are cheap to send but expensive to answer, others still get responses.
+"""While one address sends requests that are cheap to send but expensive to answer, other clients still get responses.
 
-Timeouts are several seconds here. `python -m tests.reliability attacks` measures what depends on the machine.
+Timeouts are several seconds here. `python -m tests.reliability attacks` measures the figures that depend on the
+machine.
 """
 
 import threading
@@ -54,7 +55,8 @@ def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 
 @contextmanager
 def attack(service: RunningService, body: bytes, connections: int) -> Iterator[Counter[int]]:
-    """Sends the body repeatedly over several connections within the context. Yields the statuses of the responses."""
+    """Sends the body repeatedly over several connections within the context. Yields a counter of the response
+    statuses."""
     stopped, statuses = threading.Event(), Counter[int]()
 
     def send_repeatedly() -> None:

@@ -1,5 +1,4 @@
-"""Short runs of the commands of tests.reliability: the requirements hold for some seconds, and violations are
-detected."""
+"""Short runs of the tests.reliability commands: the requirements hold for some seconds, and violations are detected."""
 
 import pytest
 

@@ -30,7 +30,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns models: `linear` is valid; each of the others fails on a white pixel in a different way."""
+    """Returns a folder of models. `linear` is valid; each of the others fails on a white pixel in a different way."""
     root = tmp_path_factory.mktemp("faults") / "models"
     write_version(root, "linear", 1)
     write_version(root, "raises", 1, graph=brittle_graph(SHAPE, 4))
@@ -134,7 +134,7 @@ def test_a_client_that_does_not_read_its_answers_delays_no_other(service: Runnin
 def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_place(
     service: RunningService, models: Path
 ) -> None:
-    for _ in range(3):  # the model is known to be fast, so the event loop's thread runs it
+    for _ in range(3):  # after these runs the model is known to be fast, so the event loop's thread runs it
         assert classify(service, "hangs").status_code == 200
     started_s = time.monotonic()
     assert classify(service, "hangs", WHITE).json()["error"]["code"] == "deadline_exceeded"
@@ -143,7 +143,7 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     ready = service.client.get("/health/ready")
     assert ready.status_code == 503
     assert f"running one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
-    assert classify(service, "hangs").status_code == 504  # it is queued behind the other request and times out
+    assert classify(service, "hangs").status_code == 504  # the request is queued behind the other request and times out
     assert classify(service, "linear").status_code == 200
     write_version(models, "hangs", 2)
     service.wait_ready()
@@ -262,7 +262,7 @@ def test_a_clock_that_jumps_changes_no_deadline(tmp_path: Path, monkeypatch: pyt
     settings = {"request_timeout_ms": TIMEOUT_MS, "scan_interval_s": 0.2, "drain_timeout_s": 2}
     with RunningService(tmp_path / "models", **settings) as service:
         with httpx.Client(base_url=service.url, timeout=30) as client:
-            for _ in range(50):  # on one connection, because the keep-alive timeout is tested too
+            for _ in range(50):  # on one connection, because the keep-alive timeout is tested as well
                 assert client.post("/api/v1/models/linear/classify", content=image_bytes()).status_code == 200
         started_s = time.monotonic()
         late = classify(service, "hangs", WHITE)

@@ -1,6 +1,7 @@
-"""Small or slow requests of one address cannot exhaust a worker's memory budgets, and others get responses.
+"""Small or slow requests from one address cannot exhaust a worker's memory budgets, and other clients get responses.
 
-Timeouts are several seconds here. `python -m tests.reliability attacks` measures what depends on the machine.
+Timeouts are several seconds here. `python -m tests.reliability attacks` measures the figures that depend on the
+machine.
 """
 
 import socket
@@ -61,7 +62,7 @@ class Attackers:
         self.rounds = MIN_ROUNDS
 
     def repeat(self) -> None:
-        """Sends the request, reads the beginning of the response, and repeats."""
+        """Sends the request, reads the beginning of the response, and starts again."""
         while not self.stopped.wait(0.1):
             with suppress(OSError), self._open() as connection:
                 connection.recv(1000)

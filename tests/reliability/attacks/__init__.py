@@ -1,1 +1,1 @@
-"""Requests that are cheap to send and expensive to answer, and what they cost another client of the service."""
+"""Requests that are cheap to send and expensive to answer, and their effect on other clients of the service."""

@@ -18,14 +18,15 @@ from tests.support.png_writer import END, chunk, header
 CLASSES, LARGE_SIDE_PX, IMAGES, MAX_CONNECTIONS = 1000, 512, 1024, 200
 BODY_BYTES, INPUT_BYTES = 100_000_000, 150_000_000
 OTHER_BYTES = 300_000_000
-"""For parsing, a running batch, decoders, threads, and memory that malloc keeps."""
+"""Additional memory for parsing, a running batch, decoders, threads, and memory that malloc keeps."""
 SETTINGS = {"max_inflight_body_bytes": BODY_BYTES, "max_input_bytes": INPUT_BYTES, "max_connections": MAX_CONNECTIONS}
 CLASSIFY = "/api/v1/models/linear/classify"
 LARGE, WIDE = "/api/v1/models/large/classify", "/v1/models/wide:predict"
 
 
 class Attack(NamedTuple):
-    """`hangs_up` closes each connection at once; otherwise they are read from and renewed, or only held."""
+    """An attack. With `hangs_up` each connection is closed at once. Otherwise connections are read and renewed
+    (`is_read`), or only held."""
 
     data: bytes
     connections: int
@@ -34,14 +35,14 @@ class Attack(NamedTuple):
 
 
 def write_models(root: Path) -> None:
-    """Writes a small model, one of many classes, and one of large images."""
+    """Writes a small model, a model with many classes, and a model for large images."""
     write_version(root, "linear")
     write_version(root, "wide", classes=CLASSES)
     write_version(root, "large", shape=(LARGE_SIDE_PX, LARGE_SIDE_PX, 3))
 
 
 def jpeg() -> bytes:
-    """The image of a client that is no attacker."""
+    """Returns the image that a client other than the attacker sends."""
     return encode(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8), "JPEG")
 
 
@@ -51,7 +52,7 @@ def post(path: str, body: bytes, headers: str = "", length: int | None = None) -
 
 
 def webp_with_a_large_canvas(side: int = 3535) -> bytes:
-    """Returns a file of about 100 bytes whose header states 12.5 megapixels; only a corner has content."""
+    """Returns a file of about 100 bytes whose header states 12.5 megapixels. Only a corner has content."""
     frames = [Image.fromarray(np.full((16, 16), value, np.uint8)) for value in (10, 200)]
     file = encode(np.asarray(frames[0])[..., np.newaxis], "WEBP", save_all=True, append_images=frames[1:])
     return file[:24] + (side - 1).to_bytes(3, "little") * 2 + file[30:]
@@ -63,7 +64,7 @@ def png_with_many_profiles(count: int = 60) -> bytes:
 
 
 def png_with_many_exif_fields(count: int = 40_000) -> bytes:
-    """Returns a file of 3 KB with EXIF data in a compressed text."""
+    """Returns a file of 3 KB with EXIF data in a compressed text chunk."""
     exif = b"II*\0" + struct.pack("<LH", 8, count) + struct.pack("<HHLL", 1000, 3, 1_000_000, 8) * count
     text = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n\n" + exif.hex().encode(), 9))
     return header(8, 8) + text + chunk(b"IDAT", zlib.compress(bytes(72))) + END

@@ -1,4 +1,4 @@
-"""A process that attacks a service over many connections, with at most `BYTES_PER_S` in all."""
+"""Runs a process that attacks a service over many connections, with at most `BYTES_PER_S` in total."""
 
 import asyncio
 import multiprocessing
@@ -13,13 +13,14 @@ BYTES_PER_S = 100_000
 PIECE_BYTES = 1_000
 HANG_UP_INTERVAL_S = 0.01
 READ_BYTES = 1_000
-"""What an attacker reads of a response before it closes the connection."""
+"""Number of bytes of a response that an attacker reads before it closes the connection."""
 CONNECTION_ERRORS = (OSError, asyncio.IncompleteReadError)
 
 
 @contextmanager
 def attacking(url: str, attack: Attack) -> Iterator[None]:
-    """Attacks within the context, from an own process, whose Python does not delay the clients that are measured."""
+    """Attacks a service within the context. The attack runs in a separate process, so that it does not delay the
+    measured clients."""
     process = multiprocessing.get_context("spawn").Process(target=_run, args=(url, attack), daemon=True)
     process.start()
     try:
@@ -30,7 +31,7 @@ def attacking(url: str, attack: Attack) -> Iterator[None]:
 
 
 class Pace:
-    """Lets all connections together send `bytes_per_s`, each piece in its turn."""
+    """Limits all connections together to `bytes_per_s`. The connections send their pieces one after the other."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self._bytes_per_s = bytes_per_s
@@ -60,7 +61,8 @@ async def _send_for_ever(host: str, port: int, attack: Attack, pace: Pace) -> No
 
 
 async def _send_once(host: str, port: int, attack: Attack, pace: Pace) -> None:
-    """Returns when the response has begun, or the service has closed a connection that is only held."""
+    """Sends one request. Returns when the response has begun, or when the service has closed a connection that is only
+    held."""
     reader, writer = await asyncio.open_connection(host, port, limit=READ_BYTES)
     try:
         for start in range(0, len(attack.data), PIECE_BYTES):

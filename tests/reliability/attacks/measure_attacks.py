@@ -1,4 +1,5 @@
-"""Measures what each attack costs another client: its responses and their latency, stalls of the event loop, memory."""
+"""Measures the effect of each attack on another client: its responses and their latency, stalls of the event loop, and
+memory."""
 
 import argparse
 import socket
@@ -41,14 +42,14 @@ HEAD = ["attack", "workers", "200", "other", "p50 ms", "p95 ms", "longest stall,
 
 @dataclass
 class Outcome:
-    """What a client saw of `workers` workers under an attack. Latencies are in milliseconds."""
+    """The results of a client of a service with `workers` workers under an attack. Latencies are in milliseconds."""
 
     attack: str
     workers: int
     statuses: Counter[int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
     probes_ms: list[float] = field(default_factory=list)
-    """Latencies of health checks on connections of their own, which only a stalled event loop delays."""
+    """Latencies of health checks on separate connections, which only a stalled event loop delays."""
     extra_bytes: int = 0
 
     @property
@@ -76,9 +77,9 @@ class Outcome:
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("attacks", help="what cheap requests of one client cost another")
+    command = commands.add_parser("attacks", help="measure the effect of one client's cheap requests on another client")
     command.set_defaults(run=run)
-    command.add_argument("--seconds", type=float, default=15.0, help="per attack (default: %(default)s)")
+    command.add_argument("--seconds", type=float, default=15.0, help="duration of each attack (default: %(default)s)")
     command.add_argument("--only", nargs="+", default=(), help="names of attacks; default: all")
     report.add_report(command)
 
@@ -90,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(seconds: float, only: tuple[str, ...] = ()) -> list[Outcome]:
-    """Attacks services of one worker and of two. `no attack` is what the client sees without one."""
+    """Attacks a service with one worker and a service with two workers. `no attack` is the baseline without an
+    attack."""
     attacks = IMAGE_ATTACKS | MEMORY_ATTACKS
     outcomes = []
     for workers in (1, 2):

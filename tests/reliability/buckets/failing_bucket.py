@@ -1,6 +1,6 @@
 """An S3 bucket behind a proxy that injects one kind of fault after another, while versions are uploaded and removed.
 
-Knows no service. A service gets the bucket's URL and the environment variables for reading it.
+Independent of services. A service gets the bucket's URL and the environment variables for reading it.
 """
 
 import http.client
@@ -23,7 +23,8 @@ DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Err
 
 
 class FaultyProxy(ThreadingHTTPServer):
-    """Forwards requests to the bucket. If `fault` is one of FAULTS, requests with `failing_path` in their path fail."""
+    """Forwards requests to the bucket. While `fault` is one of FAULTS, requests whose path contains `failing_path`
+    fail."""
 
     daemon_threads = True
 
@@ -35,13 +36,13 @@ class FaultyProxy(ThreadingHTTPServer):
         self.injected: Counter[str] = Counter()
 
     def inject(self, fault: str, failing_path: str) -> None:
-        """Replaces the current fault; an empty `fault` forwards everything."""
+        """Replaces the current fault. An empty `fault` forwards all requests."""
         self.is_over.set()
         self.is_over = threading.Event()
         self.fault, self.failing_path = fault, failing_path
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores errors of clients that give up and close their connection."""
+        """Ignores the errors when clients give up and close their connection."""
 
 
 class _Forward(BaseHTTPRequestHandler):
@@ -66,7 +67,7 @@ class _Forward(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Logs nothing, because the report contains the counts."""
+        """Discards log messages, because the report contains the counts."""
 
     def _forward(self, fault: str) -> None:
         connection = http.client.HTTPConnection(*self.server.target, timeout=30)
@@ -102,10 +103,10 @@ class _Forward(BaseHTTPRequestHandler):
 
 
 class FailingBucket:
-    """The bucket.
+    """The bucket with its proxy.
 
-    Readers that use `environment` meet the faults, those that use `direct_environment` do not. Uploads and removals
-    never fail.
+    Readers that use `environment` experience the faults; readers that use `direct_environment` do not. Uploads and
+    removals never fail.
     """
 
     def __init__(self, proxy: FaultyProxy, endpoint: str) -> None:
@@ -119,7 +120,7 @@ class FailingBucket:
         self._client.create_bucket(Bucket=BUCKET)
 
     def upload(self, folder: Path, model: str, version: int) -> None:
-        """Uploads a version, its manifest last."""
+        """Uploads a version. The manifest is uploaded last."""
         for file in sorted(folder.iterdir(), key=lambda file: file.name == "manifest.json"):
             self.put(file, model, version)
 
@@ -128,7 +129,7 @@ class FailingBucket:
         self._client.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{model}/{version}/{file.name}", Body=file.read_bytes())
 
     def remove(self, model: str, version: int) -> None:
-        """Removes a version, its manifest first."""
+        """Removes a version. The manifest is removed first."""
         prefix = f"{PREFIX}/{model}/{version}/"
         entries = self._client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
         keys = [entry["Key"] for entry in entries]

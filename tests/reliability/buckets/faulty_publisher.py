@@ -1,7 +1,7 @@
 """Publishes versions of one model in a bucket, one per round, with a different fault in each round.
 
-At the end of a round the bucket is complete again. Knows no service, but the content that a service must serve at the
-end.
+At the end of a round the bucket is complete again. Independent of services, but provides the content that a service
+must serve at the end.
 """
 
 import json
@@ -35,7 +35,7 @@ class FaultyPublisher:
         self._disk = disk
         self._half_s = every_s / 2
         self._is_stopped = threading.Event()
-        # (name, function) of each fault. The disk comes first, so that short runs fill it too.
+        # (name, function) of each fault. The full disk comes first, so that short runs cover it as well.
         self._faults: list[tuple[str, Callable[[], None]]] = [
             *([(FULL_DISK, self._fill_disk)] if disk is not None else []),
             *((fault, partial(self._fail_requests, fault)) for fault in FAULTS),
@@ -56,7 +56,7 @@ class FaultyPublisher:
         return self._repository.open(self._model, self.newest).digest
 
     def run(self) -> None:
-        """Publishes until `stop` is called, and returns when the bucket is complete. Blocks."""
+        """Publishes versions until `stop` is called. Blocks until the bucket is complete."""
         for fault, publish in cycle(self._faults):
             if self._is_stopped.wait(self._half_s):
                 return
@@ -89,7 +89,7 @@ class FaultyPublisher:
         self._bucket.upload(self._folder(version), self._model, version)
 
     def _make_whole(self) -> None:
-        """Ends the fault, and makes the bucket contain exactly the newest versions, complete."""
+        """Ends the fault, and makes the bucket contain exactly the newest versions, with all their files."""
         self._bucket.proxy.inject("", "")
         if self._disk is not None:
             self._disk.clear()
@@ -101,7 +101,7 @@ class FaultyPublisher:
             shutil.rmtree(self._folder(version))
 
     def _fail_requests(self, fault: str) -> None:
-        """Makes requests for the new version fail, and in every second round those for all versions."""
+        """Makes requests for the new version fail, and in every second round the requests for all versions."""
         self._bucket.proxy.inject(fault, f"/{self._model}/{self.newest}/" if self.newest % 2 else "")
         self._upload(self.newest)
 
@@ -131,5 +131,5 @@ class FaultyPublisher:
             self._is_stopped.wait(self._half_s / len(files))
 
     def _files_manifest_first(self) -> list[Path]:
-        """Returns the version's files, the manifest first."""
+        """Returns the version's files. The manifest comes first."""
         return sorted(self._folder(self.newest).iterdir(), key=lambda file: (file.name != MANIFEST_FILE, file.suffix))

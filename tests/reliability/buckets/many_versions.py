@@ -1,4 +1,5 @@
-"""Implements `python -m tests.reliability many`: the time to start and stop a service with hundreds of models."""
+"""Implements `python -m tests.reliability many`: measures the time to start and stop a service with hundreds of
+models."""
 
 import argparse
 import signal
@@ -19,7 +20,7 @@ MAX_STOP_S = 2.0
 
 
 class Start(NamedTuple):
-    """One start of the service: time and processor time until it is ready, and its exit after SIGTERM."""
+    """One start of the service: the time and processor time until it is ready, and its exit after SIGTERM."""
 
     models_from: str
     ready_s: float

@@ -1,4 +1,4 @@
-"""A small disk for the cache of a bucket that can be filled: a tmpfs, which only root can mount."""
+"""A small disk for a bucket's cache, which can be filled: a tmpfs, which only root can mount."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SIZE_MIB = 64
-LEFT_FREE_MIB = 4  # less than the service leaves free, so that no version fits
+LEFT_FREE_MIB = 4  # less than the free space that the service requires, so that no version fits
 FILLER_FILE = "filler"
 
 
@@ -25,7 +25,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[SmallDisk | None]:
-    """Mounts the disk at the new `folder`. Yields None without permission; the folder is then a normal one."""
+    """Mounts the disk at the new `folder`. Without permission, yields None, and the folder is a normal folder."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:

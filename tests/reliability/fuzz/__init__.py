@@ -1,4 +1,4 @@
 """Coverage-guided fuzzing with atheris: targets, harness and the command that runs them.
 
-This file imports nothing, because modules that are imported before the harness are not instrumented.
+This file has no imports, because modules that are imported before the harness are not instrumented.
 """

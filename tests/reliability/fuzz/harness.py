@@ -1,4 +1,4 @@
-"""One target under atheris: `python -m tests.reliability.fuzz.harness TARGET CORPUS [libFuzzer's options]`.
+"""Runs one target under atheris: `python -m tests.reliability.fuzz.harness TARGET CORPUS [libFuzzer's options]`.
 
 The coverage of the Python bytecode of `service` and Pillow guides the fuzzer. C code is not instrumented.
 """

@@ -1,4 +1,4 @@
-"""Fuzzes image decoding and the protocols' parsers with atheris, guided by coverage, for a limited time.
+"""Fuzzes image decoding and the parsers of the protocols with atheris, guided by coverage, for a limited time.
 
 A finding is kept as a file in tests/reliability/regressions/, named after its target. A test runs all of them.
 """
@@ -39,7 +39,7 @@ class FuzzResult(NamedTuple):
 def register(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-arg]
     command = commands.add_parser("fuzz", help="coverage-guided fuzzing of decoding and parsing, with atheris")
     command.set_defaults(run=run)
-    command.add_argument("--minutes", type=float, default=10.0, help="for all targets together (default: 10)")
+    command.add_argument("--minutes", type=float, default=10.0, help="duration for all targets together (default: 10)")
     command.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS, help="default: all")
     add_report(command)
 

@@ -1,6 +1,6 @@
 """The functions to fuzz, with checks that must hold for any bytes.
 
-Knows no fuzzer; a test runs kept findings here too.
+Independent of the fuzzer. A test also runs kept findings with these functions.
 """
 
 import math
@@ -28,13 +28,13 @@ INPUT = Input(height=valid_inputs.SHAPE[0], width=valid_inputs.SHAPE[1], channel
 CLASSES = 4
 LENGTH = struct.Struct("<I")
 WHOLE_BODY = 2**32 - 1
-"""Value of the JSON length that stands for a request without Inference-Header-Content-Length."""
+"""Value of the JSON length that means a request without Inference-Header-Content-Length."""
 
 T = TypeVar("T")
 
 
 def fuzz_decode(data: bytes) -> None:
-    """Decodes an image: the result must be within the pixel limit and have the requested channels, or be a
+    """Decodes an image. The result must be within the pixel limit and have the requested channels, or be a
     ConvoyError."""
     shapes = {channels: _call_or_error(lambda c=channels: decode(data, c, 255, MAX_PIXELS)) for channels in (1, 3)}
     for channels, pixels in shapes.items():
@@ -46,7 +46,8 @@ def fuzz_decode(data: bytes) -> None:
 
 
 def fuzz_infer(data: bytes) -> None:
-    """Parses a V2 request after four bytes with the JSON length: the result must fit the model or be a ConvoyError."""
+    """Parses a V2 request that follows four bytes with the JSON length. The result must fit the model or be a
+    ConvoyError."""
     if len(data) < LENGTH.size:
         return
     length = LENGTH.unpack_from(data)[0]
@@ -61,7 +62,7 @@ def fuzz_infer(data: bytes) -> None:
 
 
 def fuzz_predict(data: bytes) -> None:
-    """Parses a V1 request: the result must fit the model or be a ConvoyError."""
+    """Parses a V1 request. The result must fit the model or be a ConvoyError."""
     request = _call_or_error(lambda: v1_parser.parse(data, INPUT, MAX_IMAGES))
     if request is not None:
         count = _check_images(request.tensor, request.images)
@@ -73,7 +74,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"decode": fuzz_decode, "infer": f
 
 
 def corpus(target: str) -> list[bytes]:
-    """Returns valid inputs to start from."""
+    """Returns valid inputs from which the fuzzer starts."""
     if target == "decode":
         return list(valid_inputs.images().values())
     if target == "predict":
@@ -97,7 +98,7 @@ def _check_images(tensor: np.ndarray | None, images: list[bytes] | None) -> int:
 
 
 def _call_or_error(call: Callable[[], T]) -> T | None:
-    """Returns the result, or None for a ConvoyError that a client can cause, whose message must be valid for a
+    """Returns the result, or None for a ConvoyError that a client can cause. Its message must be valid in a
     response."""
     try:
         return call()

@@ -1,6 +1,6 @@
 """Common HTTP clients, each of which posts files one after the other and reports the status of every response.
 
-Python's clients run in this process. The others are programs, which must be installed.
+Python clients run in this process. The other clients are programs, which must be installed.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ import requests
 
 PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 60
-START_TIMEOUT_S = 120  # a Java program is compiled first
-MIN_STREAMED_BYTES = 50_000_000  # httpx copies what is left of the bytes with each part that it sends
+START_TIMEOUT_S = 120  # the Java program is compiled first
+MIN_STREAMED_BYTES = 50_000_000  # httpx copies the remaining bytes with each part that it sends
 Outcomes = list[str]
 """For each request, the status of its response, or "lost" with a reason."""
 Client = Callable[[str, Sequence[Path], dict[str, str]], Outcomes]
@@ -110,7 +110,7 @@ def post_with_curl(url: str, bodies: Sequence[Path], headers: dict[str, str], *o
 
 
 def post_with_curl_http2(url: str, bodies: Sequence[Path], headers: dict[str, str]) -> Outcomes:
-    """Posts with the header Upgrade, which requests HTTP/2."""
+    """Posts files with the header Upgrade, which requests HTTP/2."""
     return post_with_curl(url, bodies, headers, "--http2")
 
 
@@ -135,11 +135,11 @@ CLIENTS: dict[str, Client] = {
 }
 NEEDED_PROGRAMS = {"node": "node", "curl": "curl", "curl --http2": "curl", "java": "javac"}
 FIXED_HEADERS = ("node", "java")
-"""Clients that do not allow the header Connection to be set."""
+"""Clients that do not allow setting the header Connection."""
 
 
 def missing_program(client: str) -> str | None:
-    """Returns the program that this client needs if it is not installed, else None."""
+    """Returns the program that this client needs, or None if it is installed."""
     program = NEEDED_PROGRAMS.get(client)
     return program if program is not None and shutil.which(program) is None else None
 

@@ -1,4 +1,4 @@
-"""Requests of clients and proxies other than POST get a correct response on every route."""
+"""Requests other than POST, as clients and proxies send them. They must get a correct response on every route."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -45,11 +45,11 @@ REQUESTS: dict[str, Callable[[str], bool]] = {
 
 
 def send_ordinary(url: str) -> dict[str, str]:
-    """Sends each request once. Returns PASSED or a description of the problem by request."""
+    """Sends each request once. Returns for each request PASSED or a description of the problem."""
     outcomes = {}
     for name, send in REQUESTS.items():
         try:
-            outcomes[name] = PASSED if send(url) else "another answer"
+            outcomes[name] = PASSED if send(url) else "unexpected response"
         except (httpx.TransportError, ValueError, KeyError) as error:
             outcomes[name] = f"lost {error!r}"
     return outcomes

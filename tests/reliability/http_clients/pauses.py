@@ -1,18 +1,19 @@
-"""Notices that this process was stopped for a while, or the whole machine: time-outs then prove nothing."""
+"""Detects that this process or the whole machine was stopped for a while, because timeouts then prove nothing."""
 
 import threading
 import time
 from types import TracebackType
 
 MIN_PAUSE_S = 3.0
-"""Shorter pauses end no connection: the shortest time limit of the service and of the proxies is 5 s."""
+"""Minimum duration of a pause. Shorter pauses end no connection, because the shortest time limit of the service and the
+proxies is 5 s."""
 INTERVAL_S = 0.5
 
 
 class PauseCounter:
-    """Counts, as a context, how often a thread that wakes every half second woke late.
+    """Counts within the context how often a thread that wakes every half second woke late.
 
-    What is stopped from outside, with SIGSTOP or by a debugger, is assumed to be this process with all that it started.
+    It assumes that a stop from outside (SIGSTOP, a debugger) affects this process and all processes that it started.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class PauseCounter:
         self.count += elapsed_s > INTERVAL_S + MIN_PAUSE_S
 
     def settle(self) -> int:
-        """Returns the number of pauses, after the thread has had the time to notice one that has just ended."""
+        """Returns the number of pauses. Waits first until the thread can have detected a pause that has just ended."""
         self._end.wait(2 * INTERVAL_S)
         return self.count
 

@@ -65,7 +65,8 @@ PROXIES = ("nginx", "nginx, keep-alive", "nginx, forwards Upgrade", "haproxy")
 
 @contextlib.contextmanager
 def run_proxy(name: str, address: str, folder: Path) -> Iterator[str]:
-    """Runs the proxy of that name before the service at `host:port`. Returns its URL. `folder` is for its files."""
+    """Runs the proxy `name` in front of the service at `address` (host:port). Yields the proxy's URL. `folder` is for
+    its files."""
     if name == "haproxy":
         with run_haproxy(address, folder) as (url, _):
             yield url
@@ -82,7 +83,7 @@ def run_proxy(name: str, address: str, folder: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def run_haproxy(address: str, folder: Path, check: str = "") -> Iterator[tuple[str, str]]:
-    """Runs HAProxy, with the option `check` for its health checks. Returns its URL, and that of its servers' state."""
+    """Runs HAProxy, with the option `check` for its health checks. Yields its URL, and the URL of its statistics."""
     port, state_port = free_port(), free_port()
     config = folder / "haproxy.cfg"
     server_options = "check inter 100ms" if check else ""
@@ -94,13 +95,13 @@ def run_haproxy(address: str, folder: Path, check: str = "") -> Iterator[tuple[s
 
 
 def missing_proxy(name: str) -> str | None:
-    """Returns the program that this proxy needs if it is not installed, else None."""
+    """Returns the program that this proxy needs, or None if it is installed."""
     program = name.partition(",")[0]
     return program if program_path(program) is None else None
 
 
 def program_path(program: str) -> str | None:
-    """Returns the path of a program, including the folders of servers that are only on root's PATH in Debian."""
+    """Returns the path of a program. Folders that are only on root's PATH in Debian are searched as well."""
     return shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
 
 

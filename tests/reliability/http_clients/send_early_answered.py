@@ -1,4 +1,4 @@
-"""Sends bodies that the service answers before reading them, with every client and through every proxy."""
+"""Sends bodies to which the service responds before it has read them, with every client and through every proxy."""
 
 import argparse
 import contextlib
@@ -45,7 +45,7 @@ QUEUE_FULL = "429"
 
 
 class Situation(NamedTuple):
-    """A request on `path` that the service answers with `status` before it has read the body."""
+    """A request for `path` that the service answers with `status` before it has read the body."""
 
     status: str
     path: str
@@ -63,7 +63,7 @@ SITUATIONS = (
 
 
 class Plan(NamedTuple):
-    """The clients, routes and statuses to test, and how often each body and the largest body is sent."""
+    """The clients, routes and statuses to test, and the number of times that each body and the largest body is sent."""
 
     clients: Sequence[str]
     routes: Sequence[str]
@@ -81,18 +81,24 @@ class Plan(NamedTuple):
 
 
 def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    command = commands.add_parser("clients", help="responses before the body was read, with common clients and proxies")
+    command = commands.add_parser(
+        "clients", help="check responses that precede reading the body, with common clients and proxies"
+    )
     command.set_defaults(run=run)
     command.add_argument("--times", type=int, default=50, help="requests per body (default: %(default)s)")
     command.add_argument(
         "--large-times", type=int, default=3, help="requests per body of 200 MB (default: %(default)s)"
     )
-    command.add_argument("--client", action="append", choices=CLIENTS, help="only these; may be repeated")
-    command.add_argument("--route", action="append", choices=ROUTES, help="only these; may be repeated")
+    command.add_argument("--client", action="append", choices=CLIENTS, help="only this one; may be repeated")
+    command.add_argument("--route", action="append", choices=ROUTES, help="only this one; may be repeated")
     statuses = [situation.status for situation in SITUATIONS]
-    command.add_argument("--status", action="append", choices=statuses, help="only these; may be repeated")
-    command.add_argument("--jobs", type=int, default=2, help="clients that send at a time (default: %(default)s)")
-    command.add_argument("--resume", type=Path, metavar="FILE", help="keep outcomes in FILE, and send what is missing")
+    command.add_argument("--status", action="append", choices=statuses, help="only this one; may be repeated")
+    command.add_argument(
+        "--jobs", type=int, default=2, help="number of clients that send at the same time (default: %(default)s)"
+    )
+    command.add_argument(
+        "--resume", type=Path, metavar="FILE", help="keep outcomes in FILE, and send only missing series"
+    )
     add_report(command)
 
 
@@ -108,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         ordinary = send_all(Path(folder), plan, known, args.jobs)
     results = {series: known.outcomes[series] for route in plan.routes for series in plan.series(route)}
     sizes = f"{', '.join(SIZES)} {plan.times} times each and {', '.join(LARGE_SIZES)} {plan.large_times} times"
-    intro = f"Bodies of {sizes}, over each route: {'; '.join(plan.routes)}. Answers that arrived, by their status:"
+    intro = f"Bodies of {sizes}, over each route: {'; '.join(plan.routes)}. Responses that arrived, by status:"
     parts = [intro, describe_outcomes(results, plan.clients, statuses), describe_ordinary(ordinary, plan.routes)]
     write(args.report, "clients", "\n\n".join(parts))
     is_ordinary = all(outcome == PASSED for outcomes in ordinary.values() for outcome in outcomes.values())
@@ -116,10 +122,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def send_all(folder: Path, plan: Plan, known: SeriesFile, jobs: int) -> dict[str, dict[str, str]]:
-    """Sends everything in the plan that is not known, and other requests once. Returns the results of those by route.
+    """Sends every series of the plan that is not in `known`, and the ordinary requests once. Returns the results of the
+    ordinary requests by route.
 
-    The service starts anew for each route, because the model that hangs does so for `LONG_MS` only. It hangs only while
-    answers of that situation are due, because it takes a core.
+    The service is restarted for each route, because the hanging model hangs for `LONG_MS` only. It hangs only while
+    responses of its situation are due, because it uses a core.
     """
     ordinary = {}
     bodies = {size: [_body(folder, bytes_)] * plan.times for size, bytes_ in SIZES.items()}
@@ -151,13 +158,15 @@ def _send(series: Series, urls: dict[bool, str], bodies: dict[str, list[Path]], 
 
 
 def repeat_if_stopped(send: Callable[[], SizeOutcomes], series: Series, pauses: PauseCounter) -> SizeOutcomes:
-    """Sends the series; again if an answer is missing and the processes were stopped meanwhile."""
+    """Sends the series. Repeats it if a response is missing and the processes were stopped meanwhile."""
     while True:
         count = pauses.count
         outcomes = send()
         if not wrong_outcomes(series, outcomes) or pauses.settle() == count:
             return outcomes
-        print(f"{series}: {wrong_outcomes(series, outcomes)}; stopped meanwhile, is sent again", flush=True)
+        print(
+            f"{series}: {wrong_outcomes(series, outcomes)}; sent again, because the processes were stopped", flush=True
+        )
 
 
 def send_series(series: Series, url: str, bodies: dict[str, list[Path]]) -> SizeOutcomes:
@@ -168,7 +177,7 @@ def send_series(series: Series, url: str, bodies: dict[str, list[Path]]) -> Size
 
 @contextlib.contextmanager
 def _services(folder: Path) -> Iterator[dict[bool, str]]:
-    """Runs a service without keys and one with a key. Returns their addresses. `folder` is for their models."""
+    """Runs a service without keys and a service with a key. Yields their addresses. `folder` is for their models."""
     write_version(folder, "linear", 1)
     write_version(folder, "hung", 1, graph=endless_graph(SHAPE, CLASSES))
     options = {"max_body_bytes": MAX_BODY_BYTES, "request_timeout_ms": LONG_MS, "drain_timeout_s": 0}
@@ -193,7 +202,7 @@ def _hang(url: str) -> None:
 
 @contextlib.contextmanager
 def _routes(route: str, addresses: dict[bool, str], folder: Path, number: int) -> Iterator[dict[bool, str]]:
-    """Returns the URLs of both services on that route, which runs a proxy before each."""
+    """Yields the URLs of both services on the route, which may run a proxy in front of each."""
     with contextlib.ExitStack() as stack:
         urls = {}
         for needs_key, address in addresses.items():

@@ -1,6 +1,6 @@
-"""Series of requests by client, route and situation, and their outcomes, which are kept in a file.
+"""Series of requests by client, route and situation, and their outcomes, which are stored in a file.
 
-A stopped command continues with the series that are missing in the file.
+An interrupted command continues with the series that are missing in the file.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import NamedTuple
 from tests.bench.report.markdown import table
 
 SizeOutcomes = dict[str, Counter[str]]
-"""By body size, the number of requests by outcome."""
+"""The number of requests by outcome, for each body size."""
 
 
 class Series(NamedTuple):
-    """The bodies of all sizes that one client sends over one route, to get answers of this status.
+    """The bodies of all sizes that one client sends over one route, to get responses with this status.
 
     With `is_closing`, it sends `Connection: close`.
     """
@@ -31,9 +31,10 @@ class Series(NamedTuple):
 
 
 class SeriesFile:
-    """Outcomes by series. Each that is added is appended to a file at once, if one is given.
+    """Outcomes by series. Each added outcome is appended to the file at once, if a file is given.
 
-    Outcomes in the file count if they are of the same service and of as many requests, both named by `conditions`.
+    Outcomes in the file count only if they belong to the same service and the same number of requests, which
+    `conditions` states.
     """
 
     def __init__(self, file: Path | None, conditions: str) -> None:
@@ -67,7 +68,7 @@ def wrong_outcomes(series: Series, outcomes: SizeOutcomes) -> dict[str, int]:
 
 
 def describe_outcomes(results: dict[Series, SizeOutcomes], clients: Iterable[str], statuses: Sequence[str]) -> str:
-    """Returns a table by client and status, followed by everything that was wrong."""
+    """Returns a table by client and status, followed by all wrong outcomes."""
     rows = []
     for client in clients:
         cells = []

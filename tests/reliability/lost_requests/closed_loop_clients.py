@@ -11,13 +11,13 @@ from tests.load.traffic import PNG
 from tests.reliability.http_client import Connection, ConnectionCut, Reply, request
 from tests.reliability.lost_requests.judge_answers import RequestLog, SentRequest
 
-TENSOR_FRACTION = 0.15  # of the requests; the others are one image each
+TENSOR_FRACTION = 0.15  # fraction of the requests; each of the others has one image
 REQUESTS_PER_CONNECTION = 100  # requests per connection, so that a new worker gets its share of connections
 MAX_RETRY_AFTER_S = 1.0  # upper bound of the wait for Retry-After, so that the load continues
 
 
 class LastAnswer(NamedTuple):
-    """A client's last response: its request, the version that answered, and the client's port."""
+    """A client's last response: the request, the version that answered, and the client's port."""
 
     number: int
     version: int
@@ -25,7 +25,7 @@ class LastAnswer(NamedTuple):
 
 
 class ClosedLoopClients:
-    """Sends a number of requests with images that are drawn by a seed."""
+    """Sends a number of requests with images that are drawn with a seed."""
 
     def __init__(self, url: str, request_log: RequestLog, max_batch: int) -> None:
         self._url = url
@@ -36,7 +36,7 @@ class ClosedLoopClients:
         self._unsent = 0
         self._last_answers: dict[int, LastAnswer] = {}  # by client
         self.required_version: int | None = None
-        """The version that must answer requests sent from now on; None: any."""
+        """The version that must answer all further requests. None: any version."""
 
     async def send(self, requests: int, connections: int) -> None:
         """Sends the requests and returns when all are answered."""
@@ -47,7 +47,8 @@ class ClosedLoopClients:
                 tasks.create_task(self._client(number))
 
     def all_answered_by(self, version: int, ports: Iterable[set[int]]) -> bool:
-        """Returns whether `version` has answered every client since the last `mark`, and every worker some client.
+        """Returns whether, since the last `mark`, `version` has answered every client, and every worker has answered
+        some client.
 
         `ports` are the clients' ports of each worker's connections.
         """

@@ -11,7 +11,7 @@ from tests.bench.local_model import LocalModel
 from tests.load.digit_images import as_png
 from tests.load.draw_digits import draw_digit
 
-MIN_DIFFERENCE = 0.01  # minimum difference of some class's probability; other batch sizes change 1/10,000 of that
+MIN_DIFFERENCE = 0.01  # of some class's probability; other batch sizes cause differences of 1/10,000 of this
 
 
 class DistinguishableImages(NamedTuple):
@@ -24,8 +24,8 @@ class DistinguishableImages(NamedTuple):
 
     @classmethod
     def of(cls, models: Path, model: str, count: int) -> "DistinguishableImages":
-        """Draws pairs of digits over each other, for which the model's probabilities are ambiguous and all
-        different."""
+        """Draws pairs of digits over each other, for which the model's probabilities are ambiguous and differ from
+        image to image."""
         local = LocalModel(models, model, threads=1)
         pixels: list[NDArray[np.uint8]] = []
         answers = np.empty((0, len(local.labels)), np.float32)

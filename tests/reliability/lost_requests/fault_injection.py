@@ -1,4 +1,5 @@
-"""Injects events into a service under load: workers restart or are killed, versions are published and withdrawn."""
+"""Injects events into a service under load: workers are restarted or killed, and versions are published and
+withdrawn."""
 
 import asyncio
 import contextlib
@@ -24,7 +25,7 @@ PAUSE_S = 0.5  # time without events after each event
 
 
 class FaultInjector:
-    """Triggers events. Each event waits until all workers are running and a single version answers."""
+    """Triggers events. Each event waits until all workers are running and only one version answers."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class FaultInjector:
         self.events: Counter[str] = Counter()
 
     async def run(self) -> None:
-        """Triggers one event after another until cancelled."""
+        """Triggers one event after another until it is cancelled."""
         events: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             ("version published", self.publish),
             ("worker killed", self.kill),
@@ -72,7 +73,7 @@ class FaultInjector:
         await self._wait_until_consistent()
 
     async def delete(self) -> None:
-        """Deletes the newest version, so that the previous one answers again."""
+        """Deletes the newest version, so that the previous version answers again."""
         self._clients.required_version = None
         await asyncio.to_thread(delete, self._models, self._request_log.model, self._versions.pop())
         await self._wait_until_consistent()
@@ -99,7 +100,7 @@ class FaultInjector:
         await asyncio.gather(self.publish(), self.kill())
 
     async def _end_worker(self, number: signal.Signals) -> None:
-        """Ends the oldest worker and waits for its replacement."""
+        """Ends the oldest worker, and waits for its replacement."""
         before = self._serving()
         if number == signal.SIGKILL:
             await self._suspend(before[0])
@@ -121,9 +122,9 @@ class FaultInjector:
         return [pid for pid in workers_of(self._service.pid) if pid != self._service.pid]
 
     async def _wait_until_consistent(self) -> None:
-        """Waits until the current version has answered every client, and every worker some client.
+        """Waits until the current version has answered every client, and every worker has answered some client.
 
-        From then on no other version may answer.
+        After that, no other version may answer.
         """
         self._clients.mark()
         await self._until(lambda: self._clients.all_answered_by(self._versions[-1], self._ports()))
@@ -171,7 +172,7 @@ def client_ports(pid: int, port: int) -> set[int]:
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    """Yields the inode numbers of a process's sockets; nothing for a process that has ended."""
+    """Yields the inode numbers of a process's sockets, and nothing for a process that has ended."""
     with contextlib.suppress(OSError):
         for entry in os.scandir(f"/proc/{pid}/fd"):
             with contextlib.suppress(OSError):  # closed in the meantime

@@ -1,4 +1,4 @@
-"""Checks that no request is lost while workers end and versions change; every request is accounted for."""
+"""Checks that no request is lost while workers end and versions change. Every request is accounted for."""
 
 import argparse
 import asyncio
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(requests: int, connections: Sequence[int], min_events: int = 0) -> LostRequestResults:
-    """Sends `requests`, an equal part with each number of connections, and more until `min_events` have happened.
+    """Sends `requests` requests, an equal part with each number of connections, and more until `min_events` events have
+    happened.
 
     Raises CannotMeasure.
     """

@@ -1,4 +1,4 @@
-"""Judges the answer to every request: correct, rejected, cut for a known reason, or a problem; and counts them."""
+"""Classifies and counts the result of every request: correct, rejected, cut for a known reason, or a problem."""
 
 import json
 from collections import Counter
@@ -36,10 +36,10 @@ class RequestLog:
     model: str
     published: set[int] = field(default_factory=lambda: {1})
     killed_ports: set[int] = field(default_factory=set)
-    """Ports of clients whose connections belonged to a worker when it was killed."""
+    """Client ports of the connections that belonged to a worker when it was killed."""
     sent: int = 0
     right: Counter[int] = field(default_factory=Counter)
-    """By version."""
+    """Number of correct responses by version."""
     refused: Counter[int] = field(default_factory=Counter)
     cut: int = 0
     event: str = "before anything happened"
@@ -47,7 +47,7 @@ class RequestLog:
     problems: list[str] = field(default_factory=list)
 
     def record_answer(self, request: SentRequest, reply: Reply) -> int | None:
-        """Records a response; returns the version that answered, or None for a rejection or a wrong response."""
+        """Records a response. Returns the version that answered, or None for a rejection or a wrong response."""
         if reply.headers.get(b"x-request-id") != request.id:
             return self._add_problem(
                 f"the response to {request.id!r} has the id {reply.headers.get(b'x-request-id')!r}"
@@ -62,7 +62,7 @@ class RequestLog:
         return self._check(request, reply)
 
     def record_cut(self, error: ConnectionCut) -> None:
-        """Records a request without a response, which is allowed only if its worker was killed."""
+        """Records a request without a response, which is allowed only if the worker was killed."""
         if error.port in self.killed_ports:
             self.cut += 1
         else:
@@ -72,7 +72,7 @@ class RequestLog:
         self._add_problem(f"unrequested bytes: {unrequested[:100]!r}")
 
     def missing(self) -> int:
-        """Returns the number of requests without any result; must be 0."""
+        """Returns the number of requests without any result. It must be 0."""
         return self.sent - self.right.total() - self.refused.total() - self.cut - self.wrong
 
     def _check(self, request: SentRequest, reply: Reply) -> int | None:
@@ -101,7 +101,7 @@ def _allowed(published: Set[int], required_version: int | None) -> Set[int]:
 
 
 def _parse_answer(reply: Reply, classes: int) -> tuple[int, NDArray[np.float32]]:
-    """Parses version and probabilities (n, classes); NaN for classes that are missing in the response."""
+    """Parses version and probabilities, (n, classes), with NaN for classes that are missing in the response."""
     length = reply.headers.get(b"inference-header-content-length")
     if length is None:
         answer = json.loads(reply.body)

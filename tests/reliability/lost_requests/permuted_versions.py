@@ -1,4 +1,5 @@
-"""Versions of a shipped model with permuted classes, so that each version's predictions are different and known."""
+"""Creates versions of a shipped model with permuted classes, so that each version's predictions are different and
+known."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +15,7 @@ from service.settings import Settings
 
 
 def permute_classes(probabilities: NDArray[np.float32], version: int) -> NDArray[np.float32]:
-    """Returns the probabilities of `version`, given those of version 1, (n, classes)."""
+    """Returns the probabilities of `version`, given the probabilities of version 1, (n, classes)."""
     return np.roll(probabilities, version - 1, axis=-1)
 
 
@@ -44,7 +45,7 @@ def publish(models: Path, model: str, version: int) -> None:
 
 
 def delete(models: Path, model: str, version: int) -> None:
-    """Hides a version atomically, then removes it."""
+    """Hides a version atomically, and then removes it."""
     folder = models / model / str(version)
     hidden_folder = folder.rename(folder.with_name(f".{version}.gone"))
     shutil.rmtree(hidden_folder)

@@ -14,7 +14,7 @@ from tests.reliability.malformed_requests.request_cases import Case
 
 Images = dict[str, bytes]
 REAL_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-REAL_SIDE_PX = 256  # of real images that are encoded again; large ones are sent unchanged
+REAL_SIDE_PX = 256  # side of real images that are encoded again; large images are sent unchanged
 
 IMAGE_GENERATORS: dict[Callable[[Generator, Images], Case], int] = {
     malformed_images.mutated_image: 55,
@@ -54,14 +54,14 @@ def random_cases(count: int, seed: int, valid: Images) -> Iterator[Case]:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """Yields some hundreds of cases of up to 100 MB that were designed to be expensive, each once."""
+    """Yields some hundreds of cases of up to 100 MB that are designed to be expensive, each once."""
     yield from malformed_http.crafted_cases()
     yield from malformed_bodies.crafted_cases()
     yield from malformed_images.crafted_cases()
 
 
 def valid_images(data: Path | None) -> Images:
-    """Returns generated images and, with real data, photographs in their own and in every other format."""
+    """Returns generated images and, if there is real data, photographs in their own and in every other format."""
     images = valid_inputs.images()
     for number, file in enumerate(sorted((data / "photos").glob("*.JPEG")) if data else ()):
         images[f"jpeg real {number}"] = file.read_bytes()

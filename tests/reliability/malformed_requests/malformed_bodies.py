@@ -55,7 +55,7 @@ INVALID_VALUES += [
     "\r\nx: y",
     "é" * 200,
 ]
-"""Values that replace another value."""
+"""Values that replace a valid value."""
 
 
 def mutated_v2_json(random: Generator) -> Case:
@@ -78,7 +78,7 @@ def mutated_v1_json(random: Generator) -> Case:
 
 
 def wrong_sizes(random: Generator) -> Case:
-    """Returns a binary V2 request with a wrong size of the JSON, of the tensor or of its elements."""
+    """Returns a binary V2 request with a wrong size of the JSON, the tensor or its elements."""
     body, length = mutations.pick(random, valid_inputs.v2_binary())
     lengths = [
         0,
@@ -291,7 +291,7 @@ def _compressed() -> Iterator[Case]:
 
 
 def _long_content_length(size: int) -> bytes:
-    """Returns a request whose Content-Length is `size`, with only a part of the body."""
+    """Returns a request whose Content-Length is `size`, with only part of the body."""
     head = f"POST /v2/models/small/infer HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
     return head.encode() + bytes(1_000_000)
 

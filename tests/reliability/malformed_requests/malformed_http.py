@@ -60,12 +60,12 @@ CHUNKS += [
 
 
 def mutated_request(random: Generator) -> Case:
-    """Returns a valid request, including its headers, with one mutation."""
+    """Returns a valid request with one mutation, which may be in its headers."""
     mutation = mutations.pick(random, list(mutations.MUTATIONS))
     path = mutations.pick(random, PATHS)
     body = IMAGE if "classify" in path else mutations.pick(random, valid_inputs.v2_json())
     request_bytes = http_post(path, body, "application/json")
-    if random.random() < 0.7:  # mutate only the headers; a mutation of the body would be more likely
+    if random.random() < 0.7:  # mutate only the headers, because otherwise most mutations would be in the body
         head, end, rest = request_bytes.partition(b"\r\n\r\n")
         request_bytes = mutations.MUTATIONS[mutation](random, head) + end + rest
     else:
@@ -74,7 +74,8 @@ def mutated_request(random: Generator) -> Case:
 
 
 def invalid_content_length(random: Generator) -> Case:
-    """Returns a request with an invalid Content-Length, two different ones, or one that is too small or too large."""
+    """Returns a request with an invalid Content-Length, with two different values, or with a value that is too small or
+    too large."""
     header_lines = [f"content-length: {mutations.pick(random, CONTENT_LENGTHS)}"]
     if random.random() < 0.3:
         header_lines = [
@@ -106,7 +107,7 @@ def invalid_chunks(random: Generator) -> Case:
 
 
 def header_injection(random: Generator) -> Case:
-    """Returns a request whose headers try to inject others or appear in responses or logs."""
+    """Returns a request whose headers try to inject other headers, or to appear in responses or logs."""
     names = ["x-request-id", "x-request-timeout-ms", "priority", "content-type", "accept-encoding", "traceparent"]
     names += [
         "inference-header-content-length",
@@ -196,7 +197,7 @@ def not_http(random: Generator) -> Case:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """Yields requests that take much time or memory, each once."""
+    """Yields requests that are designed to take much time or memory, each once."""
     for path in PATHS[:3]:
         shape = TEXT_ERROR if path.startswith("/v") else CONVOY_ERROR
         declared = _head("POST", path, "content-length: 100000000")

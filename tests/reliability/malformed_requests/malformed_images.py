@@ -26,7 +26,7 @@ from tests.support.images import random_pixels
 from tests.support.png_writer import END, GRAY, RGB, chunk, encode_png, header
 
 BODY_BYTES = 16 * 1024 * 1024
-LIMIT_SIDE = 5000  # squared, this is the service's default limit of pixels
+LIMIT_SIDE = 5000  # the square of this is the service's default pixel limit
 SIDE = 65_500
 TEXTS = (b"", b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"PK\3\4", b"\0" * 4096)
 OTHER_FORMATS = (
@@ -77,7 +77,8 @@ def invalid_png_header(random: Generator, valid: dict[str, bytes]) -> Case:
 
 
 def crafted_cases() -> Iterator[Case]:
-    """Yields images designed to be as expensive as possible, each once or a few times; some are valid but large."""
+    """Yields images that are designed to be as expensive as possible, each once or a few times. Some are valid but
+    large."""
     yield from _false_dimensions()
     yield from _one_pixel_wide()
     yield from _animations()
@@ -132,7 +133,7 @@ def _animations() -> Iterator[Case]:
 
 
 def _many_small_pieces() -> Iterator[Case]:
-    """Yields images with as many of the smallest chunks of a format as possible, alone and many per request."""
+    """Yields images with as many chunks of the minimum size as possible, alone and many per request."""
     pixels = encode_png(random_pixels(8, 8, 3), 8, RGB)
     start, rest = pixels[:33], pixels[33 : -len(END)]
     jpeg, gif = valid_inputs.images()["jpeg"], valid_inputs.images()["gif"]

@@ -1,4 +1,4 @@
-"""Mutations of valid bytes: flip, truncate, repeat, overwrite, splice. Drawn from a seeded generator."""
+"""Mutations of valid bytes: flip, truncate, repeat, overwrite, splice. They are drawn from a seeded generator."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A client that sends arbitrary bytes and reads the response. It checks nothing."""
+"""A client that sends arbitrary bytes and reads the response without checking it."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ HEAD_END = b"\r\n\r\n"
 
 
 class Answer(NamedTuple):
-    """A response. Header names are in lower case; of several headers with one name the last counts."""
+    """A response. Header names are in lower case. If several headers have the same name, the last one counts."""
 
     status: int
     headers: dict[str, str]
@@ -91,7 +91,7 @@ def _send(sock: socket.socket, data: memoryview) -> int:
 
 
 def _parse(received: bytes, is_head: bool) -> tuple[Answer | None, bytes]:
-    """Parses the first complete response; returns it and the remaining bytes."""
+    """Parses the first complete response. Returns it and the remaining bytes."""
     received = INTERIM.sub(b"", received)
     head, end, rest = received.partition(HEAD_END)
     if not end:

@@ -1,4 +1,4 @@
-"""Test cases: the bytes of a request and the responses that are allowed. Knows no socket."""
+"""Test cases: the bytes of a request and the allowed responses. Independent of sockets."""
 
 import base64
 import json
@@ -6,14 +6,14 @@ import struct
 from typing import NamedTuple
 
 CONVOY_ERROR, TEXT_ERROR, ANY_ERROR = "own", "foreign", "any"
-"""Formats of errors: Convoy's object, the text of V2 and V1, or either if the protocol is ambiguous."""
+"""Formats of errors: Convoy's object, the text of V2 and V1, or either of them if the protocol is ambiguous."""
 
 MODELS = ("small", "large")
 """Models of the test service: 8x8 gray, and 32x32 in color with scaling and cropping."""
 
 
 class Case(NamedTuple):
-    """A case of malformed input. With `may_be_silent` a missing response is allowed, and the timeout is short."""
+    """A case of malformed input. With `may_be_silent`, a missing response is allowed, and the timeout is short."""
 
     kind: str
     request_bytes: bytes
@@ -33,12 +33,12 @@ def http_post(path: str, body: bytes, content_type: str = "", *more: str) -> byt
 
 
 def body_image(kind: str, image: bytes, model: str = "large") -> Case:
-    """Sends the image as the body."""
+    """Returns a case that sends the image as the body."""
     return Case(kind, http_post(f"/api/v1/models/{model}/classify", image, "image/*"))
 
 
 def form_image(kind: str, image: bytes, model: str = "large") -> Case:
-    """Sends the image as a file of a form."""
+    """Returns a case that sends the image as a file in a form."""
     boundary = b"=====a boundary that no image has====="
     head = b"--" + boundary + b'\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
     kind_of_form = f"multipart/form-data; boundary={boundary.decode()}"
@@ -47,13 +47,13 @@ def form_image(kind: str, image: bytes, model: str = "large") -> Case:
 
 
 def json_batch_image(kind: str, image: bytes, model: str = "large", times: int = 1) -> Case:
-    """Sends the image in base64, `times` times in one batch."""
+    """Returns a case that sends the image in base64, `times` times in one batch."""
     body = json.dumps({"images": [{"data": base64.b64encode(image).decode()}] * times}).encode()
     return Case(kind, http_post(f"/api/v1/models/{model}/classify/batch", body, "application/json"))
 
 
 def v2_bytes_image(kind: str, image: bytes, model: str = "large", times: int = 1) -> Case:
-    """Sends the image as BYTES of V2's binary extension."""
+    """Returns a case that sends the image as BYTES of V2's binary extension."""
     elements = (struct.pack("<I", len(image)) + image) * times
     size = {"binary_data_size": len(elements)}
     tensor_fields = {"name": "image", "datatype": "BYTES", "shape": [times], "parameters": size}
@@ -76,4 +76,4 @@ def v1(kind: str, body: bytes, model: str = "small") -> Case:
 
 
 IMAGE_REQUESTS = (body_image, body_image, form_image, json_batch_image, v2_bytes_image, v1_base64_image)
-"""All ways to send an image, weighted: most are sent as the body."""
+"""All ways to send an image, with weights: most images are sent as the body."""

@@ -39,11 +39,11 @@ EXPECTED_HEADERS |= {"cross-origin-opener-policy", "cross-origin-resource-policy
 
 
 def violated_rule(case: Case, answer: Answer | None, extra_bytes: float, cpu_s: float) -> str:
-    """Returns a description of the violated rule; empty if there is none."""
+    """Returns a description of the violated rule, or an empty text if no rule is violated."""
     if extra_bytes > MAX_EXTRA_BYTES:
-        return f"it used {extra_bytes / 1e6:.0f} MB"
+        return f"the service used {extra_bytes / 1e6:.0f} MB"
     if cpu_s > MAX_CPU_S:
-        return f"it used {cpu_s:.1f} s of processor time"
+        return f"the service used {cpu_s:.1f} s of processor time"
     if answer is None:
         return "" if case.may_be_silent else "there was no response"
     if unexpected := sorted(answer.headers.keys() - EXPECTED_HEADERS):

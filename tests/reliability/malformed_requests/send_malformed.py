@@ -33,14 +33,14 @@ SILENT_TIMEOUT_S = 0.1
 SERVICE_TIMEOUTS = {
     "header_timeout_s": 3,
     "body_timeout_s": 3,
-}  # shorter than by default, because incomplete requests are waited for
+}  # shorter than by default, because the service waits for incomplete requests
 PROBE_EVERY = 500
 SHOWN_BYTES = 200
 
 
 @dataclass
 class KindResults:
-    """The results of all cases of one kind. `outcomes` counts statuses, and `none` for missing responses."""
+    """The results of all cases of one kind. `outcomes` counts responses by status, and missing responses as `none`."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     extra_bytes: float = 0.0
@@ -65,7 +65,10 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command = commands.add_parser("bad-input", help="send malformed images and bodies to a real service")
     command.set_defaults(run=run)
     command.add_argument(
-        "--count", type=int, default=20_000, help="random cases, in addition to the crafted ones (default: 20000)"
+        "--count",
+        type=int,
+        default=20_000,
+        help="number of random cases, in addition to the crafted cases (default: 20000)",
     )
     command.add_argument("--seed", type=int, default=SEED, help="default: %(default)s")
     add_report(command)
@@ -73,7 +76,9 @@ def register(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def run(args: argparse.Namespace) -> int:
     if not Path("/proc/self/clear_refs").exists():
-        raise CannotMeasure("Peak memory needs /proc/PID/clear_refs, which does not exist here: run it on Linux.")
+        raise CannotMeasure(
+            "Measuring peak memory needs /proc/PID/clear_refs, which does not exist on this machine: use Linux."
+        )
     data = os.environ.get("CONVOY_DATA")
     valid = generate_cases.valid_images(Path(data) if data else None)
     with run_service() as service:
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def run_service() -> Iterator[RunningService]:
-    """A service with the two models of tests/reliability/malformed_requests/request_cases.py."""
+    """Runs a service with the two models of tests/reliability/malformed_requests/request_cases.py."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_version(root, "small", shape=valid_inputs.SHAPE, classes=CLASSES)
@@ -131,7 +136,7 @@ def check_answers(service: RunningService) -> None:
 
 
 def _expected(pixels: np.ndarray) -> np.ndarray:
-    """Returns the probabilities with the weights that write_version draws."""
+    """Returns the probabilities for the weights that write_version draws."""
     weights = np.random.default_rng(0).normal(size=(pixels.size, CLASSES)).astype(np.float32)
     logits = pixels.ravel() @ (weights / 255)
     return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
@@ -158,10 +163,10 @@ def _content(results: MalformedResults, real: bool) -> str:
     paragraphs = [
         f"{results.count:,} requests in {results.seconds:,.0f} s, images "
         + ("drawn in code and real photographs." if real else "drawn in code."),
-        f"Answers: {_format_counts(outcomes)}. Violated rules: {len(results.violations)}.",
+        f"Responses: {_format_counts(outcomes)}. Violated rules: {len(results.violations)}.",
         f"Maximum per request: {max(kind.extra_bytes for kind in results.kinds.values()) / 1e6:.0f} MB of memory, "
-        f"{max(kind.cpu_s for kind in results.kinds.values()):.2f} s of a core. Resident memory before the "
-        f"first {before:.0f} MB, after the last {after:.0f} MB. Valid requests in between and at the end were correct.",
+        f"{max(kind.cpu_s for kind in results.kinds.values()):.2f} s of one core. Resident memory before the first "
+        f"{before:.0f} MB, after the last {after:.0f} MB. Valid requests in between and at the end were correct.",
     ]
     rows = [
         [

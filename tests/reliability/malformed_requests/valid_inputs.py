@@ -1,4 +1,5 @@
-"""Valid images of every kind that the service reads, and valid bodies, as input of mutations. All drawn in code."""
+"""Valid images of every kind that the service reads, and valid bodies, as input for mutations. All images are drawn in
+code."""
 
 import io
 import json
@@ -12,18 +13,18 @@ from tests.support.images import encode, random_pixels
 from tests.support.png_writer import GRAY, GRAY_ALPHA, PALETTE, RGB, RGB_ALPHA, encode_png, transparent_value
 
 SHAPE = (8, 8, 1)
-"""Shape of the model's input for which the bodies are made."""
+"""Shape of the model input for which the bodies are made."""
 
 
 def draw_photo(height: int = 48, width: int = 64) -> Image.Image:
-    """Draws color gradients with some noise, which lossy formats are designed for."""
+    """Draws color gradients with some noise, the content for which lossy formats are designed."""
     y, x = np.mgrid[0:height, 0:width]
     ramps = np.stack([x * 255 // width, 255 - y * 255 // height, (x + y) % 256], -1)
     return Image.fromarray(((ramps + random_pixels(height, width, 3) // 8) % 256).astype(np.uint8))
 
 
 def images() -> dict[str, bytes]:
-    """Returns small files by kind; the first word of each name is the format."""
+    """Returns small files by kind. The first word of each kind is the format."""
     return _pngs() | _jpegs() | _others()
 
 
@@ -96,7 +97,7 @@ def tensor() -> dict[str, object]:
 
 
 def v2_json() -> list[bytes]:
-    """Returns valid V2 requests in JSON only."""
+    """Returns valid V2 requests that consist of JSON only."""
     image = b64encode(encode(random_pixels(*SHAPE))).decode()
     images = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [image, image]}
     outputs = [{"name": "probabilities", "parameters": {"classification": 2, "binary_data": False}}]
