@@ -1,11 +1,11 @@
 """Runs Debian's Prometheus with the shipped configuration against real services: `python -m tests.monitoring CHECK`.
 
-`dashboard` (four minutes): under a normal load, every query of the dashboard must return a number and no alert may
-fire. Under overload, only ConvoyOverloaded must fire.
-`alerts` (20 minutes): causes every alert; in each service exactly the expected alerts must fire.
-`healthy` (an hour): under mixed traffic that a service answers as it should, no alert may fire.
+`dashboard` (four minutes): under a normal load, every query of the dashboard must return a number, and no alert may
+fire. Under overload, ConvoyOverloaded must fire, and no other alert. `alerts` (20 minutes): causes every alert. In each
+service, exactly the expected alerts must fire. `healthy` (an hour): under mixed traffic that the service handles
+correctly, no alert may fire.
 
-The last two write their outcomes to results.json, from which `make docs` writes the table of alerts in
+`alerts` and `healthy` write their outcomes to results.json, from which `make docs` writes the table of alerts in
 docs/operations.md. Exits with 1 if a check failed, and with 2 if Prometheus is missing.
 """
 
@@ -27,12 +27,12 @@ def main() -> int:
     )
     parser.add_argument("check", nargs="?", choices=["dashboard", "alerts", "healthy"], default="dashboard")
     parser.add_argument("--report", type=Path, help="Markdown file with a section `monitoring` for `dashboard`")
-    parser.add_argument("--only", help="namespace of one scenario of `alerts` to run, see scenarios.py")
+    parser.add_argument("--only", help="namespace of the only scenario of `alerts` to run, see scenarios.py")
     parser.add_argument("--minutes", type=float, default=60, help="duration of the healthy traffic")
     parser.add_argument("--photos", type=Path, help="folder of photographs for ResNet-50; default: CONVOY_DATA/photos")
     options = parser.parse_args()
     if not shutil.which("prometheus"):
-        print("SKIPPED: prometheus is not installed (Debian's package of that name).", file=sys.stderr)
+        print("SKIPPED: prometheus is not installed (Debian package prometheus).", file=sys.stderr)
         return 2
     transcript = Transcript()
     if options.check == "alerts":

@@ -1,4 +1,4 @@
-"""The table of alerts in docs/operations.md: conditions, and the recorded outcomes of the checks."""
+"""Builds the table of alerts in docs/operations.md: conditions, and the recorded outcomes of the checks."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ from tests.monitoring import results
 
 CONDITIONS = {
     "ConvoyDown": "an instance cannot be scraped for 1 min",
-    "ConvoyGone": "no instance is left, for 1 min",
+    "ConvoyGone": "there has been no instance for 1 min",
     "ConvoyNotReady": "an instance is not ready for 5 min",
-    "ConvoyWorkerUnresponsive": "an event loop has been blocked for 5 s, within 2 min",
-    "ConvoyWorkerRestarting": "over 2 workers replaced in 15 min",
-    "ConvoyRestarting": "over 2 starts of the service in 15 min",
+    "ConvoyWorkerUnresponsive": "an event loop was blocked for 5 s within the last 2 min",
+    "ConvoyWorkerRestarting": "more than 2 workers were replaced in 15 min",
+    "ConvoyRestarting": "the service started more than twice in 15 min",
     "ConvoyModelHangs": "a run has not returned within the request timeout, for 1 min",
-    "ConvoyQueueFilling": "a tenth of the requests waits for over 5 s, for 5 min",
-    "ConvoyBackgroundTaskFailing": "over 2 failures of a background task in 10 min",
+    "ConvoyQueueFilling": "a tenth of the requests has waited for more than 5 s, for 5 min",
+    "ConvoyBackgroundTaskFailing": "more than 2 failures of a background task in 10 min",
     "ConvoyKeysInvalid": "the file of API keys is invalid for 1 min",
     "ConvoyVersionLags": "a version is not loaded on all instances for 15 min",
-    "ConvoyOverloaded": "over 1 % rejected over 2 and 10 min, at least 10 requests",
-    "ConvoyFailing": "over 1.44 % failed over 5 min and 1 h, at least 10 requests",
-    "ConvoyFailingSlowly": "over 0.6 % failed over 30 min and 6 h, at least 10 requests",
-    "ConvoySlow": "over 6 % of the single images took over 1 s, over 5 min and 1 h, at least 10 requests",
+    "ConvoyOverloaded": "more than 1% rejected over 2 and 10 min, at least 10 requests",
+    "ConvoyFailing": "more than 1.44% failed over 5 min and 1 h, at least 10 requests",
+    "ConvoyFailingSlowly": "more than 0.6% failed over 30 min and 6 h, at least 10 requests",
+    "ConvoySlow": "more than 6% of the single images took more than 1 s, over 5 min and 1 h, at least 10 requests",
     "ConvoyVersionBroken": "a version on disk cannot be loaded for 1 min",
     "ConvoyBucketNotSynced": "no complete synchronization with the bucket for 10 min",
-    "ConvoyBucketVersionMissing": "a version in the bucket cannot be fetched for 10 min",
-    "ConvoyMemoryNearLimit": "over 90 % of a pod's memory limit for 5 min",
+    "ConvoyBucketVersionMissing": "a version in the bucket cannot be downloaded for 10 min",
+    "ConvoyMemoryNearLimit": "more than 90% of a pod's memory limit for 5 min",
     "ConvoyJobFailed": "a Job has failed",
     "ConvoyNightlyMissed": "no nightly training has succeeded for 49 h",
 }

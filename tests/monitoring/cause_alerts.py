@@ -1,4 +1,4 @@
-"""Causes every alert, each in a namespace of its own, and records when it fired. Takes about 20 minutes."""
+"""Causes every alert, each scenario in its own namespace, and records when it fired. Takes about 20 minutes."""
 
 import contextlib
 import threading
@@ -17,7 +17,7 @@ from tests.monitoring.stage import Stage
 TIMEOUT_S = 25 * 60
 POLL_S = 2.0
 AT_ONCE = 8
-"""Scenarios that run at the same time."""
+"""Number of scenarios that run at the same time."""
 KUBERNETES_SERIES = """
 container_memory_working_set_bytes{{container="convoy",namespace="kubernetes",pod="convoy-1"}} 950
 kube_pod_container_resource_limits{{container="convoy",resource="memory",namespace="kubernetes",pod="convoy-1"}} 1000
@@ -28,7 +28,8 @@ kube_cronjob_status_last_successful_time{{cronjob="convoy-nightly",namespace="ku
 
 
 def check_alerts(only: str | None = None) -> list[str]:
-    """Returns the problems, and writes the outcome to the file of results. `only` is the namespace of one scenario."""
+    """Returns the problems, and writes the outcome to the results file. `only` is the namespace of the only scenario to
+    run."""
     with TemporaryDirectory(prefix="convoy-alerts-") as name, _kubernetes_stub() as stub:
         folder = Path(name)
         targets: dict[str, list[str]] = {}
@@ -96,7 +97,7 @@ def _kubernetes_job(address: str) -> dict[str, Any]:
 
 
 def _keys_job(folder: Path) -> dict[str, Any]:
-    """Scrapes the service with keys, as the documentation says: with a key of the scope `metrics`."""
+    """Scrapes the service that requires keys as documented: with a key of the scope `metrics`."""
     return {
         "job_name": "with-key",
         "authorization": {"credentials_file": str(folder / KEYS.namespace / "secret")},
@@ -109,7 +110,7 @@ def _keys_job(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _kubernetes_stub() -> Iterator[str]:
-    """Serves the series of a cluster within the context. Returns the address."""
+    """Serves the series of a cluster within the context. Yields the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""Checks the dashboard under a normal load, and the alert for overload: neither needs longer than four minutes."""
+"""Checks the dashboard under a normal load, and the alert for overload. Both take at most four minutes."""
 
 import time
 from pathlib import Path
@@ -34,7 +34,7 @@ def _service() -> RunningService:
 
 def _normal_load(prometheus: Prometheus, service: RunningService) -> list[str]:
     """Returns the problems under a load that the service can handle."""
-    print(f"calm load for {NORMAL_LOAD_S} s", flush=True)
+    print(f"normal load for {NORMAL_LOAD_S} s", flush=True)
     with LoadClients(service.url, clients=2, images=1, pause_s=0.05):
         time.sleep(SCRAPED_S)
         empty = _print_queries(prometheus)
@@ -44,7 +44,7 @@ def _normal_load(prometheus: Prometheus, service: RunningService) -> list[str]:
 
 
 def _print_queries(prometheus: Prometheus) -> list[shipped_config.Query]:
-    """Prints what every query of the dashboard returns, and returns those that return nothing."""
+    """Prints the result of every query of the dashboard. Returns the queries without a result."""
     empty = []
     for query in shipped_config.queries():
         values = prometheus.values(query.expr)
@@ -61,10 +61,10 @@ def _overload(prometheus: Prometheus, service: RunningService, transcript: Trans
     with LoadClients(service.url, clients=12, images=16) as clients:
         while OVERLOADED not in (firing := prometheus.firing()):
             if time.monotonic() - started_s > ALERT_TIMEOUT_S:
-                return [f"{OVERLOADED} did not fire within {ALERT_TIMEOUT_S} s; answers by status: {clients.answers}"]
+                return [f"{OVERLOADED} did not fire within {ALERT_TIMEOUT_S} s; responses by status: {clients.answers}"]
             time.sleep(POLL_S)
     transcript(
-        f"{OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; answers by status: {dict(clients.answers)}"
+        f"{OVERLOADED} fired after {time.monotonic() - started_s:.0f} s; responses by status: {dict(clients.answers)}"
     )
     others = [f"{name} fired" for name in firing - {OVERLOADED}]
-    return others + [f"answers with status {status}" for status in clients.answers.keys() - {200, 429}]
+    return others + [f"responses with status {status}" for status in clients.answers.keys() - {200, 429}]

@@ -1,4 +1,4 @@
-"""Runs mixed healthy traffic for an hour, and records the alerts that fired meanwhile: there must be none."""
+"""Runs mixed healthy traffic for an hour, and records the alerts that fired meanwhile. There must be none."""
 
 import shutil
 import time
@@ -13,11 +13,11 @@ from tests.support.service_process import RunningService
 
 ROOT = Path(__file__).parents[2]
 REPORT_INTERVAL_S = 300
-START_S = 600  # ResNet-50 is measured first, perhaps beside other work
+START_S = 600  # ResNet-50 is measured first, possibly while the machine is busy
 
 
 def check_healthy_traffic(photos: Path | None, minutes: float) -> list[str]:
-    """Returns the problems, and writes the outcome to the file of results."""
+    """Returns the problems, and writes the outcome to the results file."""
     with TemporaryDirectory(prefix="convoy-healthy-") as name:
         folder = Path(name)
         models = folder / FLOAT32
@@ -38,13 +38,13 @@ def check_healthy_traffic(photos: Path | None, minutes: float) -> list[str]:
 
 
 def _observed_minutes(prometheus: Prometheus) -> float:
-    """Returns for how long Prometheus has scraped the service: a suspended machine observes nothing."""
+    """Returns the minutes in which Prometheus has scraped the service. A suspended machine does not count."""
     (scrapes,) = prometheus.values("count_over_time(convoy_ready[1d])")
     return scrapes * shipped_config.SCRAPE_INTERVAL_S / 60
 
 
 def _wait_ready(prometheus: Prometheus) -> None:
-    """Waits until Prometheus has seen that the service is ready. Raises TimeoutError."""
+    """Waits until Prometheus reports that the service is ready. Raises TimeoutError."""
     end_s = time.monotonic() + START_S
     while prometheus.values("convoy_ready") != [1.0]:
         if time.monotonic() > end_s:

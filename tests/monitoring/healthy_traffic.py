@@ -1,6 +1,6 @@
-"""Traffic of well-behaved and awkward clients that a healthy service answers as it should, a few requests per second.
+"""Traffic of well-behaved and difficult clients that a healthy service handles correctly, a few requests per second.
 
-Each kind has a thread and a connection of its own. No kind is a fault of the service, so no alert may fire.
+Each kind of traffic has its own thread and connection. No kind is a fault of the service, so no alert may fire.
 """
 
 import collections
@@ -25,7 +25,7 @@ EXPLANATIONS_AT_ONCE = 4
 
 
 class HealthyTraffic:
-    """Sends within the context; `answers` counts responses by kind and status."""
+    """Sends requests within the context. `answers` counts responses by kind and status."""
 
     def __init__(self, url: str, photo: bytes) -> None:
         self.answers: collections.Counter[tuple[str, int]] = collections.Counter()
@@ -64,7 +64,7 @@ class HealthyTraffic:
             while not self._stop.wait(min(rng.expovariate(1 / mean_pause_s), 5 * mean_pause_s)):
                 try:
                     status = send(client).status_code
-                except httpx.RemoteProtocolError:  # a kept connection that the service closed at the same time
+                except httpx.RemoteProtocolError:  # an idle connection that the service closed at the same time
                     status = 0
                 self.answers[kind, status] += 1
 

@@ -1,4 +1,4 @@
-"""Clients that continuously send images to both shipped models, each on its own connection."""
+"""Clients that continuously send images to two shipped models, each on its own connection."""
 
 import collections
 import threading
@@ -10,11 +10,11 @@ import httpx
 
 IMAGE = Path(__file__).parents[1] / "data/seven.png"
 MODELS = ("mnist-lenet5", "cifar10-resnet20")
-REFUSAL_PAUSE_S = 0.02  # pause after a rejection, so that clients do not only retry
+REFUSAL_PAUSE_S = 0.02  # pause after a rejection, so that clients do not spend all time on retries
 
 
 class LoadClients:
-    """Runs `clients` threads within the context; `answers` counts responses by status."""
+    """Runs `clients` threads within the context. `answers` counts responses by status."""
 
     def __init__(self, url: str, *, clients: int, images: int, pause_s: float = 0.0) -> None:
         self.answers: collections.Counter[int] = collections.Counter()

@@ -40,13 +40,14 @@ class Prometheus:
         return [value for value in values if not math.isnan(value)]
 
     def firing(self, namespace: str | None = None) -> set[str]:
-        """Returns the names of the alerts that fire now, in one namespace or in all."""
+        """Returns the names of the alerts that are firing, in one namespace or in all."""
         alerts = self._client.get("/api/v1/alerts").raise_for_status().json()["data"]["alerts"]
         labels = [alert["labels"] for alert in alerts if alert["state"] == "firing"]
         return {one["alertname"] for one in labels if namespace is None or one.get("namespace") == namespace}
 
     def fired(self, window: str) -> dict[str, int]:
-        """Returns the alerts that fired within the last `window`, such as 1h, and in how many evaluations."""
+        """Returns the alerts that fired within the last `window`, such as 1h, and the number of evaluations in which
+        each fired."""
         expr = f'sum by (alertname) (count_over_time(ALERTS{{alertstate="firing"}}[{window}]))'
         answer = self._client.get("/api/v1/query", params={"query": expr}).raise_for_status().json()
         return {one["metric"]["alertname"]: int(float(one["value"][1])) for one in answer["data"]["result"]}
@@ -54,7 +55,7 @@ class Prometheus:
 
 @contextlib.contextmanager
 def run_prometheus(folder: Path, targets: Mapping[str, Sequence[str]], *jobs: dict[str, Any]) -> Iterator[Prometheus]:
-    """Runs Prometheus within the context, with the shipped configuration for these targets, in a new folder."""
+    """Runs Prometheus within the context in the new `folder`, with the shipped configuration for these targets."""
     (port,) = free_ports()
     listen, config_folder = f"127.0.0.1:{port}", folder / "config"
     config = shipped_config.copy_to(config_folder, *jobs)

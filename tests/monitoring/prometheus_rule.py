@@ -1,6 +1,6 @@
 """Writes the alerting rules as a PrometheusRule of the operator: `python -m tests.monitoring.prometheus_rule`.
 
-Edit k8s/monitoring/rules.yml, which Prometheus, docker-compose.yml and promtool read.
+To change a rule, edit k8s/monitoring/rules.yml, which Prometheus, docker-compose.yml and promtool read.
 """
 
 import textwrap

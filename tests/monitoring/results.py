@@ -1,4 +1,5 @@
-"""The recorded outcomes of the checks of alerts, from which the table in docs/operations.md is written."""
+"""Reads and writes the recorded outcomes of the alert checks, from which the table in docs/operations.md is
+generated."""
 
 import collections
 import json
@@ -15,7 +16,7 @@ def read() -> dict[str, Any]:
 
 
 def write_healthy(minutes: float, answers: Mapping[tuple[str, int], int], fired: Mapping[str, int]) -> None:
-    """Records the healthy traffic: answers by kind and status, and the alerts that fired."""
+    """Records the healthy traffic: responses by kind and status, and the alerts that fired."""
     kinds: dict[str, dict[str, int]] = collections.defaultdict(dict)
     for (kind, status), count in sorted(answers.items()):
         kinds[kind][str(status)] = count
@@ -23,7 +24,8 @@ def write_healthy(minutes: float, answers: Mapping[tuple[str, int], int], fired:
 
 
 def write_caused(caused: Mapping[str, Mapping[str, Any]]) -> None:
-    """Records for each of these alerts the seconds after which it fired, or None. Others stay as they are."""
+    """Records for each of these alerts the seconds after which it fired, or None. The records of other alerts are
+    kept."""
     before = read().get("caused", {}).get("alerts", {})
     _update(caused={"date": _today(), "alerts": before | dict(caused)})
 

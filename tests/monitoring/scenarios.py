@@ -23,7 +23,7 @@ FAULTY_TASK = """
 import service.malloc
 
 def fail():
-    raise MemoryError("injected by the check of alerts")
+    raise MemoryError("injected by the alert check")
 
 service.malloc.trim, service.malloc.TRIM_INTERVAL_S = fail, 1.0
 """
@@ -76,7 +76,7 @@ def _stop_and_kill_workers(stage: Stage) -> None:
 
 
 def _worker_pid(service: RunningService) -> int:
-    """The process of the worker that was started last."""
+    """Returns the process number of the worker that was started last."""
     return int([line["pid"] for line in list(service.lines) if line["event"] == "worker is started"][-1])
 
 
@@ -176,14 +176,14 @@ def _with_bucket(stage: Stage) -> RunningService:
 KUBERNETES = Scenario(
     "kubernetes",
     {
-        "ConvoyMemoryNearLimit": "a stub of cAdvisor reports 95 % of the limit",
+        "ConvoyMemoryNearLimit": "a stub of cAdvisor reports 95% of the limit",
         "ConvoyJobFailed": "a stub of kube-state-metrics reports a failed Job",
         "ConvoyNightlyMissed": "a stub of kube-state-metrics reports a last success 50 h ago",
     },
     lambda stage: stage.mark_caused(),
 )
 KEYS = Scenario("keys", {"ConvoyKeysInvalid": "the file of keys is overwritten with invalid content"}, _damage_keys)
-# The stub is scraped from the start; of the others the longest come first.
+# The stub is scraped from the start. The longest of the other scenarios come first.
 SCENARIOS = (
     KUBERNETES,
     Scenario("lagging", {"ConvoyVersionLags": "one of two instances gets a new version"}, _lag),

@@ -12,13 +12,13 @@ from service.atomic_files import atomic_write
 
 FOLDER = Path(__file__).parents[2] / "k8s/monitoring"
 TARGETS = "targets.json"
-SCRAPE_INTERVAL_S = 5.0  # of prometheus.yml
-# Values of Grafana's variables when everything is selected.
+SCRAPE_INTERVAL_S = 5.0  # as in prometheus.yml
+# Values of Grafana's variables when all items are selected.
 VARIABLE_VALUES = {"$__rate_interval": "20s", "$namespace": ".*", "$model": ".*", "$instance": ".*"}
 
 
 class Query(NamedTuple):
-    """A query of a panel; `expr` is plain PromQL."""
+    """A query of a panel. `expr` is plain PromQL."""
 
     title: str
     expr: str
@@ -29,7 +29,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[Query]:
-    """Returns every query of the dashboard, and the series that its variables list."""
+    """Returns every query of the dashboard, including the series that its variables list."""
     return [
         Query(panel["title"], substitute_variables(target["expr"])) for panel in panels() for target in panel["targets"]
     ]
@@ -61,8 +61,8 @@ def copy_for(target: str, folder: Path, name: str = "prometheus.yml") -> Path:
 
 
 def copy_to(folder: Path, *jobs: dict[str, Any], name: str = "prometheus.yml") -> Path:
-    """Writes the shipped configuration `name` and the rules to `folder`, with the file of `write_targets` instead of
-    DNS names, and further jobs."""
+    """Writes the shipped configuration `name` and the rules to `folder`, with additional jobs, and with the file of
+    `write_targets` instead of DNS names."""
     shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
     config = folder / name
     content = yaml.safe_load(config.read_text())
@@ -75,7 +75,8 @@ def copy_to(folder: Path, *jobs: dict[str, Any], name: str = "prometheus.yml") -
 
 
 def write_targets(folder: Path, targets: Mapping[str, Sequence[str]]) -> None:
-    """Makes Prometheus scrape these addresses, by the namespace that their series get. It follows changes."""
+    """Makes Prometheus scrape these addresses, given by the namespace of their series. Prometheus follows later
+    changes."""
     entries = [
         {"targets": list(addresses), "labels": {"namespace": namespace}} for namespace, addresses in targets.items()
     ]

@@ -1,4 +1,4 @@
-"""One service or several in a namespace of their own, in which an alert is caused while Prometheus scrapes them."""
+"""Services in their own namespace, in which an alert is caused while Prometheus scrapes them."""
 
 import contextlib
 import threading
@@ -12,12 +12,13 @@ import httpx
 
 from tests.support.service_process import RunningService
 
-SCRAPED_S = 12.0  # more than two scrapes
+SCRAPED_S = 12.0  # more than two scrape intervals
 CLIENT_TIMEOUT_S = 60
 
 
 class Scenario(NamedTuple):
-    """`cause` starts what it needs, and does what the texts in `alerts` say; those alerts fire, and no others."""
+    """A scenario. `cause` starts the services that it needs, and does what the texts in `alerts` describe. Only these
+    alerts must fire."""
 
     namespace: str
     alerts: Mapping[str, str]
@@ -25,7 +26,7 @@ class Scenario(NamedTuple):
 
 
 class Stage:
-    """Runs a scenario in a thread within the context. `failure` is the error that ended it early."""
+    """Runs a scenario in a thread within the context. `failure` is the error that ended the scenario early."""
 
     def __init__(self, scenario: Scenario, folder: Path, set_targets: Callable[[str, list[str]], None]) -> None:
         self.scenario = scenario
@@ -52,16 +53,16 @@ class Stage:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all alerts of the scenario have fired."""
+        """Returns whether all alerts of the scenario have fired."""
         return self.failure is not None or self.fired_after_s.keys() >= self.scenario.alerts.keys()
 
     def observe(self, firing: set[str]) -> None:
-        """Records the alerts that fire now in the namespace."""
+        """Records the alerts that are firing in the namespace."""
         for name in firing - self.fired_after_s.keys():
             self.fired_after_s[name] = time.monotonic() - (self.caused_s or time.monotonic())
 
     def service(self, models: Path | str, **settings: Any) -> RunningService:
-        """Starts a service, which Prometheus scrapes from now on, and returns it when that has happened."""
+        """Starts a service and makes Prometheus scrape it. Returns the service after the first scrape."""
         service = RunningService(models, **{"wait_ready": False, "drain_timeout_s": 0} | settings)
         self._resources.callback(_end, service)
         service.__enter__()
@@ -75,16 +76,16 @@ class Stage:
         self._set_targets(self.scenario.namespace, self._targets)
 
     def forget_targets(self) -> None:
-        """Makes Prometheus scrape nothing in this namespace, as when the last pod is deleted."""
+        """Removes all targets of this namespace, as when the last pod is deleted."""
         self._targets = []
         self._set_targets(self.scenario.namespace, [])
 
     def mark_caused(self) -> None:
-        """Starts the clock of the alerts."""
+        """Starts the clock with which the time until the alerts is measured."""
         self.caused_s = time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Waits, or raises StageEnded when the scenario is over."""
+        """Waits. Raises StageEnded when the scenario is over."""
         if self._is_ended.wait(seconds):
             raise StageEnded
 
@@ -116,10 +117,10 @@ class Stage:
 
 
 class StageEnded(Exception):
-    """The scenario is over: its threads end."""
+    """The scenario is over, and its threads must end."""
 
 
 def _end(service: RunningService) -> None:
-    """Kills the service: what it answers does not matter any more."""
+    """Kills the service, because its responses no longer matter."""
     service.process.kill()
     service.exit_code()
