@@ -1,6 +1,6 @@
 """Implements `make gpu-check`: runs every step in its own process with a time limit, and writes a Markdown table.
 
-Exits with 1 if a requirement is not met or a step failed.
+Exits with 1 if a requirement is not met or a step fails.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tests.gpu import results
 from tests.gpu.plan import Plan
 from tests.gpu.results import Row
 
-# Seconds of each step at most. Their sum may exceed the budget: most need far less.
+# Time limit of each step in seconds. Their sum may exceed the budget, because most steps need far less.
 LIMITS_S = {"providers": 90, "parity": 60, "throughput": 150, "jpegs": 90, "memory": 120, "peer": 60, "training": 120}
 BUDGET_S = 520.0
 STOP_MARGIN_S = 15.0
@@ -41,7 +41,8 @@ def main() -> int:
 
 
 def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
-    """The rows of every step, in order; none is tried after the provider has failed, or without time."""
+    """Returns the rows of every step, in order. After the provider has failed, or the time is used up, no further step
+    runs."""
     rows_by_step: dict[str, list[Row]] = {}
     for step in steps:
         started_s = time.monotonic()
@@ -57,7 +58,7 @@ def check(plan: Plan, steps: list[str], end_s: float) -> dict[str, list[Row]]:
 
 
 def run_step(plan: Plan, step: str, limit_s: float) -> list[Row]:
-    """The rows that the step has found, and one that says why it did not finish."""
+    """Returns the rows that the step has written, and a row with the reason if it did not finish."""
     log = plan.work / f"{step}.log"
     command = [sys.executable, "-m", "tests.gpu", "--step", step, "--work", plan.work, *_options(plan)]
     end_s = time.monotonic() + limit_s
@@ -81,9 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m tests.gpu", description=__doc__)
     add = parser.add_argument
     add("--provider", choices=("cuda", "tensorrt", "cpu"), default="cuda", help="default: %(default)s")
-    add("--quick", action="store_true", help="small and short: only to see that the check itself works")
-    add("--only", nargs="+", choices=LIMITS_S, help="these steps; most need `providers` before them")
-    add("--budget-s", type=float, default=BUDGET_S, help="seconds for everything (default: %(default)s)")
+    add("--quick", action="store_true", help="small and short, to test only that the check itself works")
+    add("--only", nargs="+", choices=LIMITS_S, help="run only these steps; most need `providers` before them")
+    add("--budget-s", type=float, default=BUDGET_S, help="seconds for all steps together (default: %(default)s)")
     add("--report", type=Path, help="Markdown file to write as well")
     add("--step", choices=LIMITS_S, help=argparse.SUPPRESS)
     add("--work", type=Path, help=argparse.SUPPRESS)

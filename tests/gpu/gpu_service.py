@@ -1,4 +1,4 @@
-"""The service as it ships, on the plan's provider, in a process of its own; bodies for it, and load on it."""
+"""Runs the unmodified service on the plan's provider in a separate process, and creates bodies and load for it."""
 
 import contextlib
 import os
@@ -17,15 +17,16 @@ from tests.gpu.plan import Images, Plan
 
 COMMAND = (sys.executable, "-c", "from service.cli import main; main()", "serve")
 HEAD_BYTES = 256
-REQUEST_TIMEOUT_MS = 60_000  # no request is to be rejected as late
+REQUEST_TIMEOUT_MS = 60_000  # long, so that no request is rejected as late
 MAX_PROCESSES = 8
 WARM_UP = 0.25
-"""Part of the time whose answers are not counted."""
+"""Fraction of the time in which responses are not counted."""
 
 
 @contextlib.contextmanager
 def run_service(plan: Plan, model: str, **settings: object) -> Iterator[Service]:
-    """Ready with that model. Raises CannotMeasure, with the end of its log, where it does not get so."""
+    """Runs a service that is ready with this model. Raises CannotMeasure with the end of its log if it does not become
+    ready."""
     values = {"providers": plan.provider, "max_queue_images": QUEUE_IMAGES, "log_level": "warning"}
     values |= {"request_timeout_ms": REQUEST_TIMEOUT_MS} | settings
     environment = os.environ | {f"CONVOY_{name.upper()}": str(value) for name, value in values.items()}
@@ -44,7 +45,8 @@ def write_bodies(folder: Path, name: str, media_type: str, encoded: Sequence[byt
 
 
 def binary_bodies(folder: Path, batches: Sequence[Images]) -> Body:
-    """V2 requests with binary tensors of any sizes: blanks behind the JSON make all heads equally long."""
+    """Writes V2 requests with binary tensors of any batch sizes. Blanks after the JSON make all JSON headers equally
+    long."""
     name = f"binary-{'-'.join(str(len(batch)) for batch in batches)}"
     encoded = [binary_head(batch.shape).ljust(HEAD_BYTES) + batch.tobytes() for batch in batches]
     body = write_bodies(folder, name, "application/octet-stream", encoded)
@@ -52,7 +54,8 @@ def binary_bodies(folder: Path, batches: Sequence[Images]) -> Body:
 
 
 def requests_per_s(url: str, body: Body, clients: int, seconds: float) -> float:
-    """The rate of answers, each client sending its next request after its answer. Raises CannotMeasure."""
+    """Returns the rate of responses to clients that each send their next request after a response. Raises
+    CannotMeasure."""
     processes = min(MAX_PROCESSES, clients)
     loads = [Load(url, body, len(range(number, clients, processes)), seconds) for number in range(processes)]
     runs = [run.result() for run in [retrying_clients.start([load]) for load in loads]]
@@ -66,7 +69,7 @@ def requests_per_s(url: str, body: Body, clients: int, seconds: float) -> float:
 
 
 def status_of(url: str, body: Body) -> int:
-    """The status of one request, 0 where nothing listens."""
+    """Returns the status of one request, or 0 if no service listens."""
     request = urllib.request.Request(url, body.file(0).read_bytes(), body.headers())
     try:
         with urllib.request.urlopen(request, timeout=60) as reply:

@@ -1,4 +1,4 @@
-"""The models of a check: those that ship and ResNet-50 with random weights, each in float32 and float16."""
+"""Writes the models of a check: the shipped models and ResNet-50 with random weights, each in float32 and float16."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ OUT_OF_MEMORY, OUT_OF_MEMORY_SHAPE = "hungry", (8, 8, 1)
 
 
 def write_models(plan: Plan) -> list[str]:
-    """Writes plan.models. Returns the names of those with both precisions."""
+    """Writes plan.models. Returns the names of the models with both precisions."""
     repository = Repository(SHIPPED)
     for name in repository.models():
         newest = SHIPPED / name / str(repository.versions(name)[-1])

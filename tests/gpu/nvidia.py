@@ -1,4 +1,4 @@
-"""The first GPU as nvidia-smi reports it."""
+"""Reads the properties of the first GPU with nvidia-smi."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ TIMEOUT_S = 20
 
 
 def query(field: str) -> str:
-    """A field of nvidia-smi's --query-gpu, "none" without a driver."""
+    """Returns a field of nvidia-smi's --query-gpu, or "none" if there is no driver."""
     if shutil.which("nvidia-smi") is None:
         return "none"
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
@@ -17,5 +17,5 @@ def query(field: str) -> str:
 
 
 def used_bytes() -> int:
-    """Memory of the GPU that is in use, by any process. Raises ValueError without a driver."""
+    """Returns the GPU memory that is in use by any process. Raises ValueError if there is no driver."""
     return int(query("memory.used")) * MIB

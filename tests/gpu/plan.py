@@ -1,4 +1,4 @@
-"""What one check does: on which provider, how much, and with which sessions. Every step gets the same plan."""
+"""The plan of one check: its provider, sizes and sessions. Every step gets the same plan."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ RESNET50, ON_CPU, SMALLEST = "resnet50", "cifar10-resnet20", "mnist-lenet5"
 
 @dataclass(frozen=True)
 class Plan:
-    """`work` is a folder for what the steps make. `quick` makes them small, to see that the check itself works."""
+    """`work` is a folder for the files that the steps write. `quick` makes the steps small, to test that the check
+    itself works."""
 
     provider: Provider
     quick: bool
@@ -35,12 +36,13 @@ class Plan:
 
     @property
     def network(self) -> str:
-        """What speed is measured on: on a CPU one that is fast enough for the whole check."""
+        """Returns the network whose speed is measured. On a CPU, it is a network that is fast enough for the whole
+        check."""
         return ON_CPU if self.provider == "cpu" else RESNET50
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """A CPU computes float16 so slowly that it would take all the time."""
+        """Returns the precisions to measure. On a CPU, float16 is so slow that it would take all the time."""
         return ("float32",) if self.provider == "cpu" else ("float32", "float16")
 
     def manifest(self, model: str) -> Manifest:
@@ -52,14 +54,14 @@ class Plan:
     def open_session(
         self, model: str, graph: Path, *, on_cpu: bool = False, gpu_memory_limit_bytes: int = 0
     ) -> Session:
-        """The service's own session. Raises BrokenVersion where the provider cannot be used."""
+        """Opens the service's own session. Raises BrokenVersion if the provider cannot be used."""
         manifest = self.manifest(model)
         return Session(
             graph, manifest.input, manifest.classes, usable_cores(), self._placement(on_cpu, gpu_memory_limit_bytes)
         )
 
     def folder_with_only(self, model: str) -> Path:
-        """A folder of models that has this one only."""
+        """Returns a folder of models that contains only this model."""
         folder = self.work / f"only-{model}"
         folder.mkdir(exist_ok=True)
         if not (folder / model).exists():

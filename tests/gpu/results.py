@@ -1,4 +1,5 @@
-"""What a step has found: a row for each figure or promise, kept as it comes, so that a step cut short keeps its own."""
+"""The results of a step: a row for each figure or requirement. Rows are written immediately, so that an interrupted
+step keeps its results."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -10,7 +11,8 @@ HOLDS_TEXT = {True: "yes", False: "**no**", None: ""}
 
 
 class Row(NamedTuple):
-    """`required` is empty for a mere figure; `holds` says whether the requirement is met, None where there is none."""
+    """One result. `required` is empty for a figure without a requirement. `holds` states whether the requirement is
+    met, or is None if there is none."""
 
     name: str
     found: str
@@ -39,7 +41,7 @@ def read(file: Path) -> list[Row]:
 
 
 def table(rows_by_step: dict[str, list[Row]]) -> str:
-    """Markdown, one line a row; the rows of each step together."""
+    """Returns a Markdown table with one line per row, grouped by step."""
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
     lines += [(step, *_cells(row)) for step, rows in rows_by_step.items() for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,4 +1,5 @@
-"""Graphs without weights, which are small enough for the repository and are filled with random numbers before use.
+"""Stores graphs without weights, which are small enough for the repository, and fills them with random numbers before
+use.
 
 Every large tensor keeps its shape, mean and standard deviation, so that a filled graph computes like an untrained
 network. `python -m tests.gpu.weightless_graphs` writes tests/gpu/graphs.
@@ -15,9 +16,9 @@ from onnx import TensorProto, numpy_helper
 GRAPHS = Path(__file__).parent / "graphs"
 NETWORKS = {"resnet50": "resnet50"}
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation per channel."""
+"""Mean and standard deviation per channel."""
 MIN_STRIPPED_VALUES = 1024
-"""Minimum number of values; smaller tensors (shapes, biases) are kept."""
+"""Minimum number of values to remove. Smaller tensors (shapes, biases) are kept."""
 SEED = 18
 
 
@@ -33,7 +34,8 @@ def strip_weights(model: onnx.ModelProto) -> None:
 
 
 def fill_weights(model: onnx.ModelProto) -> None:
-    """Fills a stripped model with values, in place. They are seeded by each tensor's name and always the same."""
+    """Fills a stripped model with values, in place. The values are seeded by each tensor's name, so they are always the
+    same."""
     for tensor in model.graph.initializer:
         if not tensor.doc_string:
             continue

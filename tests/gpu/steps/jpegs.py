@@ -1,4 +1,5 @@
-"""Single JPEGs of 500x375 from many clients, beside the slower of decoding alone and the provider alone."""
+"""Measures single JPEGs of 500x375 from many clients, compared with the slower of decoding alone and the provider
+alone."""
 
 import io
 import multiprocessing
@@ -36,17 +37,17 @@ def measure(plan: Plan, add: Add) -> None:
             with run_service(plan, plan.network, workers=workers, max_batch_size=BATCH) as service:
                 url = f"{service.url}/api/v1/models/{plan.network}/classify"
                 rates.append(requests_per_s(url, body, 4 if plan.quick else CLIENTS, seconds))
-        except Exception as error:  # one number of workers that fails must not take the others with it
+        except Exception as error:  # a failure with one number of workers must not prevent measuring the others
             add(failed(f"{workers} workers", error))
         else:
             add(Row(f"{workers} workers", f"{rates[-1]:,.0f} images/s"))
     limit = min(decoded, raw)
     found = f"{max(rates):,.0f} images/s, {max(rates) / limit:.2f} of {'decoding' if decoded < raw else 'the provider'}"
-    add(at_least("best, of the slower of both alone", max(rates) / limit, MIN_OF_LIMIT, found))
+    add(at_least("best, as a fraction of the slower of the two alone", max(rates) / limit, MIN_OF_LIMIT, found))
 
 
 def smooth_jpegs() -> list[bytes]:
-    """Noise that costs as much to decode as photographs do."""
+    """Returns noise that costs as much to decode as photographs do."""
     small = random_images((24, 32, 3), IMAGES)
     files = [io.BytesIO() for _ in small]
     for pixels, file in zip(small, files, strict=True):
@@ -55,7 +56,7 @@ def smooth_jpegs() -> list[bytes]:
 
 
 def _decoded_per_s(photos: list[bytes], manifest: Manifest, seconds: float) -> float:
-    """Of all cores together, each with a process."""
+    """Returns the images per second that all cores decode together, with one process per core."""
     with ProcessPoolExecutor(usable_cores(), multiprocessing.get_context("spawn")) as pool:
         rates = [pool.submit(_decode, photos, manifest, seconds) for _ in range(usable_cores())]
         return float(np.sum([rate.result() for rate in rates]))

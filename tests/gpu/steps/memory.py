@@ -1,4 +1,5 @@
-"""Memory: flat over many requests, within its limit, and what happens when it is all used up."""
+"""Measures GPU memory: that it does not grow over many requests, stays within its limit, and is handled when it is
+exhausted."""
 
 import time
 
@@ -26,12 +27,13 @@ def measure(plan: Plan, add: Add) -> None:
     for part in (_out_of_memory_over_http, _out_of_memory, _growth):
         try:
             part(plan, add)
-        except Exception as error:  # a part that fails must not take the others with it
+        except Exception as error:  # a failing part must not prevent measuring the others
             add(failed(part.__name__.strip("_").replace("_", " "), error))
 
 
 def _growth(plan: Plan, add: Add) -> None:
-    """Counts the requests that were answered in the windows' counted time, so there were more."""
+    """Measures memory over many requests. Only requests that were answered in the counted part of the windows are
+    counted, so there were more."""
     body = binary_bodies(plan.work, [random_images(plan.manifest(SMALLEST).input.shape, size) for size in SIZES])
     wanted, window_s = (60, 1.0) if plan.quick else (REQUESTS, WINDOW_S)
     requests, used, end_s = 0.0, [], time.monotonic() + MAX_S
@@ -50,7 +52,7 @@ def _used_bytes(plan: Plan, service: Service) -> int:
 
 
 def _out_of_memory_over_http(plan: Plan, add: Add) -> None:
-    """A graph that asks for 2**50 bytes where a pixel is white: its batch alone is answered with 503."""
+    """Sends batches to a graph that allocates 2**50 bytes if a pixel is white. Only these batches must get 503."""
     bodies = []
     for name, value in (("good", 7), ("bad", 255)):
         (plan.work / name).mkdir(exist_ok=True)
@@ -59,11 +61,11 @@ def _out_of_memory_over_http(plan: Plan, add: Add) -> None:
     with run_service(plan, OUT_OF_MEMORY) as service:
         found = [status_of(infer_url(service, OUT_OF_MEMORY), body) for body in (good, bad, good, bad, good)]
     required = [200, 503, 200, 503, 200]
-    add(Row("good and too large batches in turns", str(found), str(required), found == required))
+    add(Row("good and too large batches alternately", str(found), str(required), found == required))
 
 
 def _out_of_memory(plan: Plan, add: Add) -> None:
-    """A batch past a small limit, and then one that fits, in one session."""
+    """Runs a batch beyond a small limit and then a batch that fits, in one session."""
     if plan.provider != "cuda":
         return
     session = plan.open_session(RESNET50, plan.graph(RESNET50, "float32"), gpu_memory_limit_bytes=SMALL_LIMIT)
@@ -78,6 +80,6 @@ def _outcome(session: Session, plan: Plan, size: int) -> str:
         session.run(random_images(plan.manifest(RESNET50).input.shape, size))
     except OutOfMemory:
         return "OutOfMemory"
-    except Exception as error:  # what else it may be is the finding
+    except Exception as error:  # any other exception is the result
         return f"{type(error).__name__}: {str(error)[:200]}"
     return "answered"

@@ -1,4 +1,4 @@
-"""Whether the provider answers what the CPU answers: float32 by its logits, float16 by its choice of class."""
+"""Checks that the provider gives the same results as the CPU: float32 by its logits, float16 by the predicted class."""
 
 from pathlib import Path
 
@@ -28,33 +28,34 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def add_logits_output(graph: Path) -> onnx.ModelProto:
-    """The graph with what goes into its softmax as an output of its own. Raises ValueError where it ends in none."""
+    """Returns the graph with the input of its softmax as an additional output. Raises ValueError if it does not end in
+    a softmax."""
     model = onnx.load(graph)
     ends = [node for node in model.graph.node if node.op_type == "Softmax"]
     if not ends:
-        raise ValueError(f"{graph} ends in no softmax")
+        raise ValueError(f"{graph} does not end in a softmax")
     model.graph.node.append(helper.make_node("Cast", [ends[-1].input[0]], [LOGITS], to=TensorProto.FLOAT))
     model.graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, None))
     return model
 
 
 def relative_difference(exact: Logits, actual: Logits) -> float:
-    """The largest difference of a logit, over the largest logit of its image."""
+    """Returns the largest difference of a logit, relative to the largest logit of its image."""
     return float((np.abs(actual - exact).max(1) / np.abs(exact).max(1)).max())
 
 
 def _row(name: str, precision: str, exact: Logits, actual: Logits) -> Row:
     difference, same = relative_difference(exact, actual), float((exact.argmax(1) == actual.argmax(1)).mean())
-    found = f"logits differ by at most {difference:.1e}, {same:.2%} the same class, over {len(exact)} images"
+    found = f"logits differ by at most {difference:.1e}, {same:.2%} have the same class, over {len(exact)} images"
     if precision == "float32":
-        return Row(name, found, f"at most {MAX_DIFFERENCE:g}, 100 %", difference <= MAX_DIFFERENCE and same == 1)
-    if name.startswith(RESNET50):  # its random weights decide for no class clearly
+        return Row(name, found, f"at most {MAX_DIFFERENCE:g}, 100%", difference <= MAX_DIFFERENCE and same == 1)
+    if name.startswith(RESNET50):  # with its random weights, no class is clearly the most probable
         return Row(name, found)
     return Row(name, found, f"{MIN_SAME_CLASS:.1%}", same >= MIN_SAME_CLASS)
 
 
 def _images(plan: Plan, model: str) -> Images:
-    """The golden samples of a model that ships, noise for others."""
+    """Returns the golden samples of a shipped model, and noise for other models."""
     manifest, samples = plan.manifest(model), plan.models / model / "1" / SAMPLES_FILE
     if samples.exists():
         return read_golden_samples(samples, manifest.input, manifest.classes).images

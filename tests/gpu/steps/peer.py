@@ -1,4 +1,4 @@
-"""LitServe beside Convoy, where it is installed: the same graph, one instance each, the same JPEGs."""
+"""Compares Convoy with LitServe if it is installed: the same graph, one instance each, the same JPEGs."""
 
 import base64
 import json
@@ -29,8 +29,8 @@ def measure(plan: Plan, add: Add) -> None:
         url = f"{service.url}/api/v1/models/{plan.network}/classify"
         convoy = _rate(plan, url, write_bodies(plan.work, "peer-photo", "image/jpeg", photos))
     litserve = _litserve(plan, write_bodies(plan.work, "peer-base64", "application/json", in_json))
-    found = f"{convoy:,.0f} against {litserve:,.0f} images/s: {convoy / litserve:.2f} times"
-    add(Row("Convoy against LitServe, one JPEG a request, float32", found))
+    found = f"{convoy:,.0f} images/s, LitServe {litserve:,.0f}: {convoy / litserve:.2f} times as fast"
+    add(Row("Convoy compared with LitServe, one JPEG per request, float32", found))
 
 
 def _litserve(plan: Plan, body: Body) -> float:
@@ -43,7 +43,7 @@ def _litserve(plan: Plan, body: Body) -> float:
         end_s = time.monotonic() + START_TIMEOUT_S
         while status_of(url, body) != 200:
             if process.poll() is not None or time.monotonic() > end_s:
-                raise CannotMeasure(f"LitServe did not get ready; its log ends: {last_lines(log)}")
+                raise CannotMeasure(f"LitServe did not become ready; its log ends: {last_lines(log)}")
             time.sleep(0.2)
         return _rate(plan, url, body)
 

@@ -1,4 +1,4 @@
-"""The machine, the models, and on which provider each node of each graph runs."""
+"""Reports the machine, the models, and the provider on which each node of each graph runs."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ def measure(plan: Plan, add: Add) -> None:
         for precision in plan.precisions:
             try:
                 add(_nodes(plan, model, precision))
-            except Exception as error:  # one graph that fails must not hide the others
+            except Exception as error:  # a failing graph must not hide the others
                 add(failed(f"nodes of {model}, {precision}", f"{error} {getattr(error, 'hint', '')}"))
 
 

@@ -1,4 +1,4 @@
-"""A network as V2 binary tensors at saturating load, beside onnxruntime alone on batches of the same size."""
+"""Measures V2 binary tensors at saturating load, compared with onnxruntime alone on batches of the same size."""
 
 import time
 from collections.abc import Callable
@@ -25,12 +25,12 @@ def measure(plan: Plan, add: Add) -> None:
             if size in (2, 32, 64):
                 try:
                     add(_served(plan, precision, images, raw))
-                except Exception as error:  # one that fails must not take the others with it
+                except Exception as error:  # a failure must not prevent measuring the others
                     add(failed(f"served, {precision}, batch {size}", error))
 
 
 def raw_images_per_s(plan: Plan, precision: str, images: Images) -> float:
-    """Of one session, from an array to an array, as the service runs it."""
+    """Returns the images per second of one session, from array to array, as the service runs it."""
     session = plan.open_session(plan.network, plan.graph(plan.network, precision))._session
     return len(images) / _median_s(lambda: session.run([PROBABILITIES], {IMAGE: images}), 0.05 if plan.quick else 1.0)
 
@@ -41,17 +41,17 @@ def _served(plan: Plan, precision: str, images: Images, raw: float) -> Row:
         rate = requests_per_s(infer_url(service, plan.network), body, CLIENTS, _load_s(plan, len(images), raw)) * len(
             images
         )
-    found = f"{rate:,.0f} images/s, {rate / raw:.2f} of raw"
+    found = f"{rate:,.0f} images/s, {rate / raw:.2f} times onnxruntime alone"
     return at_least(f"served, {plan.network}, {precision}, batch {len(images)}", rate / raw, MIN_OF_RAW, found)
 
 
 def _load_s(plan: Plan, size: int, raw: float) -> float:
-    """Long enough for twenty batches on a slow provider."""
+    """Returns a duration that is long enough for twenty batches on a slow provider."""
     return 1.0 if plan.quick else min(20.0, max(4.0, 20 * size / raw))
 
 
 def _median_s(run: Callable[[], Any], min_s: float) -> float:
-    """The median of one call's time, over `min_s` and at least MIN_RUNS calls."""
+    """Returns the median time of a call, over at least `min_s` and MIN_RUNS calls."""
     durations_s: list[float] = []
     while sum(durations_s[WARM_UP_RUNS:]) < min_s or len(durations_s) < WARM_UP_RUNS + MIN_RUNS:
         started_s = time.perf_counter()

@@ -1,4 +1,5 @@
-"""Images per second of a training run with JAX on this machine's GPU, past the epoch that compiles."""
+"""Measures the images per second of a training run with JAX on this machine's GPU, after the epoch in which JAX
+compiles."""
 
 import csv
 import os
@@ -19,7 +20,7 @@ ON_CPU = ("mnist-lenet5", "epochs=3", "limit=1024", "validation=128")
 
 def measure(plan: Plan, add: Add) -> None:
     if find_spec("jax") is None or "CONVOY_DATA" not in os.environ:
-        add(Row("training", "not measured: it needs jax, keras, and CIFAR-10 in the folder that CONVOY_DATA names"))
+        add(Row("training", "not measured: it needs jax, keras, and CIFAR-10 in the folder CONVOY_DATA"))
         return
     recipe, *settings = ON_CPU if plan.provider == "cpu" else ON_GPU
     options = [part for setting in settings for part in ("--set", setting)]
@@ -32,6 +33,6 @@ def measure(plan: Plan, add: Add) -> None:
 
 
 def images_per_s(history: Path) -> float:
-    """The median over the epochs after the first."""
+    """Returns the median over the epochs after the first."""
     with history.open(newline="") as file:
         return median([float(row["images_per_s"]) for row in csv.DictReader(file)][1:])

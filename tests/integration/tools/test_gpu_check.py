@@ -23,4 +23,4 @@ def test_every_step_of_the_check_finishes(tmp_path: Path) -> None:
     assert not [row for row in rows if row[4] == "**no**" and row[0] not in SPEED]
     cells = {(row[0], row[1]): row[2] for row in rows}
     assert cells["providers", "nodes of resnet50, float32"] == "all on CPUExecutionProvider"
-    assert cells["memory", "good and too large batches in turns"] == "[200, 503, 200, 503, 200]"
+    assert cells["memory", "good and too large batches alternately"] == "[200, 503, 200, 503, 200]"

@@ -118,7 +118,7 @@ def test_a_graph_without_softmax_has_no_logits(tmp_path: Path) -> None:
     value, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("image", "out"))
     graph = helper.make_graph([helper.make_node("Identity", ["image"], ["out"])], "none", [value], [out])
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match="ends in no softmax"):
+    with pytest.raises(ValueError, match="does not end in a softmax"):
         add_logits_output(tmp_path / "model.onnx")
 
 
