@@ -1,4 +1,4 @@
-"""Builds the images and tests each like a user: `python -m tests.image`, or `make image-test`.
+"""Builds the images and uses each of them as a user would: `python -m tests.image`, or `make image-test`.
 
 Needs root and Debian's packages buildah, debootstrap and runc. Exits with 1 if an image fails a check, and with 2 if a
 tool is missing.
@@ -45,7 +45,7 @@ def main() -> int:
     args = _arguments()
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if missing:
-        print(f"SKIPPED: there is no {', '.join(missing)} here (Debian's packages of that name).", file=sys.stderr)
+        print(f"SKIPPED: install {', '.join(missing)} (Debian packages of these names).", file=sys.stderr)
         return 2
     base = args.base or builder.base()
     transcript(f"{base}: {builder.bytes_in(base) / 1e6:.0f} MB")
@@ -53,7 +53,7 @@ def main() -> int:
         for target in args.targets or DEFAULT_TARGETS:
             started_s = time.monotonic()
             TARGETS[target](base)
-            transcript(f"{target}: as it must be, in {time.monotonic() - started_s:.0f} s")
+            transcript(f"{target}: all checks passed in {time.monotonic() - started_s:.0f} s")
     except (CheckFailed, subprocess.CalledProcessError, httpx.HTTPError, TimeoutError) as error:
         print(f"FAILED: {error}")
         return 1
@@ -65,7 +65,7 @@ def main() -> int:
 
 def _cpu(base: str) -> None:
     image, config = build_image("service/Dockerfile", "cpu", base, MAX_LAYERS_MB)
-    require(config.get("Healthcheck"), "it has no HEALTHCHECK")
+    require(config.get("Healthcheck"), "the image has no HEALTHCHECK")
     with builder.mounted(image) as tree:
         _check_no_build_tools(tree)
         for workers in (1, 2):
@@ -74,7 +74,7 @@ def _cpu(base: str) -> None:
 
 def _check_no_build_tools(tree: Path) -> None:
     forbidden_files = [str(file.relative_to(tree)) for pattern in FORBIDDEN for file in tree.glob(pattern)]
-    require(not forbidden_files, f"it holds {', '.join(forbidden_files)}")
+    require(not forbidden_files, f"the image contains {', '.join(forbidden_files)}")
 
 
 def _gpu(base: str) -> None:
@@ -87,7 +87,9 @@ def _gpu(base: str) -> None:
         settings = {"CONVOY_HOST": "127.0.0.1", "CONVOY_PORT": str(port), "CONVOY_DEVICE": "cuda"}
         with Container(tree, config, environment=settings) as container:
             wait_until(lambda: NO_CUDA in container.log(), "asked for CUDA", container)
-            require(not _healthy(container, config), "it is healthy without the GPU that it was told to use")
+            require(
+                not _healthy(container, config), "the container is healthy without the GPU that CONVOY_DEVICE requires"
+            )
             error_line = next(json.loads(line) for line in container.log().splitlines() if NO_CUDA in line)
             transcript(f"  CONVOY_DEVICE=cuda without a GPU: not healthy; {error_line['reason']}")
 
@@ -101,14 +103,14 @@ def _serve_and_stop(tree: Path, config: dict[str, Any], workers: int) -> None:
         healthy_s = time.monotonic() - started_s
         url = f"http://127.0.0.1:{port}/api/v1/models/mnist-lenet5/classify?top_k=1"
         answer = httpx.post(url, content=SEVEN.read_bytes()).raise_for_status().json()
-        require(answer["predictions"][0]["label"] == "7", f"it takes a 7 for something else: {answer}")
+        require(answer["predictions"][0]["label"] == "7", f"a 7 is classified incorrectly: {answer}")
         _classifies_what_is_piped(container)
         _check_no_pip(container)
         _check_confined(container)
         container.send(signal.SIGTERM)
         stopped_s = time.monotonic()
         code = container.exit_code()
-        require(code == 0, f"it ended with {code} after SIGTERM")
+        require(code == 0, f"the container exited with {code} after SIGTERM")
     stop_s = time.monotonic() - stopped_s
     seven = f"{answer['predictions'][0]['label']} {answer['predictions'][0]['probability']:.2%}"
     transcript(
@@ -127,7 +129,7 @@ def _classifies_what_is_piped(container: Container) -> None:
     """Checks the last of the five commands of docs/kubernetes.md, which classifies an image from standard input."""
     with subprocess.Popen(["cat", SEVEN], stdout=subprocess.PIPE) as pipe:
         answer = container.exec("convoy", "classify", "mnist-lenet5", "/dev/stdin", stdin=pipe.stdout)
-    require(answer.stdout.startswith("/dev/stdin: 7 "), f"piped in, a 7 is {answer.stdout or answer.stderr}")
+    require(answer.stdout.startswith("/dev/stdin: 7 "), f"a 7 on standard input gives {answer.stdout or answer.stderr}")
 
 
 def _healthy(container: Container, config: dict[str, Any]) -> bool:
@@ -138,10 +140,10 @@ def _check_confined(container: Container) -> None:
     """Checks that process 1 is Convoy, runs as its own user, and can write only to /tmp."""
     require("convoy\0serve" in container.exec("cat", "/proc/1/cmdline").stdout, "process 1 is not Convoy")
     status = dict(line.split(":\t", 1) for line in container.exec("cat", "/proc/1/status").stdout.splitlines())
-    require("0" not in status["Uid"].split(), f"it runs as root: {status['Uid']}")
-    require(int(status["CapEff"], 16) == 0, f"it has capabilities: {status['CapEff']}")
+    require("0" not in status["Uid"].split(), f"process 1 runs as root: {status['Uid']}")
+    require(int(status["CapEff"], 16) == 0, f"process 1 has capabilities: {status['CapEff']}")
     for place in ("/models/x", "/opt/convoy/x", "/x"):
-        require(container.exec("touch", place).returncode, f"{place} can be written")
+        require(container.exec("touch", place).returncode, f"{place} is writable")
 
 
 def _load(base: str) -> None:
@@ -183,7 +185,7 @@ def _train(base: str) -> None:
         _run_to_end(tree, train_config, run, binds)
         (run_folder,) = binds["/work/runs"].glob("xo/*")
         _run_to_end(tree, train_config, ["export", f"runs/xo/{run_folder.name}", "--name=xo"], binds)
-        require((binds["/work/models"] / "xo/1/model.onnx").exists(), "nothing was exported")
+        require((binds["/work/models"] / "xo/1/model.onnx").exists(), "no version was exported")
         _train_distributed(tree, train_config, binds)
         _show_tensorboard(tensorboard_image, board_config, binds["/work/runs"])
 
@@ -240,8 +242,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "targets", nargs="*", choices=[*TARGETS, []], help=f"which; default: {' '.join(DEFAULT_TARGETS)}"
     )
-    parser.add_argument("--report", type=Path, help="Markdown file whose section `images` shows what is said")
-    parser.add_argument("--base", help="an image with python3 and venv; default: made of Debian's packages")
+    parser.add_argument("--report", type=Path, help="Markdown file whose section `images` receives the output")
+    parser.add_argument("--base", help="an image with python3 and venv; default: built from Debian packages")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Builds images with buildah, by default on a base of Debian packages. Needs root."""
+"""Builds images with buildah, by default on a base image of Debian packages. Needs root."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ PIP_CERT = f"{CERTIFICATES}/ca-certificates.crt"
 
 
 def run(*command: str | Path) -> str:
-    """Runs a command and returns its standard output; standard error is shown. Raises CalledProcessError."""
+    """Runs a command and returns its standard output. Standard error is shown. Raises CalledProcessError."""
     return subprocess.run([str(part) for part in command], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def base() -> str:
-    """Returns the name of an image with only Debian and Python, which the first call creates."""
+    """Returns the name of an image that contains only Debian and Python. The first call creates it."""
     existing = run("buildah", "images", "--quiet", "--filter", f"reference={BASE}")
     if not existing:
         with TemporaryDirectory(prefix="convoy-base-") as tree:
@@ -44,7 +44,7 @@ def _commit(tree: Path) -> None:
 
 
 def build(dockerfile: str, target: str, base: str) -> str:
-    """Builds an image and returns its name; the builder's output goes to standard error."""
+    """Builds an image and returns its name. The builder's output goes to standard error."""
     name = f"localhost/convoy-test-{target}"
     options = ["--format", "docker", "--isolation", "chroot", "--network", "host", "--pull-never", "--layers"]
     options += ["-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"] if os.path.isdir(CERTIFICATES) else []
@@ -62,7 +62,7 @@ def config(image: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def mounted(image: str) -> Iterator[Path]:
-    """Mounts the image's files as a container sees them."""
+    """Mounts the image's files as a container would see them."""
     container = run("buildah", "from", "--pull-never", image)
     try:
         yield Path(run("buildah", "mount", container))

@@ -1,7 +1,7 @@
-"""Runs a container of an image with runc, as Docker does.
+"""Runs a container from an image with runc, as Docker does.
 
-It has its own process numbers, a read-only root, no capabilities, and the image's user, environment and command. It
-shares this machine's network.
+The container has its own process numbers, a read-only root, no capabilities, and the image's user, environment and
+command. It shares the network of this machine.
 """
 
 import itertools
@@ -17,12 +17,12 @@ from typing import IO, Any
 
 PRIVATE = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]
 STOP_S = 40
-# Docker and Kubernetes give every container an /etc/hosts with its own name, which gloo looks up.
+# Docker and Kubernetes give every container an /etc/hosts with the container's name, which gloo looks up.
 HOSTS = "127.0.0.1 localhost {name}\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Container:
-    """A container that runs within the context. `tree` contains its files; `config` is the image's."""
+    """A container that runs within the context. `tree` contains its files. `config` is the image's configuration."""
 
     _numbers = itertools.count(1)
 
@@ -35,7 +35,8 @@ class Container:
         environment: dict[str, str] | None = None,
         binds: dict[str, Path] | None = None,
     ) -> None:
-        """`command` replaces the image's; `binds` maps paths inside to writable folders of this machine."""
+        """`command` replaces the image's command. `binds` maps paths in the container to writable folders of this
+        machine."""
         self.name = f"convoy-test-{os.getpid()}-{next(self._numbers)}"
         self._config = config
         self._command = [*config["Entrypoint"], *(config["Cmd"] if command is None else command)]

@@ -55,13 +55,13 @@ def _load(url: str, profile: LoadProfile, args: argparse.Namespace) -> int:
 
 
 def _at_constant_rate(url: str, profile: LoadProfile, args: argparse.Namespace) -> LoadProfile:
-    """Measures the peak, and returns the profile with a constant rate that is a fraction of it."""
+    """Measures the peak rate, and returns the profile with a constant rate that is a fraction of the peak."""
     print("measuring the peak:", flush=True)
     search = replace(profile, seconds=PEAK_SEARCH_S)
     peak = run_locust(url, search, args.out / "peak", args.classes, shaped=False).rows[-1].requests_per_s
     requests_per_s_of_user = args.of_peak * peak / profile.users
     rate = f"{requests_per_s_of_user:.2f} requests/s per user"
-    print(f"peak {peak:.0f} requests/s; now {args.of_peak:.0%} of it, {rate}")
+    print(f"peak {peak:.0f} requests/s; now {args.of_peak:.0%} of the peak, {rate}")
     return replace(profile, requests_per_s_of_user=requests_per_s_of_user)
 
 
@@ -79,12 +79,12 @@ def _arguments() -> argparse.Namespace:
     add("classes", nargs="*", help="user classes of tests/load/locustfile.py; default: all")
     add("--users", type=int, default=32, help="concurrent users (default: %(default)s)")
     add("--seconds", type=int, default=30, help="duration (default: %(default)s)")
-    add("--p99-ms", type=float, default=500.0, help="limit for the p99 of every kind of request (default: %(default)s)")
-    add("--p99-over-p50", type=float, help="limit for p99 / p50 of all requests together")
+    add("--p99-ms", type=float, default=500.0, help="limit of the p99 of every kind of request (default: %(default)s)")
+    add("--p99-over-p50", type=float, help="limit of p99 / p50 over all requests")
     add(
         "--of-peak",
         type=float,
-        help="measure the peak, then load at a constant rate that is this fraction of it, such as 0.7",
+        help="measure the peak, then load at a constant rate that is this fraction of the peak, such as 0.7",
     )
     add("--shape", action="store_true", help="ramp, plateau, spike, plateau instead of a constant number of users")
     add("--ui", action="store_true", help="show locust's web page instead of a run with limits")

@@ -1,7 +1,7 @@
 """Digits as PNG with known labels: MNIST's test set if CONVOY_DATA is set, otherwise digits drawn in code.
 
-The served model first classifies them in this process, without a server, and digits that it gets wrong are left out. A
-wrong label is therefore always a fault of the service.
+The served model first classifies the digits in this process, without a server. Digits that it classifies incorrectly
+are left out, so a wrong label in the load test is always a fault of the service.
 """
 
 import base64
@@ -20,7 +20,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
 from tests.load.draw_digits import draw_digit
 
-MIN_KNOWN_FRACTION = 0.9  # of the digits; a model with a lower accuracy was not trained on digits
+MIN_KNOWN_FRACTION = 0.9  # fraction of the digits; a model with a lower accuracy was not trained on digits
 
 
 class Digit(NamedTuple):
@@ -55,15 +55,16 @@ def as_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def known_digits(count: int, models: Path, model: str) -> list[Digit]:
-    """Returns those of `count` digits that the model classifies correctly. Raises CannotMeasure if they are too few."""
+    """Draws `count` digits and returns those that the model classifies correctly. Raises CannotMeasure if they are too
+    few."""
     pixels, labels = digits(count)
     candidates = [Digit(as_png(p), label) for p, label in zip(pixels, labels, strict=True)]
     predicted = LocalModel(models, model).predict_labels([digit.png for digit in candidates])
     known = [digit for digit, label in zip(candidates, predicted, strict=True) if digit.label == label]
     if len(known) < MIN_KNOWN_FRACTION * count:
         raise CannotMeasure(
-            f"{model} in {models} classifies only {len(known)} of {count} {source()} correctly. Name a model trained "
-            "on digits with --model and --models."
+            f"{model} in {models} classifies only {len(known)} of {count} {source()} correctly. Use --model and "
+            "--models to specify a model that was trained on digits."
         )
     return known
 

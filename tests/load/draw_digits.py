@@ -1,7 +1,7 @@
 """Draws digits like MNIST's: white strokes on black, 20 pixels high, centered by mass in 28x28 pixels.
 
-They replace the real data set if it is missing. A digit consists of a few pen strokes. Slant, width, tilt and thickness
-vary by the seed.
+The drawn digits replace the real data set if it is missing. A digit consists of a few pen strokes. Slant, width, tilt
+and thickness depend on the seed.
 """
 
 import math
@@ -40,7 +40,7 @@ STROKES: dict[int, list[Stroke]] = {
 
 
 def draw_digit(digit: int, seed: int) -> NDArray[np.uint8]:
-    """Draws `digit`, uint8 (28, 28, 1); the same seed gives the same handwriting."""
+    """Draws `digit`, uint8 (28, 28, 1). The same seed gives the same handwriting."""
     random = np.random.default_rng([digit, seed])
     transform = _handwriting_transform(random)
     strokes = [(np.array(stroke) - 0.5) @ transform.T for stroke in STROKES[digit]]

@@ -20,7 +20,7 @@ class LoadProfile:
     users: int
     seconds: int
     requests_per_s_of_user: float = 0.0
-    """Rate of each user; 0: the next request follows the response immediately."""
+    """Request rate of each user. 0: the next request follows the response immediately."""
 
     def to_environment(self) -> dict[str, str]:
         return {PREFIX + name.upper(): str(value) for name, value in vars(self).items()}
@@ -42,7 +42,7 @@ class LoadProfile:
 
 
 class Phase(NamedTuple):
-    """A phase that ends at `until`, a fraction of the total time, with `users` times the usual number of users."""
+    """A phase with `users` times the usual number of users. It ends at `until`, a fraction of the total time."""
 
     name: str
     until: float
@@ -55,7 +55,7 @@ PHASES = (RAMP, Phase("plateau", 0.55, 1.0), Phase("spike", 0.70, 3.0), Phase("p
 
 
 def users_at(elapsed_s: float, total_s: int, users: int) -> tuple[int, float] | None:
-    """Returns the number of users and the users that may start per second; None after the end."""
+    """Returns the number of users, and the number of users that may start per second. Returns None after the end."""
     fraction = elapsed_s / total_s
     for phase in PHASES:
         if fraction < phase.until:

@@ -9,7 +9,7 @@ ALL = "all requests"
 
 
 class Row(NamedTuple):
-    """The figures of all requests of one name, or of all requests (ALL)."""
+    """The figures of all requests with one name, or of all requests (ALL)."""
 
     name: str
     requests: int
@@ -32,7 +32,7 @@ class Bounds(NamedTuple):
     p99_ms: float
     """Limit for every row."""
     p99_over_p50: float | None = None
-    """Limit for all requests together; None: no limit."""
+    """Limit for all requests together. None: no limit."""
 
 
 def read_results(figures: Path) -> LocustResults:
@@ -41,7 +41,7 @@ def read_results(figures: Path) -> LocustResults:
 
 
 def problems(results: LocustResults, bounds: Bounds) -> list[str]:
-    """Returns every violated limit as a sentence; empty if the load passed."""
+    """Returns every violated limit as a sentence. Empty if the load passed."""
     *rows, total = results.rows
     if not total.requests:
         return ["No request was made."]
@@ -51,14 +51,14 @@ def problems(results: LocustResults, bounds: Bounds) -> list[str]:
         if row.failures
     ]
     problems += [
-        f"p99 of '{row.name}' is {row.p99_ms:.0f} ms; the bound is {bounds.p99_ms:.0f} ms."
+        f"p99 of '{row.name}' is {row.p99_ms:.0f} ms; the limit is {bounds.p99_ms:.0f} ms."
         for row in rows
         if row.p99_ms > bounds.p99_ms
     ]
     if bounds.p99_over_p50 is not None and total.p99_ms > bounds.p99_over_p50 * total.p50_ms:
         problems.append(
-            f"p99 of all requests is {total.p99_ms:.0f} ms, p50 {total.p50_ms:.0f} ms; "
-            f"the bound is {bounds.p99_over_p50:g} times."
+            f"p99 of all requests is {total.p99_ms:.0f} ms, p50 {total.p50_ms:.0f} ms; the limit is "
+            f"{bounds.p99_over_p50:g} times."
         )
     return problems
 

@@ -1,4 +1,4 @@
-"""Reports from the locust process: a line every two seconds, and the exact figures at the end.
+"""Reports progress from the locust process: a line every two seconds, and the exact figures at the end.
 
 locust writes its own CSV files periodically, so they lack the last seconds.
 """
@@ -20,7 +20,7 @@ REPORT_INTERVAL_S = 2.0
 @events.test_start.add_listener
 def start(environment: Any, **_: Any) -> None:
     if environment.web_ui is None:
-        # locust prints its wide tables twice; the runner prints one table.
+        # locust prints its wide tables twice, so they are disabled; the runner prints one table.
         logging.getLogger("locust.stats_logger").setLevel(logging.ERROR)
         gevent.spawn(_report, environment, time.monotonic())
 

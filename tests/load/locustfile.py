@@ -1,4 +1,5 @@
-"""Users for locust: single images, batches, mixed traffic, and invalid among valid requests. Every response is checked.
+"""Users for locust: single images, batches, mixed traffic, and invalid requests among valid ones. Every response is
+checked.
 
 `python -m tests.load` starts a service, prepares the digits and runs this file. Its settings are defined in
 tests/load/load_profile.py.
@@ -70,7 +71,7 @@ class SingleImages(CheckedUser):
 
 
 class ImageBatches(CheckedUser):
-    """Sends many images per request, as form and as JSON."""
+    """Sends many images per request, as forms and as JSON."""
 
     weight = 1
 

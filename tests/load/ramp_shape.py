@@ -1,4 +1,4 @@
-"""The load shape for locust, in a separate file, because locust uses any shape that a loaded file contains."""
+"""The load shape for locust. It is in a separate file, because locust uses any shape that a loaded file contains."""
 
 from locust import LoadTestShape
 
@@ -8,7 +8,7 @@ PROFILE = LoadProfile.from_environment()
 
 
 class RampSpikePlateau(LoadTestShape):
-    """Ramps up users, holds, spikes to three times the number, and holds again."""
+    """Ramps up the number of users, holds it, spikes to three times the number, and holds again."""
 
     def tick(self) -> tuple[int, float] | None:
         return users_at(self.get_run_time(), PROFILE.seconds, PROFILE.users)

@@ -1,6 +1,6 @@
 """Shows locust's web page for a running service: `python -m tests.load.remote URL`. docker-compose.yml starts it.
 
-The expected predictions come from the model, so --models must contain the same models as the service's folder.
+The expected predictions are computed with the model, so --models must contain the same models as the service's folder.
 """
 
 import argparse

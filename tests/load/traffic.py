@@ -1,4 +1,4 @@
-"""The requests of the load tests and their expected responses. Knows neither locust nor HTTP clients."""
+"""The requests of the load tests and their expected responses. Independent of locust and HTTP clients."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ class CheckedRequest:
     status: int = 200
 
     def check_answer(self, status: int, body: bytes) -> str | None:
-        """Returns a description of what is wrong with the response, or None."""
+        """Returns a description of the fault in the response, or None if it is correct."""
         if status != self.status:
             return f"status {status} instead of {self.status}: {body[:200]!r}"
         try:
@@ -47,7 +47,7 @@ class CheckedRequest:
 
 
 def authorization(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the header for the API key in LOAD_API_KEY; none without a key."""
+    """Returns the header for the API key in LOAD_API_KEY, or no header if it is not set."""
     key = environment.get("LOAD_API_KEY")
     return {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -62,7 +62,7 @@ def _outcome(entry: dict[str, Any]) -> str:
 
 
 class Traffic:
-    """All requests of the users, encoded once."""
+    """All requests of the users, encoded in advance."""
 
     def __init__(self, model: str, digits: Sequence[Digit]) -> None:
         single_path = f"/api/v1/models/{model}/classify"

@@ -30,7 +30,7 @@ def test_one_failure_among_thousands_fails() -> None:
 def test_the_bound_holds_for_every_kind_of_request() -> None:
     slow = GOOD._replace(name="slow", p99_ms=101.0)
     (problem,) = load_results.problems(_measured(GOOD, slow), Bounds(p99_ms=100))
-    assert "p99 of 'slow' is 101 ms; the bound is 100 ms" in problem
+    assert "p99 of 'slow' is 101 ms; the limit is 100 ms" in problem
 
 
 def test_a_tail_too_long_for_its_median_fails() -> None:
