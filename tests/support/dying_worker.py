@@ -1,4 +1,5 @@
-"""Targets for worker processes that exit in different ways. Imports nothing, so that the processes start quickly."""
+"""Targets for worker processes that exit in different ways. There are few imports, so that the processes start
+quickly."""
 
 import os
 import signal
@@ -21,7 +22,7 @@ def only_the_first_stays(sock: socket, worker_id: int) -> None:
 def end_with_lost_requests(sock: socket, worker_id: int) -> None:
     """Exits with code 1 on SIGTERM, like a worker that lost requests.
 
-    Writes to a client when it is ready for SIGTERM.
+    Writes to a client when this process is ready for SIGTERM.
     """
     signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
     sock.setblocking(True)
@@ -31,9 +32,9 @@ def end_with_lost_requests(sock: socket, worker_id: int) -> None:
 
 
 def end_at_the_second_signal(sock: socket, worker_id: int) -> None:
-    """Goes on after SIGTERM, like a worker that answers requests, and exits with code 1 on SIGINT.
+    """Keeps running after SIGTERM, like a worker that still answers requests, and exits with code 1 on SIGINT.
 
-    Writes to a client when it is ready for SIGTERM, and again when it is ready for SIGINT.
+    Writes to a client when this process is ready for SIGTERM, and again when it is ready for SIGINT.
     """
     sock.setblocking(True)
     client, _ = sock.accept()

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-# Debian installs it into a folder that is not on every PATH.
+# Debian installs HAProxy into a folder that is not on every PATH.
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 START_TIMEOUT_S = 20.0
@@ -46,7 +46,7 @@ class Balancer:
         self._used_slots = 0
 
     def add(self, url: str) -> str:
-        """Adds a service for new connections; returns the name of its slot."""
+        """Adds a service for new connections. Returns the name of its slot."""
         self._used_slots += 1
         slot = f"pods/pod{self._used_slots}"
         self._send_commands(
@@ -55,7 +55,7 @@ class Balancer:
         return slot
 
     def leave(self, slot: str) -> None:
-        """Stops new connections to the slot; existing ones stay open."""
+        """Stops new connections to the slot. Existing connections stay open."""
         self._send_commands(f"set server {slot} state drain")
 
     def _send_commands(self, commands: str) -> None:
@@ -70,8 +70,8 @@ class Balancer:
 def haproxy(
     folder: Path, slots: int, mode: Literal["tcp", "http"] = "tcp", defaults: str = "", server: str = ""
 ) -> Iterator[Balancer]:
-    """Runs HAProxy with its files in `folder`. With `tcp` it passes connections on without knowing HTTP. `defaults` and
-    `server` are further lines and options of its configuration."""
+    """Runs HAProxy with its files in `folder`. With `tcp` it forwards connections without parsing HTTP. `defaults` and
+    `server` are additional lines and options of its configuration."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

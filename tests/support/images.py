@@ -1,4 +1,4 @@
-"""Encoded images of random pixels for tests, and folders of images with one color per class."""
+"""Creates encoded images of random pixels for tests, and folders of images with one color per class."""
 
 import io
 from pathlib import Path

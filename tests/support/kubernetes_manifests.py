@@ -1,4 +1,5 @@
-"""The manifests of k8s/, rendered by `kubectl kustomize`. Tests that use them are skipped without kubectl."""
+"""The manifests of k8s/, rendered by `kubectl kustomize`. Tests that use them are skipped if kubectl is not
+installed."""
 
 import functools
 import os
@@ -54,7 +55,7 @@ def _kustomize(folder: Path) -> tuple[Manifest, ...]:
 
 
 def all_kustomizations() -> Iterator[tuple[str, tuple[Manifest, ...]]]:
-    """Yields name and objects of every overlay, of components alone and combined, and of every job."""
+    """Yields the name and the objects of every overlay, of components alone and combined, and of every job."""
     for overlay in OVERLAYS:
         yield overlay, render(K8S / "overlays" / overlay)
     for components in COMBINATIONS:
@@ -78,7 +79,7 @@ def of_kind(manifests: tuple[Manifest, ...], kind: str) -> Manifest:
 
 
 def pod_of(manifest: Manifest) -> Manifest | None:
-    """Returns the pod's spec of a workload; None for other objects."""
+    """Returns the pod's spec of a workload, or None for other objects."""
     spec = manifest.get("spec", {})
     if manifest["kind"] == "CronJob":
         spec = spec["jobTemplate"]["spec"]

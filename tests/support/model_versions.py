@@ -29,7 +29,8 @@ LOGIT_SCALE = 10.0
 def linear_graph(
     weights: NDArray[np.float32], shape: tuple[int, int, int], activation: Activation = "softmax"
 ) -> onnx.ModelProto:
-    """Returns softmax(flatten(image / 255) @ weights), or sigmoid: uint8 `image` (batch, *shape) to `probabilities`."""
+    """Returns a graph from uint8 `image`, (batch, *shape), to `probabilities`: softmax or sigmoid of flatten(image /
+    255) @ weights."""
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["float"], ["flat"]),
@@ -54,7 +55,7 @@ def write_version(
     graph: onnx.ModelProto | None = None,
     activation: Activation = "softmax",
 ) -> Path:
-    """Writes root/model/version with a linear classifier, whose weights are drawn by `seed`, or with the given graph.
+    """Writes root/model/version with a linear classifier whose weights are drawn with `seed`, or with the given graph.
 
     Returns the version's folder.
     """

@@ -1,4 +1,5 @@
-"""ONNX graphs for tests: with Convoy's interface and a built-in fault, and classifiers as other tools export them."""
+"""ONNX graphs for tests: graphs with Convoy's interface and a built-in fault, and classifiers as other tools export
+them."""
 
 import numpy as np
 import onnx
@@ -8,8 +9,8 @@ Shape = tuple[int, int, int]
 
 
 def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
-    """Returns uniform probabilities after `rounds` products of 256x256 matrices per batch, about one millisecond
-    each."""
+    """Returns a graph whose probabilities are uniform after `rounds` products of 256x256 matrices per batch, about one
+    millisecond each."""
     body = _loop_body(
         [
             helper.make_node("MatMul", ["state", "state"], ["squared"]),
@@ -20,7 +21,7 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
     )
     nodes = [
         helper.make_node("ReduceMean", ["float"], ["mean"], axes=[0, 1, 2, 3], keepdims=0),
-        helper.make_node("Add", ["matrix", "mean"], ["start"]),  # an input, so that nothing can be precomputed
+        helper.make_node("Add", ["matrix", "mean"], ["start"]),  # depends on the input: nothing can be precomputed
         helper.make_node("Loop", ["rounds", "yes", "start"], ["end"], body=body),
         helper.make_node("ReduceMean", ["end"], ["value"], keepdims=0),
         helper.make_node("Mul", ["value", "nought"], ["zero"]),
@@ -37,7 +38,8 @@ def slow_graph(shape: Shape, classes: int, rounds: int) -> onnx.ModelProto:
 
 
 def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Returns uniform probabilities, but fails on a batch with a pixel of 255 (an index out of range)."""
+    """Returns a graph with uniform probabilities that fails on a batch with a pixel of 255 (an index is out of
+    range)."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=0),
         helper.make_node("Cast", ["brightest"], ["place"], to=TensorProto.INT64),
@@ -48,7 +50,7 @@ def brittle_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def out_of_memory_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Returns uniform probabilities, but allocates 2**50 bytes for a batch with a pixel of 255."""
+    """Returns a graph with uniform probabilities that allocates 2**50 bytes for a batch with a pixel of 255."""
     nodes = [
         *_is_white_flag("once"),
         helper.make_node("Mul", ["once", "many"], ["more"]),
@@ -68,8 +70,8 @@ def out_of_memory_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: float = 255.0) -> onnx.ModelProto:
-    """Returns uniform probabilities, but loops 2**40 times if the batch's brightest pixel compares true with
-    `level`."""
+    """Returns a graph with uniform probabilities that loops 2**40 times if comparing the batch's brightest pixel with
+    `level` gives true."""
     body = _loop_body([helper.make_node("Add", ["state", "one"], ["next"])], [_scalar(1.0, "one")], [])
     nodes = [
         *_is_white_flag("once", operator),
@@ -89,7 +91,7 @@ def endless_graph(shape: Shape, classes: int, operator: str = "Equal", level: fl
 
 
 def nan_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelProto:
-    """Returns uniform probabilities, but NaN (0 / 0) for an image whose brightest pixel is `level`."""
+    """Returns a graph with uniform probabilities, except NaN (0 / 0) for an image whose brightest pixel is `level`."""
     nodes = [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[1, 2, 3], keepdims=1),
         helper.make_node("Sub", ["white", "brightest"], ["gap"]),
@@ -105,7 +107,7 @@ def nan_graph(shape: Shape, classes: int, level: float = 255.0) -> onnx.ModelPro
 
 
 def missing_class_graph(shape: Shape, classes: int) -> onnx.ModelProto:
-    """Returns uniform probabilities, but without the last class for a batch with a pixel of 255."""
+    """Returns a graph with uniform probabilities that omits the last class for a batch with a pixel of 255."""
     nodes = [
         *_is_white_flag("missing"),
         helper.make_node("Sub", ["classes", "missing"], ["end"]),
@@ -121,7 +123,8 @@ def missing_class_graph(shape: Shape, classes: int) -> onnx.ModelProto:
 
 
 def _is_white_flag(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
-    """Computes `name`, int64: 1 if the batch's brightest pixel compares true with `white`, else 0."""
+    """Returns nodes that compute `name`, int64: 1 if comparing the batch's brightest pixel with `white` gives true,
+    else 0."""
     return [
         helper.make_node("ReduceMax", ["float"], ["brightest"], axes=[0, 1, 2, 3], keepdims=0),
         helper.make_node(operator, ["brightest", "white"], ["is_white"]),
@@ -130,7 +133,7 @@ def _is_white_flag(name: str, operator: str = "Equal") -> list[onnx.NodeProto]:
 
 
 def _uniform_probabilities() -> list[onnx.NodeProto]:
-    """Computes uniform probabilities that depend on `zero`."""
+    """Returns nodes that compute uniform probabilities that depend on `zero`."""
     return [
         helper.make_node("Flatten", ["float"], ["flat"]),
         helper.make_node("MatMul", ["flat", "weights"], ["even"]),
@@ -186,7 +189,7 @@ def third_party_graph(
     opset: int = 17,
     gain: float = 4.0,
 ) -> onnx.ModelProto:
-    """Returns a convolution, a pooling and a dense layer with random weights, from `data` to `out`.
+    """Returns a graph from `data` to `out`: a convolution, a pooling and a dense layer with random weights.
 
     `output_kind` is softmax, logits, or maps: logits of shape (batch, classes, 1, 1).
     """

@@ -1,4 +1,4 @@
-"""Writes PNG files of every kind according to the standard, so that no decoder is tested against its own encoder."""
+"""Writes PNG files of every kind according to the standard, so that no decoder is tested with its own encoder."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def encode_png(
     interlaced: bool = False,
     extra: bytes = b"",
 ) -> bytes:
-    """Encodes `samples` (h, w, samples per pixel) below 2**depth; palette (entries, 3).
+    """Encodes `samples`, (h, w, samples per pixel), with values below 2**depth. `palette` has the shape (entries, 3).
 
     `extra` chunks precede the pixels.
     """

@@ -1,4 +1,4 @@
-"""Clients of a service behind a load balancer that notice every connection that is cut and every wrong answer."""
+"""Clients of a service behind a load balancer that detect every cut connection and every wrong response."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ class RawLoad(threading.Thread):
                 await asyncio.sleep(0.01)
 
     async def _connection(self, request: bytes) -> None:
-        """Uses one connection until a response closes it. Raises for a missing or wrong response."""
+        """Uses one connection until a response closes it. Raises an error for a missing or wrong response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         self.connections += 1
         try:

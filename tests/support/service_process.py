@@ -21,7 +21,7 @@ CONVOY = Path(sys.executable).with_name("convoy")
 
 
 class RunningService:
-    """Runs `convoy serve` with the given settings as a context, and keeps its exit code and log lines."""
+    """Runs `convoy serve` with the given settings within the context, and keeps its exit code and log lines."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class RunningService:
         python_path: Path | None = None,
         **settings: Any,
     ) -> None:
-        """`python_path` is a folder of modules that the service imports before its own."""
+        """`python_path` is a folder of modules that the service imports before its own modules."""
         self.lines: list[dict[str, Any]] = []
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._wait_ready = wait_ready
@@ -87,7 +87,7 @@ class RunningService:
         self.wait_until(lambda: self.client.get("/health/ready").status_code == 200)
 
     def wait_until(self, condition: Callable[[], Any]) -> None:
-        """Polls `condition` until it is true; a connection error counts as false. Raises TimeoutError."""
+        """Polls `condition` until it is true. A connection error counts as false. Raises TimeoutError."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not _holds(condition):
             if time.monotonic() > deadline_s:
@@ -110,7 +110,7 @@ class RunningService:
             self.process.stderr.close()
 
     def metric(self, name: str, **labels: str) -> float:
-        """Returns the sum of the samples with this name and these labels; 0 if there are none."""
+        """Returns the sum of the samples with this name and these labels, or 0 if there are none."""
         from prometheus_client.parser import text_string_to_metric_families
 
         families = text_string_to_metric_families(self.client.get("/metrics").text)
@@ -140,7 +140,7 @@ def _holds(condition: Callable[[], Any]) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """Returns whether the process is running. A zombie is not, because the container may not reap orphans."""
+    """Returns whether the process is running. A zombie does not count, because the container may not reap orphans."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Simulates CUDA's driver library for `service.inference.cuda_devices`. Imports nothing of the service."""
+"""Simulates CUDA's driver library for `service.inference.cuda_devices`. Independent of the service."""
 
 import ctypes
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ CAPABILITY_MAJOR = 75
 class FakeDriver:
     """A driver with `gpus`, each with a name and compute_capability.
 
-    Those in `failed` are listed but cannot be opened.
+    GPUs in `failed` are listed but cannot be opened.
     """
 
     def __init__(self, gpus: Sequence[Any], failed: Collection[int] = (), init_code: int = 0) -> None:

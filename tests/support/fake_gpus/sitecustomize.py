@@ -1,4 +1,5 @@
-"""Simulates two GPUs in this process; GPU i fails while FAKE_GPU_FAULTS/i exists. Python imports this at its start."""
+"""Simulates two GPUs in this process. GPU i fails while FAKE_GPU_FAULTS/i exists. Python imports this file when it
+starts."""
 
 import ctypes
 import os
