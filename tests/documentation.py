@@ -1,4 +1,4 @@
-"""The generated tables of README.md and docs/: `make docs` writes them from the code, and a test compares them."""
+"""Generates the tables of README.md and docs/ from the code. `make docs` writes them, and a test compares them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def _metric_row(name: str, kind: str, labels: Sequence[str], about: str) -> str:
 
 
 def models_table() -> str:
-    """Returns the table of shipped models with one row per graph; figures and commands come from the manifests."""
+    """Returns the table of shipped models with one row per graph. Figures and commands come from the manifests."""
     rows = ["| model | input | classes | parameters | graph | MB | test accuracy | ms per image | made by |"]
     rows.append("|---|---|---|---|---|---|---|---|---|")
     repository = Repository(ROOT / "models")

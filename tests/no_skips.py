@@ -12,11 +12,11 @@ import pytest
 ALLOWED_REASONS = (
     r"CONVOY_DATA is not set: no real data",
     r"LitServe is not set up",
-    r"\S+ is not at hand",  # the schemas of operators, which are not in this repository
-    r"kserve is not installed",  # it needs an older psutil and protobuf than the training half
-    r"kubectl is not installed",  # Debian has no current one
+    r"\S+ is not at hand",  # schemas of Kubernetes operators, which are not in this repository
+    r"kserve is not installed",  # it needs an older psutil and protobuf than training
+    r"kubectl is not installed",  # Debian has no current version
     r"this onnxruntime has CUDA",
-    r"the OpenVINO plugin has no device here",  # it knows processors of Intel only
+    r"the OpenVINO plugin has no device here",  # the plugin supports only Intel processors
     r"skopeo is not installed",
 )
 

@@ -1,4 +1,5 @@
-"""The table of docs/training.md: accuracies in papers and leaderboards compared with those of the shipped models.
+"""Builds the table in docs/training.md that compares accuracies from papers and leaderboards with those of the shipped
+models.
 
 Published figures are from the named sources. Convoy's figures are read from the models' cards, which `convoy-train
 export` writes.
@@ -14,7 +15,7 @@ ACCURACY = re.compile(r"\*\*([\d.]+)%\*\* of the ([\d,]+) test images")
 
 
 class PublishedResult(NamedTuple):
-    """The accuracy on the test set of `dataset` according to a source, with the training that it needed."""
+    """The accuracy on the test set of `dataset` according to a source, and the training that it needed."""
 
     dataset: str
     network: str
@@ -58,7 +59,7 @@ def shipped_result(version: Path) -> PublishedResult:
 
 
 def results_table(versions: list[Path]) -> str:
-    """Returns published results and those of these version folders, grouped by data set."""
+    """Returns a table of published results and of the results of these version folders, grouped by data set."""
     results = [*PUBLISHED, *map(shipped_result, versions)]
     rows = ["| data | network | test accuracy | epochs | minutes | on | source |", "|---|---|---|---|---|---|---|"]
     for dataset, title in DATASETS.items():

@@ -1,2 +1,1 @@
-"""The playground in a real browser.
-Its HTTP side is tested in `tests/integration/http`."""
+"""The playground in a real browser. The HTTP side of the playground is tested in `tests/integration/http`."""

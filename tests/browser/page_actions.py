@@ -1,4 +1,4 @@
-"""Shared by the browser tests and the README's screenshots: draws a 7 with the mouse on the page."""
+"""Actions shared by the browser tests and the README's screenshots: drawing a 7 with the mouse on the page."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SEVEN = (((60, 62), (120, 58), (205, 52)), ((205, 52), (180, 110), (150, 170), (128, 238)))
 PAD_SIZE = 280
-"""Range of the strokes' coordinates, independent of the size on the screen."""
+"""Range of the strokes' coordinates, independent of the drawing area's size on the screen."""
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Draws seven.png beside this file: a handwritten 7 in the format of MNIST's digits. Run: `python draw_seven.py`."""
+"""Draws seven.png next to this file: a handwritten 7 in the format of MNIST's digits. Run: `python draw_seven.py`."""
 
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SIDE = 28  # of the image; the digit fits into a box of 20 pixels around its center of mass, as in MNIST
+SIDE = 28  # side of the image; the digit fits into a box of 20 pixels around its center of mass, as in MNIST
 ENLARGED = 16
 PEN = 2.6
 STROKES = [

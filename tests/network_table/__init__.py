@@ -1,2 +1,2 @@
-"""The table of networks in docs/export-and-import.md: which networks can be exported and imported, with random
-weights."""
+"""Generates the table of networks in docs/export-and-import.md: the networks that can be exported and imported, with
+random weights."""

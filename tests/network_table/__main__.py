@@ -1,7 +1,7 @@
 """Writes the table of networks: `python -m tests.network_table [NAME...] [--timm-python venv/bin/python]`.
 
-Each network runs in its own process, so that one without enough memory affects only its row. Results are saved in
-results.json after each network. Networks in that file are skipped unless they are named.
+Each network runs in its own process, so that a network that runs out of memory affects only its own row. Results are
+saved in results.json after each network. Networks in results.json are skipped unless they are named.
 """
 
 import argparse
@@ -28,8 +28,10 @@ Row = dict[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="networks to run; default: all that have no result")
-    parser.add_argument("--timm-python", help="a Python with torch and timm: runs timm's families instead of Keras'")
+    parser.add_argument("names", nargs="*", help="networks to run; default: all networks without a result")
+    parser.add_argument(
+        "--timm-python", help="a Python with torch and timm; runs timm's families instead of Keras Applications"
+    )
     options = parser.parse_args()
     results: dict[str, Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known = FAMILIES if options.timm_python else keras_names()
@@ -58,7 +60,7 @@ def run_keras(name: str) -> Row:
 
 
 def run_timm(name: str, python: str) -> Row:
-    """Exports a network with timm's Python, and imports it like a user."""
+    """Exports a network with timm's Python, and imports it as a user would."""
     with TemporaryDirectory() as folder:
         path, labels, models = Path(folder, f"{name}.onnx"), Path(folder, "labels.txt"), Path(folder, "models")
         labels.write_text("".join(f"class {index}\n" for index in range(TIMM_LABELS)))
@@ -88,7 +90,7 @@ def run_process(command: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"not done in {TIMEOUT_S} s")
+        return subprocess.CompletedProcess(command, 1, "", f"not finished in {TIMEOUT_S} s")
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:

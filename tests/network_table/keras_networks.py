@@ -1,4 +1,4 @@
-"""Exports a network of keras.applications with random weights and confident outputs, and prints its figures."""
+"""Exports a Keras Applications network with random weights and confident outputs, and prints its figures."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import onnx
 
 IMAGES, CLASSES = 24, 1000
 LOGIT_SPREAD = 4.0
-"""Standard deviation of a logit over images, as confident as in a trained network."""
+"""Standard deviation of a logit over images, so that outputs are as confident as those of a trained network."""
 
 
 def main(name: str) -> None:
@@ -43,7 +43,7 @@ def main(name: str) -> None:
 
 
 def random_network(name: str):
-    """Returns the application with random weights and statistics, and logits with a usual spread."""
+    """Returns the application with random weights and statistics, and with logits of the usual spread."""
     import keras
 
     from training.export.sources import build_application
@@ -57,7 +57,7 @@ def random_network(name: str):
     for layer in norms:
         layer.set_weights([_statistic(random, weight.path, weight.shape) for weight in layer.weights])
         layer.momentum = 0.0
-    model(images, training=True)  # with that momentum, means and variances become those of the images
+    model(images, training=True)  # with this momentum, means and variances become those of the images
     head = next(layer for layer in reversed(model.layers) if layer.weights)
     probabilities = model.predict(images, verbose=0).astype(np.float64)
     spread = float(np.log(np.maximum(probabilities, 1e-30)).std(axis=0).mean())

@@ -8,7 +8,7 @@ FAMILIES = [
     *("levit_128s", "maxvit_tiny_tf_224", "mixer_s32_224", "mobilenetv3_small_100", "mobilevit_xxs", "regnetx_002"),
     *("resnet18", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"),
 ]
-"""A small or common network of each family, by name in timm."""
+"""A small or common network of each family, by its name in timm."""
 
 
 def main(name: str, path: str) -> None:

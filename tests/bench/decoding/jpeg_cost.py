@@ -1,6 +1,8 @@
-"""Compares the time that a JPEG takes at a reduced scale with what `service.imaging.limits` counts for it.
+"""Compares the time that decoding a JPEG at a reduced scale takes with the cost that `service.imaging.limits` counts
+for it.
 
-Both are shares of a full decode. They are measured as processor time of one thread, in turns.
+Both are fractions of a full decode. The full and the reduced decode are timed alternately, as processor time of one
+thread.
 """
 
 import time
@@ -27,7 +29,7 @@ HEAD = ["12-megapixel JPEG", "MB", "scale", "decode: measured", "decode: counted
 
 
 class Kind(NamedTuple):
-    """Photos with sensor noise, in levels of 255, of this quality of JPEG, decoded at 1 / `scale`."""
+    """Photos with sensor noise (in levels of 255) and this JPEG quality, decoded at 1 / `scale`."""
 
     name: str
     scale: int
@@ -47,7 +49,8 @@ KINDS = [
 
 
 class Shares(NamedTuple):
-    """Shares of a full decode: of the time for decoding alone, as counted, and of all time until the model's input."""
+    """Fractions of a full decode: the measured time for decoding alone, the counted cost, and the measured time until
+    the model's input."""
 
     decode: float
     counted: float
@@ -55,10 +58,10 @@ class Shares(NamedTuple):
 
 
 def measure(photos: Path, progress: Callable[[str], None]) -> str:
-    """Returns the section of the report. Raises CannotMeasure without photos."""
+    """Returns the section of the report. Raises CannotMeasure if there are no photos."""
     sources = sorted(photos.iterdir()) if photos.is_dir() else []
     if not sources:
-        raise CannotMeasure(f"{photos} contains no photo.")
+        raise CannotMeasure(f"{photos} contains no photos.")
     rows = []
     with Image.open(sources[0]) as source:
         for kind in KINDS:

@@ -158,7 +158,7 @@ def _load_vips() -> Decode:
 def _load_kornia() -> Decode:
     from kornia_rs.io import decode_image_jpegturbo
 
-    def decode(data: bytes, _: int) -> Pixels:  # it has no reduced scale
+    def decode(data: bytes, _: int) -> Pixels:  # kornia-rs and ajpegli have no reduced scale
         pixels: Pixels = decode_image_jpegturbo(data, "rgb")
         return pixels
 
@@ -168,7 +168,7 @@ def _load_kornia() -> Decode:
 def _load_ajpegli() -> Decode:
     import ajpegli  # type: ignore[import-not-found]
 
-    def decode(data: bytes, _: int) -> Pixels:  # it has no reduced scale
+    def decode(data: bytes, _: int) -> Pixels:  # kornia-rs and ajpegli have no reduced scale
         pixels: Pixels = ajpegli.imdecode(data)
         return pixels
 

@@ -1,8 +1,9 @@
-"""Measures what the choice of a decoder pays in the running service: requests per core with it and without, in turns.
+"""Measures the gain from the choice of a decoder in the running service: requests per core with and without it,
+alternately.
 
-One service has both: JPEGs go to the same version with `jpeg_scale` and without, and PNGs are sent as they are and with
-one more chunk, which `service.imaging.fast_png` leaves to Pillow. The processor time of the service is measured, which
-other work on the machine changes less than requests per second.
+One service runs both decoders. JPEGs are sent to a version with `jpeg_scale` and to the same version without it. PNGs
+are sent unchanged, and with one more chunk, which makes `service.imaging.fast_png` leave them to Pillow. The service's
+processor time is measured, because other work on the machine affects it less than requests per second.
 """
 
 import http.client
@@ -34,7 +35,7 @@ MAX_PHOTOS = 10
 SIMPLE_PNG = "PNG of 28x28"
 CONNECTIONS = 32
 REQUESTS_PER_CONNECTION = dict(zip(SIZES, (1, 10), strict=True)) | {SIMPLE_PNG: 100}
-"""Number of requests of one connection in a round."""
+"""Number of requests on one connection in a round."""
 REQUEST_TIMEOUT_S = 120
 DECODERS = {SIMPLE_PNG: ("kornia-rs", "Pillow")} | dict.fromkeys(SIZES, ("jpeg_scale", "full scale"))
 HEAD = ["image", "model", "decoded with", "instead of", "requests per core, ratio", "quartiles"]
@@ -62,7 +63,8 @@ class Request(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The same images, decoded by the decoder that the service chooses, and by the one that it would have without."""
+    """The same images, decoded by the decoder that the service chooses, and by the decoder that it would use
+    otherwise."""
 
     image: str
     chosen: Request
@@ -70,7 +72,7 @@ class Pair(NamedTuple):
 
 
 def measure(plan: Plan, progress: Callable[[str], None]) -> str:
-    """Returns the section of the report. Raises CannotMeasure, also if a request fails."""
+    """Returns the section of the report. Raises CannotMeasure, for example if a request fails."""
     if plan.rounds < 2:
         raise CannotMeasure("Quartiles need at least --rounds 2.")
     with tempfile.TemporaryDirectory() as name:
@@ -89,7 +91,7 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> str:
 
 
 def write_models(source: Path, target: Path) -> Path:
-    """Copies both models, and the one for photos once more without `jpeg_scale`. Returns the folder."""
+    """Copies both models, and the model for photos a second time without `jpeg_scale`. Returns the folder."""
     for model in (PHOTO_MODEL, DIGIT_MODEL):
         folder = LocalModel(source, model, 1).folder
         shutil.copytree(folder.path, target / model / folder.path.name)
@@ -102,7 +104,7 @@ def write_models(source: Path, target: Path) -> Path:
 
 
 def with_chunk(png: bytes) -> bytes:
-    """Returns the PNG with its resolution, a chunk of 21 bytes that many programs write."""
+    """Returns the PNG with a chunk of 21 bytes that contains its resolution, as many programs write it."""
     resolution = chunk(b"pHYs", (2835).to_bytes(4) * 2 + b"\1")
     return png[:PNG_HEADER_BYTES] + resolution + png[PNG_HEADER_BYTES:]
 
@@ -159,14 +161,14 @@ def _mean_cpu_s(service: convoy_process.Service, request: Request, requests_per_
 
 
 def _send(url: str, request: Request, numbers: Iterable[int]) -> None:
-    """Sends bodies on one connection. Raises CannotMeasure for any status but 200."""
+    """Sends bodies on one connection. Raises CannotMeasure for any status other than 200."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=REQUEST_TIMEOUT_S)
     for number in numbers:
         connection.request("POST", request.path, request.body.file(number).read_bytes(), request.body.headers())
         reply = connection.getresponse()
         text = reply.read()
         if reply.status != 200:
-            raise CannotMeasure(f"{request.path} answers {reply.status}: {text[:300]!r}")
+            raise CannotMeasure(f"{request.path} returned {reply.status}: {text[:300]!r}")
     connection.close()
 
 

@@ -1,6 +1,6 @@
 """Records TensorFlow's pixels of a few JPEGs at scales 1/2, 1/4 and 1/8: `python -m tests.data.jpeg_scale.record`.
 
-The JPEGs are drawn in code and stored beside the pixels, because encoders differ.
+The JPEGs are drawn in code and stored together with the pixels, because encoders differ.
 """
 
 import io

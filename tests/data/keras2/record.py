@@ -1,8 +1,9 @@
-"""Writes small files of Keras 2 and their predictions. Needs a Python with tf_keras, which no environment here has.
+"""Writes small Keras 2 files and their predictions. Needs a Python with tf_keras, which no environment of the project
+contains.
 
 `tutorial` is the network of Keras' tutorial on image classification, as HDF5 and as SavedModel. `teachable_machine.h5`
-has the structure of Teachable Machine's keras_model.h5: a Sequential of two, of which the first contains a part of a
-MobileNetV2.
+has the structure of Teachable Machine's keras_model.h5: a Sequential of two Sequential networks, the first of which
+contains a part of a MobileNetV2.
 """
 
 from pathlib import Path
@@ -32,7 +33,7 @@ def tutorial() -> keras.Model:
 
 
 def teachable_machine() -> keras.Model:
-    """Returns a network for pixels of -1 to 1, with two blocks in place of MobileNetV2's 17."""
+    """Returns a network for pixels from -1 to 1, with two blocks instead of MobileNetV2's 17."""
     image = keras.Input((24, 24, 3))
     x = layers.ReLU(6.0)(layers.BatchNormalization()(layers.Conv2D(4, 3, 2, padding="same", use_bias=False)(image)))
     for _ in range(2):

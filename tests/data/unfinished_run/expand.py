@@ -1,8 +1,8 @@
-"""Rebuilds the folder of the unfinished run of `cifar10-resnet9` from the files beside this one.
+"""Rebuilds the folder of the unfinished run of `cifar10-resnet9` from the files in this folder.
 
-`python -m tests.data.unfinished_run.expand runs/cifar10-resnet9/20261130T173447Z`, then
-`convoy-train run --resume` with that folder. To be small, the checkpoint has kernels in float16, and neither momentum
-nor averages: momentum starts at 0, averages start at the weights. This folder is removed when the run has finished.
+`python -m tests.data.unfinished_run.expand runs/cifar10-resnet9/20261130T173447Z`, then `convoy-train run --resume`
+with that folder. To be small, the checkpoint stores kernels in float16, and neither momentum nor averages: momentum
+starts at 0, and averages start at the weights. This folder is removed when the run has finished.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 
 SOURCE = Path(__file__).parent
 VARIABLES_PER_LAYER = 5
-TRAINABLE_PER_LAYER = 3  # kernel, gamma and beta; not the mean and the variance
+TRAINABLE_PER_LAYER = 3  # kernel, gamma and beta, but not the mean and the variance
 
 
 def expand(target: Path) -> None:
@@ -33,7 +33,7 @@ def expand(target: Path) -> None:
         if index == count - 1 or index % VARIABLES_PER_LAYER < TRAINABLE_PER_LAYER
     ]
     for name, (shape, dtype) in shapes.items():
-        index = int(name.partition("/")[2])  # 0 counts the steps, then come the averages, then the momentum
+        index = int(name.partition("/")[2])  # variable 0 counts the steps; the averages and then the momentum follow
         if index:
             average = trainable[index - 1] if index <= len(trainable) else np.zeros(shape)
             arrays[name] = average.astype(dtype).reshape(shape)
