@@ -38,7 +38,7 @@ class Classifier:
     ) -> None:
         self._registry = registry
         self._metrics = metrics
-        self._decoder = ImageDecoder(decode_pool, metrics, limits)
+        self._decoder = ImageDecoder(decode_pool, limits)
         self._timeout_s = request_timeout_s
 
     def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
@@ -163,8 +163,7 @@ class Classifier:
         try:
             result = await context.loaded.batcher.infer(batch, context.remaining_s(), context.background)
         except REJECTIONS as error:
-            reason = context.rejection_reason(error)
-            self._metrics.count_rejection(reason, context.loaded.model, background=context.background)
+            context.count_rejection(error)
             raise
         context.timings.mark_computed(result.queue_s, result.compute_s, result.batch_size)
         return result
@@ -180,16 +179,16 @@ class Classifier:
 
     def queue_full_error(self, context: RequestContext, message: str, retry_after_s: float) -> QueueFull:
         """Counts a request that is rejected because of other requests, and returns its error."""
-        self._metrics.count_rejection(QueueFull.code, context.loaded.model, background=context.background)
-        return QueueFull(message, retry_after_s)
+        error = QueueFull(message, retry_after_s)
+        context.count_rejection(error)
+        return error
 
     def _reserve(self, context: RequestContext, count: int) -> None:
-        loaded = context.loaded
         context.image_count = count
         try:
-            loaded.batcher.reserve(count, context.remaining_s(), context.background)
+            context.loaded.batcher.reserve(count, context.remaining_s(), context.background)
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, loaded.model, background=context.background)
+            context.count_rejection(error)
             raise
 
 

@@ -22,7 +22,6 @@ from service.imaging.model_input import open_for_model, read_opened
 from service.imaging.pixel_budget import DecodeMemory, PixelBudget
 from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
-from service.observability.metrics import Metrics
 
 # An image within both limits is decoded on the event loop, because that takes less time than a switch to a thread.
 MAX_INLINE_PIXELS = 64 * 64
@@ -53,9 +52,8 @@ class PostponedImage:
 class ImageDecoder:
     """Decodes one image, or all images of one request."""
 
-    def __init__(self, decode_pool: DecodePool, metrics: Metrics, limits: DecodeLimits) -> None:
+    def __init__(self, decode_pool: DecodePool, limits: DecodeLimits) -> None:
         self._decode_pool = decode_pool
-        self._metrics = metrics
         self._limits = limits
         self._memory = DecodeMemory(limits.max_decoded_bytes)
 
@@ -112,7 +110,7 @@ class ImageDecoder:
         try:
             self._decode_pool.check_in_time(_owner(context), work, context.remaining_s())
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, context.loaded.model, background=context.background)
+            context.count_rejection(error)
             raise
 
     async def _decoded(self, context: RequestContext, work: asyncio.Future[T]) -> T:
@@ -122,8 +120,7 @@ class ImageDecoder:
             return await context.within_deadline(work)
         except DeadlineExceeded:
             error = ExpiredInQueue("The images were not decoded within the request's time limit.")
-            reason = context.rejection_reason(error)
-            self._metrics.count_rejection(reason, context.loaded.model, background=context.background)
+            context.count_rejection(error)
             raise error from None
 
     def _decode_simple_png(self, encoded: bytes, loaded: LoadedVersion) -> Pixels | None:

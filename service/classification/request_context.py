@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, TypeVar
 
-from service.errors import ConvoyError, DeadlineExceeded, DeadlineTooShort
+from service.errors import ConvoyError, DeadlineExceeded, DeadlineTooShort, TooLateToStart
 from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import BACKGROUND, Metrics
 from service.observability.stage_timings import StageTimings
@@ -63,13 +63,14 @@ class RequestContext:
             work.add_done_callback(_retrieve_error)
             raise
 
-    def rejection_reason(self, error: ConvoyError) -> str:
-        """Returns the code by which a rejected request is counted.
+    def count_rejection(self, error: ConvoyError) -> None:
+        """Counts the request as rejected, by the error's code.
 
-        An idle model accepts a request even if it expects to be too slow, to update its expectation. If the request
-        then fails, the cause is the client's short time limit, not the load.
+        If even an idle model could not keep the client's time limit, that limit is the reason, not the load. Such a
+        request may still be accepted at first, because an idle model runs it to update its expected run time.
         """
-        return DeadlineTooShort.code if self._is_client_timeout_too_short(error) else error.code
+        reason = DeadlineTooShort.code if self._is_client_timeout_too_short(error) else error.code
+        self._metrics.count_rejection(reason, self.loaded.model, background=self.background)
 
     def log_fields(self) -> dict[str, Any]:
         """Fields for the request's log line."""
@@ -81,12 +82,12 @@ class RequestContext:
             self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model, self._kind())
             return
         self.timings.record_failure(self.loaded.statistics)
-        if self._is_client_timeout_too_short(error):
+        if isinstance(error, DeadlineExceeded) and self._is_client_timeout_too_short(error):
             self._metrics.short_client_deadlines.inc()
 
-    def _is_client_timeout_too_short(self, error: BaseException | None) -> bool:
-        """Whether the client set a time limit that even an idle model cannot keep."""
-        if self._client_timeout_s is None or not isinstance(error, DeadlineExceeded):
+    def _is_client_timeout_too_short(self, error: BaseException) -> bool:
+        """Whether the cause of the error is a time limit of the client that even an idle model cannot keep."""
+        if self._client_timeout_s is None or not isinstance(error, (DeadlineExceeded, TooLateToStart)):
             return False
         admission = self.loaded.batcher.admission
         return isinstance(error, DeadlineTooShort) or admission.is_too_short(self.image_count, self._client_timeout_s)

@@ -1,12 +1,13 @@
 """The context of a request counts its outcome: successes by kind, and deadlines that no answer could meet."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from service.classification.classifier import Classifier
 from service.classification.request_context import RequestContext
-from service.errors import DeadlineExceeded, DeadlineTooShort, ExpiredInQueue, ModelFailed
+from service.errors import DeadlineExceeded, DeadlineTooShort, ExpiredInQueue, ModelFailed, TooLateToStart
 from service.inference.admission import Admission
 from service.inference.run_times import RunTimes
 from service.loaded_models.registry import Registry
@@ -100,5 +101,29 @@ def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Pat
         for reason in ("deadline_too_short", "expired_in_queue"):
             labels = {"model": "linear", "reason": reason, "priority": "normal"}
             assert count(classifier, "convoy_refused_total", **labels) == 1, reason
+
+    with_classifier(root, test)
+
+
+def test_a_short_limit_that_expires_before_decoding_is_no_rejection_because_of_the_load(root: Path) -> None:
+    """The decoders are busy with other images, which raised the alert for overload in an hour of healthy traffic."""
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher.admission = Admission(RunTimes(32, {1: 0.1}), max_queue_images=10, batch_size=32, instances=1)
+        classifier._decoder._decode_pool.check_in_time = Mock(side_effect=TooLateToStart("too late", 1.0))  # type: ignore[method-assign]
+
+        async def decode(client_timeout_s: float | None) -> None:
+            with classifier.context("linear", None) as context:
+                context.limit_timeout(client_timeout_s)
+                await classifier.decode(context, image_bytes(80, 80, image_format="JPEG"))
+
+        for client_timeout_s in (0.005, None):
+            with pytest.raises(TooLateToStart):
+                await decode(client_timeout_s)
+        for reason in ("deadline_too_short", "too_late_to_start"):
+            labels = {"model": "linear", "reason": reason, "priority": "normal"}
+            assert count(classifier, "convoy_refused_total", **labels) == 1, reason
+        assert count(classifier, "convoy_short_client_deadlines_total") == 0  # the answer is 429, not a failure
 
     with_classifier(root, test)
