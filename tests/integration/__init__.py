@@ -1,2 +1,2 @@
-"""Tests against real processes and real training runs.
-Tests that start neither belong in `tests/unit`."""
+"""Tests against real processes and real training runs. Tests without a process or a training run are in
+`tests/unit`."""

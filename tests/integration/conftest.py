@@ -17,7 +17,7 @@ MAX_QUEUE_IMAGES = 64
 
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns models: `linear` in versions 1 and 2, `brittle`, which fails on a white pixel, and `slow`."""
+    """Returns a folder of models: `linear` in versions 1 and 2, `brittle`, which fails on a white pixel, and `slow`."""
     root = tmp_path_factory.mktemp("models")
     write_version(root, "linear", 1, seed=1)
     write_version(root, "linear", 2, seed=2)

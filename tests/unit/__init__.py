@@ -1,3 +1,3 @@
-"""Tests that start no service and train no model for long. The folders mirror the packages.
+"""Tests that start no service and train at most for seconds. The folders mirror the packages.
 
 Tests against real processes are in `tests/integration`."""

@@ -24,7 +24,8 @@ START_S = 120.0
 
 
 def answered_commands() -> list[tuple[str, str, str]]:
-    """Returns language, text and output of every command and program in the pages that is followed by its output."""
+    """Returns the language, text and output of every command and program in the pages whose output is shown below
+    it."""
     blocks = dict.fromkeys(block for page in PAGES for block in BLOCK.findall(page.read_text()))
     return [(language, text.strip(), answer.strip()) for language, text, answer in blocks]
 

@@ -21,7 +21,8 @@ from tests.support.service_process import RunningService
 MODEL = "mnist-lenet5"
 REQUESTS = 400
 MIN_CANARY_ANSWERS, MAX_CANARY_ANSWERS = 12, 80
-"""Bounds of the requests that go to the canary: 40 are expected; one in ten million runs exceeds the bounds."""
+"""Bounds of the number of requests that go to the canary: 40 are expected; one in ten million runs exceeds the
+bounds."""
 TIMEOUT_S = 60
 PROMOTED = {"models": {MODEL: {"versions": {"specific": [2]}, "labels": {"stable": 2, "canary": 2}}}}
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -36,7 +37,7 @@ def page_block(language: str, part: str) -> str:
 
 @contextmanager
 def gateway(folder: Path, service: str) -> Iterator[str]:
-    """Starts nginx with the page's configuration in front of the service; yields its address."""
+    """Starts nginx with the page's configuration in front of the service. Yields the address of nginx."""
     (port,) = free_ports()
     block = page_block("nginx", "split_clients").replace("server convoy:8000;", f"server {urlsplit(service).netloc};")
     upstream, split, location = re.findall(r"^\w.*?^}$", block, re.DOTALL | re.MULTILINE)
@@ -53,7 +54,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def versions_answering(client: httpx.Client, requests: int) -> Counter[str]:
-    """Sends requests; returns how many each version answered."""
+    """Sends requests. Returns the number of responses from each version."""
     pixels = [0] * 28 * 28
     body = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 28, 28, 1], "data": pixels}]}
     content = json.dumps(body)

@@ -1,4 +1,4 @@
-"""The commands of rendered Jobs, as local processes with the environment that Kubernetes gives to each pod."""
+"""The commands of rendered Jobs work as local processes with the environment that Kubernetes gives to each pod."""
 
 import importlib.util
 import json
@@ -32,10 +32,10 @@ def pods(
     only: Sequence[int] | None = None,
     **overrides: str,
 ) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Runs the container of every pod of the Job with the Job's parallelism; `folder` is its working folder.
+    """Runs the container of every pod of the Job with the Job's parallelism. `folder` is its working folder.
 
-    `instead` replaces words of the command, `more` appends words, and `overrides` changes the environment. `only` are
-    the indexes of the pods to run.
+    `instead` replaces words of the command, `more` appends words, and `overrides` changes the environment. `only`
+    contains the indexes of the pods to run.
     """
     manifests = render(K8S / "jobs" / job)
     spec: Manifest = of_kind(manifests, "Job")["spec"]

@@ -33,7 +33,7 @@ def scraped_target(config: Path, folder: Path) -> dict[str, str]:
                 if target["health"] != "unknown":
                     return target
             except (httpx.HTTPError, ValueError):
-                pass  # it is starting, or has not read its targets
+                pass  # Prometheus is starting, or has not read its targets
             time.sleep(0.1)
     raise TimeoutError((folder / "log").read_text())
 

@@ -1,4 +1,4 @@
-"""The nginx and Prometheus configurations of docs/operations.md, with a real service that requires keys."""
+"""The nginx and Prometheus configurations of docs/operations.md work with a real service that requires keys."""
 
 import re
 import shutil
@@ -87,7 +87,8 @@ def proxy(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @contextmanager
 def running_proxy(folder: Path, first_address: str, second_address: str) -> Iterator[httpx.Client]:
-    """Yields a client of nginx with the page's configuration, but other addresses and another certificate."""
+    """Yields a client of nginx with the page's configuration, but with different addresses and a different
+    certificate."""
     if NGINX is None or not shutil.which("openssl"):
         pytest.skip("nginx or openssl is not installed")
     folder.mkdir(exist_ok=True)

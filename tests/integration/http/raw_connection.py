@@ -18,7 +18,7 @@ class RawConnection:
     """A raw connection."""
 
     def __init__(self, service: RunningService, small_buffers: bool = False) -> None:
-        """Opens the connection; `small_buffers` limits the bytes that it buffers before they are read."""
+        """Opens the connection. `small_buffers` limits the bytes that are buffered before they are read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
         self._socket.settimeout(TIMEOUT_S)
@@ -52,7 +52,7 @@ class RawConnection:
         return status, headers, body
 
     def statuses(self) -> list[int]:
-        """Reads all responses until the connection ends; returns their statuses."""
+        """Reads all responses until the connection ends. Returns their statuses."""
         status_codes = []
         with contextlib.suppress(ConnectionError):
             while True:
@@ -68,11 +68,12 @@ class RawConnection:
         return time.monotonic() - started_s
 
     def read(self, max_bytes: int) -> int:
-        """Reads up to `max_bytes`; returns their number, 0 at a regular end. Raises ConnectionResetError."""
+        """Reads up to `max_bytes`. Returns the number of bytes read, 0 at a regular end. Raises
+        ConnectionResetError."""
         return len(self._socket.recv(max_bytes))
 
     def read_all(self) -> int:
-        """Reads to a regular end; returns the number of bytes. Raises ConnectionResetError."""
+        """Reads to a regular end. Returns the number of bytes. Raises ConnectionResetError."""
         return sum(iter(lambda: self.read(65536), 0))
 
     def _until(self, delimiter: bytes) -> bytes:

@@ -167,7 +167,7 @@ def test_pages_of_the_allowed_origins_may_call(secured: RunningService) -> None:
     ],
 )
 def test_pages_of_other_origins_change_no_models(secured: RunningService, headers: dict[str, str], status: int) -> None:
-    """A browser would send the request without a preflight, and only hide the response from the page."""
+    """A browser would send the request without a preflight request, and only hide the response from the page."""
     own_host = secured.url.partition("://")[2]
     sent_headers = {name: value.replace("HERE", own_host) for name, value in headers.items()} | bearer(REPOSITORY)
     reply = secured.client.post(LOAD, headers=sent_headers)
@@ -193,7 +193,7 @@ def test_without_keys_no_page_of_another_origin_makes_a_browser_send_images(serv
 def test_a_page_whose_name_is_redirected_to_the_service_is_rejected(
     secured: RunningService, host: str, status: int
 ) -> None:
-    """The page has the origin of the service, and its browser sends a GET without an Origin."""
+    """The page has the origin of the service, so the browser sends a GET without the header Origin."""
     headers = {"host": host, "origin": f"http://{host}"} | bearer(INFERENCE)
     posted = secured.client.post(CLASSIFY, content=image_bytes(), headers=headers)
     assert posted.status_code == status, posted.text

@@ -39,7 +39,7 @@ def test_64_clients_at_once_share_batches(service: RunningService) -> None:
 
 
 def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
-    # A run takes half a second, so that disconnects are noticed before the next batch forms.
+    # A run takes half a second, so that disconnects are detected before the next batch forms.
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=2400))
     with RunningService(tmp_path, max_batch_size=2) as service, ThreadPoolExecutor(12) as clients:
         first = clients.submit(classify_status, service.url, "slow", 0)
@@ -53,7 +53,7 @@ def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path
 
 
 def batch_counts(service: RunningService, model: str) -> tuple[float, float]:
-    """Returns the number of batches of the model so far and of images in them."""
+    """Returns the number of batches of the model so far, and the number of images in them."""
     runs = service.metric("convoy_batch_images_count", model=model)
     return runs, service.metric("convoy_batch_images_sum", model=model)
 

@@ -40,13 +40,13 @@ def test_a_request_past_the_bound_is_rejected_unread_until_others_are_answered(s
     with RawConnection(service) as slow, RawConnection(service) as other:
         slow.send(head(MAX_INFLIGHT_BYTES) + b"x" * (MAX_INFLIGHT_BYTES - 1))
         service.wait_until(lambda: held_bytes(service) == MAX_INFLIGHT_BYTES - 1)
-        other.send(head(len(BODY)))  # and no body
+        other.send(head(len(BODY)))  # without a body
         status, headers, body = other.read_response()
         assert (status, headers["retry-after"]) == (503, "1")
         assert b'"code":"memory_full"' in body
         assert service.metric("convoy_refused_total", reason="memory_full") == 1
         slow.send(b"x")
-        assert slow.read_response()[0] == 400  # it is not an image
+        assert slow.read_response()[0] == 400  # the body is not an image
         other.send(BODY)  # the body is discarded, and the connection stays usable
         other.send(head(len(BODY)) + BODY)
         assert other.read_response()[0] == 200

@@ -91,7 +91,7 @@ def test_the_deadline_reaches_the_service(service: RunningService, client: Clien
 
 
 def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
-    """Four requests of 32 images do not fit into a queue of 40: some are rejected and retried until all are
+    """Four requests of 32 images do not fit into a queue of 40 images: some are rejected and retried until all are
     answered."""
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=200))
     images = [image_bytes(seed=seed % 7) for seed in range(4 * 32)]
@@ -103,7 +103,7 @@ def test_an_overloaded_service_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_images_that_are_too_many_pixels_for_one_request_go_in_several(tmp_path: Path) -> None:
-    """A request may have twice max_pixels; four images of 0.9 times max_pixels exceed that."""
+    """A request may have twice max_pixels, and four images of 0.9 times max_pixels exceed this limit."""
     write_version(tmp_path, "linear", 1)
     large = [image_bytes(90, 100, seed=seed) for seed in range(4)]
     with RunningService(tmp_path, max_pixels=10_000) as service, Client(service.url) as client:

@@ -53,6 +53,6 @@ def test_upgrade_that_a_proxy_forwards_is_ignored(
 def test_the_health_checks_of_haproxy_pass(service: RunningService, tmp_path: Path, check: str) -> None:
     skip_without(missing_proxy("haproxy"))
     with run_haproxy(address(service), tmp_path, check) as (url, state_url):
-        checked = "L7OK,"  # passed a check, which HAProxy assumes until the first one has ended
+        checked = "L7OK,"  # passed a check; until the first check has ended, HAProxy assumes that it passes
         service.wait_until(lambda: checked in httpx.get(state_url).text)
         assert httpx.get(f"{url}/health/live").status_code == 200

@@ -40,7 +40,7 @@ def test_a_connection_that_asks_nothing_is_closed_without_a_word(limited: Runnin
     with RawConnection(limited) as connection:
         assert HEADER_S / 2 < connection.ended_after_s() < HEADER_S * 20
     with RawConnection(limited) as connection:
-        connection.send(b"\r\n")  # which some clients send between requests
+        connection.send(b"\r\n")  # an empty line, which some clients send between requests
         assert connection.ended_after_s() < TIMEOUT_S / 2
 
 

@@ -1,4 +1,4 @@
-"""A response that is sent before the body was read reaches its client: the connection is not reset."""
+"""A response that is sent before the body was read reaches the client, because the connection is not reset."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Explanations over HTTP: the heatmap marks the ink, layers are shown, the cost is limited, priority is low."""
+"""Explanations over HTTP: the heatmap marks the ink, layers are shown, the cost is limited, and the priority is low."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The fast router answers as FastAPI's routes: the same status, headers and body, counted under the same route."""
+"""The fast router responds like FastAPI's routes: the same status, headers and body, counted under the same route."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ from tests.integration.conftest import SHAPE
 from tests.support.images import encode, image_bytes, random_pixels
 
 Json = dict[str, Any]
-PLAIN = {"accept-encoding": "identity"}  # CompressedResponses would compress what FastAPI's route answers
+PLAIN = {"accept-encoding": "identity"}  # CompressedResponses would compress the response of FastAPI's route
 CHANGING_HEADER = "x-request-id"
 DIGITS = re.compile(r"[\d.]+")
 JSON_LENGTH = "Inference-Header-Content-Length"
@@ -55,14 +55,14 @@ class App:
         self._client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", headers=PLAIN)
 
     def send(self, method: str, url: str, **request: Any) -> Reply:
-        """Returns the reply without the request's id, and without times."""
+        """Returns the response without the request's id and without times."""
         reply = self._portal.call(partial(self._client.request, method, url, **request))
         headers = [(name, value) for name, value in reply.headers.multi_items() if name != CHANGING_HEADER]
         headers = [(name, DIGITS.sub("N", value) if name == "server-timing" else value) for name, value in headers]
         return Reply(reply.status_code, headers, reply.content)
 
     def counted_requests(self) -> dict[tuple[str, str], float]:
-        """Returns the numbers of requests by route and status, without the fixture's own."""
+        """Returns the number of requests by route and status, without the requests of the fixture."""
         samples = [s for s in self.app.state.metrics.requests.collect()[0].samples if s.name.endswith("_total")]
         counts = {(s.labels["route"], s.labels["code"]): s.value for s in samples if s.value}
         return {labels: count for labels, count in counts.items() if labels[0] != READINESS}
@@ -73,7 +73,7 @@ class BothWays(NamedTuple):
     fastapi: App
 
     def send(self, method: str, url: str, **request: Any) -> Reply:
-        """Returns the reply of the fast router. Fails if FastAPI's route replies otherwise."""
+        """Returns the response of the fast router. Fails if the response of FastAPI's route differs."""
         fast, fastapi = (app.send(method, url, **request) for app in self)
         assert fast == fastapi, url
         return fast
@@ -81,7 +81,7 @@ class BothWays(NamedTuple):
 
 @pytest.fixture(scope="module")
 def both(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BothWays]:
-    """Runs the application as it is, and without the fast router."""
+    """Runs the application with and without the fast router."""
     with start_blocking_portal() as portal, pytest.MonkeyPatch.context() as patch:
         apps = [create(zoo, tmp_path_factory.mktemp("fast"))]
         patch.setattr("service.app.FastRouter", lambda endpoints, fallback: fallback)
@@ -107,8 +107,8 @@ async def started(app: FastAPI) -> AsyncIterator[None]:
 
 
 def documented_requests(openapi: Json) -> Iterator[tuple[str, Json]]:
-    """Yields URL and httpx's arguments of requests to all endpoints that answer with Model-Digest: every kind of body
-    with every example, every kind of answer, and every parameter of the query."""
+    """Yields the URL and httpx's arguments of requests to all endpoints that respond with Model-Digest: every kind of
+    body with every example, every kind of response, and every parameter of the query."""
     for path, operations in openapi["paths"].items():
         for operation in operations.values():
             answer = operation["responses"]["200"]
@@ -139,7 +139,7 @@ def bodies_of(kind: str, entry: Json, path: str) -> Iterator[Json]:
 
 
 def values(schema: Json) -> list[str]:
-    """Returns values that the schema of a parameter allows. A text names a version, or a class by its index."""
+    """Returns values that the schema of a parameter allows. A text is a version, or the index of a class."""
     return list(map(str, schema.get("enum", [schema.get("minimum", 1)])))
 
 

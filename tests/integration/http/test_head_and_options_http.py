@@ -1,4 +1,4 @@
-"""HEAD is answered as GET without the body, and OPTIONS with the methods of the path."""
+"""HEAD gets the response of GET without the body, and OPTIONS gets the methods of the path."""
 
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -81,7 +81,7 @@ def test_options_names_the_methods_of_the_path(service: RunningService, path: st
 
 
 def test_options_of_the_whole_server_names_all_methods(service: RunningService) -> None:
-    """httpx would send the path `/*`."""
+    """A raw socket is used, because httpx would send the path `/*`."""
     connection = HTTPConnection(urlsplit(service.url).netloc, timeout=30)
     connection.request("OPTIONS", "*")
     reply = connection.getresponse()

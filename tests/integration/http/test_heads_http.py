@@ -32,7 +32,7 @@ def running(models: Path) -> Iterator[RunningService]:
 
 @pytest.fixture(scope="module")
 def answers(models: Path) -> np.ndarray:
-    """The probabilities of all labels, in their order, for the image of seed 5."""
+    """Returns the probabilities of all labels, in their order, for the image with seed 5."""
     session = Session(models / "tags/1/model.onnx", Input(height=8, width=8, channels=1), TAGS, 1)
     return session.run(random_pixels(*SHAPE, seed=5)[np.newaxis])[0]
 

@@ -16,7 +16,7 @@ PIXELS = random_pixels(*SHAPE, seed=3)
 
 
 def ask(service: RunningService, protocol: str, call: Callable[[Any, str], Awaitable[Any]]) -> Any:
-    """Returns the result of one call with a new client and the service's URL."""
+    """Returns the result of one call of a new client with the service's URL."""
 
     async def run() -> Any:
         async with kserve.InferenceRESTClient(kserve.RESTConfig(protocol=protocol)) as client:

@@ -1,4 +1,4 @@
-"""Photos of 48 megapixels over HTTP: which are classified, which are rejected, and how much memory they take."""
+"""Photos of 48 megapixels over HTTP are classified or rejected as documented, within the memory limit."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from tests.support.service_process import RunningService
 
 WIDTH, HEIGHT = 8000, 6000
 PROGRESSIVE_BYTES = 8 * (WIDTH * HEIGHT + 2 * WIDTH * HEIGHT // 64)
-"""The memory that a progressive photo counts: its coefficients, and its pixels at 1/8, which count double."""
+"""Memory that is counted for a progressive photo: its coefficients, and its pixels at 1/8, which count double."""
 FULL_RGB_BYTES = 3 * WIDTH * HEIGHT
 MODEL = "/api/v1/models/scaled"
 FULL = "/api/v1/models/full"
@@ -33,7 +33,7 @@ def photo(width: int = WIDTH, height: int = HEIGHT, image_format: str = "JPEG", 
 
 
 def with_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """Returns the JPEG with another size in its header."""
+    """Returns the JPEG with a different size in its header."""
     start = max(jpeg.find(b"\xff\xc0"), jpeg.find(b"\xff\xc2")) + 5
     return jpeg[:start] + height.to_bytes(2) + width.to_bytes(2) + jpeg[start + 4 :]
 
@@ -58,7 +58,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(models: Path) -> Iterator[RunningService]:
-    """The limits of pixels and bodies are the defaults, and the memory suffices for one progressive photo."""
+    """The limits of pixels and bodies have their defaults, and the memory is enough for one progressive photo."""
     with RunningService(models, max_decoded_bytes=PROGRESSIVE_BYTES) as running:
         yield running
 
@@ -70,7 +70,8 @@ def probabilities(reply: httpx.Response) -> np.ndarray:
 
 
 def expected(service: RunningService) -> np.ndarray:
-    """Returns the probabilities of the same photo at an eighth of the size, as a format that is decoded in full."""
+    """Returns the probabilities of the same photo at an eighth of the size, in a format that is decoded at full
+    scale."""
     return probabilities(
         service.client.post(MODEL + "/classify", content=photo(WIDTH // 8, HEIGHT // 8, "WEBP", lossless=True))
     )
@@ -92,7 +93,7 @@ def test_a_baseline_photo_is_classified_at_an_eighth_of_its_memory(service: Runn
 
 
 def test_a_baseline_photo_in_json_is_classified(service: RunningService, baseline: bytes) -> None:
-    """In a batch of Convoy's own API, and in TensorFlow Serving's."""
+    """In a batch of Convoy's own API, and in a batch of TensorFlow Serving's API."""
     reference, text = expected(service), base64.b64encode(baseline).decode()
     batch = service.client.post(MODEL + "/classify/batch", json={"images": [{"data": text}] * 2}).json()
     for result in batch["results"]:
@@ -140,7 +141,7 @@ def test_a_header_bomb_is_rejected_before_it_is_decoded(
     before_bytes = peak_bytes(service)
     replies = [
         service.client.post(MODEL + "/classify", content=bomb),
-        service.client.post(MODEL + "/classify", content=bomb + bytes(100_000)),  # opened by a thread
+        service.client.post(MODEL + "/classify", content=bomb + bytes(100_000)),  # a thread opens this one
     ]
     for reply in replies:
         assert (reply.status_code, reply.json()["error"]["code"]) == (413, "image_too_large")

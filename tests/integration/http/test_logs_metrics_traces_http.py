@@ -141,7 +141,7 @@ def test_from_start_to_stop_every_line_is_one_of_convoys_events(zoo: Path) -> No
         with RawConnection(service) as connection:
             connection.send(b"no http\r\n\r\n")
             assert connection.read_head()[0] == 400
-    not_compared = ("request", "models run on onnxruntime's own engine")  # the latter depends on the processor
+    not_compared = ("request", "models run on onnxruntime's own engine")  # the engine depends on the processor
     events = [line["event"] for line in service.lines if line["event"] not in not_compared]
     assert [event for event in events if event not in ("version is loaded", "version is unloaded")] == [
         "starting",

@@ -1,6 +1,6 @@
 """Schemathesis against a running service: every response is documented in OpenAPI.
 
-A schema cannot describe all rules for images and tensors, so a rejected one is not a failure here.
+A schema cannot describe all rules for images and tensors, so a rejected image or tensor is not a failure here.
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.support.service_process import RunningService
 MODEL, LABEL = "mnist-lenet5", "stable"  # the names of the examples
 FAST_PATHS = (Classify.path, Infer.path, Infer.path_with_version, Predict.path, Predict.path_with_label)
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
-LIMIT_S = 300  # it takes ten seconds when nothing else runs
+LIMIT_S = 300  # the run takes ten seconds on an idle machine
 # Every operation must find its model. A label works like a number in every path.
 CONFIG = f"""
 [parameters]
@@ -31,9 +31,10 @@ CONFIG = f"""
 
 @pytest.fixture
 def labeled_service(tmp_path: Path) -> Iterator[RunningService]:
-    """Runs a service with the models of the examples, whose repository clients may change; one per test."""
+    """Runs a service with the models of the examples. Its repository may be changed by clients, so each test has its
+    own service."""
     models, state = tmp_path / "models", tmp_path / "state.json"
-    # The size is one that no generated JSON has by coincidence: it would be taken for a raw tensor.
+    # No generated JSON may have the size of the input by coincidence, because it would be parsed as a raw tensor.
     for version in (1, 2):
         write_version(models, MODEL, version, shape=(28, 28, 1), classes=10)
     state.write_text(json.dumps({"models": {MODEL: {"versions": {"latest": 2}, "labels": {LABEL: 1}}}}))
@@ -42,7 +43,7 @@ def labeled_service(tmp_path: Path) -> Iterator[RunningService]:
 
 
 def run_schemathesis(service: RunningService, folder: Path, *options: str) -> str:
-    """Runs schemathesis and returns its output; fails with the output if it found a problem."""
+    """Runs schemathesis and returns its output. Fails with the output if schemathesis found a problem."""
     config = folder / "schemathesis.toml"
     config.write_text(CONFIG)
     command = [SCHEMATHESIS, "--config-file", config, "run", f"{service.url}/openapi.json"]

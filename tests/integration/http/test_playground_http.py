@@ -1,4 +1,4 @@
-"""The playground's files exist, also under a root path, and no script is inline."""
+"""The playground's files exist, even under a root path, and no script is inline."""
 
 import re
 from collections.abc import Iterator

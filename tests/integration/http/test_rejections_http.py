@@ -74,7 +74,7 @@ def test_a_request_whose_answer_would_be_late_is_rejected_at_once(tmp_path: Path
 
 @contextmanager
 def hanging_model(root: Path, **settings: Any) -> Iterator[RunningService]:
-    """Yields a service whose model `hangs` has not returned from a run, which expected run times do not reflect."""
+    """Yields a service whose model `hangs` has not returned from a run. Its expected run times do not reflect this."""
     write_version(root, "hangs", graph=endless_graph(SHAPE, 4))
     with RunningService(root, drain_timeout_s=2, **{"max_queue_images": MAX_QUEUE_IMAGES} | settings) as service:
         white = encode(np.full(SHAPE, 255, np.uint8))
@@ -104,7 +104,8 @@ def test_a_request_that_finds_the_queue_full_is_rejected_at_once(
 
 
 def test_a_request_expires_while_it_waits(tmp_path: Path) -> None:
-    """The timeout is longer than the run has been overdue, so that it could still end in time."""
+    """The timeout is longer than the time for which the run has been overdue, so the request could still finish in
+    time."""
     with hanging_model(tmp_path) as service:
         check_rejections(service, "hangs", "expired_in_queue", 504, timeout_ms=8_000)
 

@@ -27,7 +27,7 @@ ENCODED_IMAGES = [{"b64": base64.b64encode(encode(image)).decode()} for image in
 
 @pytest.fixture(scope="module")
 def labeled_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Runs a service with versions 1 and 2 of `linear`; version 1 has the label `stable`."""
+    """Runs a service with versions 1 and 2 of `linear`. Version 1 has the label `stable`."""
     root = tmp_path_factory.mktemp("labelled")
     write_version(root / "models", "linear", 1, seed=1)
     write_version(root / "models", "linear", 2, seed=2)

@@ -18,7 +18,7 @@ MODEL = "linear"
 
 @pytest.fixture(scope="module")
 def writable_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningService, Path]]:
-    """Runs a separate service whose repository clients may change; yields it with its models folder."""
+    """Runs a separate service whose repository clients may change. Yields the service and its models folder."""
     root = tmp_path_factory.mktemp("changeable")
     write_version(root, MODEL, 1, seed=1)
     write_version(root, "other", 1)

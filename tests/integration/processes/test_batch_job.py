@@ -26,7 +26,8 @@ TIMEOUT_S = 180
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Returns 250 images, every 50th damaged, and a slow model, so that the job is running when it is killed."""
+    """Returns 250 images (every 50th is damaged) and a slow model, so that the job is still running when it is
+    killed."""
     write_version(tmp_path / "models", "slow", 1, graph=slow_graph((8, 8, 1), 4, rounds=60))
     for index in range(IMAGES):
         path = tmp_path / f"photos/class-{index % 4}/{index:03}.png"
@@ -199,7 +200,7 @@ def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: JobS
 
 
 def test_a_clean_job_ends_with_0_and_its_summary(root: Path, start: JobStarter) -> None:
-    (root / "photos/class-0").rename(root / "apart")  # contains the damaged images
+    (root / "photos/class-0").rename(root / "apart")  # this class contains the damaged images
     (root / "photos/class-2").rename(root / "apart too")
     exit_code, out, err = finish(start("-o", "deep/er/r.jsonl"))
     assert exit_code == 0, err

@@ -1,4 +1,4 @@
-"""Models from a bucket with an S3 API: moto's server on this machine, read with s3fs."""
+"""Models are served from a bucket with an S3 API: moto's server on this machine, read with s3fs."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def mirror(s3: S3, tmp_path: Path) -> BucketMirror:
 
 
 def versions(mirror: BucketMirror) -> list[int]:
-    """Returns the versions in the repository, after opening each, which checks the checksums."""
+    """Returns the versions in the repository after opening each of them, which verifies the checksums."""
     repository = Repository(mirror.folder)
     numbers = repository.versions("linear")
     for number in numbers:
@@ -183,7 +183,7 @@ def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_pa
     ) as service:
 
         def answers_with(version: str) -> bool:
-            """Returns whether both workers answer with the version; either can accept a connection."""
+            """Returns whether both workers answer with the version. Either worker can accept a connection."""
             url, once = "/api/v1/models/linear/classify", {"connection": "close"}
             replies = [service.client.post(url, content=image_bytes(), headers=once) for _ in range(8)]
             assert [reply.status_code for reply in replies] == [200] * 8

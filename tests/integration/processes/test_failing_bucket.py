@@ -1,4 +1,4 @@
-"""A fault of one version in a bucket does not block other versions, and the service recovers from it."""
+"""A fault in one version in a bucket does not block other versions, and the service recovers from it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +29,7 @@ def bucket(shared_bucket: FailingBucket, monkeypatch: pytest.MonkeyPatch) -> Fai
     return shared_bucket
 
 
-SLOW_FAULTS = ("hangs", "drips")  # end with a time limit
+SLOW_FAULTS = ("hangs", "drips")  # faults that end with a time limit
 
 
 @pytest.mark.parametrize(

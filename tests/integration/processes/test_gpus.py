@@ -52,7 +52,7 @@ def test_a_gpu_that_fails_takes_only_its_worker_down(faults: Path, tmp_path: Pat
 
         (faults / "1").touch()
         statuses: set[int] = set()
-        # The supervisor ends the failing worker after its first error, perhaps before the other one has answered.
+        # The supervisor stops the failing worker after its first error, possibly before the other worker has answered.
         service.wait_until(lambda: classify(service, statuses) == {500, 200})
         service.wait_for_line(event="worker hangs", worker=1)
         lost = service.wait_for_line(event="worker cannot start; the service continues without it")

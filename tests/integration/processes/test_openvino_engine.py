@@ -1,4 +1,4 @@
-"""The real plugin of OpenVINO, where there is one for this processor: its options take effect, and it serves."""
+"""OpenVINO's plugin, if it supports this processor: its options take effect, and it serves models."""
 
 import json
 import subprocess
@@ -23,7 +23,8 @@ from service.settings import Settings
 pytestmark = pytest.mark.skipif(find_plugin().device is None, reason="the OpenVINO plugin has no device here")
 ROOT = Path(__file__).parents[3]
 MODEL = "cifar10-resnet20"
-# In a process of its own, because OpenVINO keeps the threads of earlier sessions. Four threads run the session at once.
+# Runs in a separate process, because OpenVINO keeps the threads of earlier sessions. Four threads run the session at
+# once.
 COUNT_THREADS = """
 import json, os, sys, threading
 import numpy as np

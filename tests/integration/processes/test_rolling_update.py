@@ -1,7 +1,7 @@
 """A rolling update loses no requests: services behind HAProxy are replaced one by one, as by a Deployment.
 
-Like a Kubernetes Service, HAProxy forwards connections without retries and without knowing HTTP. It learns late that a
-pod is terminating, and cuts no connection. Times come from the rendered manifest.
+Like a Kubernetes Service, HAProxy forwards connections without retries and without parsing HTTP. It is informed late
+that a pod is terminating, and cuts no connection. The times come from the rendered manifest.
 """
 
 import threading
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 REPLICAS = 3
 REQUESTS = 20_000
 PROPAGATION_S = 1.0
-"""Delay after which the balancer learns that a pod is terminating."""
+"""Delay until the balancer is informed that a pod is terminating."""
 TIMEOUT_S = 120.0
 
 

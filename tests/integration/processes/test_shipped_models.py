@@ -53,7 +53,8 @@ def test_every_shipped_version_is_whole() -> None:
 
 
 def predictions_of(model: str, images: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns the predictions for 10,000 images, sent in 100 forms by four clients, and the version's description."""
+    """Returns the predictions for 10,000 images, which four clients send in 100 forms, and the version's
+    description."""
     with RunningService(MODELS) as service, httpx.Client(base_url=service.url, timeout=60) as client:
 
         def ask(part: np.ndarray) -> list[int]:
@@ -85,5 +86,6 @@ def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(data_dir: Pat
 
 
 def served_tolerance(precision: str) -> float:
-    """Returns the allowed difference: processors round differently, which changes a few of 10,000 images in int8."""
+    """Returns the allowed difference. Processors round differently, which changes the predictions of a few of 10,000
+    images in int8."""
     return 0.0001 if precision == "float32" else 0.001

@@ -29,7 +29,7 @@ DRAIN_TIMEOUT_S = 4
 
 
 class Client(threading.Thread):
-    """Sends images over keep-alive or new connections until they are rejected; counts lost requests."""
+    """Sends images over keep-alive or new connections until they are rejected, and counts lost requests."""
 
     def __init__(self, url: str, path: str, keep_alive: bool) -> None:
         super().__init__(daemon=True)
@@ -134,7 +134,7 @@ def test_a_request_that_is_still_being_sent_is_answered(zoo: Path) -> None:
 
 @pytest.mark.parametrize(("path", "status"), [(CLASSIFY, 413), ("/nothing/here", 404)])
 def test_a_client_that_reads_only_after_sending_receives_its_early_answer(zoo: Path, path: str, status: int) -> None:
-    """urllib sends the whole body before it reads the answer, and asks to close the connection."""
+    """urllib sends the whole body before it reads the response, and requests that the connection is closed."""
     chunk = bytes(200_000)
 
     def body() -> Iterator[bytes]:
@@ -195,7 +195,7 @@ def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path)
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_more_sigints_answer_with_an_error_and_log_no_traceback(tmp_path: Path, workers: int) -> None:
-    """To the whole process group, as Ctrl-C on a terminal."""
+    """The signal is sent to the whole process group, as with Ctrl-C in a terminal."""
     write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4, "Equal", 255.0))
     with RunningService(tmp_path, workers=workers, start_new_session=True) as service:
         answers: list[httpx.Response] = []
@@ -246,7 +246,7 @@ def _ends_well(service: RunningService) -> None:
 
 
 def _folders_of(pid: int) -> set[Path]:
-    """Returns the folders of the workers' shared files, as far as they are mapped into the process."""
+    """Returns the folders of the workers' shared files that are mapped into the process."""
     maps = Path(f"/proc/{pid}/maps")
     paths = maps.read_text().split() if maps.exists() else []
     return {Path(path).parent for path in paths if "/convoy-" in path and path.endswith("/connections")}

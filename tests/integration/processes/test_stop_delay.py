@@ -1,4 +1,4 @@
-"""Without a preStop hook, a stop delay keeps a service at work until a load balancer's health check has noticed."""
+"""Without a preStop hook, a stop delay keeps a service running until a load balancer's health check has failed."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from tests.support.raw_load import RawLoad
 from tests.support.service_process import RunningService
 
 CHECK = {"defaults": "option httpchk GET /health/ready", "server": "check inter 200ms fall 3"}
-"""HAProxy needs up to 0.8 s to notice that a service is not ready."""
+"""HAProxy needs up to 0.8 s to detect that a service is not ready."""
 STOP_DELAY_S = 4.0
 REQUESTS_BEFORE, REQUESTS_AFTER = 300, 600
 TIMEOUT_S = 120.0

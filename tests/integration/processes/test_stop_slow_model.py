@@ -1,4 +1,5 @@
-"""Stopping a service with a slow model: accepted requests are answered, and those that cannot be get 503 and count."""
+"""Stopping a service with a slow model: accepted requests are answered; requests that cannot be answered get 503 and
+are counted."""
 
 import http.client
 import json
@@ -38,7 +39,7 @@ def read(connection: http.client.HTTPConnection) -> tuple[int, dict[str, Any]]:
 
 
 def accepted_requests(service: RunningService) -> float:
-    """Returns the number of classification requests that are answered or in flight, without this request itself."""
+    """Returns the number of classification requests that are answered or in progress, without this request itself."""
     answered = service.metric("convoy_requests_total", route=ROUTE)
     return answered + service.metric("convoy_requests_in_flight") - 1
 

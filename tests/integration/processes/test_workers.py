@@ -59,7 +59,8 @@ def classify(service: RunningService, **params: str) -> httpx.Response:
 
 
 def ask_until_each_answered(service: RunningService) -> list[str]:
-    """Returns the versions that answered concurrent requests; sequential ones might always reach the same worker."""
+    """Returns the versions that answered concurrent requests. Sequential requests might always reach the same
+    worker."""
     versions: list[str] = []
 
     def each_answered() -> bool:
@@ -174,7 +175,7 @@ def test_a_worker_that_does_not_answer_fails_readiness_and_is_named(service: Run
 def reasons(service: RunningService) -> dict[str, str]:
     try:
         body = httpx.get(service.url + "/health/ready", timeout=1).json()
-    except httpx.TimeoutException:  # the stopped worker took the connection
+    except httpx.TimeoutException:  # the stopped worker accepted the connection
         return {}
     return body.get("error", {}).get("reasons", {})  # type: ignore[no-any-return]
 

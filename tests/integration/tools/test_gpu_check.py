@@ -1,4 +1,5 @@
-"""The whole check for GPUs runs on a CPU: every step gives its rows, and what does not depend on speed holds."""
+"""The whole GPU check runs on a CPU: every step writes its rows, and all requirements that do not depend on speed are
+met."""
 
 import subprocess
 import sys

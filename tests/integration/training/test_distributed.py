@@ -1,4 +1,4 @@
-"""Two processes train one network with the same losses as one process, also if they are stopped and resumed."""
+"""Two processes train one network with the same losses as one process, even if they are stopped and resumed."""
 
 import importlib.util
 import os
@@ -45,7 +45,8 @@ PROCESSES: list[Process] = []
 def batchnorm_network(
     input_shape: tuple[int, int, int] = (24, 24, 1), classes: int = 2, normalization: Normalization = UNIT_RANGE
 ) -> keras.Model:
-    """Returns a network with batch normalization that compiles in a second, smaller than all in the zoo."""
+    """Returns a network with batch normalization that compiles in a second. It is smaller than all networks in the
+    zoo."""
     image, x = normalized_input(input_shape, normalization)
     x = relu(conv_norm(x, 4, 3, 2, "only"), "only")
     return keras.Model(image, logits_layer(keras.layers.Flatten()(x), classes))
@@ -103,7 +104,7 @@ def losses(run: Run) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def single_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Returns the run of one process, the reference for the others."""
+    """Returns the run of one process, which is the reference for the other runs."""
     runs_dir = tmp_path_factory.mktemp("alone")
     assert wait_for_exit(start(command(runs_dir)))[0] == 0
     return only_run(runs_dir)

@@ -32,7 +32,7 @@ def run(*words: object) -> tuple[int, str]:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Returns three random versions of `net` for X/O images; the third graph has another opset."""
+    """Returns three random versions of `net` for X/O images. The third graph has a different opset."""
     monkeypatch.chdir(tmp_path)
     for number in (1, 2, 3):
         folder = write_version(tmp_path / "models", "net", number, SHAPE, 2, seed=number)

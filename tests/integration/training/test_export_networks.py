@@ -122,7 +122,7 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     card = (version.path / "card.md").read_text()
     assert f"**{variant.test_accuracy:.2%}** of the 1,000 test images" in card
     assert "convoy-train run xo --seed 1 --set epochs=2" in card
-    assert "/" + run.folder.parts[1] not in card  # no folder of this machine
+    assert "/" + run.folder.parts[1] not in card  # the card contains no folder of this machine
     for name in ("curves.png", "confusion.png"):
         Image.open(version.path / name).verify()
 
@@ -194,7 +194,7 @@ def test_a_users_network_measured_on_a_data_set(tmp_path: Path) -> None:
 
 @keras.saving.register_keras_serializable(package="tests")
 class RetraceDependent(layers.Layer):
-    """Computes something different in each trace, so that the exported graph differs from the network."""
+    """Computes a different function in each trace, so that the exported graph differs from the network."""
 
     traces = 0
 
@@ -205,7 +205,7 @@ class RetraceDependent(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tests")
 class AlwaysNoisy(layers.Layer):
-    """Adds noise in inference too."""
+    """Adds noise in inference as well."""
 
     def call(self, x):
         return x + keras.random.normal(keras.ops.shape(x))
@@ -259,7 +259,8 @@ def gates_and_skips() -> keras.Model:
 
 
 def padding_before_pooling() -> keras.Model:
-    """Returns a padding before a pooling without ReLU, for which onnxruntime's Pad_Fusion gave wrong results."""
+    """Returns a network with a padding before a pooling without ReLU, for which onnxruntime's Pad_Fusion gave wrong
+    results."""
     image = keras.Input(COLORS)
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.Conv2D(8, 3)(image)))
     return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))

@@ -46,7 +46,7 @@ def tiny(
 
 @pytest.fixture(scope="module")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Registers the tiny application in Keras' and Convoy's tables; yields a file with its weights."""
+    """Registers the tiny application in Keras' and Convoy's tables. Yields a file with its weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.applications, "Tiny", tiny, raising=False)
         patch.setitem(APPLICATIONS, "Tiny", TF)

@@ -49,7 +49,7 @@ def answers(version: VersionFolder, images: NDArray[np.uint8]) -> NDArray[np.flo
 
 
 def run_directly(model: onnx.ModelProto, pixels: NDArray) -> NDArray[np.float64]:
-    """Runs the file on one image at a time; returns the outputs as rows."""
+    """Runs the file on one image at a time. Returns the outputs as rows."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     rows = [session.run(None, {"data": image[np.newaxis]})[0].reshape(-1) for image in pixels]
     return np.stack(rows).astype(np.float64)
@@ -149,7 +149,7 @@ def integer_input() -> onnx.ModelProto:
 
 
 def wrong_dynamic_batch() -> onnx.ModelProto:
-    """Returns a graph that states a dynamic batch but works with one image only."""
+    """Returns a graph that states a dynamic batch size but works with one image only."""
     model = third_party_graph(batch=1)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     return model
@@ -211,7 +211,7 @@ def reference_top_5(file: Path, photo: Path) -> list[int]:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     image = Image.open(photo).convert("RGB")
     scale = 146 / min(image.size)
-    # Like torchvision, whose rule is the default for files with channels first.
+    # Resizes like torchvision, whose rule is the default for files with channels first.
     image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = round((image.width - 128) / 2), round((image.height - 128) / 2)
     pixels = np.asarray(image.crop((left, top, left + 128, top + 128)), np.float32)

@@ -29,7 +29,7 @@ LABELED = [*IMPORT, "--labels", "labels.txt"]
 
 
 def with_last(model: onnx.ModelProto, *nodes: onnx.NodeProto, output_type: int, **constants: object) -> onnx.ModelProto:
-    """Appends nodes from `out` to `last` to a model; `last` becomes its output."""
+    """Appends nodes from `out` to `last` to a model. `last` becomes the model's output."""
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("last", output_type, None))
@@ -214,7 +214,7 @@ def with_names() -> onnx.ModelProto:
 
 
 def beside_config() -> onnx.ModelProto:
-    """Returns a graph as exported by Hugging Face's optimum, with config.json beside the file."""
+    """Returns a graph as exported by Hugging Face's optimum, with config.json next to the file."""
     labels = {str(index): name for index, name in enumerate(["cat", "dog", "fox", "owl", "elk"])}
     Path("config.json").write_text(json.dumps({"id2label": labels}))
     Path("preprocessor_config.json").write_text(json.dumps({"size": {"height": 12, "width": 12}}))
@@ -313,7 +313,7 @@ def test_numbers_with_spaces_between_them_want_commas() -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_no_damaged_file_ends_in_a_traceback(seed: int) -> None:
-    """`run` passes on every exception except exits."""
+    """`run` re-raises every exception except exits."""
     random = np.random.default_rng(seed)
     content = bytearray(with_class_token().SerializeToString())
     for at in random.integers(0, 900, 8):

@@ -1,4 +1,4 @@
-"""Keras' applications are exported including their pixel preprocessing; no weights are downloaded here."""
+"""Keras Applications networks are exported with their pixel preprocessing. These tests download no weights."""
 
 import json
 from pathlib import Path

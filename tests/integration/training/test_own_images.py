@@ -1,4 +1,5 @@
-"""Own images: one command trains and one publishes; an invalid folder is rejected before anything is written."""
+"""The user's own images: one command trains and one publishes; an invalid folder is rejected before any file is
+written."""
 
 import json
 from pathlib import Path
@@ -30,7 +31,7 @@ def convoy_train(*words: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with photos of three classes, one photo damaged, and a run `colours` on it."""
+    """Returns a folder with photos of three classes, one of them damaged, and a run `colours` on it."""
     root = tmp_path_factory.mktemp("own")
     write_image_folder(root / "photos", "red", "green", "blue", count=30)
     (root / "photos" / "red" / "note.txt").write_text("not an image")
@@ -56,7 +57,7 @@ def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
     assert dataset["title"] == "Images of the folder 'photos'"
     counts = [dataset[f"{part}_images"] for part in ("training", "validation", "holdout", "test")]
     assert sum(counts) == 90
-    assert counts[1:] == [10, 6, 15]  # 10 % each of the images that are not test images, drawn independently
+    assert counts[1:] == [10, 6, 15]  # 10% each of the images that are not test images, drawn independently
     assert dataset["origin"]["skipped"] == ["red/note.txt: The bytes are not an image, or its header is damaged."]
     test_files = dataset["origin"]["test_files"]
     assert all((root / "photos" / name).is_file() for name in test_files)
@@ -109,7 +110,7 @@ CROPPED = ("--epochs", "3", "--set", "architecture.hidden=16,", "--set", "crop_a
 
 @pytest.mark.slow
 def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) -> None:
-    """The run uses random parts, mixed images and skipped damaged images, which must all be reproducible."""
+    """The run uses random crops and mixed images and skips damaged images, and all of these must be reproducible."""
     recipe = with_settings(find_recipe("mlp"), dict(word.split("=", 1) for word in CROPPED[3::2]) | {"epochs": "3"})
     runs = []
     for workers in (0, 2):

@@ -1,4 +1,5 @@
-"""The common tutorial: a Keras network whose pixels are divided by 255 outside it, and a folder of images."""
+"""The network of common tutorials is exported: a Keras network whose pixels are divided by 255 outside it, and a folder
+of images."""
 
 import os
 import re
@@ -24,7 +25,7 @@ CLASSES = ("blue", "green", "red")
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a network that tells colors apart, for pixels from 0 to 1, and photos of these colors."""
+    """Returns a folder with a network that distinguishes colors, for pixels from 0 to 1, and photos in these colors."""
     root = tmp_path_factory.mktemp("tutorial")
     write_image_folder(root / "photos", *CLASSES, count=12)
     nearest = layers.Dense(3)

@@ -66,7 +66,8 @@ def test_a_run_stopped_before_or_at_the_switch_ends_as_if_it_had_not(
 
 
 def test_validation_images_have_the_last_size_from_the_first_epoch(tmp_path: Path) -> None:
-    """Validation at the training size would give other figures than the saved network, which has the last size."""
+    """Validation at the training size would give figures that differ from those of the saved network, which has the
+    last size."""
     recipe = with_settings(RECIPE, {"keep": "best", "patience": "1", "learning_rate": "1e-12"})
     lines: list[str] = []
     run = trainer.train(recipe, tmp_path, lines.append)

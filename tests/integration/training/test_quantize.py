@@ -48,7 +48,7 @@ def least_squares_weights(outlier: float = 0) -> np.ndarray:
 
 
 def write_xo_version(root: Path, weights: np.ndarray, dataset: str = "xo", test_accuracy: float | None = None) -> Path:
-    """Writes xo/1 with these weights; its manifest names the data set and the accuracy."""
+    """Writes xo/1 with these weights. Its manifest contains the data set and the accuracy."""
     folder = write_version(root, "xo", 1, SHAPE, 2, graph=linear_graph(weights, SHAPE))
     (folder / "labels.txt").write_text("X\nO\n")
     (folder / "card.md").write_text("# xo, version 1\n\nA card.\n\n## Limits\n\nMany.\n")
@@ -88,7 +88,7 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
         assert 0 < variant.parity.max_abs_difference < 0.1
         assert variant.parity.same_class > 0.98
     assert set(int8.speed.us_per_image) == set(int8.speed.float32_us_per_image) == set(LATENCY_BATCH_SIZES)
-    assert float16.speed is None  # there is no GPU where the tests run
+    assert float16.speed is None  # the machine that runs the tests has no GPU
     for variant in (int8, float16):
         acceptance = variant.acceptances[0]
         assert (acceptance.engine, acceptance.hint, acceptance.images) == ("cpu", None, 500)
@@ -124,7 +124,7 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
     weights = next(t for t in onnx.load(folder / "model.int8.onnx").graph.initializer if t.name.startswith("weights_q"))
     values = onnx.numpy_helper.to_array(weights)
     assert values.dtype == np.int8
-    assert np.abs(values.astype(int)).max() <= 64  # seven bits
+    assert np.abs(values.astype(int)).max() <= 64  # 7-bit weights
 
 
 def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:

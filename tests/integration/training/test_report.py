@@ -22,7 +22,7 @@ from training.runs.run_folder import Run, start_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Returns a run that is short enough to make mistakes, with a class name that contains HTML."""
+    """Returns a run that is so short that the network makes mistakes, with a class name that contains HTML."""
     recipe = with_settings(find_recipe("xo"), {"epochs": "1", "limit": "300", "learning_rate": "0.003"})
     run = trainer.train(recipe, tmp_path_factory.mktemp("runs"), lambda line: None, name="letters")
     write_json(run.folder / "run.json", run.info() | {"labels": ["X", MARKUP]})
@@ -64,7 +64,7 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     assert re.search(r"called .* \(\d+\.\d%\)", page.text)
     assert "3 kernels of 3x3 pixels" in page.text
     assert "CONV3-3" in page.text  # a row of the layer table
-    assert "758" in page.text  # their parameters
+    assert "758" in page.text  # the parameters of all layers
 
 
 def test_the_page_goes_where_it_is_wanted(run: Run, tmp_path: Path) -> None:

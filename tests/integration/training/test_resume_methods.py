@@ -1,4 +1,4 @@
-"""A stopped and resumed run equals an uninterrupted one, for every method with random numbers or own state."""
+"""A stopped and resumed run equals an uninterrupted run, for every method with random numbers or a state of its own."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 XO = find_recipe("xo")
 RECORDED_INFO = {"dataset": {"data_note": None, "origin": {}}}
-"""The recorded origin of a data set that is not a folder, as needed for resuming."""
+"""Returns the recorded origin of a data set that is not a folder, as needed for resuming."""
 
 
 def convoy_train(folder: Path, *words: str) -> Result:
@@ -86,7 +86,7 @@ class RecordedImages:
 def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither_network_has_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new seed used to draw another test set; 77 % of it were training images of the published version."""
+    """A new seed used to draw another test set, of which 77% were training images of the published version."""
     recorded = RecordedImages(monkeypatch)
     photos = write_image_folder(tmp_path / "photos", *COLORS, count=40)
     command = ("retrain", "mlp", "--name", "colours", "--models-dir", str(tmp_path / "models"), "--epochs", "2")

@@ -1,4 +1,5 @@
-"""A sweep of real runs: one run by its index, the rest by repeating the command, and a comparison of all."""
+"""A sweep of real runs: one run is trained by its index, the rest by repeating the command, and all of them are
+compared."""
 
 from pathlib import Path
 

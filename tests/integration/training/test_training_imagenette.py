@@ -1,4 +1,4 @@
-"""Real photos from a folder in ImageNet's layout to a published version, on a few of them."""
+"""A few real photos in a folder in ImageNet's layout become a published version."""
 
 from pathlib import Path
 

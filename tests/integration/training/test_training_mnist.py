@@ -1,4 +1,4 @@
-"""Real digits from files to a published version: a short run in seconds, and the recipe that ships in full."""
+"""Real digits become a published version: in a short run of seconds, and with the complete shipped recipe."""
 
 import os
 from pathlib import Path

@@ -27,7 +27,7 @@ from training.runs import run_folder
 from training.runs.run_folder import Run
 
 EPOCHS = 4
-# Dropout, augmentation, momentum, a changing rate and the best epoch could all go wrong in a resumed run.
+# Dropout, augmentation, momentum, a changing rate and the best epoch could all be wrong in a resumed run.
 RECIPE: Recipe = with_settings(
     find_recipe("xo"),
     {
@@ -138,7 +138,7 @@ def test_a_finished_run_is_not_resumed(uninterrupted_run: Run) -> None:
 def test_a_run_that_another_process_finishes_meanwhile_is_left_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Loading the images takes minutes between the first check of the run and its lock."""
+    """Minutes may pass between the first check of the run and its lock, because the images are loaded in between."""
     run = run_folder.start_run(tmp_path, RECIPE, {"dataset": {"data_note": None}})
     run.checkpoint_path.write_bytes(b"of the other process")
     load = trainer.load_dataset.for_resuming
@@ -240,7 +240,7 @@ def start(runs_dir: Path, *more: str) -> subprocess.Popen[str]:
 
 
 def restore_sigint() -> None:
-    """Enables SIGINT, which background processes of a script ignore, as in a terminal."""
+    """Enables SIGINT as in a terminal, because background processes of a script ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -256,7 +256,8 @@ def lines_until(process: subprocess.Popen[str], start_of_line: str) -> Iterator[
 def test_a_stopped_process_is_resumed_to_the_same_weights(
     uninterrupted_run: Run, tmp_path: Path, kill: signal.Signals
 ) -> None:
-    """The uninterrupted and the resumed run use different processes, and so differ in all seeds except the recipe's."""
+    """The uninterrupted and the resumed run use different processes, which differ in all seeds except the recipe's
+    seed."""
     process = start(tmp_path, *OPTIONS)
     lines = list(lines_until(process, "epoch 2/4"))
     process.send_signal(kill)

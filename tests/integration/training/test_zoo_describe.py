@@ -61,7 +61,7 @@ def test_errors_are_reported_in_one_sentence(arguments: list[str], error: str) -
 
 
 def test_the_largest_networks_take_no_memory() -> None:
-    """VGG-19 and ResNet-152 have 780 MiB of weights; the process may use less than a quarter of that on top of
+    """VGG-19 and ResNet-152 have 780 MiB of weights. The process may use less than a quarter of this in addition to
     Keras."""
     code = (
         "import resource, sys, training.keras_setup, training.architectures, training.analysis.keras_costs\n"

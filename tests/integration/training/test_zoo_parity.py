@@ -1,7 +1,7 @@
 """Every network of the zoo has the same logits as its exported graph, in batches of 1 and 5.
 
 With random initial weights, the logits hardly depend on the image, and a graph that ignores its input would pass. The
-weights are therefore rescaled until the logits vary as much as those of a trained network.
+weights are therefore rescaled until the logits vary as much as the logits of a trained network.
 """
 
 from collections import Counter
@@ -96,7 +96,7 @@ def check_costs(network: keras.Model, path: Path) -> None:
 
 
 def outputs(rows: Iterable[LayerCosts]) -> Counter:
-    """Counts layers with their output shapes; a mean over the image may keep two dimensions of 1."""
+    """Counts layers with their output shapes. A mean over the image may keep two dimensions of 1."""
     shapes = ((row.layer, tuple(side for side in row.output if side > 1)) for row in rows)
     return Counter((layer, shape) for layer, shape in shapes if layer != "BN")
 
@@ -111,7 +111,8 @@ def random_images(count: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def rescale(network: keras.Model, images: NDArray[np.uint8]) -> None:
-    """Rescales weights so that layer outputs have normal sizes, and logits a mean of 0 and a deviation of 1."""
+    """Rescales weights so that layer outputs have normal sizes, and logits have a mean of 0 and a standard deviation of
+    1."""
     random = np.random.default_rng(3)
     norms = [layer for layer in network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in network.layers:

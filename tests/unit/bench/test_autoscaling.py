@@ -64,7 +64,7 @@ def test_a_pod_shows_what_lies_between_the_recorded_loads() -> None:
 
 
 def test_a_metric_that_stays_below_its_target_adds_no_pod_and_another_does() -> None:
-    """One worker on two cores, saturated at 61 % CPU: within the tolerance of a target of 60 %."""
+    """One worker on two cores is saturated at 61% CPU, which is within the tolerance of a target of 60%."""
     by_load = {0.0: NO_LOAD, 1.0: PodMetrics(0.61, 1.0, 0.0), 2.0: PodMetrics(0.61, 1.0, 0.5)}
     cpu = simulate(Autoscaler("cpu", {"cpu": 0.6}, 2, 20, UP), by_load, 4.0)
     assert (cpu.replicas, cpu.carried_s) == (2, math.inf)

@@ -31,7 +31,7 @@ def plan(rounds: int = 4) -> Plan:
 
 @pytest.fixture
 def drifting() -> CheckoutResults:
-    """Returns results of a machine that slows down by half; the second checkout is 10 % faster except in one round."""
+    """Returns results of a machine that slows down by half. The second checkout is 10% faster except in one round."""
     first = [1000.0, 800.0, 600.0, 500.0]
     second = [1100.0, 880.0, 300.0, 550.0]
     return CheckoutResults({"image": [[load_result(rate) for rate in first], [load_result(rate) for rate in second]]})

@@ -1,4 +1,5 @@
-"""The pairs of loads differ only in the decoder, and the counted share of a reduced decode is the service's."""
+"""The pairs of loads differ only in the decoder, and the counted fraction of a reduced decode is that of the
+service."""
 
 from pathlib import Path
 

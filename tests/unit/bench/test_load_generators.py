@@ -28,12 +28,13 @@ def test_a_request_on_time_counts_from_its_start() -> None:
 
 
 def test_a_request_held_up_by_the_one_before_counts_from_when_it_was_due() -> None:
-    """Due every 0.1 s; the first takes 0.25 s, so the second starts 0.15 s late and the third 0.06 s."""
+    """Requests are due every 0.1 s. The first takes 0.25 s, so the second starts 0.15 s late and the third 0.06 s
+    late."""
     assert _latencies_ms(_log((100.0, 200, 0.25), (100.25, 200, 0.01), (100.26, 200, 0.01)), 1, 0.1) == [250, 160, 70]
 
 
 def test_all_connections_have_a_request_due_at_once() -> None:
-    """One of two connections is delayed by 0.1 s; the log is sorted by end times."""
+    """One of two connections is delayed by 0.1 s. The log is sorted by end times."""
     log = _log((5.0, 200, 0.01), (5.1, 200, 0.01), (5.0, 200, 0.2), (5.2, 200, 0.01), (5.2, 200, 0.01))
     assert _latencies_ms(log, 2, 0.1) == [10, 200, 10, 110, 10]
 

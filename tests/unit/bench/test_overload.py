@@ -51,7 +51,7 @@ def test_a_stop_loses_what_is_neither_answered_nor_rejected() -> None:
 
 def excess_results(*, failed: int = 0) -> ExcessResults:
     results = ExcessResults()
-    for capacity_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # the second round shared the machine
+    for capacity_per_s, good_per_s in ((100, 95), (10, 3), (200, 180)):  # in the second round the machine was busy
         outcome = Outcome(good_per_s, 300, 1, failed, 480, 20)
         results.steps["image", 4].append(Step(40, capacity_per_s, outcome, capacity_per_s * 0.97))
     return results

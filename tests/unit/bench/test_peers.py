@@ -47,7 +47,7 @@ def test_all_applications_get_the_same_configuration(config: PeerConfig) -> None
 
 
 def test_applications_read_instances_and_batch_from_one_place() -> None:
-    """A different number in one application would make the comparison unfair without being noticed."""
+    """A different number in one application would make the comparison unfair without any error."""
     for file in APPS.glob("*_app.py"):
         names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
         assert {"INSTANCES", "MAX_BATCH", "Net"} <= names, file.name
@@ -55,7 +55,7 @@ def test_applications_read_instances_and_batch_from_one_place() -> None:
 
 @pytest.fixture
 def triton(cache: Path) -> Path:
-    """Returns Triton's environment, whose Python may differ from the tests'."""
+    """Returns Triton's environment, whose Python may differ from the Python of the tests."""
     folder = cache / "triton"
     (folder / "lib/python3/site-packages").mkdir(parents=True)
     (folder / "pyvenv.cfg").write_text("home = /opt/python3.12/bin\nversion = 3.12.1\nexecutable = /a=b/python3\n")

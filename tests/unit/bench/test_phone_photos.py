@@ -1,4 +1,4 @@
-"""Photos of a stated size contain detail and noise, and the comparison of two decodings counts differences."""
+"""Photos of a given size contain detail and noise, and the comparison of two decodings counts differences."""
 
 import io
 from dataclasses import replace

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Time:
-    """A clock that advances only when the test says so."""
+    """A clock that advances only when the test advances it."""
 
     def __init__(self) -> None:
         self.ns = 0

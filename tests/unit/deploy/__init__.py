@@ -1,2 +1,1 @@
-"""Tests of the deployment files: Kubernetes manifests, docker-compose.yml, monitoring.
-They start no service."""
+"""Tests of the deployment files: Kubernetes manifests, docker-compose.yml, monitoring. These tests start no service."""

@@ -60,7 +60,7 @@ def paths(tmp_path: Path) -> set[str]:
 
 @pytest.fixture
 def metrics() -> set[str]:
-    """The names of all samples that the service can give."""
+    """Returns the names of all samples that the service can export."""
     service = service_metrics()
     own = Metrics()
     families = [*own.registry.collect(), *own.process_metrics(), *version_metrics({}), model_info([]), *service]
@@ -174,7 +174,7 @@ def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest
 
 
 def _lets_in(rule: str, kind: str, path: str) -> bool:
-    """Returns whether a rule matches a path; prefixes match whole path elements, as defined for Ingress."""
+    """Returns whether a rule matches a path. Prefixes match whole path elements, as defined for Ingress."""
     return path == rule or (kind == "Prefix" and path.startswith(rule.rstrip("/") + "/"))
 
 
@@ -206,7 +206,7 @@ def test_the_autoscaler_of_gpus_does_not_look_at_cpus_alone() -> None:
 
 
 def test_every_core_has_a_worker_where_models_run_on_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the event loops are busy while the pod's CPUs seem half idle."""
+    """With fewer workers than cores, the event loops could be busy while the pod's CPUs seem half idle."""
     for manifests in service_manifests():
         settings = settings_of(manifests, monkeypatch)
         if settings.device == "cpu":
@@ -214,7 +214,7 @@ def test_every_core_has_a_worker_where_models_run_on_cpus(monkeypatch: pytest.Mo
 
 
 def test_keda_asks_for_the_namespace_of_the_overlay(tmp_path: Path) -> None:
-    """With the lines of docs/kubernetes.md."""
+    """The lines of docs/kubernetes.md are added."""
     page = (ROOT / "docs/kubernetes.md").read_text()
     (replacements,) = re.findall(r"```yaml\n(replacements:.*?)```", page, re.DOTALL)
     (tmp_path / "convoy").symlink_to(ROOT)
@@ -379,13 +379,14 @@ def test_a_peer_that_is_never_scheduled_ends_the_distributed_job() -> None:
 
 
 def test_clients_that_keep_connections_reach_new_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Service balances connections: without a limit, those of an old client would never move."""
+    """A Service balances connections. Without a limit, the connections of an old client would never move to new
+    pods."""
     for manifests in service_manifests():
         assert settings_of(manifests, monkeypatch).keep_alive_requests > 0
 
 
 def test_keys_come_from_a_secret_that_every_pod_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also in the copy for KServe. A pod that started without the Secret would serve without keys."""
+    """This includes the copy for KServe. A pod that started without the Secret would serve without keys."""
     for components in (("api-keys",), COMPATIBLE_COMPONENTS, ("bucket-models", "api-keys", "kserve")):
         manifests = render(K8S / "overlays/cpu", *components)
         settings, container = settings_of(manifests, monkeypatch), container_of(manifests)
@@ -414,7 +415,7 @@ def test_prometheus_has_a_key_of_its_own_where_the_service_requires_keys() -> No
 
 
 def test_no_volume_is_mounted_inside_a_read_only_one() -> None:
-    """The runtime could not create the folder for the inner mount."""
+    """Otherwise the runtime could not create the folder for the inner mount."""
     for name, manifests in all_rendered():
         for pod in (pod for manifest in manifests if (pod := pod_of(manifest))):
             mounts = pod["containers"][0]["volumeMounts"]
@@ -423,7 +424,7 @@ def test_no_volume_is_mounted_inside_a_read_only_one() -> None:
 
 
 def test_a_nightly_job_ends_before_the_next_night() -> None:
-    """While one runs, the next is skipped."""
+    """While one run is in progress, the next one is skipped."""
     spec = of_kind(render(K8S / "jobs/nightly"), "CronJob")["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] < 24 * 3600
@@ -436,7 +437,7 @@ def test_an_update_starts_a_pod_before_it_ends_one(overlay: str) -> None:
 
 
 def test_an_interrupted_part_of_the_batch_job_is_tried_again() -> None:
-    """A part resumes unless a rule of the Job fails it permanently."""
+    """A shard resumes unless a rule of the Job fails it permanently."""
     spec = of_kind(render(K8S / "jobs/batch"), "Job")["spec"]
     final = [rule["onExitCodes"]["values"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule]
     assert final, "some exit codes fail a part permanently"

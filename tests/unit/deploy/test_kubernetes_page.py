@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_its_overlays_render(tmp_path: Path) -> None:
-    """The documented custom installation, with the additions for the canary, in a folder beside Convoy's."""
+    """Returns the documented custom installation, with the additions for the canary, in a folder next to Convoy's."""
     yaml_blocks = [yaml.safe_load(block) for block in blocks("yaml")]
     own, canary = (next(block for block in yaml_blocks if key in block) for key in ("namespace", "patches"))
     (tmp_path / "mine").mkdir()

@@ -1,4 +1,4 @@
-"""Dashboard and alerts use only metrics of the service, and Prometheus' tools accept them."""
+"""The dashboard and the alerts use only metrics of the service, and Prometheus' tools accept them."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def test_alerts_use_only_rates_that_are_recorded() -> None:
 
 
 def test_no_rule_mixes_namespaces() -> None:
-    """One Prometheus scrapes several installations, whose series differ only in their namespace."""
+    """One Prometheus may scrape several installations, whose series differ only in their namespace."""
     expressions = [*ALERTS.values(), *RECORDED.values()]
     assert [expr for expr in expressions if re.search(r"\b(sum|count|max|min|avg|group)\(", expr)] == []
     groupings = [labels for expr in expressions for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expr)]
@@ -74,7 +74,7 @@ def test_the_dashboard_can_be_limited_to_a_namespace() -> None:
 
 
 def test_the_limits_of_alerts_are_bounds_of_buckets() -> None:
-    """Without a series of that bound, the share of slow answers would have no value."""
+    """Without a series for this bound, the fraction of slow responses would have no value."""
     limits = {
         limit for expr in RECORDED.values() for one in re.findall(r'le=~"([^"]+)"', expr) for limit in one.split("|")
     }

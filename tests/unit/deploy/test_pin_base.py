@@ -1,4 +1,4 @@
-"""Digests of base images are read from a registry, here a local one."""
+"""Digests of base images are read from a registry, which is simulated on this machine."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class RegistryHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Logs nothing."""
+        """Discards log messages."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Memory limits of the manifests follow the measured table in docs/capacity.md."""
+"""The memory limits of the manifests follow the measurements in docs/capacity.md."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from tests.support.kubernetes_manifests import K8S, container_of, render, settin
 
 UNITS_MIB = {"Mi": 1, "Gi": 1024}
 MAX_EXCESS = 2.0
-"""A limit of more than twice what is needed wastes memory."""
+"""A limit of more than twice the required memory wastes memory."""
 
 
 def measured(models: str) -> Size:

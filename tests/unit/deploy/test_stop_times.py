@@ -13,11 +13,11 @@ from service.workers.supervisor import KILL_GRACE_S
 from tests.support.kubernetes_manifests import ROOT, container_of, pod_of, service_manifests, settings_of
 
 MAX_SPARE_S = 10
-"""Maximum grace period: a longer one would only delay the end of a hanging process."""
+"""Maximum grace period. A longer one would only delay the end of a hanging process."""
 
 
 class Orchestrator(NamedTuple):
-    """`grace_s` are the seconds from the stop command to SIGKILL, `pause_s` those before SIGTERM."""
+    """`grace_s` is the time from the stop command to SIGKILL. `pause_s` is the time before SIGTERM."""
 
     settings: Settings
     grace_s: float

@@ -1,4 +1,5 @@
-"""The check for GPUs keeps what a step found, whatever becomes of the step, and its parts compute what they say."""
+"""The GPU check keeps the results of a step even if the step fails later, and its functions compute the documented
+values."""
 
 import sys
 import time
@@ -141,4 +142,4 @@ def test_load_is_answered_requests_and_a_failed_one_voids_it(tmp_path: Path) -> 
         requests = service.metric("convoy_requests_total", route="/v2/models/{model}/infer", code="200")
         images = service.metric("convoy_batch_images_sum", model="linear")
     assert 0 < rate * 2.0 * (1 - gpu_service.WARM_UP) <= requests
-    assert images == pytest.approx(2 * requests, rel=0.2)  # 1 and 3 images in turns
+    assert images == pytest.approx(2 * requests, rel=0.2)  # 1 and 3 images alternately

@@ -30,7 +30,7 @@ def test_every_drawing_is_different_and_reproducible() -> None:
 
 
 def test_mnist_takes_the_drawings_for_what_they_are(data_dir: Path) -> None:
-    """For most drawings, the nearest of 10,000 real digits has the same label; this needs no trained model."""
+    """For most drawings, the nearest of 10,000 real digits has the same label. This check needs no trained model."""
     from training.data.datasets import mnist
 
     real = mnist.load(data_dir).test

@@ -1,4 +1,4 @@
-"""A load passes only if no request failed and every limit was met; its shape has the documented phases."""
+"""A load passes only if no request failed and every limit was met. The load shape has the documented phases."""
 
 import json
 from pathlib import Path

@@ -79,7 +79,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-# Command line, and the advice that its error message contains.
+# Command lines, and the advice that their error messages contain.
 MISTAKES = {
     "convoy sevre": "No such command 'sevre'",
     "convoy serve more": "unexpected extra argument (more)",

@@ -37,7 +37,7 @@ HELD_OBJECTS: dict[str, type] = {
     "server_state": ServerState,
     "lifespan": LifespanOn,
 }
-CALLED_BY_PARSER = {"on_chunk_header"}  # no method of uvicorn's: see the test with a chunk
+CALLED_BY_PARSER = {"on_chunk_header"}  # not a method of uvicorn: see the test with a chunk
 
 
 def root_package(module: str) -> str:
@@ -46,7 +46,7 @@ def root_package(module: str) -> str:
 
 @cache
 def subclasses_of_dependencies() -> dict[str, type]:
-    """Every class of the service that has a base class from a dependency, by module and name."""
+    """Yields every class of the service that has a base class from a dependency, by module and name."""
     names = [name for name in MODULES if root_package(name) == "service"]
     classes = {
         f"{name}.{cls.__name__}": cls
@@ -58,7 +58,7 @@ def subclasses_of_dependencies() -> dict[str, type]:
 
 
 def foreign_bases(cls: type) -> list[type]:
-    """Base classes from dependencies whose methods a subclass may override."""
+    """Returns the base classes from dependencies whose methods a subclass may override."""
     roots = {root_package(base.__module__) for base in cls.__mro__}
     if roots & DECLARATIVE:
         return []
@@ -78,7 +78,8 @@ def source_tree(cls: type) -> ast.AST:
 
 
 def self_attributes(cls: type, context: type[ast.expr_context]) -> set[str]:
-    """Names of `self.name` in the source of the class, where they are read (ast.Load) or assigned (ast.Store)."""
+    """Returns the names of `self.name` in the source of the class, where they are read (ast.Load) or assigned
+    (ast.Store)."""
     return {
         node.attr
         for node in ast.walk(source_tree(cls))
@@ -90,7 +91,7 @@ def self_attributes(cls: type, context: type[ast.expr_context]) -> set[str]:
 
 
 def super_attributes(cls: type) -> set[str]:
-    """Names of `super().name` in the source of the class."""
+    """Returns the names of `super().name` in the source of the class."""
     return {
         node.attr
         for node in ast.walk(source_tree(cls))
@@ -103,14 +104,16 @@ def is_super(function: ast.expr) -> bool:
 
 
 def provided_by(cls: type) -> set[str]:
-    """Names that instances of the class have: of its attributes and methods, and of what its methods assign."""
+    """Returns the names that instances of the class have: its attributes and methods, and the names that its methods
+    assign."""
     assigned = (self_attributes(base, ast.Store) for base in cls.__mro__)
     annotated = (vars(base).get("__annotations__", {}) for base in cls.__mro__)
     return set(dir(cls)).union(*assigned, *annotated)
 
 
 def own_names(cls: type) -> set[str]:
-    """Names that the class itself and its base classes in this project define; attributes only if they are private."""
+    """Returns the names that the class itself and its base classes in this project define. Attributes count only if
+    they are private."""
     own = [base for base in cls.__mro__ if root_package(base.__module__) == "service"]
     private = {name for base in own for name in self_attributes(base, ast.Store) if name.startswith("_")}
     return private.union(*(vars(base) for base in own), *(vars(base).get("__annotations__", {}) for base in own))
@@ -121,7 +124,7 @@ def provided_by_dependencies(cls: type) -> set[str]:
 
 
 def names_called(module: ModuleType) -> set[str]:
-    """Every attribute that the functions of a module use."""
+    """Returns every attribute that the functions of a module use."""
 
     def names(code: CodeType) -> set[str]:
         nested = (names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
@@ -131,7 +134,7 @@ def names_called(module: ModuleType) -> set[str]:
 
 
 def private_names_used(cls: type) -> set[str]:
-    """Private names of dependencies that the class overrides or uses."""
+    """Returns the private names of dependencies that the class overrides or uses."""
     used = self_attributes(cls, ast.Load) | super_attributes(cls)
     private = {name for name in used if name.startswith("_") and not name.startswith("__")}
     return private & provided_by_dependencies(cls)
@@ -161,7 +164,7 @@ def test_everything_that_a_subclass_uses_of_its_base_class_is_there() -> None:
 
 
 def test_every_method_of_a_subclass_overrides_one_or_is_called_by_the_service() -> None:
-    """A method that does neither was an override until the dependency renamed the original."""
+    """A method that is neither an override nor used was an override until the dependency renamed the original."""
     trees = [ast.parse(path.read_text()) for name, path in MODULES.items() if root_package(name) == "service"]
     used = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     unused = {
@@ -187,7 +190,7 @@ def test_uvicorn_calls_the_methods_that_are_overridden(name: str, module: Module
     called_by_others = set(dir(asyncio.Protocol)) | {
         name for name in dir(httptools.HttpRequestParser) if name.startswith("on_")
     }
-    callbacks = {"on_message_begin", "on_headers_complete", "on_message_complete"}  # httptools', tested below
+    callbacks = {"on_message_begin", "on_headers_complete", "on_message_complete"}  # names of httptools, tested below
     assert overridden - callbacks
     assert overridden - callbacks - called_by_others - names_called(module) == set()
 

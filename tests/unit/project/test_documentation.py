@@ -16,7 +16,7 @@ from tests.documentation import GENERATED_TABLES, PAGES, ROOT, metrics_table, re
 DATA = Path(__file__).parents[2] / "data"
 MARKDOWN = sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("k8s/*.md"), *ROOT.glob("tests/*/*.md")})
 OUTPUTS = {"tests/bench/gpu.md"}
-"""Files that a command writes, which are not in the repository."""
+"""Files that commands write and that are not in the repository."""
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -87,13 +87,13 @@ def test_versions_of_shipped_models_that_a_page_names_exist(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives to the headings of a page."""
+    """Returns the anchors that GitHub gives to the headings of a page."""
     headings = HEADING.findall(page.read_text())
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def linked_pages(page: Path) -> set[Path]:
-    """Markdown files of the repository that a page links to."""
+    """Returns the Markdown files of the repository to which a page links."""
     paths = (link.partition("#")[0] for link in LINK.findall(page.read_text()) if "://" not in link)
     return {(page.parent / path).resolve() for path in paths if path.endswith(".md")}
 

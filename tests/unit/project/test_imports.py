@@ -51,7 +51,7 @@ LIBRARIES = {
 
 
 def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
-    """Yields (module, name) of every import in a file, at any place; the name is None for `import module`."""
+    """Yields (module, name) of every import in a file, at any place. The name is None for `import module`."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -60,7 +60,7 @@ def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def package_of(module: str) -> str:
-    """Returns the package below `service` or `training` that contains a module; a leaf module is its own package."""
+    """Returns the package below `service` or `training` that contains a module. A leaf module is its own package."""
     return ".".join(module.split(".")[:2])
 
 

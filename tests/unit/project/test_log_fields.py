@@ -1,4 +1,5 @@
-"""The table of log fields in docs/operations.md is complete: it has every field that the source logs, and no other."""
+"""The table of log fields in docs/operations.md is complete: it contains every field that the source logs, and no other
+field."""
 
 import ast
 import re

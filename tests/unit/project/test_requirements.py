@@ -1,4 +1,4 @@
-"""Every list of requirements is pinned and hashed, names no index, and no two lists have different versions."""
+"""Every list of requirements is pinned and hashed and contains no index, and no two lists have different versions."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
 def requirements(file: Path) -> list[list[str]]:
-    """Each requirement with the options that follow it, comments left out."""
+    """Returns each requirement with the options that follow it, without comments."""
     text = file.read_text().replace(" \\\n", "\n")
     lines: list[list[str]] = []
     for line in text.splitlines():

@@ -21,7 +21,7 @@ RUNNING = {"eval", "exec", "compile", "__import__"}
 
 
 def calls(tree: ast.AST, name: str) -> list[ast.Call]:
-    """Calls of a function or method of that name."""
+    """Yields the calls of a function or method with this name."""
     call_nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
     return [call for call in call_nodes if getattr(call.func, "attr", getattr(call.func, "id", None)) == name]
 

@@ -1,2 +1,1 @@
-"""Unit tests of `tests.reliability`.
-Its commands are run by `tests/reliability/test_commands.py`."""
+"""Unit tests of `tests.reliability`. `tests/reliability/test_commands.py` runs its commands."""

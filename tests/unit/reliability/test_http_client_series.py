@@ -1,4 +1,5 @@
-"""Series of requests are kept, continued after a stop, and sent again if the processes were stopped meanwhile."""
+"""Series of requests are stored, continued after an interruption, and sent again if the processes were stopped
+meanwhile."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ LOST: SizeOutcomes = {"1 MB": Counter({"413": 2, "lost reset": 1})}
 
 
 class StoppedPauseCounter(PauseCounter):
-    """Notices a pause with the first look, and none later."""
+    """Detects a pause at the first check, and none later."""
 
     def settle(self) -> int:
         self.count = 1

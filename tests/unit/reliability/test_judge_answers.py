@@ -1,4 +1,4 @@
-"""Wrong answers, missing answers and unexplained cuts are problems; rejections and cuts by a kill are not."""
+"""Wrong responses, missing responses and unexplained cuts are problems; rejections and cuts by a kill are not."""
 
 import json
 

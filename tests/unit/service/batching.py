@@ -24,7 +24,7 @@ class BatcherHarness:
     def enqueue(
         self, *values: float, timeout_s: float | None = None, background: bool = False
     ) -> asyncio.Task[InferenceResult]:
-        """Starts a request with one image per value; it is queued in the next iteration of the event loop."""
+        """Starts a request with one image per value. It is queued in the next iteration of the event loop."""
         self.batcher.reserve(len(values), timeout_s, background)
         return asyncio.create_task(self.batcher.infer(images(*values), timeout_s, background))
 
@@ -46,7 +46,7 @@ class BatcherHarness:
 
 
 class ManualClock:
-    """A clock that stands still until the test moves it."""
+    """A clock that does not advance until the test advances it."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -82,7 +82,7 @@ async def run_callbacks() -> None:
 
 
 class NeverWaits(selectors.DefaultSelector):
-    """Fails if an event loop would wait, because in a test with one thread and manual time nothing can wake it."""
+    """Fails if an event loop would wait, because in a test with one thread and manual time no event can wake it."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
@@ -102,7 +102,7 @@ class ManualTimeLoop(asyncio.SelectorEventLoop):
 
 
 async def pass_time(seconds: float) -> None:
-    """Advances the time of a ManualTimeLoop, and runs what is due then."""
+    """Advances the time of a ManualTimeLoop, and runs the callbacks that are due then."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, ManualTimeLoop)
     loop.now_s += seconds

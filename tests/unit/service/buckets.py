@@ -1,4 +1,4 @@
-"""A bucket with injected faults, and the versions that a mirror of it holds."""
+"""A bucket with injected faults, and helpers for the versions in a mirror of it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ REMOTE_VERSIONS = {"a": [1, 2], "b": [1]}
 
 
 class WatchedBucket(Bucket):
-    """A bucket that records the paths read.
+    """A bucket that records the paths that are read.
 
     It fails while `is_down`, rejects `forbidden_path`, truncates `truncated_path`, and is unreachable for paths that
     start with one of `lost_prefixes`.
@@ -47,7 +47,7 @@ class WatchedBucket(Bucket):
 
 
 class FakeClock:
-    """Unix time, as the test sets it."""
+    """Unix time, which the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1_000_000.0
@@ -57,7 +57,7 @@ class FakeClock:
 
 
 def local_versions(mirror: BucketMirror) -> dict[str, list[int]]:
-    """Returns the versions in the repository, after opening each, which checks the checksums."""
+    """Returns the versions in the repository after opening each of them, which verifies the checksums."""
     repository = Repository(mirror.folder)
     found = {model: repository.versions(model) for model in repository.models()}
     for model, numbers in found.items():

@@ -11,7 +11,7 @@ from tests.unit.service.buckets import FakeClock, WatchedBucket
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Path:
-    """The bucket's folder, with versions 1 and 2 of `a` and 1 of `b`."""
+    """Returns the bucket's folder, with versions 1 and 2 of `a` and version 1 of `b`."""
     root = tmp_path / "bucket"
     for model, version in (("a", 1), ("a", 2), ("b", 1)):
         write_version(root, model, version, seed=version)

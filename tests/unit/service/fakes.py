@@ -8,7 +8,7 @@ from typing import Any
 
 
 class ManualExecutor(Executor):
-    """Keeps jobs until `run_next`; they run on the test's thread, so their order is deterministic."""
+    """Keeps jobs until `run_next`. They run on the test's thread, so their order is deterministic."""
 
     def __init__(self) -> None:
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
@@ -32,7 +32,7 @@ class ManualExecutor(Executor):
 
 
 class RecordingModel:
-    """Returns twice each image, and records the batches; fails on a batch that contains the image `poison`."""
+    """Returns the double of each image, and records the batches. Fails on a batch that contains the image `poison`."""
 
     def __init__(self, poison: float | None = None) -> None:
         self.batches: list[list[float]] = []
@@ -83,7 +83,7 @@ class ManualTimer:
 
 
 class FullTransport:
-    """A transport whose peer reads nothing: `waiting` bytes are buffered; `written` records later writes."""
+    """A transport whose peer does not read. `waiting` bytes are buffered, and `written` records later writes."""
 
     def __init__(self, sock: socket.socket, waiting: int) -> None:
         self.waiting = waiting

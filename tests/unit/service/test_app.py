@@ -121,7 +121,7 @@ def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize("root_path", ["", "/convoy"])
 def test_a_rejected_request_counts_under_its_own_route(tmp_path: Path, root_path: str) -> None:
-    """Also below a root path, which causes no warning: warnings are errors here."""
+    """This also works below a root path, without a warning: warnings are errors in tests."""
     app = app_of(tmp_path, root_path=root_path, keys="shop inference 0123456789abcdef")
 
     async def send_all() -> list[int]:

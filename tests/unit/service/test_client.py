@@ -61,7 +61,7 @@ def error_reply(status: int, code: str, **headers: str) -> Reply:
 
 
 class ScriptedServer:
-    """A server that sends these replies in order and repeats the last one; it records requests and times."""
+    """A server that sends these responses in order and repeats the last one. It records requests and times."""
 
     def __init__(self) -> None:
         self.replies: list[Replies] = [GOOD]
@@ -538,7 +538,7 @@ def test_an_unreadable_file_among_many_costs_its_place_only(server: ScriptedServ
 
 
 def truncated_image(image_format: str, mode: str = "RGB") -> Image.Image:
-    """Returns an image as opened by Pillow, of which reading the pixels shows that half are missing."""
+    """Returns an image that Pillow has opened. Reading its pixels fails, because half of them are missing."""
     file = io.BytesIO()
     Image.fromarray(random_pixels(80, 80, 3)).convert(mode).save(file, image_format)
     return Image.open(io.BytesIO(file.getvalue()[: len(file.getvalue()) // 2]))
@@ -686,7 +686,7 @@ def pixel_limited_reply(limit: int) -> Callable[[bytes], Reply]:
 
 
 def classify_all(server: ScriptedServer, in_tasks: bool, images: Iterable[Any], **options: Any) -> list[str]:
-    """Classifies many images, synchronously or in tasks; returns the outcomes."""
+    """Classifies many images, synchronously or in tasks. Returns the outcomes."""
 
     async def run() -> list[str]:
         async with AsyncClient(server.url) as client:

@@ -1,4 +1,5 @@
-"""A command group prints errors that a user can fix as one line and exits with their code; it lets others through."""
+"""A command group prints errors that a user can fix as one line and exits with their code. It re-raises other
+errors."""
 
 import errno
 import os

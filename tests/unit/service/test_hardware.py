@@ -1,4 +1,4 @@
-"""Cores and free memory are those of the container; CPU flags and GPUs are read from files as Linux writes them."""
+"""Cores and free memory are those of the container. CPU flags and GPUs are read from files as Linux writes them."""
 
 import os
 from pathlib import Path

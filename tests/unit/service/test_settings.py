@@ -138,7 +138,7 @@ def test_an_unknown_variable_is_named_without_a_suggestion_far_from_every_settin
 
 
 def kubernetes_variables(service: str) -> dict[str, str]:
-    """Returns the variables that Kubernetes sets in every pod for a Service of this name with the port `http`."""
+    """Returns the variables that Kubernetes sets in every pod for a Service with this name and the port `http`."""
     return {
         f"{service}_SERVICE_HOST": "10.0.0.11",
         f"{service}_SERVICE_PORT": "8000",

@@ -18,7 +18,7 @@ def weights(*shape: int) -> np.ndarray:
 def model(
     nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], output: list, channels: int
 ) -> onnx.ModelProto:
-    """A graph from uint8 `image` (unnamed batch, 6, 5, channels) to float `probabilities`."""
+    """Returns a graph from uint8 `image`, (unnamed batch, 6, 5, channels), to float `probabilities`."""
     graph = helper.make_graph(
         nodes,
         "test",

@@ -1,4 +1,4 @@
-"""The outermost layer logs failures of the service as errors, and health checks never."""
+"""The outermost layer logs failures of the service as errors, and does not log health checks."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ class FakeTracer:
 
 
 class Endpoint:
-    """Where the request was routed to."""
+    """The endpoint to which the request was routed."""
 
     def __init__(self, path: str) -> None:
         self.path = path

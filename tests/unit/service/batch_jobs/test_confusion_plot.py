@@ -16,7 +16,7 @@ def plot_pixels(counts: dict[tuple[str, str], int], labels: list[str], path: Pat
 
 
 def cell_color(pixels: np.ndarray, row: int, column: int, classes: int) -> tuple[int, ...]:
-    """Returns the color of a cell beside its number."""
+    """Returns the color of a cell next to its number."""
     left = pixels.shape[1] - MARGIN_PX - classes * MAX_CELL_PX + column * MAX_CELL_PX
     top = pixels.shape[0] - MARGIN_PX - classes * MAX_CELL_PX + row * MAX_CELL_PX
     return tuple(pixels[top + 2, left + 2].tolist())

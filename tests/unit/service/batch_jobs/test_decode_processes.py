@@ -90,7 +90,7 @@ def _make_chunks(
 
 
 class InstantPool(Executor):
-    """Returns finished futures, of `error` if there is one, and counts the chunks that were submitted."""
+    """Returns finished futures, which raise `error` if there is one, and counts the submitted chunks."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.submitted = 0
@@ -132,7 +132,7 @@ def test_a_dead_process_is_reported_with_its_images() -> None:
 
 
 class BrokenPool(InstantPool):
-    """Accepts `valid_chunks` chunks; after that `submit` raises, as if a process had died."""
+    """Accepts `valid_chunks` chunks. After that, `submit` raises an error, as if a process had died."""
 
     def __init__(self, valid_chunks: int) -> None:
         super().__init__()

@@ -105,7 +105,8 @@ def failing_with(number: int) -> Callable[[str], Fingerprint]:
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM])
 def test_a_file_system_that_is_unreachable_ends_the_job(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its images are neither unreadable, which would be the result of the job, nor changed, which would be final."""
+    """Images in an unavailable bucket count neither as unreadable, which would be a result of the job, nor as changed,
+    which would be final."""
     monkeypatch.setattr(decode_worker, "file_fingerprint", failing_with(number))
     image = ImageFile("a.png", "a.png")
     with pytest.raises(JobInterrupted, match=f"a.png cannot be read: {os.strerror(number)}"):

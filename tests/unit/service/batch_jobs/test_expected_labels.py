@@ -1,4 +1,4 @@
-"""The folder right above an image names its expected label."""
+"""The name of the folder that contains an image is its expected label."""
 
 import pytest
 

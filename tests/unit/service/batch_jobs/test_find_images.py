@@ -1,4 +1,4 @@
-"""Every kind of input gives its images once and in a stable order; invalid inputs are rejected."""
+"""Every kind of input yields its images once and in a stable order; invalid inputs are rejected."""
 
 import errno
 import glob
@@ -50,7 +50,7 @@ def test_a_glob_takes_all_that_it_names(image_folder: Path) -> None:
     ["photos/**", "photos/**/*.*", "**/*.*", "*/**/*.*", "photos/**/*/**/*", "{folder}/photos/**/?/*.*", "**"],
 )
 def test_a_glob_of_any_depth_gives_what_python_finds_without_links(image_folder: Path, pattern: str) -> None:
-    """Also folders whose names are patterns, and no hidden ones."""
+    """This includes folders whose names are patterns, but not hidden folders."""
     for name in ("photos/[ab]/1.png", "photos/a/deep/er/*.png", "photos/.hidden/1.png", "photos/a/.1.png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(image_bytes())

@@ -115,7 +115,7 @@ def test_the_fastest_batch_is_that_with_the_most_images_a_second(batch_ms: dict[
 def test_the_summary_knows_how_many_were_right(work_folder: Path) -> None:
     report = classify()
     summary = json.loads(Path("r.jsonl.summary.json").read_text())
-    # The fifth folder has the name of none of the four labels.
+    # The name of the fifth folder is none of the four labels.
     named = [line for line in lines("r.jsonl") if "expected" in line]
     assert len(named) == summary["accuracy"]["images"] == 38
     right = sum(line["expected"] == line["predictions"][0]["label"] for line in named)
@@ -124,7 +124,7 @@ def test_the_summary_knows_how_many_were_right(work_folder: Path) -> None:
 
 @pytest.fixture
 def batches_until_stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Yields a list: put n into it to stop the job before its n-th batch is written."""
+    """Yields a list. Appending n to it stops the job before its n-th batch is written."""
     countdown: list[int] = []
     append = Journal.append
 
@@ -353,7 +353,7 @@ def test_what_other_settings_would_answer_is_another_job(
 def test_a_job_stays_with_the_graph_that_began_it(
     processor_flags: set[str], batches_until_stop: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a part goes on upon another node, whose processor is quicker with int8."""
+    """This happens if a shard continues on another node, whose processor is faster with int8."""
     classify("whole.jsonl")
     batches_until_stop.append(2)
     with pytest.raises(KeyboardInterrupt):
@@ -410,7 +410,7 @@ def test_outputs_that_differ_in_their_ending_leave_each_other_alone(work_folder:
 
 @pytest.mark.parametrize("inputs", ["photos", "photos/**"])
 def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> None:
-    """This covers results of another job, of another part, and of the same job when it is repeated."""
+    """This covers results of another job, of another shard, and of the same job when it is repeated."""
     classify("photos/a.csv")
     for number in (1, 2):
         classify("photos/b.jsonl", inputs=(inputs,), shard=Shard(number, 2))
@@ -560,7 +560,7 @@ def failing_append(error: Exception) -> Callable[..., None]:
 def test_a_running_job_whose_disk_fails_is_interrupted(
     work_folder: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that is gone, or read-only now, could be written when the job began."""
+    """The folder was writable when the job began, and has been removed or made read-only since."""
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "append", failing_append(OSError(number, os.strerror(number))))
         with pytest.raises(JobInterrupted, match=rf"r\.jsonl cannot be written: {os.strerror(number)}"):

@@ -34,7 +34,8 @@ def with_classifier(
     max_decoded_bytes: int = MAX_DECODED_BYTES,
     max_header_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Runs the test with a classifier over the models in `root`; `busy` jobs keep its decoders until the test ends."""
+    """Runs the test with a classifier over the models in `root`. `busy` jobs occupy its decoders until the test
+    ends."""
 
     async def run() -> None:
         metrics = Metrics()

@@ -206,7 +206,7 @@ def test_images_that_do_not_fit_into_memory_are_rejected_before_any_decoding(roo
 
     async def test(classifier: Classifier, registry: Registry) -> None:
         batcher = registry.get("linear").batcher
-        batcher._input_budget.used_bytes += MAX_INPUT_BYTES - 64  # of other models
+        batcher._input_budget.used_bytes += MAX_INPUT_BYTES - 64  # images of other models
         assert (await predict(classifier, image_bytes())).shape == (4,)
         batcher._input_budget.used_bytes += 64
         for attempt in (predict(classifier, b"no image"), predict_many(classifier, [b"no image"])):
@@ -254,7 +254,7 @@ def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) 
         del requests, many, task
         await run_callbacks()
         gc.collect()
-        assert not unretrieved  # asyncio logs them as errors, one per client that hangs up
+        assert not unretrieved  # asyncio would log each as an error, one per client that disconnects
         assert (await predict(classifier, image_bytes())).shape == (4,)
 
     with_classifier(root, test)

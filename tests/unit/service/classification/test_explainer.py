@@ -44,7 +44,7 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
             ):
                 blocked = decode_pool.run("somebody else", 1, release.wait)
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
-                await asyncio.sleep(0)  # it waits for its image to be decoded
+                await asyncio.sleep(0)  # the explanation waits until its image is decoded
                 write_version(tmp_path, "linear", 2)
                 await registry.reconcile(DesiredState())
                 assert registry.get("linear").version == "2"

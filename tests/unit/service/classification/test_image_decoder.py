@@ -50,7 +50,7 @@ def make_large(monkeypatch: pytest.MonkeyPatch, work: int) -> None:
 def test_images_are_answered_alike_however_they_are_divided(
     root: Path, monkeypatch: pytest.MonkeyPatch, large_work: int
 ) -> None:
-    """The images count all as large, only the first of a chunk as small, or all as small."""
+    """All images count as large, only the first of a chunk counts as small, or all count as small."""
     images = [image_bytes(44, 44, seed=seed, image_format="WEBP") for seed in range(3)]
     truncated = image_bytes(90, 90)[:-100]
 
@@ -106,7 +106,8 @@ def test_a_large_and_a_small_image_never_take_more_than_the_memory_together(
     together: bool,
     wait_s: float,
 ) -> None:
-    """The large image takes three quarters of the memory, more than that, all of it, or more than all."""
+    """The large image takes three quarters of the memory, more than three quarters, all of it, or more than all of
+    it."""
     make_large(monkeypatch, 15_000)
     large, small = image_bytes(90, 100, image_format="BMP"), image_bytes(50, 60, image_format="BMP")
     large_bytes, small_bytes = 90 * 100 * DECODED_BYTES_PER_PIXEL, 50 * 60 * DECODED_BYTES_PER_PIXEL
@@ -115,7 +116,7 @@ def test_a_large_and_a_small_image_never_take_more_than_the_memory_together(
     async def test(classifier: Classifier, registry: Registry) -> None:
         detector = OverlapDetector(wait_s)
         monkeypatch.setattr(model_input, "read_pixels", detector.read)
-        # A batch, because a single small image is decoded on the event loop.
+        # A batch is used, because a single small image is decoded on the event loop.
         await asyncio.gather(answer(classifier, large), predict_many(classifier, [small]))
         assert detector.overlapped == together
 
@@ -148,7 +149,8 @@ JPEG_SCALE = Preprocessing(background=0, jpeg_scale=True)
 
 
 def test_a_large_jpeg_at_a_reduced_scale_counts_its_decoded_pixels_and_its_time(tmp_path: Path) -> None:
-    """360 x 360 pixels at 1/8 are 2,025, which take the time of an eighth of the full size and of the file's bytes."""
+    """360 x 360 pixels at 1/8 are 2,025 pixels. They take the time of an eighth of the full size plus the time of the
+    file's bytes."""
     write_version(tmp_path, "linear", preprocessing=JPEG_SCALE)
     photo = encode_image(Image.linear_gradient("L").resize((360, 360)), "JPEG")
     time_pixels = 360 * 360 // 8 + 2 * len(photo)

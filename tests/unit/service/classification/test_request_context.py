@@ -1,4 +1,4 @@
-"""The context of a request counts its outcome: successes by kind, and deadlines that no answer could meet."""
+"""The context of a request counts its outcome: successes by kind, and deadlines that no response could meet."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -49,10 +49,10 @@ def test_successes_are_counted_by_model_and_kind(root: Path) -> None:
     ("client_timeout_s", "error", "expected"),
     [
         (0.005, DeadlineTooShort, 1),
-        (0.005, ExpiredInQueue, 1),  # accepted to learn whether the model is as slow as expected
-        (0.005, DeadlineExceeded, 1),  # the same, and it was run
+        (0.005, ExpiredInQueue, 1),  # accepted to measure whether the model is as slow as expected
+        (0.005, DeadlineExceeded, 1),  # accepted for the same reason, and run
         (0.005, ModelFailed, 0),
-        (0.5, ExpiredInQueue, 0),  # it could have been met without the load
+        (0.5, ExpiredInQueue, 0),  # the deadline could have been met without the load
         (0.5, DeadlineExceeded, 0),
         (None, DeadlineTooShort, 0),  # the service's own limit is too short: a failure
         (TIMEOUT_S + 1, DeadlineTooShort, 0),

@@ -1,4 +1,4 @@
-"""The k most probable classes: in descending order, ties by index, and the same for one row and for many."""
+"""The k most probable classes are in descending order, ties by index, and the same for one row and for many rows."""
 
 from dataclasses import asdict
 

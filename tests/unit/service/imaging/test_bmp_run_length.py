@@ -15,7 +15,7 @@ MAX_PIXELS = 10**6
 
 
 def run_length_bmp(width: int, height: int, kind: tuple[int, int], runs: bytes) -> bytes:
-    """A BMP whose palette is a ramp of gray from black to white."""
+    """Returns a BMP whose palette is a ramp of gray from black to white."""
     bits, compression = kind
     palette = b"".join(bytes((gray, gray, gray, 0)) for gray in grays(bits).tolist())
     info = struct.pack("<LllHHLLLLLL", 40, width, height, 1, bits, compression, len(runs), 0, 0, 2**bits, 0)
@@ -31,7 +31,7 @@ def decode_gray(file: bytes) -> Array:
 
 
 def drawn_pixel_by_pixel(width: int, height: int, bits: int, runs: bytes) -> Array:
-    """Decodes in the words of the format's specification: each pixel is drawn at the current position."""
+    """Decodes according to the format's specification: each pixel is drawn at the current position."""
     canvas = np.zeros((height, width), int)
     x = y = position = 0
 
@@ -67,7 +67,7 @@ def drawn_pixel_by_pixel(width: int, height: int, bits: int, runs: bytes) -> Arr
 
 
 def random_runs(random: np.random.Generator, width: int, height: int, bits: int) -> bytes:
-    """Runs, literal pixels, moves and ends of lines in random order, up to the last line."""
+    """Returns runs, literal pixels, moves and ends of lines in random order, up to the last line."""
     runs, x, y = bytearray(), 0, 0
     while y < height:
         left = width - x

@@ -83,7 +83,7 @@ def test_the_first_frame_of_an_animated_webp_is_read() -> None:
 
 
 def bmp(height: int, bits: int, compression: int, data: bytes, palette: bytes = b"", masks: bytes = b"") -> bytes:
-    """A Windows bitmap of WIDTH columns; a negative height puts the top row first."""
+    """Returns a Windows bitmap with WIDTH columns. A negative height puts the top row first."""
     offset = 14 + 40 + len(masks) + len(palette)
     info = struct.pack("<LllHHLLllLL", 40, WIDTH, height, 1, bits, compression, len(data), 0, 0, len(palette) // 4, 0)
     return b"BM" + struct.pack("<LLL", offset + len(data), 0, offset) + info + masks + palette + data

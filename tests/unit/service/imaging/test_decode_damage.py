@@ -79,7 +79,7 @@ def test_a_truncated_image_is_refused_or_whole(kind: str) -> None:
             refusals.append(error.message)
         else:
             np.testing.assert_array_equal(decoded, whole)
-    assert len(refusals) > 40  # at least every cut in the headers
+    assert len(refusals) > 40  # at least for every cut in the headers
     assert all(message.endswith(".") for message in refusals)
 
 
@@ -214,7 +214,7 @@ def test_every_other_format_that_pillow_writes_is_recognised(file_format: str) -
 @pytest.mark.parametrize("compression", [None, "tga_rle"])
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
 def test_tga_is_recognised_without_its_footer(mode: str, compression: str | None, text: bytes) -> None:
-    """The header of one without a palette and a text begins like that of a cursor."""
+    """The header of a TGA without a palette and without a text begins like the header of a cursor."""
     file = io.BytesIO()
     SMOOTH.convert(mode).save(file, "TGA", compression=compression, id_section=text)
     encoded, footer, _ = file.getvalue().rpartition(bytes(8) + b"TRUEVISION-XFILE.\0")

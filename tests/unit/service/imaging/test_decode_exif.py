@@ -87,14 +87,14 @@ def test_exif_that_could_not_be_written_again_still_turns() -> None:
 
 
 def with_raw_profile(pixels: NDArray[np.uint8], data: bytes) -> bytes:
-    """Encodes a PNG with EXIF data as ImageMagick writes it: in hexadecimal digits, in a compressed text."""
+    """Encodes a PNG with EXIF data as ImageMagick writes it: as hexadecimal digits in a compressed text."""
     digits = f"\nexif\n{len(data):8}\n{data.hex()}\n".encode()
     return encode_png(pixels, 8, RGB, extra=chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(digits)))
 
 
 @pytest.fixture
 def read_tags(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tags of the EXIF fields that Pillow reads."""
+    """Records the tags of the EXIF fields that Pillow reads."""
     tags = list[int]()
     lookup = TiffTags.lookup
 
@@ -123,4 +123,4 @@ def test_a_directory_of_many_fields_costs_as_much_as_one_of_a_hundred(
     read_tags.clear()
     assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), expected, 0)
     assert len(set(read_tags)) == MAX_EXIF_FIELDS
-    assert len(read_tags) <= MAX_EXIF_FIELDS + 10  # fields whose values were asked for are looked up again
+    assert len(read_tags) <= MAX_EXIF_FIELDS + 10  # fields whose values were requested are looked up again

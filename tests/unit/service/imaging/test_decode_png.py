@@ -1,4 +1,5 @@
-"""PNG of every depth and color type, interlaced or transparent, against files written according to the standard."""
+"""PNGs of every depth and color type, interlaced or transparent, are decoded correctly. The files are written according
+to the standard."""
 
 from collections.abc import Callable
 

@@ -169,14 +169,15 @@ def test_small_images_do_not_wait_for_large_ones() -> None:
 
 
 def test_the_expected_time_is_that_of_the_work_ahead() -> None:
-    """A unit takes 1 s on one of two threads. An owner waits for its own work, and at most as much of each other's."""
+    """A unit of work takes 1 s on one of two threads. An owner waits for its own work, and for at most as much work of
+    each other owner."""
     clock, hold = ManualClock(), threading.Event()
 
     def job(seconds: float) -> None:
         clock.now_s += seconds
 
     async def test(decode_pool: DecodePool) -> None:
-        for _ in range(300):  # until the initial expectation has no effect any more
+        for _ in range(300):  # until the initial expectation no longer has an effect
             await decode_pool.run("a", 3, job, 3.0)
         waiting = [decode_pool.run(owner, work, hold.wait, 5) for owner, work in (("a", 8), ("a", 20), ("b", 2))]
         for owner, ahead in (("a", 28 + 2), ("b", 2 + 4), ("c", 2 + 2)):
@@ -185,7 +186,7 @@ def test_the_expected_time_is_that_of_the_work_ahead() -> None:
             with pytest.raises(TooLateToStart) as raised:
                 decode_pool.check_in_time(owner, 2, done_s * 0.75)
             assert raised.value.retry_after_s == pytest.approx(done_s / 4, rel=1e-3)
-        decode_pool.check_in_time("a", LARGE_WORK + 1, LARGE_WORK)  # other threads, where nothing waits
+        decode_pool.check_in_time("a", LARGE_WORK + 1, LARGE_WORK)  # other threads, which have no waiting jobs
         waiting[1].cancel()
         await asyncio.sleep(0)
         decode_pool.check_in_time("a", 2, (8 + 2 + 2) / 2 * SAFETY_FACTOR * 1.01)

@@ -24,7 +24,7 @@ def tf() -> Any:
 
 
 def reference(tf: Any, name: str, file: bytes) -> NDArray[np.float64]:
-    """Pixels (h, w, 3), 0..255, upright and over white."""
+    """Returns pixels (h, w, 3), 0..255, upright and over white."""
     channels = 4 if any(word in name for word in TRANSPARENT) else 3
     pixels = _decoded(tf, name.split()[0], file, channels).astype(np.float64)
     if pixels.shape[2] == 4:
@@ -46,7 +46,7 @@ def _decoded(tf: Any, kind: str, file: bytes, channels: int) -> NDArray[np.uint8
 
 
 def is_read_by_others(name: str) -> bool:
-    """giflib leaves transparent pixels black, and TensorFlow reads no palette of a BMP and no animated WebP."""
+    """giflib leaves transparent pixels black. TensorFlow reads neither BMPs with a palette nor animated WebPs."""
     return name not in ("gif", "bmp palette", "bmp 1 bit", "webp animated")
 
 

@@ -235,7 +235,7 @@ def test_only_a_png_with_chunks_that_unpack_is_slow_to_open() -> None:
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
     file = encode_image(Image.new("L", (400, 400)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
-    hidden_end = b"\xff\xfe\0\4\xff\xd9"  # within a comment, where it ends nothing
+    hidden_end = b"\xff\xfe\0\4\xff\xd9"  # within a comment, where it does not end the image
     decode(file[:-2] + last * 10 + file[-2:], 1, BLACK, PIXELS)
     for chunk_bytes in (last, hidden_end + last, last + b"\xff\xff\xff", last + b"\xff\xd0"):
         with pytest.raises(ConvoyError, match="scans"):

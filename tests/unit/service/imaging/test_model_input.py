@@ -41,7 +41,7 @@ def opened(encoded: bytes, limits: DecodeLimits = LIMITS, side: int = 28, **prep
 
 
 def with_size(encoded: bytes, width: int, height: int) -> bytes:
-    """Returns the file with another size in its header."""
+    """Returns the file with a different size in its header."""
     start = max(encoded.find(b"\xff\xc0"), encoded.find(b"\xff\xc2")) + 5
     return encoded[:start] + height.to_bytes(2) + width.to_bytes(2) + encoded[start + 4 :]
 
@@ -78,9 +78,9 @@ def test_every_form_of_jpeg_gives_the_input_of_a_full_decode(mode: str, options:
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
 def test_padding_beyond_an_odd_edge_does_not_move_the_image(orientation: int) -> None:
-    """65 columns at 1/8 give 9 columns, and the last one covers 1 of 65.
+    """65 columns at 1/8 give 9 columns, and the last of them covers 1 of the 65 columns.
 
-    Counted in full, it would move the image by 11 %.
+    If the last column counted in full, it would shift the image by 11%.
     """
     ramp = Image.linear_gradient("L").rotate(90).resize((65, 65))
     file = encode_image(ramp, "JPEG", quality=100, exif=b"Exif\0\0" + exif_bytes(orientation))
@@ -185,7 +185,8 @@ def test_a_jpeg_may_be_as_large_as_any_image_where_the_bound_for_headers_is_lowe
 
 
 def interleaved_only_in_name(file: bytes) -> bytes:
-    """Returns a baseline JPEG whose first scan has one of three components, so that libjpeg stores all coefficients."""
+    """Returns a baseline JPEG whose first scan has only one of three components, so that libjpeg stores all
+    coefficients."""
     start = file.index(b"\xff\xda")
     return file[:start] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + file[start + 14 :]
 
@@ -202,13 +203,14 @@ def test_what_keeps_its_coefficients_counts_with_its_full_size(form: str) -> Non
     assert opened(file, limits).cost.time_pixels == 2 * FULL_48_MEGAPIXELS
     with pytest.raises(ImageTooLarge, match=f"takes {cost_bytes} bytes"):
         opened(file, limits._replace(max_decoded_bytes=cost_bytes - 1))
-    # Within max_pixels it waits for memory like every other image.
+    # An image within max_pixels waits for memory like every other image.
     assert opened(file, DecodeLimits(2 * FULL_48_MEGAPIXELS, max_decoded_bytes=1)).box is not None
 
 
 @pytest.mark.parametrize(("side", "scale"), [(28, 8), (1000, 2), (500, 4)])
 def test_a_baseline_jpeg_counts_with_its_decoded_pixels_and_all_its_bytes(side: int, scale: int) -> None:
-    """Each byte is entropy-decoded at any scale. What follows the end of the image, as in a motion photo, is not."""
+    """Each byte is entropy-decoded at any scale. Bytes after the end of the image, as in a motion photo, are not
+    decoded."""
     file = with_size(encode_image(scene(64, 64), "JPEG"), 8000, 6000)
     cost = opened(file + bytes(10_000), side=side).cost
     assert cost.memory_bytes == DECODED_BYTES_PER_PIXEL * FULL_48_MEGAPIXELS // scale**2

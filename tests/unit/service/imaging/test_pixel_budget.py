@@ -120,7 +120,8 @@ def test_small_and_large_images_have_memory_of_their_own() -> None:
 
 @pytest.mark.parametrize(("large", "small"), [(76, 25), (90, 11), (100, 1), (101, 1), (1000, 1), (75, 26), (1, 100)])
 def test_images_never_take_more_than_the_limit_together(large: int, small: int) -> None:
-    """What does not fit into the part for its kind takes from the other, or waits for it, and then is decoded."""
+    """An image that does not fit into the memory for its kind uses the memory of the other kind, or waits for it, and
+    is then decoded."""
     for is_large_first in (True, False):
         memory = DecodeMemory(100)
         sizes = [(large, True), (small, False)] if is_large_first else [(small, False), (large, True)]

@@ -1,4 +1,4 @@
-"""Images of any size are converted to the model's input like straightforward Pillow code does."""
+"""Images of any size are converted to the model's input with the same result as straightforward Pillow code."""
 
 import time
 from typing import Literal
@@ -19,7 +19,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 SIDES = (1, 2, 7, 28, 33, 99, 255, 500)
 SIZES = [(height, width) for height in SIDES for width in SIDES]
-# height and width of the input, and the length that the shorter side is scaled to
+# Height and width of the input, and the length to which the shorter side is scaled.
 TARGETS = [(28, 28, 28), (28, 28, 32), (33, 24, 33), (13, 17, 40), (224, 224, 256)]
 
 
@@ -76,7 +76,7 @@ def test_shorter_is_scaling_everything_then_cutting(
 ) -> None:
     model_input, preprocessing = input_of(height, width), shorter_side(length, interpolation)
     for size in SIZES:
-        if max(size) <= 20 * min(size):  # beyond, the reference takes seconds
+        if max(size) <= 20 * min(size):  # for larger ratios, the reference takes seconds
             pixels = gradient_image(*size)
             assert difference_to_reference(pixels, model_input, preprocessing) <= 2, size
 
@@ -165,4 +165,4 @@ def test_any_image_fits_any_input(
     pixels = preprocess(gray, model_input, preprocessing)
     assert pixels.dtype == np.uint8
     assert pixels.shape == model_input.shape
-    assert (pixels == 77).all()  # nothing from outside the image
+    assert (pixels == 77).all()  # no pixels from outside the image

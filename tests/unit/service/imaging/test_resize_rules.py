@@ -37,7 +37,7 @@ def test_pixels_are_those_of_the_library(name: str) -> None:
     for height, width in SIZES:
         actual = preprocess(noise(height, width), MODEL_INPUT, PREPROCESSING[name])
         difference = np.abs(actual.astype(int) - expected[f"{height}x{width}"])
-        # Keras' floating-point numbers are rounded here: halves may go either way.
+        # Keras' floating-point numbers are rounded here, and halves may be rounded up or down.
         assert difference.max() <= (1 if name == "keras" else 0), (height, width)
         assert (difference > 0).mean() < 0.01
 
@@ -66,7 +66,8 @@ def test_torchvision_cuts_the_long_side_short_and_rounds_the_place_half_to_even(
 def test_each_rule_rounds_the_long_side_and_the_place_in_its_own_way(
     rule: str, size: tuple[int, int], top: int
 ) -> None:
-    """60 x 101 pixels scaled to a shorter side of 20: the other is 33.67. 28 rows are cut out of 34 or 33."""
+    """60 x 101 pixels are scaled to a shorter side of 20, so the other side is 33.67. 28 rows are cropped from 34 or 33
+    rows."""
     pixels = noise(101, 60)
     whole = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST))
     preprocessing = Preprocessing(resize="shorter", shorter=28, resize_rule=rule, interpolation="nearest")
@@ -80,7 +81,7 @@ def test_each_rule_rounds_the_long_side_and_the_place_in_its_own_way(
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_antialias_a_smaller_image_keeps_single_pixels(channels: int) -> None:
-    """Every third pixel in each direction is white, and these are the ones in the middle of those that are seen."""
+    """Every third pixel in each direction is white. These are the pixels at the center of each sampled area."""
     pixels = np.zeros((30, 30, channels), np.uint8)
     pixels[1::3, 1::3] = 255
     model_input = Input(height=10, width=10, channels=channels)

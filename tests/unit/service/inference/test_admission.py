@@ -1,4 +1,4 @@
-"""Admission control: which requests a queue accepts, what it reports to the others, and what a run changes."""
+"""Admission control: the requests that a queue accepts, the errors for the other requests, and the effect of a run."""
 
 import pytest
 
@@ -86,13 +86,13 @@ def test_before_the_first_run_the_retry_time_is_a_guess_and_nothing_is_late() ->
 @pytest.mark.parametrize(
     ("queued", "count", "instances", "busy_s", "expected_s"),
     [
-        (0, 1, 1, 0.0, 0.5),  # its own run
-        (0, 1, 1, 1.25, 1.75),  # and the one at work
+        (0, 1, 1, 0.0, 0.5),  # the request's own run
+        (0, 1, 1, 1.25, 1.75),  # and the current run
         (3, 1, 1, 0.0, 2.0),  # fills the batch
         (4, 1, 1, 0.0, 2.5),
         (8, 4, 1, 0.5, 6.5),
         (8, 4, 2, 0.0, 3.0),
-        (0, 4, 2, 0.0, 2.0),  # no instance runs a part of a batch
+        (0, 4, 2, 0.0, 2.0),  # a batch is not split between instances
         (0, 10, 1, 0.0, 5.0),
     ],
 )
@@ -154,7 +154,7 @@ def test_the_check_before_decoding_does_not_wait_for_background_images() -> None
 
 
 def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_images_ahead() -> None:
-    """Eight images take two instances 2 s, and 4 s behind eight others."""
+    """Two instances need 2 s for eight images, and 4 s if eight other images are queued before them."""
     queue = measured(run_s=2.0, instances=2)
     queue.reserve(8)
     with pytest.raises(TooLateToStart):
@@ -163,7 +163,8 @@ def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_ima
 
 @pytest.mark.parametrize(("queued", "bound_s"), [(0, 0.45), (10, 0.95)])
 def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s: float) -> None:
-    """An image alone takes 50 ms: its own, those queued, and two full batches of four at work and about to run."""
+    """A single image takes 50 ms: the request's own image, the queued images, and two full batches of four that are
+    running or about to run."""
     queue = admission(run_s_by_size={1: 0.05, 4: 0.08})
     queue.reserve(queued)
     assert not queue.is_surely_in_time(1, bound_s - 0.001)
@@ -171,7 +172,7 @@ def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s:
 
 
 def test_ample_time_counts_every_instance() -> None:
-    """An image takes 50 ms alone: its own, and 16 of two instances."""
+    """A single image takes 50 ms: the request's own image, and 16 images of two instances."""
     queue = admission(instances=2, run_s_by_size={1: 0.05, 4: 0.08})
     assert not queue.is_surely_in_time(1, 17 * 0.05 - 0.001)
     assert queue.is_surely_in_time(1, 17 * 0.05 + 0.001)

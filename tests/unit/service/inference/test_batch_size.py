@@ -1,4 +1,4 @@
-"""Batch sizes: which sizes are measured for how long, and which size a latency budget allows."""
+"""Batch sizes: the sizes that are measured and their durations, and the size that a latency budget allows."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ DEFAULT_SIZES = [1, 2, 4, 8, 16, 32]
 
 
 class FakeSession:
-    """A graph whose runs take `run_s` plus `image_s` per image on the fake clock; counts the runs by batch size."""
+    """A graph whose runs take `run_s` plus `image_s` per image on the fake clock. It counts the runs by batch size."""
 
     is_terminable = True
 

@@ -1,4 +1,4 @@
-"""The batcher: which requests share a batch, are dropped or rejected, and that every request ends."""
+"""The batcher: the requests that share a batch, are dropped or are rejected. Every request ends."""
 
 import asyncio
 import weakref
@@ -231,7 +231,7 @@ def test_a_run_is_measured_in_timeouts_until_it_ends_and_images_that_wait_are_no
 def test_a_large_batch_has_twice_its_expected_time_before_it_counts_as_one_timeout(
     images_of_batch: int, timeouts: float
 ) -> None:
-    """One image takes 1 s as measured, each further one as much, and a timeout is 2 s."""
+    """Each image takes 1 s as measured, and the timeout is 2 s."""
 
     async def test() -> None:
         clock = ManualClock()

@@ -58,7 +58,7 @@ def test_the_background_does_not_starve() -> None:
 
 
 def timed_harness(**options: Any) -> tuple[BatcherHarness, ManualClock]:
-    """A batcher of 8 images a batch whose model takes 10 ms an image, as measured, and ran just now."""
+    """A batcher with 8 images per batch whose model takes 10 ms per image, as measured, and has just run."""
     clock = ManualClock()
     harness = BatcherHarness(
         **{"max_batch_size": 8, "run_s_by_size": {1: 0.01, 8: 0.08}, "clock": clock, "model": TimedModel(clock)}
@@ -72,7 +72,7 @@ def test_a_run_whose_outputs_the_busy_event_loop_takes_late_raises_the_margin() 
         harness, clock = timed_harness()
         request = await harness.submit(0)
         harness.executor.run_next()
-        clock.now_s += 0.01  # the run took as long as expected, the event loop as long again
+        clock.now_s += 0.01  # the run took as long as expected, and the event loop took the same time again
         await run_callbacks()
         assert values(await request) == [0]
         reserve = harness.batcher.reserve
@@ -90,13 +90,13 @@ def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_fo
         reserve = harness.batcher.reserve
         running = await harness.submit(0)
         clock.now_s += 0.004
-        reserve(1, timeout_s=0.0177)  # 6 ms of the run at work, and 10 of its own, and a tenth for safety
+        reserve(1, timeout_s=0.0177)  # 6 ms of the current run, 10 ms of its own run, and a tenth for safety
         harness.batcher.release(1)
         with pytest.raises(TooLateToStart, match="longer than the request may") as raised:
             reserve(1, timeout_s=0.0166)
         assert raised.value.retry_after_s == pytest.approx(0.001)
         waiting = [await harness.submit(*range(8), background=True) for _ in range(2)]
-        reserve(1, timeout_s=0.0177)  # goes before all of these
+        reserve(1, timeout_s=0.0177)  # runs before all of these requests
         harness.batcher.release(1)
         with pytest.raises(TooLateToStart):
             reserve(1, timeout_s=0.19, background=True)
@@ -126,7 +126,7 @@ def test_the_check_before_decoding_rejects_what_would_be_late() -> None:
         await harness.run_all()
         await running
         with pytest.raises(DeadlineTooShort):
-            harness.batcher.check_capacity(2, timeout_s=0.019)  # it ran just now: the expectation holds
+            harness.batcher.check_capacity(2, timeout_s=0.019)  # the model has just run, so the expectation holds
 
     run_in_manual_time(test)
 
@@ -136,7 +136,7 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
 
     async def test() -> None:
         harness, clock = timed_harness(run_s_by_size={1: 5.0, 8: 40.0})
-        first = await harness.submit(1, timeout_s=0.5)  # its first run: it is admitted
+        first = await harness.submit(1, timeout_s=0.5)  # its first run is admitted
         await harness.run_all()
         await first
         with pytest.raises(DeadlineTooShort):
@@ -150,12 +150,13 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
 
 
 def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> None:
-    """32 images of 10 ms each and 250 ms left, of which a tenth is kept: as one batch all of them would be late."""
+    """There are 32 images of 10 ms each and 250 ms left, of which a tenth is a reserve. In one batch, all of them would
+    be late."""
 
     async def test() -> None:
         harness, _ = timed_harness(max_batch_size=32, run_s_by_size={1: 0.01, 32: 0.32})
         running = await harness.submit(-1)
-        harness.batcher.reserve(32)  # as if nothing had been known of the model's speed
+        harness.batcher.reserve(32)  # as if the model's speed had been unknown
         tasks = [asyncio.create_task(harness.batcher.infer(images(value), 0.26)) for value in range(32)]
         await run_callbacks()
         await harness.run_all()  # the first run takes 10 ms
@@ -187,7 +188,7 @@ def test_a_request_that_cannot_be_in_time_fails_when_the_batch_forms_and_is_not_
 
 
 def test_the_next_run_can_start_when_one_of_several_instances_is_free() -> None:
-    """Two runs of 80 ms are at work: a third batch can start after half of their time, and takes 10 ms."""
+    """Two runs of 80 ms are in progress. A third batch can start after half of their time, and takes 10 ms."""
 
     async def test() -> None:
         harness, _ = timed_harness(instances=2)
@@ -313,7 +314,7 @@ def test_the_demand_is_the_run_time_in_full_batches_of_what_was_accepted_or_reje
             reserve(8)
         with pytest.raises(QueueFull):
             harness.batcher.check_capacity(5)
-        harness.batcher.check_capacity(1)  # is counted when it is reserved
+        harness.batcher.check_capacity(1)  # the image is counted when it is reserved
         with pytest.raises(TooManyImages):
             reserve(11)
         with pytest.raises(DeadlineTooShort):

@@ -106,7 +106,7 @@ def test_an_image_of_a_failed_batch_is_not_run_when_its_request_has_no_time_left
         tasks = [harness.enqueue(1), harness.enqueue(2, timeout_s=5.0), harness.enqueue(3), harness.enqueue(4)]
         await run_callbacks()
         clock.now_s += 4.955
-        await harness.run_next()  # takes the 40 ms
+        await harness.run_next()  # the batch takes 40 ms
         tasks[2].cancel()
         await harness.run_all()
         assert model.batches == [[1, 2, 3, 4], [1], [4]]
@@ -270,7 +270,7 @@ def test_requests_behind_a_batch_that_cannot_be_started_are_run_without_another_
 
 
 def test_requests_are_run_after_an_error_while_a_batch_forms() -> None:
-    """Nothing woke the queue: requests without a timeout waited until the next request arrived, or for ever."""
+    """The queue was not woken: requests without a timeout waited until the next request arrived, or forever."""
 
     async def test() -> None:
         harness = BatcherHarness(max_batch_size=1)

@@ -38,7 +38,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
 
 
 def test_only_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
-    """An image takes 10 ms, and what takes 25 ms or longer must run on the executor."""
+    """An image takes 10 ms, and batches that take 25 ms or longer must run on the executor."""
 
     async def test() -> None:
         clock = ManualClock()

@@ -1,4 +1,4 @@
-"""Deadlines: each request fails at its own time, in any order, and a discarded one does not."""
+"""Deadlines: each request fails at its own time, in any order, and a discarded request does not fail."""
 
 import asyncio
 

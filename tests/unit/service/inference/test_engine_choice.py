@@ -1,4 +1,4 @@
-"""Which graph runs on which engine of the processor, for every machine and manifest: nothing is loaded or timed."""
+"""The choice of graphs and engines for the processor, for every machine and manifest. No graph is loaded or timed."""
 
 from collections.abc import Sequence
 
@@ -60,14 +60,14 @@ F32, INT8, FP16 = variant("float32"), variant("int8"), variant("float16")
         ([variant("float32", ACCEPTED)], "auto", BOTH, VNNI, ["cpu float32", "openvino float32"]),
         ([variant("float32", ACCEPTED)], "float32", ["cpu"], AMX, ["cpu float32"]),
         ([INT8, F32], "auto", BOTH, VNNI, ["cpu float32", "cpu int8", "openvino float32", "openvino int8"]),
-        ([INT8, F32], "auto", BOTH, set(), ["cpu float32", "openvino float32"]),  # sums of int8 may overflow there
+        ([INT8, F32], "auto", BOTH, set(), ["cpu float32", "openvino float32"]),  # int8 sums may overflow
         ([variant("int8", automatic=False), F32], "auto", BOTH, AMX, ["cpu float32", "openvino float32"]),
         ([F32, INT8], "int8", BOTH, set(), ["cpu int8", "openvino int8"]),
         ([F32, variant("int8", ACCEPTED)], "int8", ["openvino"], AMX, ["openvino int8", "openvino int8 with bf16"]),
         ([F32, FP16], "auto", BOTH, AMX, ["cpu float32", "openvino float32"]),
         ([FP16], "auto", BOTH, AMX, ["cpu float16"]),
-        ([variant("int8", automatic=False)], "auto", ["cpu"], set(), ["cpu int8"]),  # there is nothing else
-        ([F32, INT8], "bfloat16", BOTH, AMX, ["openvino bfloat16"]),  # asked for: acceptance does not matter
+        ([variant("int8", automatic=False)], "auto", ["cpu"], set(), ["cpu int8"]),  # there is no other graph
+        ([F32, INT8], "bfloat16", BOTH, AMX, ["openvino bfloat16"]),  # selected by the user
     ],
 )
 def test_what_may_serve_a_version(
@@ -118,14 +118,14 @@ OV_INT8_BF16 = Candidate(INT8, ON_OPENVINO_BF16)
         ({CPU: 10.0, OV: 8.4}, CPU),  # 1.19 times as fast
         ({CPU: 10.0, OV: 8.3}, OV),  # 1.205 times
         ({CPU: 10.0, OV: 12.0, OV_BF16: 3.0}, OV_BF16),
-        ({CPU: 10.0, OV: 3.7, OV_BF16: 3.0}, OV),  # within 25 %: the more exact
+        ({CPU: 10.0, OV: 3.7, OV_BF16: 3.0}, OV),  # within 25%: the more exact one
         ({CPU: 10.0, OV: 3.8, OV_BF16: 3.0}, OV_BF16),
         ({CPU: 10.0, OV_BF16: 3.0, OV_INT8: 2.5}, OV_BF16),
         ({CPU: 10.0, OV_BF16: 3.2, OV_INT8: 2.5}, OV_INT8),
         ({CPU: 10.0, OV_INT8: 2.9, OV_INT8_BF16: 2.5}, OV_INT8),
-        ({CPU: 10.0, CPU_INT8: 2.6, OV_INT8: 2.5}, OV_INT8),  # equally exact: the faster
-        ({CPU: 10.0, OV: 8.4, OV_BF16: 8.0}, CPU),  # within 25 %, and OV is not 1.2 times as fast
-        ({CPU: 10.0, OV_INT8: 8.2}, CPU),  # within 25 %
+        ({CPU: 10.0, CPU_INT8: 2.6, OV_INT8: 2.5}, OV_INT8),  # equally exact: the faster one
+        ({CPU: 10.0, OV: 8.4, OV_BF16: 8.0}, CPU),  # within 25%, and OV is not 1.2 times as fast
+        ({CPU: 10.0, OV_INT8: 8.2}, CPU),  # within 25%
         ({CPU: 10.0, OV_INT8: 7.9}, OV_INT8),
     ],
 )

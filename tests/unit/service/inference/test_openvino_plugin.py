@@ -1,4 +1,4 @@
-"""The plugin of OpenVINO is found once, with a reason where it is not; no plugin is needed here."""
+"""OpenVINO's plugin is searched for once, and a reason is given if it is not found. The tests need no plugin."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ def unregistered() -> Iterator[None]:
 
 
 class FakeRuntime:
-    """What onnxruntime is asked for."""
+    """Records the requests to onnxruntime."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, devices: list[Any], error: str = "") -> None:
         self.registered: list[tuple[str, str]] = []

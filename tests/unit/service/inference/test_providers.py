@@ -45,7 +45,7 @@ def placement_of(
         ("auto", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
         ("cpu", GPU_BUILD, True, (CPU_PROVIDER,)),
         ("cuda", GPU_BUILD, True, (CUDA_PROVIDER, CPU_PROVIDER)),
-        # A request for CUDA gets CUDA or an error: the session reports why there is no device.
+        # A request for CUDA gets CUDA or an error, in which the session reports why there is no device.
         ("cuda", GPU_BUILD, False, (CUDA_PROVIDER, CPU_PROVIDER)),
         ("auto", OPENVINO_BUILD, False, (CPU_PROVIDER,)),
     ],

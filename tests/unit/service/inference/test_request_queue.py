@@ -73,7 +73,7 @@ def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots()
 
 
 def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> None:
-    """Four interactive images and four of a new request wait, 0.25 s each; background images do not count."""
+    """Four interactive images and four images of a new request wait, 0.25 s each. Background images do not count."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -103,8 +103,8 @@ def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> 
 def test_background_images_take_what_interactive_requests_leave(
     slow: float, now_s: float, sizes: list[tuple[int, int]]
 ) -> None:
-    """An image takes `slow` times as long as background images may make a run; eight of them wait. A client that had
-    its images explained made every other request wait for a full batch of them."""
+    """An image takes `slow` times the maximum time of a run with background images, and eight of them wait. A client
+    that requested explanations used to make every other request wait for a full batch of background images."""
 
     async def test() -> None:
         image_s = slow * MAX_BACKGROUND_RUN_S
@@ -137,14 +137,14 @@ def test_a_request_begins_with_its_first_batch() -> None:
 @pytest.mark.parametrize(
     ("due_s", "others_due_s", "batches"),
     [
-        (float("inf"), 0.3 * MIN_SAFETY_FACTOR, [[1], [1]]),  # behind the first one the second would be late
+        (float("inf"), 0.3 * MIN_SAFETY_FACTOR, [[1], [1]]),  # after the first one the second would be late
         (0.6 * MIN_SAFETY_FACTOR, float("inf"), [[1, 1], [1]]),  # a third image would make the first one late
     ],
 )
 def test_a_batch_ends_before_an_image_that_would_make_one_of_its_requests_late(
     due_s: float, others_due_s: float, batches: list[list[int]]
 ) -> None:
-    """A run takes 0.25 s an image."""
+    """A run takes 0.25 s per image."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -159,7 +159,7 @@ def test_a_batch_ends_before_an_image_that_would_make_one_of_its_requests_late(
 
 @pytest.mark.parametrize(("due_s", "is_run"), [(2.74, False), (2.76, True)])
 def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, is_run: bool) -> None:
-    """Ten images, batches of four: two full ones of 1 s and one of 0.5 s."""
+    """Ten images in batches of four take two full batches of 1 s and one batch of 0.5 s."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -233,7 +233,7 @@ def test_a_request_that_becomes_late_after_a_part_of_it_has_run_is_not_called_ex
 def test_an_error_while_a_batch_forms_fails_the_requests_for_which_it_was_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The images that were already in the batch would never be answered; those behind it are run next."""
+    """The images that were already in the batch would never get a result. The images after it run next."""
 
     async def test() -> None:
         queue, admission = queue_of()

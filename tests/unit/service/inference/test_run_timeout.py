@@ -1,4 +1,4 @@
-"""The run timeout: a run that takes too long is terminated from another thread, and no other run is."""
+"""The run timeout: a run that takes too long is terminated from another thread, and no other run is terminated."""
 
 import threading
 import time

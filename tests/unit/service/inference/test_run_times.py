@@ -39,7 +39,7 @@ def test_a_process_that_was_paused_during_a_run_does_not_seem_slow_for_long() ->
     for _ in range(10):
         times.record(1, 0.01)
     assert times.seconds(1) < 1.2 * 0.01
-    for _ in range(50):  # one that really became slower by a factor of 100
+    for _ in range(50):  # a model that really became slower by a factor of 100
         times.record(1, 1.0)
     assert times.seconds(1) == pytest.approx(1.0, rel=1e-3)
 
@@ -67,7 +67,7 @@ def test_the_safety_factor_grows_with_how_much_runs_vary() -> None:
     times.record(8, 0.045 * 1.5)  # half a run more than expected
     scale, deviation = 1 + SMOOTHING * 0.5, SMOOTHING * 0.5
     assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
-    times.record(8, 0.045 * 1.5)  # as long again, which is 0.4 more than expected now
+    times.record(8, 0.045 * 1.5)  # the same time again, which is now 0.4 more than expected
     scale, deviation = scale + SMOOTHING * 0.4, deviation + SMOOTHING * (0.4 - deviation)
     assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
     times.record(8, 0.45)

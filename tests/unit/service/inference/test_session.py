@@ -366,7 +366,8 @@ def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_pa
 
 
 def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
-    """The caller's thread is the first of them. Runs in a separate process, because other tests start threads here."""
+    """The caller's thread is the first of the session's threads. Runs in a separate process, because other tests start
+    threads in this process."""
     if not Path("/proc/self/task").exists():
         pytest.skip("no /proc: native threads cannot be counted")
     path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
@@ -396,7 +397,7 @@ print(with_three - at_first, count() - with_three)
 
 
 def fixed_to(batch_size: int) -> onnx.ModelProto:
-    """The linear graph for batches of one size."""
+    """Returns the linear graph for batches of one size."""
     graph = linear_graph(WEIGHTS, SHAPE)
     for value in (graph.graph.input[0], graph.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = batch_size

@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, ca
 
 
 def test_without_an_engine_nothing_is_kept_as_one(tmp_path: Path) -> None:
-    """TensorRT has rejected every node of the graph, which the session's check of its nodes reports."""
+    """TensorRT has rejected every node of the graph. The session's check of its nodes reports this."""
     fake = FakeTensorRT(writes_engine=False)
     for _ in range(2):
         cache(tmp_path).create(fake.create)

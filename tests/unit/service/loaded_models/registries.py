@@ -1,4 +1,4 @@
-"""Registries over a folder of a test, and the desired state that they follow."""
+"""Creates registries over a folder of a test, and the desired state that they follow."""
 
 import asyncio
 from pathlib import Path

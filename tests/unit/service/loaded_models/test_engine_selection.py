@@ -20,7 +20,7 @@ NAMES = ["cpu float32", "openvino float32"]
 
 
 class Clock:
-    """Advanced by the sessions that run."""
+    """A clock that running sessions advance."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -30,7 +30,7 @@ class Clock:
 
 
 class FakeSession:
-    """Takes `run_s` for a run; the first one takes longer."""
+    """A session whose runs take `run_s`. The first run takes longer."""
 
     path = Path("model.onnx")
     is_terminable = True

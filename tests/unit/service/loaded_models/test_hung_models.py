@@ -1,4 +1,5 @@
-"""A model hangs after one request timeout, and is stuck after several; no other state of a model is either."""
+"""A model counts as hung after one request timeout, and as stuck after several. No other model counts as hung or
+stuck."""
 
 import asyncio
 from pathlib import Path
@@ -16,7 +17,7 @@ from tests.unit.service.batching import ManualClock
 
 
 def reasons_after(folder: Path, run_s: float, expected_s: float = 0.0, **settings: int) -> list[dict[str, str]]:
-    """The hung and the stuck models once a batch has run for `run_s`."""
+    """Returns the hung and the stuck models once a batch has run for `run_s`."""
     write_version(folder, "a")
 
     async def test() -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Failures are remembered until the version is loaded, removed, or has other files."""
+"""Failures are remembered until the version is loaded or removed, or its files change."""
 
 from service.atomic_files import FileFingerprint
 from service.loaded_models.load_failures import LoadFailures

@@ -59,7 +59,7 @@ def test_a_version_that_fails_while_it_is_measured_is_broken(tmp_path: Path) -> 
 
 
 class FakeTensorRTSession(onnxruntime.InferenceSession):  # type: ignore[misc]
-    """Runs on the CPU as TensorRT would on a GPU: builds an engine where its options name none."""
+    """Runs on the CPU as TensorRT would run on a GPU: it builds an engine if its options name none."""
 
     builds: ClassVar[list[dict[str, str]]] = []
 

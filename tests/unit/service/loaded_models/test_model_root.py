@@ -1,4 +1,4 @@
-"""The root of all models: a version that is replaced is not gone, and an unmounted volume is not empty."""
+"""The root of all models: a version that is being replaced is not removed, and an unmounted volume is not empty."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.model_versions import write_version
 
 @pytest.mark.parametrize("is_replaced", [True, False])
 def test_a_loaded_version_that_is_gone_is_given_time_to_be_replaced(tmp_path: Path, is_replaced: bool) -> None:
-    """`rm -r a/1` and `cp -r` of other content are no rollback, also if a scan falls between them."""
+    """`rm -r a/1` and `cp -r` of other content are not a rollback, even if a scan happens between them."""
     loaded = write_version(tmp_path, "a", 1)
     write_version(tmp_path, "b", 1)
     pauses_s: list[float] = []

@@ -1,4 +1,4 @@
-"""The registry: which versions are loaded, which is the default, and why others are not served."""
+"""The registry: the loaded versions, the default version, and the reasons why other versions are not served."""
 
 import asyncio
 import gc

@@ -91,7 +91,7 @@ def test_a_root_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pyt
     def deny(_: Repository) -> Listing:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Repository, "scan", deny)  # as root in a test, no folder is unreadable
+    monkeypatch.setattr(Repository, "scan", deny)  # for a test that runs as root, no folder is unreadable
     assert "cannot be read: Permission denied" in loaded(tmp_path).not_ready_reasons()["service"]
 
 
@@ -164,7 +164,7 @@ def test_a_loaded_version_whose_files_are_gone_answers_until_another_one_can_be_
 
 
 def test_a_version_that_makes_room_in_the_cache_for_its_new_content_answers_until_that_has_come(tmp_path: Path) -> None:
-    """A worker that starts meanwhile answers with the version before."""
+    """A worker that starts meanwhile serves the previous version."""
 
     async def test() -> None:
         for version in (1, 2):
@@ -272,7 +272,8 @@ def test_a_version_in_two_folders_is_not_served_and_the_others_are(tmp_path: Pat
 def test_a_loaded_version_serves_on_when_another_folder_with_its_number_appears(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As it does when its content is replaced by a broken one. The index also reports duplicates of other versions."""
+    """The same happens when its content is replaced by broken content. The index also reports duplicates of other
+    versions."""
 
     async def test() -> None:
         for version in (1, 2):

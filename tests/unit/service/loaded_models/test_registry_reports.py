@@ -1,4 +1,5 @@
-"""Reports of the registry: why a version is not loaded, the gauges of a model, and the log line of a version."""
+"""Reports of the registry: the reason why a version is not loaded, the gauges of a model, and the log line of a
+version."""
 
 import asyncio
 import logging
@@ -60,7 +61,7 @@ def test_the_metrics_follow_the_loaded_versions(tmp_path: Path) -> None:
             registry.get("a", version).batcher.release(images)
         shutil.rmtree(tmp_path / "a")
         (tmp_path / "a").mkdir()
-        await registry.reconcile(DesiredState())  # the folder is there, and has no version
+        await registry.reconcile(DesiredState())  # the folder exists, but contains no version
         assert gauge("convoy_loaded_versions") == 0
         assert registry.models() == []
         assert registry._loader._fingerprints == {}
@@ -80,7 +81,7 @@ def test_each_version_is_logged_once_when_it_is_loaded(tmp_path: Path, caplog: p
             await registry.reconcile(DesiredState())
         await run_callbacks()
         one = registry.get("a")
-        one.batcher.reserve(1)  # it is kept, and still accepts requests
+        one.batcher.reserve(1)  # the version is kept, and still accepts requests
         one.batcher.release(1)
         (record,) = [record for record in caplog.records if record.message == "version is loaded"]
         assert record.fields == {  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What is reported about the engines that a version could run on; the plugin and the GPUs are simulated."""
+"""The reports about the engines on which a version could run. The plugin and the GPUs are simulated."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def test_a_missing_provider_for_the_gpu_is_no_reason_to_report_the_plugin(
 def test_a_graph_that_an_engine_cannot_run_is_named_with_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The simulated device is none that onnxruntime accepts, so the session of the plugin cannot be created."""
+    """onnxruntime does not accept the simulated device, so the session of the plugin cannot be created."""
     monkeypatch.setattr(session_opener, "find_plugin", lambda: Plugin(object()))
     write_version(tmp_path, "digits", 3)
     opener = SessionOpener(Repository(tmp_path).open("digits", 3), ModelSpec(), Settings(), threads=1)

@@ -1,4 +1,4 @@
-"""A version whose files were edited in place is reloaded; an unchanged one is not."""
+"""A version whose files were edited in place is reloaded; an unchanged version is not."""
 
 import asyncio
 import os
@@ -151,7 +151,7 @@ def test_a_card_edited_in_a_bucket_is_served_when_the_content_before_is_deleted(
         (remote / "a" / "2" / "card.md").write_text("# A card")
         mirror.sync()
         await registry.reconcile(DesiredState())
-        mirror.sync()  # deletes the content before
+        mirror.sync()  # deletes the previous content
         loaded = registry.get("a")
         assert loaded.digest == digest
         assert (loaded.folder.path / "card.md").read_text() == "# A card"

@@ -38,7 +38,7 @@ class FakeRegistry:
 
 
 class FakePublisher:
-    """Records the published generations; `request` is what another worker changes."""
+    """Records the published generations. `request` is the value that another worker changes."""
 
     def __init__(self) -> None:
         self.generations: list[int] = []

@@ -1,4 +1,4 @@
-"""A file of a version is used only if its checksum is that of the manifest."""
+"""A file of a version is used only if its checksum equals the checksum in the manifest."""
 
 from pathlib import Path
 

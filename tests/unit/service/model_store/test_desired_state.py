@@ -1,4 +1,4 @@
-"""The state file: defaults, sequential changes, and errors that name mistakes."""
+"""The state file: defaults, sequential changes, and errors that describe mistakes."""
 
 import json
 import multiprocessing

@@ -192,7 +192,7 @@ def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None
 
 
 class FakeBucket(Bucket):
-    """A bucket with a given listing; every object is an empty JSON object."""
+    """A bucket with a given listing. Every object is an empty JSON object."""
 
     def __init__(self, paths: list[str]) -> None:
         self.url = "s3://named"

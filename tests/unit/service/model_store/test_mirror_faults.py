@@ -23,7 +23,7 @@ from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket
 def test_a_version_that_cannot_be_reached_stops_no_other(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
-    """This covers new versions of the same model and of others, and deletions."""
+    """This covers new versions of the same model and of other models, and deletions."""
     mirror.sync()
     write_version(remote, "a", 3)
     write_version(remote, "a", 4)
@@ -63,7 +63,7 @@ def test_a_changed_version_is_retried_at_once(mirror: BucketMirror, bucket: Watc
 
 
 def test_a_wrong_checksum_is_retried_too(mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock) -> None:
-    """A proxy may have damaged the bytes: the listing does not change when that is over."""
+    """A proxy may have damaged the bytes, and the listing does not change when the proxy works again."""
     sound, damaged = bucket.chunks, iter([b"x" * 32])
 
     def damage(path: str, size_bytes: int | None = None) -> Iterator[bytes]:
@@ -248,7 +248,7 @@ def test_an_edited_version_is_there_at_every_moment(
 ) -> None:
     """At any time a reader sees either the old or the new content."""
     mirror.sync()
-    if not is_link:  # as earlier releases fetched it
+    if not is_link:  # as earlier releases downloaded it
         content = (mirror.folder / "b" / "1").resolve()
         (mirror.folder / "b" / "1").unlink()
         content.rename(mirror.folder / "b" / "1")

@@ -1,4 +1,5 @@
-"""A full cache disk blocks neither removals nor other versions, and takes new versions as soon as there is room."""
+"""A full cache disk blocks neither removals nor other versions, and new versions are downloaded as soon as there is
+space."""
 
 import errno
 import os
@@ -26,7 +27,7 @@ class SmallDisk:
         self.total_bytes = total_bytes
 
     def statvfs(self, _: object) -> os.statvfs_result:
-        # Other threads remove folders at the same time: `walk` skips deleted ones.
+        # Other threads remove folders at the same time, so `walk` skips deleted folders.
         paths = [Path(folder, file) for folder, _, files in os.walk(self._cache) for file in files]
         graphs = [file_fingerprint(path) for path in paths if path.suffix == ".onnx"]
         used_bytes = sum(graph.size_bytes for graph in graphs if graph is not None)
@@ -214,7 +215,7 @@ def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: Wat
 
 
 def replace_version(remote: Path, model: str, version: int, **options: Any) -> Path:
-    """Writes other content under the same number, and returns the graph that a cache must hold then."""
+    """Writes other content under the same number. Returns the graph that a cache must contain then."""
     shutil.rmtree(remote / model / str(version))
     return write_large_version(remote, model, version, **options) / "model.onnx"
 
@@ -274,7 +275,7 @@ def test_old_content_is_not_evicted_for_new_content_that_would_not_fit_either(
 def test_two_versions_replaced_in_place_do_not_count_the_same_free_space(
     mirror: BucketMirror, remote: Path, disk: SmallDisk
 ) -> None:
-    """Each would fit without its own old content, but not both: the second one keeps it."""
+    """Each version would fit without its own old content, but not both. The second one keeps its old content."""
     for model in ("one", "two"):
         write_large_version(remote, model, 1)
     mirror.sync()
@@ -330,7 +331,7 @@ def test_old_content_goes_where_a_quota_hides_the_free_space_and_a_retry_has_fai
 def test_an_evicted_version_comes_back_after_a_download_that_failed(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk, clock: FakeClock
 ) -> None:
-    """Meanwhile an older version of the model stays, even if it goes from the bucket."""
+    """Meanwhile an older version of the model is kept, even if it is removed from the bucket."""
     write_version(remote, "large", 1)
     write_large_version(remote, "large", 2)
     mirror.sync()

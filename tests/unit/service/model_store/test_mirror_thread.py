@@ -10,7 +10,7 @@ from service.model_store.object_store import BucketUnreachable
 
 
 class FakeMirror:
-    """Counts the syncs, and fails if the test says so."""
+    """Counts the syncs, and fails if the test requests it."""
 
     def __init__(self, *failures: Exception | None) -> None:
         self.syncs = 0
@@ -77,7 +77,7 @@ def test_it_can_be_run_again_after_an_error() -> None:
 
 
 def test_its_thread_ends_when_it_is_cancelled() -> None:
-    before = set(threading.enumerate())  # those of other tests may still be ending
+    before = set(threading.enumerate())  # threads of other tests may still be ending
 
     async def scenario() -> None:
         has_synced = asyncio.Event()

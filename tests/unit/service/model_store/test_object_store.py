@@ -85,7 +85,7 @@ def test_the_tag_of_a_rewritten_object_differs(tmp_path: Path) -> None:
 
 
 class FakeFolder:
-    """A folder with one file `a` of five bytes, whose times the test sets, behind the interface of fsspec."""
+    """A folder with one file `a` of five bytes, whose times the test sets, with the interface of fsspec."""
 
     def __init__(self) -> None:
         self.times = {"mtime": 1.0, "created": 1.0}
@@ -192,7 +192,7 @@ def test_links_and_what_is_no_file_are_distinguished(tmp_path: Path) -> None:
 
 
 class Recorded:
-    """Files that record the options of every call; each has 5 bytes more than one chunk."""
+    """Files that record the options of every call. Each file has 5 bytes more than one chunk."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, dict[str, object]]] = []

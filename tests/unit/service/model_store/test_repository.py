@@ -1,4 +1,4 @@
-"""The models on disk: what counts as a model and a version, and which damage is detected before loading."""
+"""The models on disk: the folders that count as models and versions, and the damage that is detected before loading."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from tests.support.model_versions import write_version
 
 
 def relabeled(folder: Path, text: bytes) -> Path:
-    """Gives a version other labels with a correct checksum."""
+    """Replaces the labels of a version, with a correct checksum."""
     (folder / "labels.txt").write_bytes(text)
     labels = File(file="labels.txt", sha256=sha256_of(folder / "labels.txt"))
     write_manifest(read_manifest(folder).model_copy(update={"labels": labels}), folder)
@@ -77,7 +77,7 @@ def test_work_in_progress_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_a_mounted_volume_of_links_is_read(tmp_path: Path) -> None:
-    """Kubernetes mounts a volume's content behind a link named ..data, and links to that."""
+    """Kubernetes mounts a volume's content behind a link named ..data, and adds links through it."""
     write_version(tmp_path / "..2026_01_01", "linear", 1)
     (tmp_path / "..data").symlink_to("..2026_01_01")
     (tmp_path / "linear").symlink_to("..data/linear")

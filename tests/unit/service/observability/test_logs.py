@@ -291,7 +291,7 @@ def test_the_format_follows_the_terminal_unless_it_is_chosen(
         monkeypatch.setattr(module, hook, getattr(module, hook))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    root.handlers.clear()  # those of pytest, which `configure` would close
+    root.handlers.clear()  # the handlers of pytest, which `configure` would close
     stderr = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr(sys, "stderr", stderr)
     try:

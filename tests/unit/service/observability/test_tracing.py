@@ -19,7 +19,8 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(traceparent: str = "", is_error: bool = False) -> tuple[str | None, dict[str, ReadableSpan]]:
-    """Records a request of 50 ms, 20 ms of it queued and 10 ms running; returns its trace id and spans by name."""
+    """Records a request of 50 ms, of which 20 ms are queueing and 10 ms running. Returns its trace id and spans by
+    name."""
     exporter = InMemorySpanExporter()
     tracer = Tracer(exporter)
     now_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Connections go to the worker with the fewest; absent, slow and stale workers are not waited for."""
+"""Connections go to the worker with the fewest connections; absent, slow and stale workers cause no waiting."""
 
 import asyncio
 import socket
@@ -154,7 +154,7 @@ def test_the_last_published_number_is_the_number_of_connections(tmp_path: Path) 
 def test_a_missing_worker_keeps_no_other_waiting(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
-        two.publish(0)  # it accepts no connection, because it is dead or busy
+        two.publish(0)  # this worker accepts no connection, because it is dead or busy
         worker = Worker(sock, one)
         clients = connect(sock, 20)
         await worker.until(20)
@@ -249,7 +249,7 @@ def test_one_that_waits_makes_room_and_those_at_work_leave_the_reserve(tmp_path:
         await worker.until(4 + HEALTH_RESERVE)
         second = next(iter(worker.connections))
         second.is_waiting = True
-        await worker.until_gone(second)  # because of those that still wait to be accepted
+        await worker.until_gone(second)  # because of connections that still wait to be accepted
         assert len(worker.connections) == 4 + HEALTH_RESERVE - 1
         close_all(clients)
         await worker.end()

@@ -100,7 +100,7 @@ REQUEST = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
 def test_the_time_for_headers_runs_until_the_first_request_is_there(
     transport: FullTransport, loop: ManualLoop, beginning: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """300 connections that sent empty lines had the 75 s of connections between requests."""
+    """300 connections that sent empty lines used to get the 75 s of connections between requests."""
     monkeypatch.setattr(f"{__name__}.ENDLESS_S", HEADER_TIMEOUT_S)
     protocol = connect(transport, loop)
     for data in beginning:

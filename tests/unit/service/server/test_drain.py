@@ -1,4 +1,4 @@
-"""A stopping server answers accepted requests; those that it cannot answer in time get 503 and are counted and
+"""A stopping server answers accepted requests. Requests that it cannot answer in time get 503, are counted and are
 logged."""
 
 import asyncio
@@ -51,7 +51,7 @@ class FakeClock:
 
 
 class WaitingApp:
-    """Answers each request when the test allows it; with `is_streaming` the response starts before the wait."""
+    """Answers each request when the test allows it. With `is_streaming` the response starts before the wait."""
 
     def __init__(self) -> None:
         self.is_streaming = False
@@ -120,7 +120,7 @@ class Harness:
         return reader
 
     async def disconnect_clients(self) -> None:
-        """Disconnects all clients and returns when the server has noticed."""
+        """Disconnects all clients and returns when the server has detected it."""
         self.close_clients()
         await self._counts.until(0)
 
@@ -183,7 +183,7 @@ def test_a_request_that_has_arrived_unread_on_an_idle_connection_is_answered(
             harness.app.may_answer.set()
             busy_reader, busy_writer = await harness.connect()
             idle_reader, _ = await harness.connect()
-            for connection in harness.server.server_state.connections:  # the event loop is busy and reads nothing
+            for connection in harness.server.server_state.connections:  # the event loop is busy and does not read
                 connection.transport.pause_reading()
             busy_writer.write(REQUEST)
             stopping = harness.stop()

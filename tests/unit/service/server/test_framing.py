@@ -1,4 +1,4 @@
-"""Requests that two parsers could interpret differently are rejected by their version and headers alone."""
+"""Requests that two parsers could interpret differently are rejected because of their version and headers alone."""
 
 import pytest
 

@@ -82,7 +82,7 @@ def test_a_body_of_half_that_rate_ends_after_twice_the_time(client: Timeouts) ->
 
 
 def test_bytes_that_came_long_ago_grant_no_time(client: Timeouts) -> None:
-    """40 connections that sent 15 MB at once and then nothing held 600 MB for an hour."""
+    """40 connections that sent 15 MB at once and then no more used to occupy 600 MB for an hour."""
     client.timer.start(BODY)
     client.timer.add_body_bytes(15_000_000)
     client.loop.run_for(10_000)

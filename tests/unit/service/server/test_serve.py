@@ -1,4 +1,4 @@
-"""The listening socket, and how its address is written."""
+"""The listening socket, and the text form of its address."""
 
 import socket
 

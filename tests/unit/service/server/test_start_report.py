@@ -1,4 +1,4 @@
-"""The end of start-up is logged once, with addresses that a browser opens and the models that are ready."""
+"""The end of start-up is logged once, with addresses that a browser can open and the models that are ready."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ from tests.unit.service.server.test_worker import RecordingCounts, app
 
 
 class LoadingRegistry:
-    """A registry with the given models, whose first attempt to load them ends when the test says so."""
+    """A registry with the given models, whose first attempt to load them ends when the test allows it."""
 
     def __init__(self, *models: str) -> None:
         self.has_tried_all = False

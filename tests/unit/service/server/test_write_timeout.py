@@ -97,7 +97,7 @@ def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTran
     loop.run_for(TIMEOUT_S)
     guard.watch()
     loop.run_for(TIMEOUT_S - 1)
-    guard.watch()  # the wait counts from then, not from now
+    guard.watch()  # the wait counts from the previous call, not from this call
     assert not transport.aborted
     loop.run_for(1)
     assert transport.aborted

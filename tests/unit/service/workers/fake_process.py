@@ -1,4 +1,4 @@
-"""A worker process that only records what is done to it."""
+"""A worker process that only records the calls and signals that it gets."""
 
 PID = 4711
 

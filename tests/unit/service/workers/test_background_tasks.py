@@ -10,7 +10,7 @@ from service.workers.background_tasks import MAX_FAILURES, MAX_RESTART_DELAY_S, 
 
 
 class Supervised:
-    """Background tasks with immediate restarts; `run` is a task that executes `steps` and then waits."""
+    """Background tasks with immediate restarts. `run` is a task that executes `steps` and then waits."""
 
     def __init__(self, *steps: Callable[[OnSuccess], None]) -> None:
         self.metrics = Metrics()
@@ -54,7 +54,7 @@ def be_cancelled_from_inside(on_success: OnSuccess) -> None:
 
 
 def end(on_success: OnSuccess) -> None:
-    """Ends the task, which happens only by mistake."""
+    """Ends the task, which in the service happens only by mistake."""
 
 
 async def supervised(*steps: Callable[[OnSuccess], None]) -> Supervised:

@@ -1,4 +1,4 @@
-"""The exit code of a worker is explained, with what to do about it."""
+"""The exit code of a worker is explained, with advice."""
 
 import signal
 

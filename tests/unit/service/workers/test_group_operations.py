@@ -1,4 +1,4 @@
-"""The worker group: a change of all workers is complete only when each has applied it."""
+"""The worker group: a change to all workers is complete only when each worker has applied it."""
 
 import asyncio
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class CountedMetrics(Metrics):
 
 
 class Workers:
-    """This worker and, if there are two, another one whose status the test writes."""
+    """This worker and, if there are two, another worker whose status the test writes."""
 
     def __init__(self, folder: Path, workers: int = 2, timeout_s: float = 5) -> None:
         models = folder / "models"
@@ -190,7 +190,7 @@ def test_metrics_of_all_workers_wait_for_fresh_totals_of_the_others(tmp_path: Pa
 
     async def text() -> bytes:
         task = asyncio.create_task(workers.worker_group.metrics_text())
-        await asyncio.sleep(0)  # it polls, and waits
+        await asyncio.sleep(0)  # the operation polls, and waits
         workers.other.publish_totals(WorkerTotals(other_metrics.families()))
         workers.other.publish_status(0, {}, answered_request=workers.other.refresh_request())
         return await task

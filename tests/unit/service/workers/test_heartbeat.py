@@ -17,7 +17,7 @@ TIMEOUT_S = 10.0
 
 
 class Worker:
-    """A worker whose heartbeats, and the polls of its supervisor, happen when the test wants them."""
+    """A worker whose heartbeats happen when the test triggers them, and so do the polls of its supervisor."""
 
     def __init__(self, folder: Path) -> None:
         self.process = FakeProcess()
@@ -114,7 +114,7 @@ def test_silence_is_the_sum_of_the_polls_without_a_heartbeat() -> None:
 
 def test_the_event_loop_moves_the_heartbeat(tmp_path: Path) -> None:
     class ManualLoop:
-        """Keeps what was called later."""
+        """Keeps the callbacks that were scheduled."""
 
         def __init__(self) -> None:
             self.later: list[Any] = []

@@ -1,4 +1,4 @@
-"""A worker whose model does not return is replaced, but only after two statuses that report it."""
+"""A worker whose model does not return is replaced, but only after two statuses have reported it."""
 
 import logging
 from typing import Any

@@ -32,7 +32,7 @@ def test_the_delays_after_early_deaths_double_up_to_a_maximum() -> None:
 
 
 def test_a_worker_that_never_starts_is_tried_without_end() -> None:
-    """With several GPUs the worker of a failed one is tried every 10 s, for days."""
+    """With several GPUs, the worker of a failed GPU is restarted every 10 s, for days if necessary."""
     assert delays_of_early_deaths(RestartPolicy(), 2000)[-1] == MAX_RESTART_DELAY_S
 
 

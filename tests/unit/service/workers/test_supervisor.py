@@ -1,4 +1,4 @@
-"""The supervisor ends with the right exit code: when workers cannot start, and when a worker has lost requests."""
+"""The supervisor exits with the correct code if workers cannot start, and if a worker has lost requests."""
 
 import errno
 import logging

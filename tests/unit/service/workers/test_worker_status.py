@@ -136,7 +136,7 @@ def test_families_survive_the_way_to_json_and_back() -> None:
 def test_what_every_worker_has_loaded_is_not_added_up() -> None:
     one, other = Metrics(), Metrics()
     one.loaded_versions.labels("m").set(2)
-    other.loaded_versions.labels("m").set(1)  # it is going to load the second version
+    other.loaded_versions.labels("m").set(1)  # this worker is about to load the second version
     one.open_requests, other.open_requests = 3, 4
     text = Metrics().to_text(add_families(one.families(), other.families())).decode()
     assert 'convoy_loaded_versions{model="m"} 2.0' in text

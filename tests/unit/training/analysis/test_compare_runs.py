@@ -73,7 +73,7 @@ def test_as_many_other_images_are_distinguished_by_their_digest(tmp_path: Path) 
 def test_runs_that_differ_in_their_seed_get_a_mean(tmp_path: Path) -> None:
     seeds = {1: 0.97, 2: 0.98, 3: 0.99}
     folders = [write_finished_run(tmp_path, replace(MSE, seed=seed), accuracy=right) for seed, right in seeds.items()]
-    folders.append(write_finished_run(tmp_path, replace(MSE, seed=3), accuracy=0.97))  # seed 3 again: 98 % on average
+    folders.append(write_finished_run(tmp_path, replace(MSE, seed=3), accuracy=0.97))  # seed 3 again: 98% on average
     folders.append(write_finished_run(tmp_path, XENT, accuracy=0.5))
     results = compare(folders, tmp_path / "all.png").split("\n\n")[0]
     assert len(rows(results)) == 2 + 5 + 1

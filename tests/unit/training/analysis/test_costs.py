@@ -47,10 +47,10 @@ def test_the_case_that_does_not_fit_says_why_and_what_would() -> None:
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding", "rule", "out"),
     [
-        (7, 2, 2, 0, "ceil", 4),  # the X/O toy's pooling
+        (7, 2, 2, 0, "ceil", 4),  # the pooling of the X/O network
         (224, 7, 2, 3, "floor", 112),  # the first layer of GoogLeNet and ResNet
         (112, 3, 2, 0, "ceil", 56),  # GoogLeNet's first pooling
-        (6, 2, 3, 0, "ceil", 2),  # a third window would begin behind the image
+        (6, 2, 3, 0, "ceil", 2),  # a third window would begin beyond the image
         (1, 2, 2, 0, "ceil", 1),
     ],
 )

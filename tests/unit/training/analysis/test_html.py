@@ -1,4 +1,4 @@
-"""The page of a report: labels and names are escaped, and nothing is loaded from elsewhere."""
+"""The page of a report: labels and names are escaped, and no external resource is loaded."""
 
 from html.parser import HTMLParser
 
@@ -10,7 +10,7 @@ MARKUP = "<script>alert('x')</script> & \"friends\""
 
 
 class Elements(HTMLParser):
-    """All elements with their attributes, and the text between."""
+    """Collects all elements with their attributes, and the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The X/O lesson: the numbers of the slides, other kernels, and a PNG file."""
+"""The X/O lesson: the printed numbers of the lecture, other kernels, and a PNG file."""
 
 import json
 from pathlib import Path

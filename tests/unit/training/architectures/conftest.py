@@ -26,5 +26,5 @@ def trainable() -> Callable[[keras.Model], int]:
 
 @pytest.fixture(scope="session")
 def shapes() -> Callable[..., list[list[int]]]:
-    """Output shapes without the batch of the named layers."""
+    """Returns the output shapes of the named layers, without the batch dimension."""
     return lambda model, *names: [list(model.get_layer(name).output.shape[1:]) for name in names]

@@ -12,7 +12,7 @@ from training.architectures import ARCHITECTURES, build, build_without_weights, 
 from training.architectures.layers import Normalization
 from training.errors import TrainingError
 
-SMALL = {"alexnet": 67, "zfnet": 53, "mlp": 8, "xo": 9, "lenet5": 16, "convnetjs": 16}  # others: 32 pixels a side
+SMALL = {"alexnet": 67, "zfnet": 53, "mlp": 8, "xo": 9, "lenet5": 16, "convnetjs": 16}  # others: sides of 32 pixels
 ONE_OF_A_FAMILY = ["mlp", "xo", "lenet5", "convnetjs", "vgg-a-lrn", "googlenet", "resnet18", "cifar-resnet20"]
 
 

@@ -11,7 +11,7 @@ COLUMNS = ("1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj")
 
 
 def kernels(model: keras.Model, prefix: str) -> int:
-    """Weights without biases of the layers whose name begins with `prefix`."""
+    """Counts the weights, without biases, of the layers whose name begins with `prefix`."""
     found = [
         layer for layer in model.layers if layer.name.startswith(prefix) and isinstance(layer, keras.layers.Conv2D)
     ]
@@ -42,8 +42,8 @@ def test_stem_and_head(golden, shapes) -> None:
 
 
 def test_a_twelfth_of_alexnets_parameters(trainable) -> None:
-    """The paper states 12 times fewer parameters than AlexNet's 60 million; with 62 million and biases it is 8.9
-    times."""
+    """The paper states 12 times fewer parameters than AlexNet's 60 million. With 62 million and with biases, the factor
+    is 8.9."""
     ratio = trainable(build_without_weights("alexnet")) / trainable(build_without_weights("googlenet"))
     assert 8.5 < ratio < 12
 

@@ -1,4 +1,4 @@
-"""Pretrained networks of Keras: preprocessing, weights, trainable layers, and errors with advice."""
+"""Keras Applications networks: preprocessing, weights, trainable layers, and errors with advice."""
 
 import sys
 from collections.abc import Callable
@@ -19,12 +19,12 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, *SHAPE)).astype(np.float3
 
 
 def preprocessing_of(name: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Keras' own function for an application, from the module that defines both."""
+    """Returns a function from the Keras module that defines an application."""
     return sys.modules[getattr(keras.applications, name).__module__].preprocess_input
 
 
 def base_of(name: str) -> keras.Model:
-    """Returns the application as built by Keras with random weights, and batch statistics measured on noise."""
+    """Returns the application as Keras builds it with random weights, and with batch statistics measured on noise."""
     base = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=SHAPE, pooling="avg")
     for layer in base.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -34,7 +34,7 @@ def base_of(name: str) -> keras.Model:
 
 
 def legacy_weights_file(base: keras.Model, folder: Path) -> Path:
-    """Writes a weights file like those in Keras' cache, in the layout by layer of before Keras 3."""
+    """Writes a weights file like those in Keras' cache, in the layer-by-layer layout used before Keras 3."""
     path = folder / "weights_no_top.h5"
     with h5py.File(path, "w") as file:
         save_weights_to_hdf5_group(file, base)

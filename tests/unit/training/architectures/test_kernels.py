@@ -1,4 +1,4 @@
-"""Named kernels have the effect that their names state, and reject layers that they do not fit."""
+"""Named kernels have the effect that their names state, and raise an error for layers that they do not fit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""ResNet: the paper's parameters, the place of the stride in v1 and v1.5, and the options."""
+"""ResNet: the paper's parameters, the position of the stride in v1 and v1.5, and the options."""
 
 import keras
 import numpy as np

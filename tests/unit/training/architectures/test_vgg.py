@@ -1,4 +1,4 @@
-"""VGG: the paper's table 1, VGG-16 row by row, and batch normalisation as an option."""
+"""VGG: the paper's table 1, VGG-16 row by row, and batch normalization as an option."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The X/O network reproduces the printed digits of one 9x9 X: features, feature maps, ReLU and pooled maps."""
+"""The X/O network reproduces the printed numbers for one 9x9 X: features, feature maps, ReLU and pooled maps."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from training.architectures.xo import FEATURES
 
 
 def truncated(maps: np.ndarray) -> np.ndarray:
-    """Truncates to two decimals, as the slides do, after rounding to six, so that 0.9999999 becomes 1."""
+    """Rounds to six decimals, so that 0.9999999 becomes 1, and then truncates to two decimals, as in the lecture."""
     return np.trunc(np.round(np.asarray(maps, "float64") * 100, 4)) / 100
 
 

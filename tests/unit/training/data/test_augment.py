@@ -16,7 +16,7 @@ def images(channels: int = 3) -> np.ndarray:
     return np.stack([random_pixels(9, 7, channels, seed) for seed in range(COUNT)])
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not cause a failure
 @given(pixels=st.integers(1, 4), fill=st.sampled_from(["black", "reflect"]), seed=st.integers(0, 2**32))
 def test_a_shifted_image_is_a_crop_of_the_padded_one(pixels: int, fill: str, seed: int) -> None:
     originals = images()
@@ -64,7 +64,7 @@ def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
 
 
 def test_a_rectangle_of_about_half_the_images_becomes_noise() -> None:
-    """Zhong et al. 2017: 2 to 40 % of the area, sides of 0.3 to 1 / 0.3, values from 0 to 255."""
+    """Zhong et al. 2017: 2 to 40% of the area, aspect ratios of 0.3 to 1 / 0.3, values from 0 to 255."""
     gray = np.full((3000, 20, 20, 3), 44, np.uint8)
     result = erase(gray, 0.5, np.random.default_rng(1))
     changed = (result != gray).any(axis=3)

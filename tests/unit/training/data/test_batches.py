@@ -1,4 +1,4 @@
-"""Batches: every image once an epoch, in an order and a form that depend on seed, epoch and index alone."""
+"""Batches contain every image once per epoch, in an order and form that depend only on seed, epoch and index."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -118,7 +118,7 @@ def test_images_grow_with_the_epochs() -> None:
 
 
 def test_random_parts_are_cut_at_the_smaller_size() -> None:
-    """The same parts of the image as at the network's own size, scaled once."""
+    """The crops are the same as at the network's own size, and are scaled only once."""
     split = noise_images()
     fields = {"crop_area": (0.2, 1.0), "epochs": 2}
     small = TrainingBatches(split, np.arange(16), CLASSES, recipe(progressive_side_px=(6, 8), **fields))[0][0]

@@ -1,4 +1,4 @@
-"""Classes of unequal size: weights by scikit-learn's formula, orders with equally many images of each."""
+"""Classes of unequal size: weights by scikit-learn's formula, and orders with equally many images of each class."""
 
 import keras
 import numpy as np
@@ -43,7 +43,7 @@ def test_the_loss_of_mixed_images_is_the_mixture_of_the_weighted_losses() -> Non
     images, labels, weights = batches(mixup=0.7)[0]
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     weighted = class_weights(LABELS, 3)
-    # Labels of a mixture before normalization: their parts are share * weight of the class.
+    # Labels of a mixture before normalization: each value is the fraction times the weight of the class.
     shares = labels * weights[:, None] / weighted
     np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
     expected = -(shares * weighted * log_probabilities).sum(axis=1).mean()

@@ -1,4 +1,4 @@
-"""The input stall counts only the time that a step waits for its batch, and a slow input is visible in it."""
+"""The input stall counts only the time in which a step waits for its batch. A slow input increases it."""
 
 import time
 

@@ -1,4 +1,5 @@
-"""Images of a recipe or run are loaded in the form of its network; damaged ones are listed, or skipped and recorded."""
+"""Images of a recipe or run are loaded in the shape of its network. Damaged images are listed, or skipped and
+recorded."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
-    """Also if they were drawn in another way by an earlier release."""
+    """This holds even if an earlier release drew them in another way."""
     photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     first_dataset = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
     test_files = ["blue/000.jpg", "blue/001.png", "red/018.jpg"]

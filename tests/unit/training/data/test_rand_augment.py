@@ -29,7 +29,7 @@ def test_the_changes_are_those_of_torchvision() -> None:
 
 @pytest.mark.parametrize(("sign", "moved_px"), [(1, 9), (-1, -9)])
 def test_translations_move_by_a_part_of_the_side(sign: int, moved_px: int) -> None:
-    """At magnitude 15 of 30: half of 150/331 of 40 pixels, cut down to 9."""
+    """At magnitude 15 of 30, the shift is half of 150/331 of 40 pixels, truncated to 9."""
     pixels = random_pixels(40, 40, 3, 1)
     expected = np.empty_like(pixels)
     expected[:] = FILL

@@ -1,4 +1,4 @@
-"""The shards of all processes join to the batch of a single process."""
+"""The shards of all processes together equal the batch of a single process."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Labels that are probabilities: smoothed by the formula, and mixed as their images are."""
+"""Labels as probabilities are smoothed by the formula, and mixed like their images."""
 
 import numpy as np
 import pytest
@@ -46,8 +46,8 @@ def test_a_pasted_box_has_the_share_of_the_area_that_its_label_has(alpha: float)
 
 
 def test_boxes_are_as_large_as_the_paper_draws_them() -> None:
-    """With alpha 1 the share is uniform, so boxes would cover half of the image on average without cuts at the
-    edges."""
+    """With alpha 1 the fraction is uniform, so boxes would cover half of the image on average if they were not cut off
+    at the edges."""
     images = np.zeros((4000, 16, 16, 1), np.uint8)
     labels = np.eye(2, dtype=np.float32)[np.arange(4000) % 2]
     labels_of_pairs = cutmix(images, labels, 1.0, np.random.default_rng(2))[1]

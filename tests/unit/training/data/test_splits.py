@@ -101,7 +101,7 @@ def paths_of(dataset: Dataset, indices: np.ndarray) -> set[str]:
 def test_a_folders_shares_are_met_on_average_without_overlap() -> None:
     dataset = folder_dataset(*(f"{number:04}.jpg" for number in range(2000)))
     splits = split_indices(dataset, recipe(validation=0.1, holdout=0.2))
-    assert len(splits.validation) == pytest.approx(200, abs=4 * 13.4)  # four deviations of the binomial distribution
+    assert len(splits.validation) == pytest.approx(200, abs=4 * 13.4)  # four standard deviations (binomial)
     assert len(splits.holdout) == pytest.approx(400, abs=4 * 17.9)
     assert sorted([*splits.train, *splits.validation, *splits.holdout]) == list(range(2000))
     counted = split_indices(dataset, recipe(validation=100, holdout=300))
@@ -114,7 +114,7 @@ def test_a_folders_shares_are_met_on_average_without_overlap() -> None:
 
 @pytest.mark.parametrize("settings", [{"validation": 0.1, "holdout": 0.2}, {"validation": 30, "holdout": 0.2}])
 def test_images_added_to_a_folder_or_removed_from_it_move_no_other(settings: dict[str, float]) -> None:
-    """With a split by position, one added image would move all others into other parts."""
+    """With a split by position, one added image would move all other images into other sets."""
     paths = [f"{number:04}.jpg" for number in range(1000)]
     before = folder_dataset(*paths)
     after = folder_dataset(*(f"{number:04}-new.jpg" for number in range(300)), *paths[100:])

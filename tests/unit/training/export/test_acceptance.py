@@ -1,4 +1,4 @@
-"""Retrained networks are compared on images that neither they nor the published version were trained on."""
+"""Retrained networks are compared on images on which neither they nor the published version were trained."""
 
 from collections.abc import Iterable
 from dataclasses import replace

@@ -103,7 +103,8 @@ def older_config(config: Any) -> Any:
 
 @pytest.mark.parametrize("is_older", [False, True])
 def test_a_file_of_teachable_machine_is_exported_with_its_scaling(tmp_path: Path, is_older: bool) -> None:
-    """Its depthwise convolutions have `groups`, and its network is a Sequential of two Sequentials."""
+    """The network's depthwise convolutions have `groups`, and the network is a Sequential of two Sequential
+    networks."""
     recorded, path = np.load(KERAS_2 / "answers.npz"), tmp_path / "keras_model.h5"
     shutil.copy(KERAS_2 / "teachable_machine.h5", path)
     if is_older:

@@ -1,4 +1,4 @@
-"""The head of a network is detected from its outputs, its last layer and the user's statements."""
+"""The activation of a network is detected from its outputs, its last layer and the user's options."""
 
 import numpy as np
 import pytest

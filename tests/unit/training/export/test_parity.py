@@ -1,4 +1,4 @@
-"""The parity check accepts a correct graph, and rejects wrong graphs with the names of images."""
+"""The parity check accepts a correct graph, and rejects wrong graphs with an error that names images."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def path_of(graph: onnx.ModelProto, folder: Path) -> ServingPipeline:
 
 
 def with_weights(graph: onnx.ModelProto, rank: int, change) -> onnx.ModelProto:
-    """The graph with its only weights of that rank changed."""
+    """Returns the graph with changed weights: the only weights of this rank."""
     changed = onnx.ModelProto()
     changed.CopyFrom(graph)
     [weights] = [i for i in changed.graph.initializer if len(i.dims) == rank]

@@ -90,7 +90,7 @@ def strides_of(node: onnx.NodeProto) -> list[int]:
 
 
 def with_shifted_bias(graph: onnx.ModelProto, shift: float) -> onnx.ModelProto:
-    """Adds `shift` to the first logit: a probability changes by up to a quarter of that."""
+    """Adds `shift` to the first logit, which changes a probability by up to a quarter of `shift`."""
     [softmax] = [node for node in graph.graph.node if node.op_type == "Softmax"]
     offset = Graph(graph).add_constant("shift", np.array([shift, 0, 0, 0], np.float32))
     shifted = helper.make_node("Add", [softmax.input[0], offset], ["shifted"])
@@ -145,7 +145,7 @@ def test_a_wrong_graph_is_refused(
 
 
 ROWS = np.random.default_rng(0).dirichlet(np.ones(4), IMAGES)
-"""Probabilities in float64."""
+"""Computes probabilities in float64."""
 
 
 @pytest.mark.parametrize(("graph_error", "is_accepted"), [(1.9e-4, True), (2.2e-4, False)])

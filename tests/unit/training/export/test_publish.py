@@ -1,4 +1,4 @@
-"""A version folder appears complete with the next number, or nothing is left behind."""
+"""A version folder appears complete with the next number, or no folder is left behind."""
 
 import errno
 from pathlib import Path

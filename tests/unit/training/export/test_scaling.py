@@ -1,4 +1,4 @@
-"""A scaling that the images contradict is refused, with the flags of a better one; others pass."""
+"""A scaling that the images contradict is rejected with the flags of a better scaling; other scalings pass."""
 
 import keras
 import numpy as np
@@ -25,7 +25,8 @@ UNIT, IDENTITY = Scaling(1 / 255), Scaling()
 
 
 class BrightnessNetwork:
-    """Tells bright from dark images, by the mean of pixels from 0 to `white`; `offset` 0 makes it free of biases."""
+    """Distinguishes bright from dark images by the mean of pixels from 0 to `white`. With `offset` 0 it has no
+    biases."""
 
     def __init__(self, white: float, offset: float = 0.5, channels_first: bool = False) -> None:
         self.white, self.offset, self.channels_first = white, offset, channels_first
@@ -37,7 +38,7 @@ class BrightnessNetwork:
 
 
 class ContrastNetwork(BrightnessNetwork):
-    """Compares the two halves of an image, so that the factor of the pixels does not change its answer."""
+    """Compares the two halves of an image, so that the scale of the pixels does not affect its prediction."""
 
     def predict(self, pixels: np.ndarray, verbose: int = 0) -> np.ndarray:
         logits = (pixels[:, :2].mean(axis=(1, 2, 3)) - pixels[:, 2:].mean(axis=(1, 2, 3))) / self.white * 5
@@ -95,7 +96,7 @@ def test_errors_that_are_too_confident_show_a_wrong_scaling_at_the_same_accuracy
 
 def test_answers_that_another_factor_would_make_more_confident_pass() -> None:
     known = contrast_images()
-    known.classes[::10] = 1 - known.classes[::10]  # all are right
+    known.classes[::10] = 1 - known.classes[::10]  # now all labels are correct
     hesitant = ContrastNetwork(20)
     others = list(to_check(hesitant).others(UNIT, known))
     assert min(other.loss for other in others) < to_check(hesitant).measure(UNIT, known).loss

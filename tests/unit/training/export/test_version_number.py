@@ -1,4 +1,4 @@
-"""Each version gets a number of its own, and no number is given twice."""
+"""Each version gets its own number, and no number is used twice."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def write(folder: Path, version: int) -> None:
 
 
 def test_of_two_exports_at_once_each_gets_a_number_of_its_own(tmp_path: Path) -> None:
-    """Also if the later export finishes first, or if one fails."""
+    """This holds even if the later export finishes first, or if one of them fails."""
 
     def fail(folder: Path, version: int) -> None:
         raise TrainingError(f"no parity of version {version}")

@@ -57,7 +57,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) ->
 def record_epoch(folder: Path, keep_best: bool, lines: list[str]) -> tuple[RecordEpoch, TrainingProgress]:
     progress = TrainingProgress()
     recipe = replace(RECIPE, epochs=4, keep="best" if keep_best else "last")
-    averages = AveragedWeights(lambda weights: weights)  # this optimizer keeps none
+    averages = AveragedWeights(lambda weights: weights)  # this optimizer keeps no average
     callback = RecordEpoch(Run(folder), progress, 100, recipe, SCHEDULE, averages, lines.append)
     callback.set_model(network())
     return callback, progress

@@ -60,7 +60,8 @@ class Watch(keras.callbacks.Callback):
 
 
 def fit(model: keras.Model, steps: int) -> Watch:
-    """Trains; every step subtracts its input from the weight, and each input is 0.5 larger than the last."""
+    """Trains the network. Every step subtracts its input from the weight, and each input is 0.5 larger than the
+    last."""
     watch = Watch()
     inputs = np.arange(1, steps + 1, dtype=np.float32)[:, None] / 2
     callbacks = [ValidateEMA(AveragedWeights(never)), watch]
@@ -72,7 +73,8 @@ def fit(model: keras.Model, steps: int) -> Watch:
 
 
 def average(values: list[float], decay: float) -> float:
-    """Computes the average: step t keeps min(decay, (1 + t) / (10 + t)) of it, and the first value starts it."""
+    """Computes the average: it starts with the first value, and its decay in step t is min(decay, (1 + t) / (10 +
+    t))."""
     kept = values[0]
     for step, value in enumerate(values[1:], start=1):
         share = min(decay, (1 + step) / (10 + step))

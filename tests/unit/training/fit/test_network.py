@@ -1,4 +1,4 @@
-"""The network of a run has the same weights for training images of any size, or an error explains why not."""
+"""The network of a run has the same weights for training images of any size; otherwise an error states the reason."""
 
 from collections.abc import Mapping
 

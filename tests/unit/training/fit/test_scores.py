@@ -30,7 +30,8 @@ def test_softmax_of_large_logits() -> None:
 
 
 def test_a_network_is_scored_on_the_chosen_images_only() -> None:
-    """The network classifies an image by its first pixel; the three selected of six images have labels 0, 1, 1."""
+    """The network classifies an image by its first pixel. The three selected images of six have the labels 0, 1 and
+    1."""
     images = np.zeros((6, 2, 2, 1), np.uint8)
     images[[1, 3, 5], 0, 0] = 1
     network = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])

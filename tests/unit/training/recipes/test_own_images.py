@@ -1,4 +1,4 @@
-"""Every network of the zoo has a recipe for own images and can be built with it."""
+"""Every network of the zoo has a recipe for the user's own images and can be built with it."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from training.recipes.own_images import ARCHITECTURE_NAMES
 
 
 def test_the_names_are_those_of_the_zoo() -> None:
-    assert set(ARCHITECTURE_NAMES) == ARCHITECTURES.keys() - {"xo"}  # which has its own recipe
+    assert set(ARCHITECTURE_NAMES) == ARCHITECTURES.keys() - {"xo"}  # xo has its own recipe
     assert not set(ARCHITECTURE_NAMES) & RECIPES.keys()
     assert is_recipe("resnet18")
     assert not is_recipe("resnet19")

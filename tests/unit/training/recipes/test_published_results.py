@@ -1,4 +1,5 @@
-"""Published recipes agree with their papers, pairs for comparison differ in one field, and all networks build."""
+"""Published recipes agree with their papers, pairs for comparison differ in one field, and all networks can be
+built."""
 
 import json
 from dataclasses import asdict

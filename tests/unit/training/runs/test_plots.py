@@ -17,7 +17,7 @@ MAX_BYTES = 100_000
 
 
 def ink_fraction(path: Path) -> float:
-    """The share of pixels that are not white."""
+    """Returns the fraction of pixels that are not white."""
     return float((np.asarray(Image.open(path).convert("L")) < 250).mean())
 
 

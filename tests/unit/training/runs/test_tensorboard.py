@@ -17,7 +17,7 @@ def row(epoch: int) -> HistoryRow:
 
 
 def read(folder: Path) -> dict[int, dict[str, float]]:
-    """Scalars by step."""
+    """Returns the scalars by step."""
     [path] = folder.iterdir()
     version, *events = tensorflow.compat.v1.train.summary_iterator(str(path))
     assert version.file_version == "brain.Event:2"

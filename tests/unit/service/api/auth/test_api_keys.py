@@ -61,7 +61,7 @@ def test_a_key_with_a_bad_scope_leaves_the_file_unchanged(tmp_path: Path) -> Non
 
 
 def test_a_mounted_secret_is_read_again_when_kubernetes_replaces_its_folder(tmp_path: Path) -> None:
-    """The file is a link through the link `..data`, which is replaced by a rename."""
+    """The file is a link through the link `..data`, which a rename replaces."""
 
     def publish(folder: str, line: str) -> None:
         (tmp_path / folder).mkdir()

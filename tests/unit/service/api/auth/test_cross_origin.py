@@ -1,4 +1,4 @@
-"""Requests under a name that is not the service's own are rejected, as DNS rebinding sends them."""
+"""Requests whose Host is not a name of the service are rejected, because DNS rebinding sends such requests."""
 
 import asyncio
 import json

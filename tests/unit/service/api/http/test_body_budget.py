@@ -88,7 +88,7 @@ def test_what_a_request_holds_is_released_once() -> None:
     for _ in range(2):
         release_body(scopes[0])
     assert budget.used_bytes == 40
-    release_body(request_scope())  # one without a body
+    release_body(request_scope())  # a request without a body
     assert budget.used_bytes == 40
 
 

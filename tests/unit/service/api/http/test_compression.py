@@ -79,7 +79,7 @@ def test_other_encodings_are_refused(encoding: str) -> None:
 
 
 def test_two_headers_are_one_list() -> None:
-    """A second coding in a header of its own is not passed over, which would take compressed bytes for the body."""
+    """A second coding in a separate header is not ignored. Otherwise compressed bytes would be parsed as the body."""
     assert read_request(gzip.compress(b"x"), "identity", "gzip") == b"x"
     with pytest.raises(UnsupportedBody, match="'gzip, br' is not supported"):
         read_request(gzip.compress(b"x"), "gzip", "br")

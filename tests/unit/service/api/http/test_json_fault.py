@@ -62,7 +62,7 @@ def test_a_large_text_that_does_not_end_is_named() -> None:
     "rest", [b"1e99, ", b"true, ", b'"\\u0041", ', b'"\xc3\xa9", ', b'"NaN", ', b'"a b c d e f g h i j k l m", ']
 )
 def test_faults_are_searched_only_at_the_start_of_a_document(start: bytes, fault: str, rest: bytes) -> None:
-    """Python's parser is slow. The end of what it reads, wherever it is, is no fault."""
+    """Python's parser is slow, so it reads only part of the document. The end of this part is not a fault."""
     for shift in range(len(rest)):
         text = start + b" " * shift + rest * (MAX_SEARCHED_BYTES // len(rest) + 1)
         assert fault_of(text + b"?]}") == fault

@@ -1,5 +1,5 @@
-"""Arrays and strings that are cut out of a large document and parsed in slices have the same value as in a small
-one."""
+"""Arrays and strings that are cut out of a large document and parsed in slices have the same values as in a small
+document."""
 
 import base64
 import json
@@ -97,7 +97,7 @@ def test_encoded_images_are_the_same_in_every_form(
 
 
 def outcome(parse: Callable[[], Any]) -> Any:
-    """Returns the parsed value, or None for a ConvoyError; raises any other error."""
+    """Returns the parsed value, or None for a ConvoyError. Raises any other error."""
     try:
         parsed = parse()
     except ConvoyError:

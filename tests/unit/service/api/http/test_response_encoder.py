@@ -98,7 +98,7 @@ def test_parts_are_joined_as_items(parts: list[bytes]) -> None:
 
 
 class SlowClient:
-    """Reads the first `patience` messages, and then nothing until `resume`."""
+    """Reads the first `patience` messages, and then no more until `resume`."""
 
     def __init__(self, patience: int) -> None:
         self.messages: list[Message] = []

@@ -1,4 +1,4 @@
-"""FastAPI documents each route for predictions: parameters, bodies, and answers by status and content type."""
+"""FastAPI documents each route for predictions: parameters, bodies, and responses by status and content type."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def openapi_of(folder: Path, **settings: Any) -> Json:
 
 
 def parameters_of(operation: Json) -> Json:
-    """Returns the essence of the parameters' schemas by place and name; a star marks required ones."""
+    """Returns a summary of the parameters' schemas by place and name. A star marks required parameters."""
     keys = TOP_K.keys() | METHOD.keys()
     return {
         f"{entry['in']} {entry['name']}{'*' * entry['required']}": {

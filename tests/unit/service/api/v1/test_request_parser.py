@@ -1,4 +1,5 @@
-"""Requests of TensorFlow Serving's REST API: its formats are parsed correctly, others are rejected with a reason."""
+"""Requests of TensorFlow Serving's REST API: its formats are parsed correctly, and other formats are rejected with a
+reason."""
 
 import base64
 import json
@@ -162,7 +163,7 @@ def test_an_object_of_too_many_members_is_refused_unread(document: object) -> No
 
 
 def error_message(read_request: Callable[[], PredictRequest]) -> str:
-    """Returns the error message, or a full stop without an error; raises errors that are not a ConvoyError."""
+    """Returns the error message, or a full stop if there is no error. Raises errors that are not a ConvoyError."""
     try:
         read_request()
     except ConvoyError as error:

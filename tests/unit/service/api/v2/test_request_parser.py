@@ -1,4 +1,5 @@
-"""Requests of the Open Inference Protocol V2: tritonclient's bodies are parsed correctly, invalid ones are rejected."""
+"""Requests of the Open Inference Protocol V2: tritonclient's bodies are parsed correctly, and invalid bodies are
+rejected."""
 
 import base64
 import json
@@ -260,14 +261,14 @@ def test_more_images_than_may_wait_are_refused_unread(parse_nine: Callable[[], I
 
 
 def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
-    """Its `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
+    """simdjson's `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
     sides = b"1," * 2**24 + b"1"
     with pytest.raises(BadTensor, match="`shape` of input 'image' must be a list of whole numbers"):
         parse(b'{"inputs":[{"name":"image","shape":[' + sides + b"]}]}", None, MODEL_INPUT, MAX_IMAGES)
 
 
 def error_message(read_request: Callable[[], InferRequest]) -> str:
-    """Returns the error message, or a full stop without an error; raises errors that are not a ConvoyError."""
+    """Returns the error message, or a full stop if there is no error. Raises errors that are not a ConvoyError."""
     try:
         read_request()
     except ConvoyError as error:

@@ -15,7 +15,7 @@ COUNT = 10_000
 
 
 def batch(number: int) -> dict[bytes, object]:
-    """Returns a batch whose image i has red `number`, green i % 200, and the row number as blue."""
+    """Returns a batch in which image i has `number` as red, i % 200 as green, and the row number as blue."""
     data = np.zeros((COUNT, 3, 32, 32), np.uint8)
     data[:, 0] = number
     data[:, 1] = (np.arange(COUNT) % 200)[:, None, None]

@@ -9,7 +9,7 @@ from training.errors import TrainingError
 
 
 def create_files(folder: Path, *paths: str) -> Path:
-    """Creates empty files, because a listing opens none."""
+    """Creates empty files, because listing a folder does not open files."""
     for path in paths:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).touch()

@@ -1,4 +1,4 @@
-"""The test part of a folder: about a share of each class, drawn by path, so that added images move no others."""
+"""The test set of a folder: about a fraction of each class, drawn by path, so that added images do not move others."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_the_test_share_is_of_every_class_and_drawn_by_the_seed() -> None:
     files = files_per_class(4000, 400, 3, 2, 1)
     train, test = split_test_files(files, 0.25, seed=1)
     large, medium, *small = np.bincount(test.classes, minlength=5).tolist()
-    assert large == pytest.approx(1000, abs=4 * 27.4)  # four deviations of the binomial distribution
+    assert large == pytest.approx(1000, abs=4 * 27.4)  # four standard deviations of the binomial distribution
     assert medium == pytest.approx(100, abs=4 * 8.7)
     assert 1 <= small[0] <= 2
     assert small[1:] == [1, 0]
@@ -39,7 +39,7 @@ def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> Non
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_images_that_are_added_move_no_other(share: float) -> None:
-    """A training image of a published version must not become an image that it is compared on."""
+    """A training image of a published version must not become an image on which the version is compared."""
     files = files_per_class(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
     larger = LabeledFiles([*files.paths, *more], np.concatenate([files.classes, np.repeat(files.classes[::5], 2)]))

@@ -1,4 +1,4 @@
-"""Images of folders are decoded as by the service, split by seed, and not changed by the cache."""
+"""Images in folders are decoded as in the service, split with a seed, and not changed by the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -78,14 +78,12 @@ def test_large_images_are_reduced_before_they_are_cut(tmp_path: Path) -> None:
 
     open_split(tmp_path).read_crops(np.array([0, 1]), record_size)
     assert sizes[0] == (96, 64)  # 2 x 32 on the shorter side
-    assert min(sizes[1]) >= 40  # and no small one is enlarged
+    assert min(sizes[1]) >= 40  # and small images are not enlarged
 
 
 def test_the_smallest_parts_are_cut_from_images_large_enough_for_them(tmp_path: Path) -> None:
-    """Parts of 8 % of the area, cut from images of twice the input's size, would be enlarged:
-
-    3 levels off on average.
-    """
+    """Crops of 8% of the area, cut from images of twice the input's size, would be enlarged and on average 3 levels
+    off."""
     write_image_folder(tmp_path, "red", "blue", count=1)
     noise = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     large = Image.fromarray(noise).resize((900, 600), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Imagenette is found under its usual names, with words as labels; other folders are rejected."""
+"""Imagenette is found under its usual folder names, with words as labels; other folders are rejected."""
 
 from pathlib import Path
 

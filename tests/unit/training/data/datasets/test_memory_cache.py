@@ -1,4 +1,4 @@
-"""The cache keeps images up to its limit and makes the others again."""
+"""The cache keeps images up to its limit; other images are made again."""
 
 import numpy as np
 

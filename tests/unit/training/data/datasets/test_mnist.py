@@ -20,7 +20,7 @@ def idx(magic: int, shape: tuple[int, ...], values: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns files in the official format; image i is plain gray of i % 251 with the label i % 10."""
+    """Returns files in the official format. Image i is plain gray of level i % 251 and has the label i % 10."""
     folder = tmp_path_factory.mktemp("mnist")
     for prefix, count in PARTS.items():
         grays = (np.arange(count) % 251).astype(np.uint8)

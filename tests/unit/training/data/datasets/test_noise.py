@@ -1,4 +1,4 @@
-"""Noise on test images has the requested deviation and is reproducible; training images do not change."""
+"""Noise on test images has the requested standard deviation and is reproducible; training images do not change."""
 
 import io
 
@@ -27,7 +27,7 @@ def test_the_noise_has_its_deviation_and_no_drift() -> None:
 def test_pixels_stay_pixels() -> None:
     noisy = read_all(with_noise(DATASET, 0.5))
     assert (noisy.min(), noisy.max()) == (0, 255)
-    assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # of a Gaussian below -1 sigma, 128 / 255 / 0.5
+    assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # Gaussian below -1 sigma, 128 / 255 / 0.5
 
 
 def test_an_image_has_its_own_noise_whatever_it_is_asked_with() -> None:

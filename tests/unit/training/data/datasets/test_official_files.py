@@ -1,4 +1,4 @@
-"""Official files come from the user's folder or from Keras' download, with the same result."""
+"""Official files from the user's folder and files that Keras downloads give the same result."""
 
 from pathlib import Path
 

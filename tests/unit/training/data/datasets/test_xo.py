@@ -25,7 +25,7 @@ def test_the_same_images_every_time_half_of_them_xs() -> None:
 
 
 def test_an_x_crosses_where_an_o_is_empty() -> None:
-    """Around its centre of mass an X has ink, and an O has none."""
+    """There is ink at the center of mass of an X, but not of an O."""
     test = xo.load(None).test
     ink = test.images[..., 0] / 255
     rows, columns = np.mgrid[:24, :24]

@@ -41,7 +41,7 @@ def optimized(original: onnx.ModelProto) -> onnx.ModelProto:
 def assert_left_alone_when_others_read(
     tensor: str, original: onnx.ModelProto, rewrite: Callable[[Graph], None]
 ) -> None:
-    """Checks that a rewrite changes nothing if another node reads the tensor that it would remove."""
+    """Checks that a rewrite does not change the graph if another node reads the tensor that it would remove."""
     original.graph.node.append(helper.make_node("ReduceMax", [tensor], ["brightest"], keepdims=0))
     original.graph.output.append(helper.make_tensor_value_info("brightest", TensorProto.FLOAT, []))
     before = operators(original)
@@ -114,7 +114,8 @@ def test_a_grouped_convolution_is_left_alone() -> None:
 
 
 def dense(scale: np.ndarray, channels: int = 2) -> onnx.ModelProto:
-    """Cast, scale, flatten as Keras exports it (a shape computed from the batch), dense layer."""
+    """Returns nodes for a cast, a scale, flattening as Keras exports it (with a shape computed from the batch), and a
+    dense layer."""
     size = HEIGHT * WIDTH * channels
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -153,7 +154,7 @@ def test_a_padding_after_a_relu_may_be_merged() -> None:
 def convolution_and_pooling(
     filters: int = 6, activation: str | None = "Relu", bias: bool = True, **changed: object
 ) -> onnx.ModelProto:
-    """Returns a 3x3 convolution, an optional activation and a max pooling; `changed` overrides attributes by
+    """Returns a 3x3 convolution, an optional activation and a max pooling. `changed` overrides attributes by
     operator."""
     attributes = {
         "Conv": {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]},

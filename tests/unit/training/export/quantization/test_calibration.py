@@ -1,4 +1,4 @@
-"""Held-out images are those of the version's run if its manifest names them; damaged images are named."""
+"""Held-out images are those of the version's run if its manifest records them. Errors name damaged images."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def folder_version(root: Path, **provenance: object) -> VersionFolder:
 
 
 def training_dataset(version: VersionFolder, photos: Path) -> Dataset:
-    """Returns the folder's images as loaded by a run with SHARE and SEED."""
+    """Returns the folder's images as a run with SHARE and SEED loads them."""
     input_spec = InputSpec(version.manifest.input, version.manifest.preprocessing)
     return datasets.load("folder", folder=photos, folder_options=FolderOptions(input_spec, SHARE, SEED))
 
@@ -117,7 +117,7 @@ def test_other_images_are_not_taken_for_those_of_the_run(tmp_path: Path, photos:
         version = folder_version(tmp_path / str(number), division=split_spec)
         images = load_calibration_data(version, None, DataOptions(folder=photos), 100)
         assert (images.has_training_split, images.has_published_test) == (False, False)
-        if split_spec is not None:  # if images were added, test images are still not training images
+        if split_spec is not None:  # even if images were added, test images are not training images
             assert images.dataset.origin == training_dataset(version, photos).origin
     assert not load_calibration_data(
         folder_version(tmp_path / "c"), "folder", DataOptions(folder=photos), 1

@@ -1,4 +1,5 @@
-"""The upper bound of the lost accuracy: against an independent computation, its coverage, and what it accepts."""
+"""The upper bound of the accuracy loss equals an independent computation, has the nominal coverage, and accepts the
+right graphs."""
 
 import math
 
@@ -14,7 +15,8 @@ LIMIT = 0.005
 
 
 def reference_upper_loss(lost: int, gained: int, images: int) -> float:
-    """The same bound from its definition: the multinomial likelihood is maximized by search, and the root is found."""
+    """Computes the same bound from its definition: the multinomial likelihood is maximized by search, and the root is
+    found."""
 
     def statistic(loss: float) -> float:
         def negative_likelihood(gained_part: float) -> float:
@@ -39,13 +41,13 @@ def test_the_bound_is_tangos(lost: int, gained: int, images: int) -> None:
 
 def test_graphs_that_agree_on_all_images_have_the_bound_of_a_proportion() -> None:
     z = stats.norm.ppf(0.95)
-    assert upper_loss(0, 0, 1500) == pytest.approx(z**2 / (1500 + z**2), abs=1e-9)  # Wilson's, of 0 of n
+    assert upper_loss(0, 0, 1500) == pytest.approx(z**2 / (1500 + z**2), abs=1e-9)  # Wilson's bound for 0 of n
     assert upper_loss(0, 0, MIN_IMAGES) < LIMIT < upper_loss(0, 0, 500)
 
 
 @pytest.mark.parametrize(("lost_part", "gained_part"), [(0.006, 0.001), (0.0075, 0.0025), (0.015, 0.01)])
 def test_a_loss_of_half_a_point_is_accepted_in_about_one_case_of_twenty(lost_part: float, gained_part: float) -> None:
-    """Coverage where it matters: the true loss lies right at the limit."""
+    """The coverage is tested where it matters: the true loss equals the limit."""
     images, trials = 1500, 4000
     parts = [lost_part, gained_part, 1 - lost_part - gained_part]
     counts = np.random.default_rng(0).multinomial(images, parts, trials)
@@ -55,7 +57,7 @@ def test_a_loss_of_half_a_point_is_accepted_in_about_one_case_of_twenty(lost_par
 
 
 def answers(right: list[bool]) -> NDArray[np.float32]:
-    """Probabilities of two classes for images of class 0."""
+    """Returns the probabilities of two classes for images of class 0."""
     return np.array([[0.9, 0.1] if is_right else [0.4, 0.6] for is_right in right], np.float32)
 
 

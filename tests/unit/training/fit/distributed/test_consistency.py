@@ -1,4 +1,4 @@
-"""The comparison of processes names their differences."""
+"""The error for inconsistent processes names their differences."""
 
 import pytest
 

@@ -61,7 +61,7 @@ def test_an_indexed_job_without_a_coordinator_does_not_train_alone() -> None:
 
 
 def run_processes(*functions: Callable[[DistributedContext], object]) -> list[object]:
-    """Runs each process in a thread; returns what it returned or raised."""
+    """Runs each process in a thread. Returns its result or its exception."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
 

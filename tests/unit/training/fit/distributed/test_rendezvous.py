@@ -1,4 +1,5 @@
-"""Processes connect, exchange texts, and do not wait for a lost process; threads with real sockets simulate them."""
+"""Processes connect, exchange texts, and do not wait for a lost process. Threads with real sockets simulate the
+processes."""
 
 import json
 import socket
@@ -21,7 +22,7 @@ def port() -> int:
 
 
 def run_processes(port: int, *functions: Callable[[ProcessGroup], object], timeout_s: float = 20.0) -> list[object]:
-    """Runs each process in a thread; returns what it returned or raised."""
+    """Runs each process in a thread. Returns its result or its exception."""
 
     def run(rank: int) -> object:
         try:
