@@ -224,14 +224,14 @@ def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None
     assert (len(columns), min(columns) + max(columns)) == (5, 28)  # 5 pixels wide: the aspect ratio is kept
 
 
-def test_a_service_that_went_away_is_said(session: PageSession) -> None:
+def test_a_service_that_disappears_is_reported(session: PageSession) -> None:
     session.page.route("**/classify*", lambda route: route.abort())
     draw_seven(session.page)
     assert "The service cannot be reached." in session.page.inner_text("#answer")
     session.errors.clear()  # the browser's own errors
 
 
-def test_a_key_is_asked_for_and_kept_in_the_tab_only(browser: "Browser") -> None:
+def test_a_key_is_requested_and_kept_in_the_tab_only(browser: "Browser") -> None:
     with RunningService(ROOT / "models", keys=f"page inference {KEY}") as protected_service:
         session = PageSession(browser, protected_service.url)
         page = session.page

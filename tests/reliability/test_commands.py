@@ -20,7 +20,7 @@ def test_nothing_is_lost_while_a_worker_is_killed_and_versions_come_and_go() -> 
     assert results.request_log.cut <= 48, "no more than one request of each connection"
 
 
-def test_a_soak_of_some_seconds_is_answered_rightly_and_opens_nothing_for_ever() -> None:
+def test_a_soak_of_some_seconds_is_answered_correctly_and_leaves_nothing_open() -> None:
     results = soak.soak(seconds=10, requests_per_s=100, publish_every_s=3)
     assert results.statistics.problems == []
     assert sum(results.statistics.by_kind.values()) == 1000

@@ -82,7 +82,7 @@ def test_the_pods_of_the_distributed_job_train_one_run(tmp_path: Path) -> None:
     assert json.loads((run / "metrics.json").read_text())["test"]["accuracy"] >= 0
 
 
-def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_goes_on(tmp_path: Path) -> None:
+def test_a_pod_of_the_sweep_job_trains_the_combination_of_its_number_and_continues(tmp_path: Path) -> None:
     tiny = {"mnist-lenet5": "xo"}, "--limit", "256", "--epochs", "1"
     processes = list(pods("sweep", tmp_path, *tiny, only=[0, 5]))
     assert [one.returncode for one in processes] == [0, 0], [one.stderr for one in processes]

@@ -82,7 +82,7 @@ def test_a_key_opens_what_its_scopes_say(
     assert reply.status_code == status, reply.text
 
 
-def test_a_refusal_says_how_to_come_in(secured: RunningService) -> None:
+def test_a_rejection_states_how_to_get_access(secured: RunningService) -> None:
     client = secured.client
     missing, wrong = client.post(CLASSIFY), client.post(CLASSIFY, headers=bearer("wrong"))
     assert missing.json()["error"]["code"] == wrong.json()["error"]["code"] == "unauthenticated"

@@ -110,7 +110,7 @@ def test_a_batch_larger_than_the_models_batch_is_split_and_rejoined(service: Run
     assert [indices(entry) for entry in body["results"]] == [expected(zoo, seed) for seed in range(50)]
 
 
-def test_a_large_image_is_scaled_as_the_manifest_says(service: RunningService) -> None:
+def test_a_large_image_is_scaled_as_the_manifest_states(service: RunningService) -> None:
     large = random_pixels(300, 200, 1, seed=3)
     small = np.asarray(Image.fromarray(large[..., 0]).resize((8, 8), Image.Resampling.BILINEAR))[..., np.newaxis]
     answers = [service.client.post(CLASSIFY, content=encode(pixels)).json() for pixels in (large, small)]

@@ -40,7 +40,7 @@ def test_every_form_of_an_image_gets_the_same_answer(client: Client) -> None:
     assert others == [first] * 3
 
 
-def test_a_version_can_be_asked_for(client: Client) -> None:
+def test_a_version_can_be_requested(client: Client) -> None:
     assert client.classify("linear", PIXELS, version="1").version == "1"
 
 

@@ -79,7 +79,7 @@ def test_a_slow_body_that_brings_enough_is_waited_for(limited: RunningService) -
         assert connection.read_response()[0] == 200
 
 
-def test_what_was_refused_may_send_its_body_to_the_end_and_ask_again(limited: RunningService) -> None:
+def test_what_was_rejected_may_send_its_body_to_the_end_and_ask_again(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(b"", model="nobody", length=2000))
         time.sleep(0.05)
@@ -138,7 +138,7 @@ def test_chunks_and_trailers_without_end_are_cut_off(limited: RunningService) ->
         assert connection.statuses() in ([413], [])
 
 
-def test_what_is_no_http_ends_with_400(limited: RunningService) -> None:
+def test_what_is_not_http_ends_with_400(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, TLS?\r\n\r\n")
         check_error(connection.read_response(), 400, "bad_http")

@@ -118,7 +118,7 @@ CODES_TESTED_BELOW = {
 }
 CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
 CODES_TESTED_ELSEWHERE = {
-    "bad_http": "test_connection_limits_http.py::test_what_is_no_http_ends_with_400",
+    "bad_http": "test_connection_limits_http.py::test_what_is_not_http_ends_with_400",
     "unsupported_http_version": "test_request_smuggling_http.py::test_another_version_of_http_is_named_as_the_cause",
     "too_many_connections": (
         "unit/service/server/test_connection_limits.py::test_a_connection_for_health_checks_answers_nothing_else"
@@ -128,7 +128,7 @@ CODES_TESTED_ELSEWHERE = {
     ),
     "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
-    "unauthenticated": "test_access_http.py::test_a_refusal_says_how_to_come_in",
+    "unauthenticated": "test_access_http.py::test_a_rejection_states_how_to_get_access",
     "memory_full": "test_body_budget_http.py::test_a_body_in_chunks_is_rejected_when_it_passes_the_bound",
     "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
     "model_hung": "test_liveness.py::test_liveness_fails_when_a_run_does_not_return",
@@ -242,7 +242,7 @@ def test_a_change_that_not_every_worker_carried_out_in_time_is_reported(tmp_path
         service.wait_for_line(request_id=reply.headers["x-request-id"], error="not_everywhere")
 
 
-def test_overload_is_refused_with_a_time_and_recovers(service: RunningService) -> None:
+def test_overload_is_rejected_with_a_time_and_recovers(service: RunningService) -> None:
     def classify(seed: int) -> httpx.Response:
         files = [("files", image_bytes(seed=seed))] * 16
         return httpx.post(f"{service.url}/api/v1/models/slow/classify/batch", files=files, timeout=60)
@@ -335,7 +335,7 @@ def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path
         assert service.client.post(LINEAR, content=image_bytes()).json()["version"] == "1"
 
 
-def test_asked_for_a_gpu_that_is_not_there_it_is_not_ready_and_says_why(tmp_path: Path) -> None:
+def test_without_the_requested_gpu_it_is_not_ready_and_states_the_reason(tmp_path: Path) -> None:
     write_version(tmp_path, "linear", 1)
     with RunningService(tmp_path, wait_ready=False, device="cuda") as service:
         assert "CUDAExecutionProvider" in service.wait_for("version is broken")["reason"]

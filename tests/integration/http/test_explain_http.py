@@ -63,7 +63,7 @@ def test_the_heat_of_real_digits_peaks_on_their_ink(shipped: RunningService, dat
         assert is_near_ink(digit[..., 0], reply["peak"]["x"], reply["peak"]["y"]), (label, reply["peak"])
 
 
-def test_another_class_may_be_asked_for(shipped: RunningService) -> None:
+def test_another_class_may_be_requested(shipped: RunningService) -> None:
     reply = explain(shipped, **{"class": "1"}).json()
     assert reply["explained"]["label"] == "1"
     assert reply["explained"]["probability"] < 0.01
@@ -103,7 +103,7 @@ def test_each_comes_as_one_png_too(shipped: RunningService, method: str) -> None
     assert 400 <= decode_png(reply.content).shape[1] <= 560
 
 
-def test_it_runs_in_the_background_and_says_so(shipped: RunningService) -> None:
+def test_it_runs_in_the_background_and_is_reported(shipped: RunningService) -> None:
     reply = explain(shipped)
     line = shipped.wait_for_line(request_id=reply.headers["x-request-id"])
     assert line["background"] is True
@@ -115,7 +115,7 @@ def test_its_cost_is_bounded_by_the_queue(service: RunningService) -> None:
     assert reply.json()["passes"] == 10  # of 64 that may wait
 
 
-def test_more_than_a_few_at_once_are_refused(service: RunningService) -> None:
+def test_more_than_a_few_at_once_are_rejected(service: RunningService) -> None:
     def explain_slow(seed: int) -> httpx.Response:
         return httpx.post(f"{service.url}/api/v1/models/slow/explain", content=image_bytes(seed=seed), timeout=60)
 

@@ -151,7 +151,7 @@ def test_there_is_no_tunnel(limited: RunningService, target: str) -> None:
         assert connection.statuses() == []
 
 
-def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_no_http(limited: RunningService) -> None:
+def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_not_http(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
         assert connection.read_response()[0] == 200

@@ -68,7 +68,7 @@ def test_every_form_is_answered_in_its_own(service: RunningService, request_body
     np.testing.assert_allclose(reply.json()[field], classify_probabilities(service), atol=1e-6)
 
 
-def test_the_best_labels_can_be_asked_for(service: RunningService) -> None:
+def test_the_best_labels_can_be_requested(service: RunningService) -> None:
     reply = service.client.post(PREDICT, json={"instances": PIXELS, "parameters": {"top_k": 2}}).json()
     for best, row in zip(reply["predictions"], classify_probabilities(service), strict=True):
         order = np.argsort(-row, kind="stable")[:2].tolist()

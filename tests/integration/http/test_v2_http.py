@@ -82,7 +82,7 @@ def test_statistics_of_a_version_are_its_own(service: RunningService) -> None:
         assert one["version"] == "1"
 
 
-def test_the_index_can_be_asked_for_what_is_ready(service: RunningService) -> None:
+def test_the_index_can_list_only_what_is_ready(service: RunningService) -> None:
     entries = service.client.post("/v2/repository/index", json={"ready": True}).json()
     assert {entry["state"] for entry in entries} == {"READY"}
     assert service.client.post("/v2/repository/index").json() == entries
@@ -298,7 +298,7 @@ def test_stages_and_batch_size_are_returned_and_logged(service: RunningService) 
     assert {"model": "linear", "version": "2", "batch_size": 1, "status": 200}.items() <= line.items()
 
 
-def test_images_are_refused_with_their_own_status(service: RunningService) -> None:
+def test_images_are_rejected_with_their_own_status(service: RunningService) -> None:
     size = len(image_bytes())
     text = json.dumps({
         "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": size + 4}}]

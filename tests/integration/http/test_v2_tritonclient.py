@@ -199,7 +199,7 @@ def test_a_wrong_name_is_reported(client: triton.InferenceServerClient) -> None:
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])
 
 
-def test_shared_memory_is_refused_not_ignored(client: triton.InferenceServerClient) -> None:
+def test_shared_memory_is_rejected_not_ignored(client: triton.InferenceServerClient) -> None:
     input_tensor = triton.InferInput("image", [1, *SHAPE], "UINT8")
     input_tensor.set_shared_memory("region", 64)
     with pytest.raises(InferenceServerException, match="shared memory"):

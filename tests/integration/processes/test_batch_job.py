@@ -162,7 +162,7 @@ def test_a_stop_is_reported_and_keeps_what_is_done(
     assert not (root / "r.csv").exists()
 
 
-def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_goes_on(root: Path, start: JobStarter) -> None:
+def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_continues(root: Path, start: JobStarter) -> None:
     process = start("-o", "r.jsonl")
     os.kill(first_decoder(process), signal.SIGKILL)
     exit_code, _, err = finish(process)

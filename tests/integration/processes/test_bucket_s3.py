@@ -166,7 +166,7 @@ def test_an_outage_leaves_the_cache_as_it_is(mirror: BucketMirror, s3: S3, tmp_p
 
 
 @pytest.mark.parametrize("url", [f"s3://{BUCKET}-lost/{PREFIX}", f"s3://{BUCKET}/elsewhere"])
-def test_a_bucket_or_prefix_that_is_not_there_says_so(s3: S3, tmp_path: Path, url: str) -> None:
+def test_a_bucket_or_prefix_that_does_not_exist_is_reported(s3: S3, tmp_path: Path, url: str) -> None:
     mirror = BucketMirror(open_bucket(url), tmp_path / "cache")
     with pytest.raises(BucketUnreachable, match=url):
         mirror.sync()
@@ -203,7 +203,7 @@ def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_pa
     assert sorted(fetched) == ["1", "2", "3"], "one worker fetched the version, and the other used the copy"
 
 
-def test_a_start_without_the_bucket_serves_what_was_fetched_before(s3: S3, tmp_path: Path) -> None:
+def test_a_start_without_the_bucket_serves_what_was_downloaded_before(s3: S3, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     BucketMirror(open_bucket(f"s3://{BUCKET}/{PREFIX}"), cache).sync()
     s3.stop()

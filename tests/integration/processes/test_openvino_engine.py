@@ -64,7 +64,7 @@ def count_threads(threads: int, instances: int) -> int:
     return int(result["threads"])
 
 
-def test_threads_and_streams_are_as_many_as_asked_for_and_pinned_nowhere() -> None:
+def test_threads_and_streams_are_as_many_as_requested_and_pinned_nowhere() -> None:
     one = count_threads(threads=1, instances=1)
     assert count_threads(threads=2, instances=1) == one + 1
     assert count_threads(threads=1, instances=2) == one + 1

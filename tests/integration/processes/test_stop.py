@@ -103,7 +103,7 @@ def test_what_is_queued_is_answered_and_readiness_fails_at_once(zoo: Path) -> No
     assert answers == [200] * 4
 
 
-def test_idle_connections_are_closed_and_new_ones_refused(zoo: Path) -> None:
+def test_idle_connections_are_closed_and_new_ones_rejected(zoo: Path) -> None:
     with RunningService(zoo) as service:
         idle = _connect(service.url)
         assert _get(idle, "/health/ready") == (200, "ready")

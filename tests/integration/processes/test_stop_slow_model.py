@@ -71,7 +71,7 @@ def test_every_accepted_request_is_answered(tmp_path: Path, workers: int, proxy:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_request_that_a_hanging_model_cannot_answer_gets_503_and_the_exit_code_says_so(
+def test_a_request_that_a_hanging_model_cannot_answer_gets_503_and_the_exit_code_is_reported(
     tmp_path: Path, workers: int
 ) -> None:
     write_version(tmp_path, "hung", 1, graph=endless_graph(SHAPE, 4))

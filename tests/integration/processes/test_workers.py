@@ -154,7 +154,7 @@ def requests_counted(service: RunningService) -> float:
             service.client = usual_client
 
 
-def test_a_worker_that_does_not_answer_fails_readiness_and_is_named(service: RunningService) -> None:
+def test_a_worker_that_does_not_answer_fails_readiness_and_is_reported(service: RunningService) -> None:
     silent = pids(service)[1]
     os.kill(silent, signal.SIGSTOP)
     try:

@@ -156,7 +156,7 @@ def test_what_jax_has_trained_is_exported_by_tensorflow(
     assert variant.parity.max_abs_difference < 1e-5
 
 
-def test_processes_with_other_numbers_of_steps_are_refused_before_they_train(tmp_path: Path) -> None:
+def test_processes_with_other_numbers_of_steps_are_rejected_before_they_train(tmp_path: Path) -> None:
     two = start_two(command(tmp_path), command(tmp_path, "--limit", "48"))
     for code, last in map(wait_for_exit, two):
         assert code == 2
@@ -164,7 +164,7 @@ def test_processes_with_other_numbers_of_steps_are_refused_before_they_train(tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_when_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_when_one_is_killed_the_other_ends_and_states_how_to_continue(tmp_path: Path) -> None:
     first, second = start_two(*[command(tmp_path, "--epochs", "100000")] * 2)
     for line in iter(first.stdout.readline, ""):
         if line.startswith("epoch 1/"):

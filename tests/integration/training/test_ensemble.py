@@ -185,7 +185,7 @@ def corrupt_graph(folder: Path) -> None:
         (corrupt_graph, "has sha256"),
     ],
 )
-def test_members_that_differ_are_refused(root: Path, change, message: str) -> None:
+def test_members_that_differ_are_rejected(root: Path, change, message: str) -> None:
     change(root / "net" / "2")
     code, output = run("models/net/1", "models/net/2", "--name", "together")
     assert (code, message in output, output.count("\n")) == (2, True, 1)

@@ -218,7 +218,7 @@ def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: 
     assert not (tmp_path / "models").exists()
 
 
-def test_what_onnx_cannot_express_is_named(photos: Path, labels: Path, tmp_path: Path) -> None:
+def test_what_onnx_cannot_express_is_reported(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = save_model(network("softmax", AlwaysNoisy()), tmp_path)
     message = r"cannot express layer 'always_noisy' \(AlwaysNoisy\), which computes StatelessRandomNormalV2"
     with pytest.raises(TrainingError, match=message):
@@ -241,7 +241,7 @@ def test_nothing_is_published_without_images_labels_or_room(
     assert not models.exists()
 
 
-def test_a_wrong_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_wrong_data_set_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels; the network has 3 classes"):
         publish(save_model(network(), tmp_path), tmp_path / "models", dataset="xo")
 

@@ -102,7 +102,7 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
     assert run.info()["initial_weights"] == "weights_no_top.h5"
 
 
-def test_what_was_measured_on_imagenet_is_kept_and_the_rest_has_learnt(
+def test_what_was_measured_on_imagenet_is_kept_and_the_rest_is_trained(
     uninterrupted_run: tuple[Run, list], tiny_base: Path
 ) -> None:
     weights_before = weights(uninterrupted_run[0])
@@ -159,7 +159,7 @@ def test_images_grow_within_the_phases(tiny_base: Path, folder: Path, recipe: Re
         np.testing.assert_array_equal(array, expected[path], err_msg=path)
 
 
-def test_a_run_that_has_lost_the_weights_it_started_from_does_not_go_on_from_others(
+def test_a_run_that_has_lost_the_weights_it_started_from_does_not_continue_from_others(
     tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path
 ) -> None:
     def stop(line: str) -> None:
@@ -186,7 +186,7 @@ def test_a_run_whose_first_weights_could_not_be_written_is_none(
     assert run_folder.all_runs(tmp_path, recipe.name) == []
 
 
-def test_weights_for_a_network_of_ours_are_refused(tmp_path: Path, folder: Path) -> None:
+def test_weights_for_a_network_of_ours_are_rejected(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(TrainingError, match=r"--weights is for Keras Applications networks"):
         trainer.train(find_recipe("xo"), tmp_path, lambda line: None, weights=tmp_path / "x.h5")
     assert list(tmp_path.iterdir()) == []

@@ -279,7 +279,7 @@ def for_segmentation() -> onnx.ModelProto:
         (lambda: third_party_graph(channels=4), "no dimension of 1 or 3 channels; for RGBA, export the network with"),
     ],
 )
-def test_refusals_say_what_to_do(make: Callable[[], onnx.ModelProto], message: str) -> None:
+def test_rejections_give_advice(make: Callable[[], onnx.ModelProto], message: str) -> None:
     onnx.save(make(), "net.onnx")
     code, output = run(*LABELED, *SCALED)
     assert (code, output.count("\n")) == (2, 1), output

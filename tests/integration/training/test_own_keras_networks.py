@@ -108,7 +108,7 @@ def test_the_card_s_command_repeats_the_export(folder: Path) -> None:
     assert first.preprocessing == second.preprocessing
 
 
-def test_a_data_set_says_whether_it_is_a_test_set() -> None:
+def test_a_data_set_states_whether_it_is_a_test_set() -> None:
     split = ArraySplit(np.zeros((2, 1, 1, 1), np.uint8), np.zeros(2, np.int64))
     dataset = Dataset("pets", "Pets", ("cat",), split, split)
     assert dataset.describe_accuracy(0.5, 2) == "test accuracy 0.5000 over 2 images"

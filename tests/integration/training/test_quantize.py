@@ -127,7 +127,7 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
     assert np.abs(values.astype(int)).max() <= 64  # 7-bit weights
 
 
-def test_what_loses_too_much_is_refused_with_the_figures(tmp_path: Path) -> None:
+def test_what_loses_too_much_is_rejected_with_the_figures(tmp_path: Path) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights(outlier=1e4))
     with pytest.raises(TrainingError, match=r"int8 loses too much: on cpu, of 500 held-out images \d+ lost and"):
         quantize.quantize(folder, QuantizeOptions(allow_slower=True), discard_log)
@@ -152,7 +152,7 @@ def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) ->
     assert "--even-if-slower --dataset xo`" in card
 
 
-def test_a_test_accuracy_is_measured_anew_on_the_same_images(tmp_path: Path) -> None:
+def test_a_test_accuracy_is_measured_again_on_the_same_images(tmp_path: Path) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights(), test_accuracy=0.125)
     log_lines: list[str] = []
     quantized = quantize.quantize(folder, QuantizeOptions(allow_slower=True, latency_duration_s=0.05), log_lines.append)
@@ -199,7 +199,7 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
     assert is_automatic("float16", None, frozenset())
 
 
-def test_what_is_no_faster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_faster_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights())
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
     with pytest.raises(TrainingError, match=r"int8 is not faster than float32 .* instead of .*Use --even-if-slower"):
@@ -243,7 +243,7 @@ def test_a_convolution_in_less_precision_still_takes_bytes_and_gives_float_proba
     assert next(node for node in float16_graph.node if node.output[0] == "probabilities").op_type == "Softmax"
 
 
-def test_graphs_are_measured_in_turns(tmp_path: Path) -> None:
+def test_graphs_are_measured_alternately(tmp_path: Path) -> None:
     onnx.save(slow_graph((8, 8, 1), 4, rounds=30), tmp_path / "slow.onnx")
     fast = write_version(tmp_path, "linear") / "model.onnx"
     model_input = read_manifest(fast.parent).input

@@ -73,7 +73,7 @@ def test_the_page_goes_where_it_is_wanted(run: Run, tmp_path: Path) -> None:
         write_report(run.folder, tmp_path / "missing" / "page.html", None)
 
 
-def test_what_has_no_report_is_said(run: Run, tmp_path: Path) -> None:
+def test_what_has_no_report_is_reported(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not the folder of a run"):
         write_report(tmp_path / "none", None, None)
     unfinished = start_run(tmp_path, replace(run.recipe(), epochs=5), {})

@@ -83,7 +83,7 @@ class RecordedImages:
         monkeypatch.setattr(acceptance.DecisionImages, "accuracy", record_decision)
 
 
-def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither_network_has_learnt(
+def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_on_which_neither_network_was_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new seed used to draw another test set, of which 77% were training images of the published version."""
@@ -116,7 +116,7 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_that_neither
     assert len(recorded.runs) == 2, "before anything is trained"
 
 
-def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> None:
+def test_a_job_that_was_killed_continues_and_a_new_one_starts(tmp_path: Path) -> None:
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
     assert convoy_train(tmp_path, *command).exit_code == 0
     (run,) = (tmp_path / "runs/xo").glob("[0-9]*")
@@ -135,7 +135,7 @@ def test_a_job_that_was_killed_goes_on_and_a_new_one_starts(tmp_path: Path) -> N
         (("--data-note", "a copy"), (2, XO.learning_rate, "a copy")),
     ],
 )
-def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
+def test_a_job_with_other_options_does_not_continue_with_what_was_killed(
     tmp_path: Path, other: tuple[str, str], expected: tuple[int, float, str | None]
 ) -> None:
     command = ("run", "xo", "--limit", "300", "--epochs", "2", "--auto-resume")
@@ -149,7 +149,7 @@ def test_a_job_with_other_options_does_not_go_on_with_what_was_killed(
     assert (recipe.epochs, recipe.learning_rate, note) == expected
 
 
-def test_retraining_goes_on_with_its_own_recipe_only(tmp_path: Path) -> None:
+def test_retraining_continues_with_its_own_recipe_only(tmp_path: Path) -> None:
     """An interrupted run is never published as the result of another recipe, or of other epochs."""
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs", "1")
     others = [find_recipe("mnist-lenet5"), with_settings(XO, {"epochs": "2"}), with_settings(XO, {"seed": "7"})]

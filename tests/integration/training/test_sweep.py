@@ -66,7 +66,7 @@ def test_one_by_number_then_all_others_then_compare(monkeypatch: pytest.MonkeyPa
     assert [cell.strip() for cell in rates.split("|")[2:6]] == ["0.05", "0.05", "0.1", "0.1"]
 
 
-def test_an_interrupted_run_goes_on_and_another_recipe_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_continues_and_another_recipe_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 

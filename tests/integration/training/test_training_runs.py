@@ -217,7 +217,7 @@ def test_a_disk_without_room_for_the_network_leaves_no_part_of_it(uninterrupted_
     assert path.read_bytes() == b"what was there before"
 
 
-def test_a_run_ends_early_and_says_so(tmp_path: Path) -> None:
+def test_a_run_ends_early_and_is_reported(tmp_path: Path) -> None:
     """With a learning rate near zero, no epoch is better than the first."""
     settings = {"learning_rate": "1e-12", "schedule": "plateau", "plateau_epochs": "1", "patience": "2", "epochs": "9"}
     lines: list[str] = []

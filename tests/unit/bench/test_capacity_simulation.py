@@ -43,7 +43,7 @@ def test_one_connection_waits_for_door_run_and_network() -> None:
     assert result.answered_per_s == pytest.approx(1 / 0.006, rel=0.01)
 
 
-def test_batches_grow_with_the_load_and_what_does_not_fit_is_refused() -> None:
+def test_batches_grow_with_the_load_and_what_does_not_fit_is_rejected() -> None:
     replica = Replica(request_s=0.0001, batch_s={1: 0.002, 32: 0.004}, max_queue_images=200)
     calm, busy = simulate_open_loop(replica, 200, 5), simulate_open_loop(replica, 3000, 5)
     assert calm.images_per_batch < 2 < busy.images_per_batch

@@ -60,7 +60,7 @@ def test_the_beginning_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(("tool", "package"), [("wrk", "wrk"), ("h2load", "nghttp2-client")])
-def test_a_missing_tool_says_what_to_install(tool: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tool_names_the_package_to_install(tool: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     with pytest.raises(CannotMeasure, match=f"apt-get install {package}"):
         closed_loop.require_tool(tool)

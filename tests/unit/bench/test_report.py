@@ -152,7 +152,7 @@ def test_only_the_section_is_replaced(tmp_path: Path) -> None:
     )
 
 
-def test_a_report_without_the_section_is_refused(tmp_path: Path) -> None:
+def test_a_report_without_the_section_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="has no lines <!-- alone: begin -->"):
         markdown.replace_section(tmp_path / "README.md", "alone", "figures")
 

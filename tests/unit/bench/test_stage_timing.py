@@ -63,7 +63,7 @@ def test_an_inner_stage_is_not_counted_twice(timers: StageTimers, now: Time) -> 
     assert timers.intervals()[QUEUE] == 2
 
 
-def test_a_stage_within_itself_goes_on(timers: StageTimers, now: Time) -> None:
+def test_a_stage_within_itself_continues(timers: StageTimers, now: Time) -> None:
     inner = timed(lambda: now.passes(5), QUEUE, timers)
     timed(lambda: (now.passes(1), inner()), QUEUE, timers)()
     assert _used(timers) == {QUEUE: 6}
@@ -148,7 +148,7 @@ def test_every_stage_is_still_where_the_table_says() -> None:
     } <= set(names)
 
 
-def test_a_stage_that_has_moved_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_has_moved_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.bench.stage_timing import timers as timers
 
     monkeypatch.setattr(timers, "STAGE_FUNCTIONS", {QUEUE: ("service.errors:no_such_function",)})

@@ -43,7 +43,7 @@ def documented_metrics() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("expr", [*QUERIES, *ALERTS.values(), *RECORDED.values()])
-def test_only_what_the_service_counts_is_asked_for(expr: str) -> None:
+def test_only_what_the_service_counts_is_requested(expr: str) -> None:
     metrics = documented_metrics()
     for name, selector in METRIC.findall(expr):
         assert name in metrics

@@ -69,7 +69,7 @@ def test_what_a_step_found_outlives_it(
     assert own.holds is False
 
 
-def test_a_step_without_time_says_so(plan: Plan) -> None:
+def test_a_step_without_time_is_reported(plan: Plan) -> None:
     assert check.check(plan, ["parity"], end_s=0.0)["parity"][0].found == "failed: no time was left"
 
 

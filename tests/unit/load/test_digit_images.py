@@ -27,7 +27,7 @@ def test_a_model_that_takes_two_digits_for_each_other_leaves_those_out(tmp_path:
         digit_images.known_digits(100, tmp_path, "mnist-lenet5")
 
 
-def test_an_untrained_model_is_refused(tmp_path: Path) -> None:
+def test_an_untrained_model_is_rejected(tmp_path: Path) -> None:
     write_version(tmp_path, "mnist-lenet5", 1, (28, 28, 1), 10)
     with pytest.raises(CannotMeasure, match="--model"):
         digit_images.known_digits(50, tmp_path, "mnist-lenet5")

@@ -94,6 +94,6 @@ def test_nothing_is_asked_of_apt_where_nothing_is_missing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("apt", [None, "exit 100"], ids=["no apt", "apt fails"])
-def test_without_apt_the_missing_programs_are_named(tmp_path: Path, apt: str | None) -> None:
+def test_without_apt_the_missing_programs_are_reported(tmp_path: Path, apt: str | None) -> None:
     result = install_programs(tmp_path / "bin", ALL - {"nginx", "node"}, apt)
     assert (result.returncode, result.stdout, result.stderr) == (0, "nginx\nnode\n", "")

@@ -35,7 +35,7 @@ def invoke(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_help_says_what_the_command_does_and_shows_an_example(path: tuple[str, ...]) -> None:
+def test_help_states_what_the_command_does_and_shows_an_example(path: tuple[str, ...]) -> None:
     result = invoke(*path, "--help")
     assert result.exit_code == 0, result.output
     usage, about = result.output.split("\n\n")[:2]

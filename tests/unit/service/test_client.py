@@ -500,7 +500,7 @@ def label_of(png: bytes) -> str:
     return str(zlib.crc32(png))
 
 
-def test_many_go_in_requests_of_32_as_they_are_asked_for(server: ScriptedServer) -> None:
+def test_many_go_in_requests_of_32_as_they_are_requested(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     taken: list[int] = []
 
@@ -764,7 +764,7 @@ def test_the_file_works_alone(tmp_path: Path) -> None:
     assert not set(done.stdout.split()) & {"service", "numpy", "PIL", "pydantic", "orjson", "fastapi"}
 
 
-def test_without_httpx_the_import_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_httpx_the_import_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ImportError, match="pip install httpx"):
         runpy.run_path(clients.__file__)

@@ -64,7 +64,7 @@ def test_the_drain_timeout_follows_the_request_timeout(settings: dict[str, Any],
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_setting_says_what_it_is(name: str) -> None:
+def test_a_setting_has_a_description(name: str) -> None:
     about = FIELDS[name].description
     assert about
     assert about.endswith(".")
@@ -112,7 +112,7 @@ def test_settings_are_frozen() -> None:
         Settings().port = 9000  # type: ignore[misc]
 
 
-def test_a_setting_that_is_not_there_is_refused() -> None:
+def test_a_setting_that_does_not_exist_is_rejected() -> None:
     with pytest.raises(ValidationError, match="prot"):
         Settings(prot=9000)  # type: ignore[call-arg]
 

@@ -45,7 +45,7 @@ def test_an_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_missing_and_damaged_json_is_named(tmp_path: Path) -> None:
+def test_missing_and_damaged_json_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.json cannot be read: No such file"):
         read_json(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text("{")

@@ -48,7 +48,7 @@ def test_a_part_of_a_file_is_read_from_there(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decoded.images, [pixels])
 
 
-def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_would_fill_the_memory_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode_worker, "MAX_FILE_BYTES", 10)
     (tmp_path / "a.png").write_bytes(encode(random_pixels(8, 8)))
     for image in (ImageFile("a", str(tmp_path / "a.png")), ImageFile("b", "a.png", f"file://{tmp_path}")):
@@ -57,7 +57,7 @@ def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatc
         assert error.code == "image_too_large"
 
 
-def test_objects_of_a_bucket_are_read_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_objects_of_a_bucket_are_read_and_a_missing_one_is_reported(tmp_path: Path) -> None:
     pixels = random_pixels(8, 8, seed=4)
     (tmp_path / "a.png").write_bytes(encode(pixels))
     url = f"file://{tmp_path}"

@@ -211,7 +211,7 @@ def test_pipes_and_devices_of_a_bucket_are_passed_over(image_folder: Path, irreg
 
 
 @pytest.mark.parametrize("name", ["photos/a/pipe.png", "pipe.txt", "pipe.tar", "/dev/zero"])
-def test_a_pipe_or_device_by_itself_is_refused(irregular_paths: list[str], name: str) -> None:
+def test_a_pipe_or_device_by_itself_is_rejected(irregular_paths: list[str], name: str) -> None:
     if name.startswith("pipe"):
         os.mkfifo(name)
     with pytest.raises(CannotStartJob) as excinfo:

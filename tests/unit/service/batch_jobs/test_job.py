@@ -141,7 +141,7 @@ def batches_until_stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("batches", [0, 1, 3, 5])
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
-def test_a_stopped_job_goes_on_to_the_same_files(
+def test_a_stopped_job_continues_to_the_same_files(
     work_folder: Path, batches_until_stop: list[int], batches: int, ending: str
 ) -> None:
     classify(f"whole.{ending}")
@@ -165,7 +165,7 @@ def _images_in_batches(batches: int) -> int:
 
 
 @pytest.mark.parametrize("step", ["_write_summary", "_plot_confusion"])
-def test_stopped_while_it_makes_its_files_it_makes_them_anew(
+def test_stopped_while_it_makes_its_files_it_makes_them_again(
     work_folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> None:
@@ -262,7 +262,7 @@ def test_a_version_with_other_content_is_another_model(
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_newer_version_that_cannot_be_fetched_does_not_stop_a_resume(
+def test_a_newer_version_that_cannot_be_downloaded_does_not_stop_a_resume(
     work_folder: Path, finished: bool, batches_until_stop: list[int]
 ) -> None:
     """The job continues with the version that it started with."""
@@ -421,7 +421,7 @@ def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> No
         assert "nothing was left to do" in "\n".join(classify(output, inputs=(inputs,)).lines())
 
 
-def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(
+def test_a_job_killed_behind_its_drawing_continues_among_its_images(
     work_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plot = OutputFiles._plot_confusion
@@ -438,7 +438,7 @@ def test_a_job_killed_behind_its_drawing_goes_on_among_its_images(
     assert classify("photos/r.jsonl").images == 0
 
 
-def test_a_stopped_renewal_goes_on_without_overwrite_and_with_it_begins_anew(
+def test_a_stopped_renewal_continues_without_overwrite_and_with_it_begins_again(
     work_folder: Path, batches_until_stop: list[int]
 ) -> None:
     classify(inputs=("photos/class-4",))
@@ -476,7 +476,7 @@ def test_a_broken_version_is_reported(work_folder: Path) -> None:
         classify()
 
 
-def test_a_model_that_fails_leaves_what_is_done_to_go_on_from(work_folder: Path) -> None:
+def test_a_model_that_fails_leaves_what_is_done_to_continue_from(work_folder: Path) -> None:
     shutil.rmtree(work_folder / "models")
     write_version(work_folder / "models", "linear", graph=brittle_graph((8, 8, 1), 4))
     fatal_image = Path("photos/class-4/40.png")

@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return journal_path
 
 
-def test_a_job_goes_on_behind_what_is_done(path: Path) -> None:
+def test_a_job_continues_behind_what_is_done(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
         journal.append([record(2)])
@@ -40,7 +40,7 @@ def test_a_job_goes_on_behind_what_is_done(path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])
-def test_a_line_that_was_cut_off_is_written_anew(path: Path, cut: int) -> None:
+def test_a_line_that_was_cut_off_is_written_again(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:-cut])
     with Journal(path) as journal:
         assert journal.resume(IDENTITY, IMAGES, unchanged) == 1
@@ -77,7 +77,7 @@ def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
         ({"image_digests": True}, "image_digests is False there and True here"),
     ],
 )
-def test_another_job_is_refused_with_the_difference(path: Path, change: dict[str, str], message: str) -> None:
+def test_another_job_is_rejected_with_the_difference(path: Path, change: dict[str, str], message: str) -> None:
     before = path.read_bytes()
     with Journal(path) as journal, pytest.raises(OutputConflict, match=message):
         journal.resume(replace(IDENTITY, **change), IMAGES, unchanged)
@@ -120,7 +120,7 @@ def test_the_digest_knows_the_names_and_their_order() -> None:
         (None, "it cannot be read any more"),
     ],
 )
-def test_an_image_that_has_changed_since_it_was_classified_is_refused(
+def test_an_image_that_has_changed_since_it_was_classified_is_rejected(
     path: Path, now: Fingerprint | None, message: str
 ) -> None:
     before = path.read_bytes()
@@ -136,7 +136,7 @@ def test_an_image_that_is_still_to_be_done_may_change(path: Path) -> None:
 
 
 @pytest.mark.parametrize("now", [Fingerprint(100, "2.png"), None])
-def test_an_image_that_was_missing_and_is_there_now_is_refused(path: Path, now: Fingerprint | None) -> None:
+def test_an_image_that_was_missing_and_is_there_now_is_rejected(path: Path, now: Fingerprint | None) -> None:
     """The image's error would remain in the results, and a finished job would be rejected for the same reason."""
     with Journal(path) as journal:
         journal.append([{"file": "2.png", "error": {"code": "unreadable"}}])

@@ -37,7 +37,7 @@ def test_no_more_patches_than_allowed(max_patches: int, expected: int) -> None:
     assert len(patch_grid(28, 28, max_patches)) == expected
 
 
-def test_copies_are_the_image_but_for_one_patch_in_its_mean_colour() -> None:
+def test_copies_are_the_image_but_for_one_patch_in_its_mean_color() -> None:
     image = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
     patches = patch_grid(12, 12, 9)
     original, *copies = occlude_patches(image, patches)

@@ -30,12 +30,12 @@ from tests.unit.service.pixels import (
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_colour_jpeg(progressive: bool) -> None:
+def test_color_jpeg(progressive: bool) -> None:
     file = encode_image(Image.fromarray(gradient_image()), "JPEG", quality=95, progressive=progressive)
     assert_pixels_close(decode(file, 3, BLACK, MAX_PIXELS), gradient_image(), tolerance=8)
 
 
-def test_grey_jpeg() -> None:
+def test_gray_jpeg() -> None:
     gray = gradient_image()[..., :1]
     file = encode_image(Image.fromarray(gray[..., 0]), "JPEG", quality=95)
     assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), gray, tolerance=4)
@@ -94,7 +94,7 @@ def padded_row(row: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("top_first", [False, True])
-def test_colour_bmp(top_first: bool) -> None:
+def test_color_bmp(top_first: bool) -> None:
     pixels = noise_image()
     rows = [padded_row(row.tobytes()) for row in pixels[..., ::-1]]
     file = bmp(-HEIGHT if top_first else HEIGHT, 24, 0, b"".join(rows if top_first else rows[::-1]))
@@ -187,7 +187,7 @@ def test_the_first_frame_of_a_gif_is_read() -> None:
 
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
-def test_the_transparent_colour_of_a_gif_shows_the_background(background: int) -> None:
+def test_the_transparent_color_of_a_gif_shows_the_background(background: int) -> None:
     index = random_samples(8, 1)[..., 0]
     expected = noise_image(256, 1, 3)[:, 0][index]
     expected[index == 7] = background

@@ -68,7 +68,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_image_is_refused_or_whole(kind: str) -> None:
+def test_a_truncated_image_is_rejected_or_whole(kind: str) -> None:
     file = KINDS[kind]
     whole = decode(file, 3, BLACK, MAX_PIXELS)
     refusals = []
@@ -123,7 +123,7 @@ def test_what_follows_an_image_changes_nothing(kind: str, tail: bytes) -> None:
     )
 
 
-def test_a_colour_profile_changes_nothing() -> None:
+def test_a_color_profile_changes_nothing() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     for image_format in ("PNG", "JPEG", "WEBP"):
         plain = decode(encode_image(SMOOTH, image_format), 3, BLACK, MAX_PIXELS)
@@ -142,13 +142,13 @@ ZERO_SIZED = {
 
 
 @pytest.mark.parametrize("image_format", ZERO_SIZED)
-def test_an_image_without_pixels_is_refused(image_format: str) -> None:
+def test_an_image_without_pixels_is_rejected(image_format: str) -> None:
     assert ZERO_SIZED[image_format] not in KINDS.values()
     with pytest.raises(BadImage):
         decode(ZERO_SIZED[image_format], 3, BLACK, MAX_PIXELS)
 
 
-def test_no_body_is_no_image() -> None:
+def test_no_body_is_not_an_image() -> None:
     with pytest.raises(BadImage, match="empty"):
         decode(b"", 1, BLACK, MAX_PIXELS)
 
@@ -156,7 +156,7 @@ def test_no_body_is_no_image() -> None:
 @pytest.mark.parametrize(
     "text", [b"hello", b"<!doctype html><p>404", b'{"image": "abc"}', b"data:image/png;base64,iVBORw0KGgo="]
 )
-def test_text_is_no_image(text: bytes) -> None:
+def test_text_is_not_an_image(text: bytes) -> None:
     with pytest.raises(BadImage, match=r"not an image|not the image itself"):
         decode(text, 1, BLACK, MAX_PIXELS)
 
@@ -189,7 +189,7 @@ def test_text_is_no_image(text: bytes) -> None:
         (bytes(2048) + b"PCD_", "PCD"),
     ],
 )
-def test_a_format_that_is_not_read_is_named(start: bytes, name: str) -> None:
+def test_a_format_that_is_not_read_is_reported(start: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):
         decode(start + bytes(64), 1, BLACK, MAX_PIXELS)
 
@@ -202,7 +202,7 @@ Image.init()
 @pytest.mark.parametrize(
     "file_format", sorted(Image.SAVE.keys() - {*FORMATS, "MPO"} - NOT_WRITABLE - WITHOUT_SIGNATURE)
 )
-def test_every_other_format_that_pillow_writes_is_recognised(file_format: str) -> None:
+def test_every_other_format_that_pillow_writes_is_recognized(file_format: str) -> None:
     file = io.BytesIO()
     modes = {"MSP": "1", "XBM": "1", "BLP": "P", "SPIDER": "F"}
     SMOOTH.convert(modes.get(file_format, "RGB")).save(file, file_format)
@@ -213,7 +213,7 @@ def test_every_other_format_that_pillow_writes_is_recognised(file_format: str) -
 @pytest.mark.parametrize("text", [b"", b"made by hand"])
 @pytest.mark.parametrize("compression", [None, "tga_rle"])
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA"])
-def test_tga_is_recognised_without_its_footer(mode: str, compression: str | None, text: bytes) -> None:
+def test_tga_is_recognized_without_its_footer(mode: str, compression: str | None, text: bytes) -> None:
     """The header of a TGA without a palette and without a text begins like the header of a cursor."""
     file = io.BytesIO()
     SMOOTH.convert(mode).save(file, "TGA", compression=compression, id_section=text)
@@ -236,20 +236,20 @@ PREFIXES = [
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("kind", ["png rgb 16 bit", "jpeg", "webp", "bmp", "gif"])
-def test_an_image_in_base64_is_recognised(kind: str, prefix: bytes) -> None:
+def test_an_image_in_base64_is_recognized(kind: str, prefix: bytes) -> None:
     with pytest.raises(BadImage, match="an image in base64") as raised:
         decode(prefix + base64.b64encode(KINDS[kind]), 1, BLACK, MAX_PIXELS)
     assert "classify/batch" in raised.value.hint
 
 
 @pytest.mark.parametrize("kind", ["png rgb 16 bit", "jpeg"])
-def test_base64_with_the_escaped_slashes_of_json_is_recognised(kind: str) -> None:
+def test_base64_with_the_escaped_slashes_of_json_is_recognized(kind: str) -> None:
     text = b"data:image/png;base64," + base64.b64encode(KINDS[kind])
     with pytest.raises(BadImage, match="an image in base64"):
         decode(b'"' + text.replace(b"/", b"\\/") + b'"', 1, BLACK, MAX_PIXELS)
 
 
-def test_a_pointer_of_git_lfs_is_recognised() -> None:
+def test_a_pointer_of_git_lfs_is_recognized() -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
     with pytest.raises(BadImage, match="a Git LFS pointer") as raised:
         decode(pointer, 1, BLACK, MAX_PIXELS)
@@ -267,7 +267,7 @@ def test_a_pointer_of_git_lfs_is_recognised() -> None:
         (b'"' + b"a" * 5000 + b'"', "look like JSON"),
     ],
 )
-def test_other_forms_of_an_image_are_recognised(body: bytes, message: str) -> None:
+def test_other_forms_of_an_image_are_recognized(body: bytes, message: str) -> None:
     with pytest.raises(BadImage, match=message) as raised:
         decode(body, 1, BLACK, MAX_PIXELS)
     assert "classify/batch" in raised.value.hint
@@ -287,7 +287,7 @@ def test_only_the_start_of_an_unreadable_file_is_searched(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("text", [b"BM is a motorcycle club", b"Qk", b"/9j/ is a path", b"P5x", b"#define x"])
-def test_an_ordinary_text_is_no_image(text: bytes) -> None:
+def test_an_ordinary_text_is_not_an_image(text: bytes) -> None:
     with pytest.raises(BadImage, match=r"The bytes are not an image, or|header is damaged"):
         decode(text, 1, BLACK, MAX_PIXELS)
 

@@ -24,7 +24,7 @@ from tests.unit.service.pixels import (
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
+def test_gray_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced: bool) -> None:
     values = random_samples(depth, 1)
     file = encode_png(values, depth, GRAY, interlaced=interlaced)
     assert_pixels_close(decode(file, 1, BLACK, MAX_PIXELS), scale_to_8_bit(depth, values))
@@ -33,7 +33,7 @@ def test_grey_png_of_every_depth_is_scaled_to_eight_bits(depth: int, interlaced:
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, background: int) -> None:
+def test_the_transparent_gray_of_a_png_shows_the_background(depth: int, background: int) -> None:
     values = random_samples(depth, 1)
     transparent = int(values[0, 0, 0])
     file = encode_png(values, depth, GRAY, transparent=transparent_value(transparent))
@@ -44,7 +44,7 @@ def test_the_transparent_grey_of_a_png_shows_the_background(depth: int, backgrou
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_colour_png(depth: int, interlaced: bool) -> None:
+def test_color_png(depth: int, interlaced: bool) -> None:
     values = random_samples(depth, 3)
     assert_pixels_close(
         decode(encode_png(values, depth, RGB, interlaced=interlaced), 3, BLACK, MAX_PIXELS),
@@ -54,7 +54,7 @@ def test_colour_png(depth: int, interlaced: bool) -> None:
 
 @pytest.mark.parametrize("background", [BLACK, WHITE])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_the_transparent_colour_of_a_png_shows_the_background(depth: int, background: int) -> None:
+def test_the_transparent_color_of_a_png_shows_the_background(depth: int, background: int) -> None:
     values = random_samples(depth, 3)
     file = encode_png(values, depth, RGB, transparent=transparent_value(*map(int, values[2, 3])))
     expected = scale_to_8_bit(depth, values)

@@ -68,7 +68,7 @@ def test_the_limit_of_pixels_holds() -> None:
 
 
 @pytest.mark.parametrize("offset", [17, 33, 50, 60, -20])
-def test_a_damaged_one_is_refused_as_pillow_refuses_it(offset: int) -> None:
+def test_a_damaged_file_is_rejected_as_by_pillow(offset: int) -> None:
     data = bytearray(image_png(1))
     data[offset] ^= 0xFF
     try:
@@ -80,7 +80,7 @@ def test_a_damaged_one_is_refused_as_pillow_refuses_it(offset: int) -> None:
         np.testing.assert_array_equal(decode.decode(bytes(data), 1, 0, 10**6), expected)
 
 
-def test_pixels_that_end_too_soon_are_refused() -> None:
+def test_pixels_that_end_too_soon_are_rejected() -> None:
     data = image_png(1)
     short = zlib.compress(bytes(10))
     chunk = b"IDAT" + short

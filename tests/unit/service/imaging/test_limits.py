@@ -211,7 +211,7 @@ def test_a_flood_of_small_parts_costs_little_time(name: str) -> None:
 
 @pytest.mark.parametrize("is_behind_the_pixels", [False, True])
 @pytest.mark.parametrize("kind", MAX_UNPACKED_CHUNKS)
-def test_a_png_with_many_chunks_that_unpack_is_refused(kind: bytes, is_behind_the_pixels: bool) -> None:
+def test_a_png_with_many_chunks_that_unpack_is_rejected(kind: bytes, is_behind_the_pixels: bool) -> None:
     """Each chunk of one kilobyte decompresses to one megabyte."""
     text = {b"iCCP": b"name\0\0", b"zTXt": b"key\0\0", b"iTXt": b"key\0\1\0\0\0"}[kind]
     unpacked = chunk(kind, text + zlib.compress(bytes(1_000_000)))
@@ -232,7 +232,7 @@ def test_only_a_png_with_chunks_that_unpack_is_slow_to_open() -> None:
     assert not is_slow_to_open(encode_image(Image.fromarray(noise_image()), "JPEG") + b"iCCP")
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
+def test_a_jpeg_of_endless_scans_is_rejected() -> None:
     file = encode_image(Image.new("L", (400, 400)), "JPEG", progressive=True)
     last = file[file.rindex(b"\xff\xda") : -2]
     hidden_end = b"\xff\xfe\0\4\xff\xd9"  # within a comment, where it does not end the image
@@ -242,7 +242,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
             open_image(file[:-2] + chunk_bytes * MAX_SCANS + file[-2:], LIMITS)
 
 
-def test_endless_segments_between_the_scans_of_a_jpeg_are_refused() -> None:
+def test_endless_segments_between_the_scans_of_a_jpeg_are_rejected() -> None:
     file = encode_image(Image.new("L", (40, 40)), "JPEG", progressive=True)
     started_s = time.thread_time()
     with pytest.raises(ConvoyError, match="segments"):
@@ -262,7 +262,7 @@ def run_length_encoded_bmp(width: int, height: int, runs: bytes) -> bytes:
     return b"BM" + struct.pack("<LLL", 0, 0, 14 + 40 + 1024) + info + noise_image(256, 1, 4).tobytes() + runs
 
 
-def test_a_large_run_length_encoded_bmp_is_refused() -> None:
+def test_a_large_run_length_encoded_bmp_is_rejected() -> None:
     limits = DecodeLimits(RUN_LENGTH_COST * 100 * 100)
     assert open_image(run_length_encoded_bmp(100, 100, b"\0\1"), limits).cost.time_pixels == limits.max_pixels
     with pytest.raises(ImageTooLarge, match="run-length encoded; the limit for such images is 10000 pixels"):
@@ -276,7 +276,7 @@ def test_a_run_length_encoded_bmp_may_have_a_run_per_pixel() -> None:
 
 
 @pytest.mark.parametrize("nothing", [b"\0\2\0\0", b"\1\1"])
-def test_a_run_length_encoded_bmp_of_endless_nothing_is_refused(nothing: bytes) -> None:
+def test_a_run_length_encoded_bmp_of_endless_nothing_is_rejected(nothing: bytes) -> None:
     file = run_length_encoded_bmp(20, 20, b"\x14\1" + nothing * 10_000)
     with pytest.raises(BadImage, match="too many small parts"):
         decode(file, 3, BLACK, LIMITS.max_pixels)

@@ -153,7 +153,7 @@ def test_what_samples_single_pixels_cannot_be_reduced(fields: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
-def test_a_truncated_jpeg_is_refused_at_any_scale(keep: float) -> None:
+def test_a_truncated_jpeg_is_rejected_at_any_scale(keep: float) -> None:
     file = encode_image(scene(663, 441), "JPEG")
     with pytest.raises(BadImage, match="truncated"):
         model_input(file[: int(keep * len(file))], jpeg_scale=True)

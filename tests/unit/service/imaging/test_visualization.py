@@ -47,7 +47,7 @@ def test_large_images_of_a_grid_are_averaged_down() -> None:
     assert (rendered[:, :19, 0] == 0).all()
 
 
-def test_an_even_image_is_black_and_colours_stay() -> None:
+def test_an_even_image_is_black_and_colors_stay() -> None:
     assert (grid(np.full((1, 2, 2, 1), 7, np.float32))[..., 0] == 0).all()
     colored = np.zeros((1, 1, 2, 3), np.float32)
     colored[0, 0, 1] = (1, 0, 0.5)

@@ -96,7 +96,7 @@ def test_before_the_first_run_the_retry_time_is_a_guess_and_nothing_is_late() ->
         (0, 10, 1, 0.0, 5.0),
     ],
 )
-def test_a_request_is_done_after_the_run_at_work_the_batches_ahead_and_its_own(
+def test_a_request_is_done_after_the_current_run_the_batches_ahead_and_its_own(
     queued: int, count: int, instances: int, busy_s: float, expected_s: float
 ) -> None:
     queue = measured(run_s=2.0, instances=instances)

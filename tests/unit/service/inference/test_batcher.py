@@ -95,7 +95,7 @@ def test_a_large_request_is_split_over_batches_and_rejoined_in_order() -> None:
     run_in_manual_time(test)
 
 
-def test_past_the_bound_requests_are_refused_and_places_come_back() -> None:
+def test_past_the_bound_requests_are_rejected_and_places_come_back() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_queue_images=5)
         running = await harness.submit(0)

@@ -84,7 +84,7 @@ def test_a_run_whose_outputs_the_busy_event_loop_takes_late_raises_the_margin() 
     run_in_manual_time(test)
 
 
-def test_what_would_be_late_is_refused_at_once_and_the_background_counts_only_for_itself() -> None:
+def test_what_would_be_late_is_rejected_at_once_and_the_background_counts_only_for_itself() -> None:
     async def test() -> None:
         harness, clock = timed_harness()
         reserve = harness.batcher.reserve

@@ -77,13 +77,13 @@ def test_what_may_serve_a_version(
     assert [candidate.name for candidate in candidates] == names
 
 
-def test_int8_that_was_refused_on_openvino_runs_on_the_other_engine() -> None:
+def test_int8_that_was_rejected_on_openvino_runs_on_the_other_engine() -> None:
     refused = ACCEPTED.model_copy(update={"hint": "f32", "automatic": False})
     candidates = list_candidates(manifest(F32, variant("int8", refused)), "auto", BOTH, AMX)
     assert [candidate.name for candidate in candidates] == ["cpu float32", "cpu int8", "openvino float32"]
 
 
-def test_a_refused_acceptance_allows_nothing() -> None:
+def test_a_rejected_acceptance_allows_nothing() -> None:
     refused = ACCEPTED.model_copy(update={"automatic": False})
     other_engine = ACCEPTED.model_copy(update={"engine": "cpu"})
     candidates = list_candidates(manifest(variant("float32", refused, other_engine)), "auto", BOTH, AMX)
@@ -99,7 +99,7 @@ def test_a_refused_acceptance_allows_nothing() -> None:
         ([F32, FP16], "int8", BOTH, AMX, "There is no int8 graph; there is float32 and float16"),
     ],
 )
-def test_what_cannot_be_had_is_refused_with_the_reason(
+def test_what_cannot_be_had_is_rejected_with_the_reason(
     variants: list[Variant], precision: PrecisionChoice, engines: Sequence[str], flags: set[str], message: str
 ) -> None:
     with pytest.raises(BrokenVersion, match=message):

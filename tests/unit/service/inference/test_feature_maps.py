@@ -51,7 +51,7 @@ def test_maps_and_filters_are_named_by_their_layers(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.moveaxis(layer.images[..., 0], 0, -1), IMAGE)
 
 
-def test_a_version_without_the_graph_says_what_to_do(tmp_path: Path) -> None:
+def test_a_version_without_the_graph_gives_advice(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1, shape=SHAPE)
     features = FeatureGraph(Repository(tmp_path).open("a", 1))
     assert not features.is_available

@@ -56,7 +56,7 @@ def test_a_processor_that_the_plugin_does_not_know(monkeypatch: pytest.MonkeyPat
     assert plugin.reason.startswith("onnxruntime-ep-openvino supports no device of this machine")
 
 
-def test_a_plugin_that_cannot_be_registered_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_that_cannot_be_registered_states_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeRuntime(monkeypatch, [CPU_DEVICE], "libtbb.so.12: cannot open shared object file.")
     assert find_plugin() == (
         None,

@@ -86,7 +86,7 @@ def test_a_provider_of_another_build_is_named_in_full() -> None:
         ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
     ],
 )
-def test_a_missing_provider_says_what_to_install(device: str, names: str, missing: str, advice: str) -> None:
+def test_a_missing_provider_names_the_package_to_install(device: str, names: str, missing: str, advice: str) -> None:
     with pytest.raises(BrokenVersion) as raised:
         placement_of(device, CPU_BUILD, names, has_gpu=True)
     assert raised.value.message == (
@@ -201,7 +201,7 @@ def test_the_fastest_graph_for_the_place(
     assert select_variant(manifest, placement, flags).precision == chosen
 
 
-def test_a_graph_that_was_no_faster_must_be_asked_for() -> None:
+def test_a_graph_that_was_no_faster_must_be_requested() -> None:
     float32, int8 = manifest_with("float32", "int8").variants
     manifest = EVERY.model_copy(update={"variants": [float32, int8.model_copy(update={"automatic": False})]})
     assert select_variant(manifest, ON_CPU, VNNI).precision == "float32"
@@ -210,11 +210,11 @@ def test_a_graph_that_was_no_faster_must_be_asked_for() -> None:
 
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("placement", [ON_CPU, ON_CUDA])
-def test_the_precision_asked_for_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
+def test_the_requested_precision_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
     assert select_variant(EVERY, placement, VNNI, precision).precision == precision
 
 
-def test_a_precision_that_is_not_there_names_those_that_are() -> None:
+def test_a_precision_that_does_not_exist_names_those_that_do() -> None:
     with pytest.raises(BrokenVersion, match=r"^There is no int8 graph; there is float32 and float16\.$") as raised:
         select_variant(manifest_with("float32", "float16"), ON_CPU, VNNI, "int8")
     assert "CONVOY_PRECISION to auto" in raised.value.hint

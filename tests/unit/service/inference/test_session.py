@@ -119,7 +119,7 @@ def double_output(graph: onnx.ModelProto) -> None:
         (double_output, r"returns .*tensor\(double\)"),
     ],
 )
-def test_a_breach_of_the_contract_is_named(
+def test_a_breach_of_the_contract_is_reported(
     tmp_path: Path, break_interface: Callable[[onnx.ModelProto], None], complaint: str
 ) -> None:
     graph = linear_graph(WEIGHTS, SHAPE)
@@ -129,12 +129,12 @@ def test_a_breach_of_the_contract_is_named(
     assert raised.value.message.startswith(str(tmp_path / "model.onnx"))
 
 
-def test_as_many_classes_as_the_manifest_says(tmp_path: Path) -> None:
+def test_as_many_classes_as_the_manifest_states(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"returns .*\[4\].*float32 'probabilities' \[5\] is needed\."):
         session(linear_graph(WEIGHTS, SHAPE), tmp_path, classes=5)
 
 
-def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_graph_is_rejected(tmp_path: Path) -> None:
     whole = linear_graph(WEIGHTS, SHAPE).SerializeToString()
     for length in range(0, len(whole), 25):
         (tmp_path / "model.onnx").write_bytes(whole[:length])
@@ -145,18 +145,18 @@ def test_a_truncated_graph_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99), bytes(1000)]
 )
-def test_what_is_no_graph_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_graph_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BrokenVersion, match=r"^onnxruntime cannot load .*model\.onnx: .*[^.]\.$"):
         Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
 
 
-def test_a_missing_graph_is_refused(tmp_path: Path) -> None:
+def test_a_missing_graph_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"onnxruntime cannot load .*model\.onnx"):
         Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
 
 
-def test_an_operator_from_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_an_operator_from_elsewhere_is_rejected(tmp_path: Path) -> None:
     graph = with_last_node("Steal", domain="com.example")
     graph.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(BrokenVersion, match="Steal"):
@@ -164,7 +164,7 @@ def test_an_operator_from_elsewhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["beside", "above", "absolute", "linked"])
-def test_weights_in_another_file_are_refused_wherever_it_lies(tmp_path: Path, place: str) -> None:
+def test_weights_in_another_file_are_rejected_wherever_it_lies(tmp_path: Path, place: str) -> None:
     folder = tmp_path / "1"
     folder.mkdir()
     names = {
@@ -238,7 +238,7 @@ def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
         session(bad, tmp_path).warm_up([1])
 
 
-def test_only_the_rows_that_are_not_finite_are_named(tmp_path: Path) -> None:
+def test_only_the_rows_that_are_not_finite_are_reported(tmp_path: Path) -> None:
     loaded = session(nan_graph(SHAPE, CLASSES), tmp_path)
     batch = np.zeros((4, *SHAPE), np.uint8)
     batch[1:3] = 255
@@ -365,7 +365,7 @@ def test_an_extra_graph_that_never_ends_is_ended_and_the_next_one_answers(tmp_pa
     assert list(extra.run(np.zeros((1, *SHAPE), np.uint8))) == ["probabilities"]
 
 
-def test_threads_are_those_that_were_asked_for(tmp_path: Path) -> None:
+def test_threads_are_those_that_were_requested(tmp_path: Path) -> None:
     """The caller's thread is the first of the session's threads. Runs in a separate process, because other tests start
     threads in this process."""
     if not Path("/proc/self/task").exists():
@@ -480,7 +480,7 @@ ON_TENSORRT = Placement((TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER), ({}, {
         (list(ON_TENSORRT.providers), {TENSORRT_PROVIDER: 1, CPU_PROVIDER: 2}, ""),
     ],
 )
-def test_a_provider_that_was_asked_for_is_there_and_runs_nodes(
+def test_a_provider_that_was_requested_is_there_and_runs_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: list[str], nodes: dict[str, int], problem: str
 ) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeGpuSession)
@@ -537,7 +537,7 @@ def test_an_error_that_means_a_lost_gpu_is_remembered(tmp_path: Path, error: str
     assert failing.lost_gpu == lost_gpu
 
 
-def test_a_library_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+def test_a_library_that_cannot_be_loaded_states_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_text("no library")
     assert "broken.so" in library_load_error(tmp_path / "broken.so")
     assert library_load_error(tmp_path / "none.so") == ""

@@ -59,7 +59,7 @@ def test_a_failure_is_confirmed_once() -> None:
     assert not failures.confirm("a", 2)
 
 
-def test_a_version_that_comes_back_with_the_same_files_is_tried_and_reported_again() -> None:
+def test_a_version_that_returns_with_the_same_files_is_tried_and_reported_again() -> None:
     """A rollback hides a version, and undoing it restores the version with unchanged files."""
     failures = LoadFailures()
     failures.record("a", 2, FIRST, "No labels.")

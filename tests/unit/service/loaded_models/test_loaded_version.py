@@ -104,7 +104,7 @@ def test_a_second_load_with_tensorrt_builds_no_engine(
     assert versions[0].session.device == "tensorrt:1"
 
 
-def test_tensorrt_without_a_gpu_says_what_is_missing(tmp_path: Path, with_tensorrt: Settings) -> None:
+def test_tensorrt_without_a_gpu_states_what_is_missing(tmp_path: Path, with_tensorrt: Settings) -> None:
     write_version(tmp_path / "models", "any", 1)
     folder = Repository(tmp_path / "models").open("any", 1)
     with pytest.raises(BrokenVersion, match="TensorrtExecutionProvider cannot be used: No GPU can be used"):

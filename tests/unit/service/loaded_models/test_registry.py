@@ -76,7 +76,7 @@ def test_load_only_loads_one_model_as_specified_and_unloads_all_others(tmp_path:
     asyncio.run(test())
 
 
-def test_load_only_of_a_model_that_is_not_there_loads_nothing(tmp_path: Path) -> None:
+def test_load_only_of_a_model_that_does_not_exist_loads_nothing(tmp_path: Path) -> None:
     write_version(tmp_path, "b", 1)
     registry = registry_of(tmp_path)
     asyncio.run(registry.load_only("a", ModelSpec()))
@@ -218,9 +218,7 @@ def test_a_label_alone_loads_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [unload, delete])
-def test_of_a_model_that_is_gone_nothing_is_wrong_any_more(
-    tmp_path: Path, change: Callable[[Path], DesiredState]
-) -> None:
+def test_a_removed_model_has_no_problems(tmp_path: Path, change: Callable[[Path], DesiredState]) -> None:
     async def test() -> None:
         (write_version(tmp_path, "a", 1) / "labels.txt").unlink()
         registry = registry_of(tmp_path)

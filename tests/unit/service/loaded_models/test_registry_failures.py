@@ -125,7 +125,7 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_on_request(
     asyncio.run(test())
 
 
-def test_a_broken_model_that_comes_later_does_not_fail_a_service_at_work(tmp_path: Path) -> None:
+def test_a_broken_model_that_comes_later_does_not_fail_a_running_service(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
@@ -205,7 +205,7 @@ def test_a_model_whose_last_version_goes_while_the_root_is_read_is_unloaded(tmp_
     asyncio.run(test())
 
 
-def test_a_model_without_any_good_version_says_why(tmp_path: Path) -> None:
+def test_a_model_without_any_good_version_states_the_reason(tmp_path: Path) -> None:
     (write_version(tmp_path, "a", 1) / "model.onnx").unlink()
     registry = loaded(tmp_path)
     assert "model.onnx cannot be read" in registry.not_ready_reasons()["a"]

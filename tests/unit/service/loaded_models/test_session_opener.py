@@ -49,7 +49,7 @@ def test_a_missing_provider_for_the_gpu_is_no_reason_to_report_the_plugin(
     assert why_not_openvino(Settings()) == "no device"
 
 
-def test_a_graph_that_an_engine_cannot_run_is_named_with_what_to_do(
+def test_a_graph_that_an_engine_cannot_run_is_reported_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """onnxruntime does not accept the simulated device, so the session of the plugin cannot be created."""

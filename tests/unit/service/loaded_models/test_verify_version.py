@@ -42,7 +42,7 @@ def test_a_version_that_is_as_it_was(folder: Path) -> None:
     assert finding.text.startswith("sha256 matches, loads and runs, answers 5 samples as published (to ")
 
 
-def test_a_version_without_samples_says_so(tmp_path: Path) -> None:
+def test_a_version_without_samples_is_reported(tmp_path: Path) -> None:
     finding = verify_one(write_version(tmp_path, "linear", 1))
     assert finding.is_ok
     assert "no stored samples" in finding.text
@@ -67,7 +67,7 @@ def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> No
     assert "returns other results than when it was published: a probability differs by 0." in finding.text
 
 
-def test_answers_that_are_no_numbers_are_not_as_published(folder: Path) -> None:
+def test_outputs_that_are_not_numbers_are_not_as_published(folder: Path) -> None:
     store(folder, GoldenSamples(np.zeros((5, 8, 8, 1), np.uint8), {"float32": np.full((5, 4), np.nan, np.float32)}))
     assert not verify_one(folder).is_ok
 

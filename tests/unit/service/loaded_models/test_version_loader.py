@@ -51,7 +51,7 @@ def move_link(folder: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("edit", [replace_folder, move_link])
-def test_a_version_edited_in_place_is_loaded_anew_and_a_restarted_worker_agrees(
+def test_a_version_edited_in_place_is_loaded_again_and_a_restarted_worker_agrees(
     tmp_path: Path, edit: Callable[[Path, int], None]
 ) -> None:
     root = tmp_path / "models"
@@ -125,7 +125,7 @@ def test_a_broken_edit_is_reported_and_what_was_loaded_stays(tmp_path: Path, fil
     run_with_registry(tmp_path, test)
 
 
-def test_a_version_edited_in_a_bucket_is_loaded_anew(mirror: BucketMirror, remote: Path) -> None:
+def test_a_version_edited_in_a_bucket_is_loaded_again(mirror: BucketMirror, remote: Path) -> None:
     mirror.sync()
 
     async def test(registry: Registry) -> None:

@@ -24,13 +24,13 @@ def test_a_file_with_its_checksum_is_given(tmp_path: Path) -> None:
     ("content", "problem"),
     [(b"abd", "file has sha256 [0-9a-f]{64}; the manifest says ba7816bf"), (b"abcd", "file has 4 bytes, more than")],
 )
-def test_another_content_is_refused(tmp_path: Path, content: bytes, problem: str) -> None:
+def test_another_content_is_rejected(tmp_path: Path, content: bytes, problem: str) -> None:
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(BrokenVersion, match=problem):
         checked_path(tmp_path, "file", ABC, limit_bytes=3)
 
 
-def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+def test_a_pointer_of_git_lfs_is_reported(tmp_path: Path) -> None:
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 3\n" % ABC.encode()
     (tmp_path / "file").write_bytes(pointer)
     with pytest.raises(BrokenVersion, match=r"file is a Git LFS pointer, not the file itself: run `git lfs pull`"):

@@ -47,7 +47,7 @@ def test_people_can_write_it(tmp_path: Path) -> None:
         ('{"models": {"m": {"weight": 0}}}', "models.m.weight"),
     ],
 )
-def test_an_error_is_named(tmp_path: Path, text: str, where: str) -> None:
+def test_an_error_is_reported(tmp_path: Path, text: str, where: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(BadState, match=r"state\.json is not a valid state: ") as raised:
         StateFile(tmp_path / "state.json").read()

@@ -165,7 +165,7 @@ def test_a_broken_edit_leaves_the_version_that_was_there(mirror: BucketMirror, r
     assert set(mirror.failures) == {"a/2"}
 
 
-def test_a_version_is_not_there_before_its_manifest_is(mirror: BucketMirror, remote: Path) -> None:
+def test_a_version_does_not_exist_before_its_manifest(mirror: BucketMirror, remote: Path) -> None:
     (remote / "a" / "2" / "manifest.json").rename(remote / "manifest.json")
     mirror.sync()
     assert (local_versions(mirror), mirror.failures) == ({"a": [1], "b": [1]}, {})
@@ -174,7 +174,7 @@ def test_a_version_is_not_there_before_its_manifest_is(mirror: BucketMirror, rem
     assert local_versions(mirror) == REMOTE_VERSIONS
 
 
-def test_a_damaged_copy_is_fetched_again(mirror: BucketMirror) -> None:
+def test_a_damaged_copy_is_downloaded_again(mirror: BucketMirror) -> None:
     mirror.sync()
     (mirror.folder / "a" / "1" / "model.onnx").write_bytes(b"cut")
     (mirror.folder / "b" / "1" / ".fetched.json").write_text("[]")
@@ -200,7 +200,9 @@ def test_an_object_without_end_is_cut_off(mirror: BucketMirror, bucket: WatchedB
     assert local_versions(mirror) == {"a": [1], "b": [1]}
 
 
-def test_a_copy_that_was_changed_with_equal_size_is_fetched_again(mirror: BucketMirror, bucket: WatchedBucket) -> None:
+def test_a_copy_that_was_changed_with_equal_size_is_downloaded_again(
+    mirror: BucketMirror, bucket: WatchedBucket
+) -> None:
     mirror.sync()
     graph = mirror.folder / "b" / "1" / "model.onnx"
     sound = graph.read_bytes()
@@ -213,7 +215,7 @@ def test_a_copy_that_was_changed_with_equal_size_is_fetched_again(mirror: Bucket
     assert {path.rpartition("/")[0] for path in bucket.read} == {"b/1"}
 
 
-def test_fetched_files_are_on_the_disk_before_they_are_published(
+def test_downloaded_files_are_on_the_disk_before_they_are_published(
     mirror: BucketMirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []

@@ -35,7 +35,7 @@ def test_the_same_samples_make_the_same_file(path: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("cut", [0, 10, -20])
-def test_a_damaged_file_is_refused(path: Path, cut: int) -> None:
+def test_a_damaged_file_is_rejected(path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(path, INPUT, 5)
@@ -47,7 +47,7 @@ def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
         read_golden_samples(tmp_path / "samples.npz", INPUT, 5)
 
 
-def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> None:
+def test_samples_of_another_model_are_rejected(path: Path, tmp_path: Path) -> None:
     with pytest.raises(BrokenVersion, match=r"holds uint8 images \(8, 6, 3\)"):
         read_golden_samples(path, Input(height=8, width=8, channels=3), 5)
     with pytest.raises(BrokenVersion, match=r"probabilities of shape \(4, 5\)"):
@@ -57,7 +57,7 @@ def test_samples_of_another_model_are_refused(path: Path, tmp_path: Path) -> Non
         read_golden_samples(tmp_path / "none.npz", INPUT, 5)
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_too_much_is_rejected(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((MAX_UNPACKED_BYTES // 192 + 1, 8, 8, 3), np.uint8))
     assert (tmp_path / "bomb.npz").stat().st_size < MAX_UNPACKED_BYTES / 100
     with pytest.raises(BrokenVersion, match=f"more than the {MAX_UNPACKED_BYTES} that are allowed"):
@@ -76,13 +76,13 @@ def npy_header(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
     return file.getvalue()
 
 
-def test_a_shape_past_the_memory_is_refused(path: Path) -> None:
+def test_a_shape_past_the_memory_is_rejected(path: Path) -> None:
     archive_of(path, images=npy_header((2**40, 8, 6, 3)) + bytes(100))
     with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(path, INPUT, 5)
 
 
-def test_an_encrypted_member_is_refused(path: Path) -> None:
+def test_an_encrypted_member_is_rejected(path: Path) -> None:
     archive_of(path, images=npy_header((1, 8, 6, 3)) + bytes(144))
     data = bytearray(path.read_bytes())
     data[6] |= 1
@@ -92,7 +92,7 @@ def test_an_encrypted_member_is_refused(path: Path) -> None:
         read_golden_samples(path, INPUT, 5)
 
 
-def test_an_unknown_compression_is_refused(path: Path) -> None:
+def test_an_unknown_compression_is_rejected(path: Path) -> None:
     archive_of(path, images=npy_header((1, 8, 6, 3)) + bytes(144))
     data = bytearray(path.read_bytes())
     data[8] = 99
@@ -102,7 +102,7 @@ def test_an_unknown_compression_is_refused(path: Path) -> None:
         read_golden_samples(path, INPUT, 5)
 
 
-def test_a_member_that_is_no_array_is_refused(path: Path) -> None:
+def test_a_member_that_is_not_an_array_is_rejected(path: Path) -> None:
     archive_of(path, images=b"text")
     with pytest.raises(BrokenVersion, match="is not an archive of samples: its member 'images' is not an array"):
         read_golden_samples(path, INPUT, 5)
@@ -116,7 +116,7 @@ def test_a_reason_is_one_short_sentence(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["<U4", "<c8", "<M8[s]", "|u1"])
-def test_answers_that_are_no_numbers_are_refused(path: Path, kind: str) -> None:
+def test_outputs_that_are_not_numbers_are_rejected(path: Path, kind: str) -> None:
     np.savez(path, images=IMAGES, float32=np.zeros((4, 5), kind))
     with pytest.raises(BrokenVersion, match=r"probabilities of shape \(4, 5\)"):
         read_golden_samples(path, INPUT, 5)

@@ -206,7 +206,7 @@ BAD_FIELDS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("field", BAD_FIELDS)
-def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
+def test_a_bad_field_is_reported_with_its_file(tmp_path: Path, field: str) -> None:
     with pytest.raises(BrokenVersion) as raised:
         read_manifest(written(tmp_path, changed(BAD_FIELDS[field])))
     assert raised.value.message.startswith(f"{tmp_path / MANIFEST_FILE} is not a valid manifest: {field}: ")
@@ -223,7 +223,7 @@ def test_a_bad_field_is_named_with_its_file(tmp_path: Path, field: str) -> None:
         (lambda m: m.update(activation="binary"), "activation is 'binary', which has 2 classes, not 10"),
     ],
 )
-def test_fields_that_contradict_each_other_are_refused(
+def test_fields_that_contradict_each_other_are_rejected(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     with pytest.raises(BrokenVersion, match=message):
@@ -261,7 +261,7 @@ def test_a_file_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b"[" * 100_000])
-def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_manifest_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(BrokenVersion, match=r"manifest\.json is not a valid manifest"):
         read_manifest(tmp_path)

@@ -51,7 +51,7 @@ def test_a_new_version_comes_and_a_deleted_one_goes(mirror: BucketMirror, bucket
     assert {path.rpartition("/")[0] for path in bucket.read} == {"a/3"}
 
 
-def test_an_edited_version_is_fetched_anew(mirror: BucketMirror, remote: Path) -> None:
+def test_an_edited_version_is_downloaded_again(mirror: BucketMirror, remote: Path) -> None:
     mirror.sync()
     shutil.rmtree(remote / "b" / "1")
     write_version(remote, "b", 1, seed=9)
@@ -220,7 +220,7 @@ def test_no_name_leads_out_of_the_folder(paths: list[str]) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*/[1-9][0-9]*", where) for where in mirror.failures)
 
 
-def test_a_folder_that_cannot_be_written_says_so(bucket: WatchedBucket, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(bucket: WatchedBucket, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CannotMirror, match="cannot be written: Not a directory") as raised:
         BucketMirror(bucket, tmp_path / "file").sync()

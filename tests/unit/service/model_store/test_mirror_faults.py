@@ -125,7 +125,7 @@ def test_many_versions_that_cannot_be_reached_are_no_outage_while_others_can(
     assert mirror.synced_at_s == clock.now_s
 
 
-def test_a_bucket_that_is_lost_while_versions_are_fetched_is_an_outage(
+def test_a_bucket_that_is_lost_while_versions_are_downloaded_is_an_outage(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The outage is detected by the listing, not by the timeouts of all versions."""
@@ -166,7 +166,7 @@ def test_a_deleted_version_goes_with_the_model_or_when_the_bucket_has_another_th
     assert local_versions(mirror) == {"a": [1]}
 
 
-def test_a_version_that_is_gone_does_not_answer_a_job_for_one_that_cannot_be_fetched(
+def test_a_version_that_is_gone_does_not_answer_a_job_for_one_that_cannot_be_downloaded(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
     shutil.rmtree(remote / "a" / "1")
@@ -276,7 +276,7 @@ def test_an_edited_version_is_there_at_every_moment(
         ("9", None, ""),
     ],
 )
-def test_an_older_version_does_not_answer_for_one_that_cannot_be_fetched(
+def test_an_older_version_does_not_answer_for_one_that_cannot_be_downloaded(
     mirror: BucketMirror,
     bucket: WatchedBucket,
     remote: Path,
@@ -378,7 +378,7 @@ def test_a_version_that_is_published_while_the_last_other_one_is_removed_keeps_i
     assert Repository(mirror.folder).versions("b") == [2]
 
 
-def test_a_denied_listing_says_which_right_is_missing(
+def test_a_denied_listing_names_the_missing_permission(
     mirror: BucketMirror, bucket: WatchedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny() -> dict[str, ObjectInfo]:

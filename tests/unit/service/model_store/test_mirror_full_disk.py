@@ -110,7 +110,7 @@ def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, re
 
 
 @pytest.mark.parametrize("fault", ["unreachable", "broken", "outage", "no room in spite of it"])
-def test_the_last_version_of_a_model_is_kept_while_its_successor_cannot_be_fetched(
+def test_the_last_version_of_a_model_is_kept_while_its_successor_cannot_be_downloaded(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, disk: SmallDisk, fault: str
 ) -> None:
     write_version(remote, "a", 3)
@@ -157,7 +157,7 @@ def test_the_last_version_of_a_model_does_not_make_room_for_another_model(
 
 
 @pytest.mark.parametrize("number", [28, 122])
-def test_a_disk_that_fills_up_while_a_version_is_fetched_leaves_nothing_half(
+def test_a_disk_that_fills_up_while_a_version_is_downloaded_leaves_nothing_half(
     mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock, number: int
 ) -> None:
     """The disk reports free space, as with a quota, so the version must not be downloaded again in each sync."""

@@ -53,7 +53,9 @@ def test_urls_that_cannot_be_meant(url: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("url", "missing"), [("file:///models", "fsspec"), ("s3://bucket/models", "s3fs"), ("gs://bucket/models", "gcsfs")]
 )
-def test_a_missing_package_says_what_to_install(url: str, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_the_package_to_install(
+    url: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
@@ -133,12 +135,12 @@ def test_a_known_size_saves_a_request_per_object() -> None:
         assert files.requests == requests
 
 
-def test_a_folder_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(BucketUnreachable, match="nowhere"):
         open_bucket(f"file://{tmp_path}/nowhere").listing()
 
 
-def test_a_missing_object_is_refused(tmp_path: Path) -> None:
+def test_a_missing_object_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ObjectRefused, match=r"/lost cannot be read"):
         content(open_bucket(f"file://{tmp_path}"), "lost")
 
@@ -168,7 +170,7 @@ def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> Non
         content(Bucket("s3://b", Forbidden(TimeoutError()), "b"), "a")
 
 
-def test_a_bucket_that_may_not_be_listed_says_which_right_is_missing() -> None:
+def test_a_bucket_that_may_not_be_listed_names_the_missing_permission() -> None:
     with pytest.raises(BucketDenied, match=r"^s3://b cannot be listed: Access Denied\.$") as raised:
         Bucket("s3://b", Forbidden(PermissionError("Access Denied")), "denied").listing()
     assert "rights to list" in raised.value.hint

@@ -125,20 +125,20 @@ def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
     assert Repository(tmp_path).open("linear", 1).labels == ("a", "b", "c", "d")
 
 
-def test_labels_that_were_changed_are_refused(tmp_path: Path) -> None:
+def test_labels_that_were_changed_are_rejected(tmp_path: Path) -> None:
     path = write_version(tmp_path)
     (path / "labels.txt").write_text("other\n" * 4)
     with pytest.raises(BrokenVersion, match=r"labels\.txt has sha256 [0-9a-f]{64}; the manifest says [0-9a-f]{64}\."):
         Repository(tmp_path).open("linear", 1)
 
 
-def test_missing_labels_are_named(tmp_path: Path) -> None:
+def test_missing_labels_are_reported(tmp_path: Path) -> None:
     (write_version(tmp_path) / "labels.txt").unlink()
     with pytest.raises(BrokenVersion, match=r"labels\.txt cannot be read: No such file or directory\."):
         Repository(tmp_path).open("linear", 1)
 
 
-def test_a_graph_that_was_changed_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_graph_that_was_changed_is_rejected_when_it_is_requested(tmp_path: Path) -> None:
     path = write_version(tmp_path)
     folder = Repository(tmp_path).open("linear", 1)
     damaged = bytearray((path / "model.onnx").read_bytes())
@@ -189,7 +189,7 @@ def opened(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_link_out_of_the_version_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_link_out_of_the_version_folder_is_rejected(tmp_path: Path, name: str) -> None:
     folder = write_version(tmp_path / "models", "linear", 1)
     (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
@@ -206,7 +206,7 @@ def test_a_link_within_the_version_folder_is_followed(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_could_be_read_without_end_is_refused(tmp_path: Path, name: str) -> None:
+def test_what_could_be_read_without_end_is_rejected(tmp_path: Path, name: str) -> None:
     folder = write_version(tmp_path, "linear", 1)
     (folder / name).unlink()
     os.mkfifo(folder / name)

@@ -49,7 +49,7 @@ def test_with_a_state_the_folders_stay_and_the_spec_changes(repository: Reposito
     assert state.read().spec_of("linear") == ModelSpec(labels={"canary": 4}, weight=0.5)
 
 
-def test_a_rollback_to_what_is_not_there_changes_nothing(repository: Repository, state: StateFile) -> None:
+def test_a_rollback_to_what_is_missing_changes_nothing(repository: Repository, state: StateFile) -> None:
     with pytest.raises(UnknownVersion, match="no version 3; it has 1, 2, 4"):
         roll_back(repository, state, "linear", 3)
     with pytest.raises(UnknownModel, match="no model 'other'"):

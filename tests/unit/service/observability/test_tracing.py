@@ -91,7 +91,7 @@ def test_there_is_a_tracer_only_where_an_endpoint_is_set(monkeypatch: pytest.Mon
     assert create_tracer("") is None
 
 
-def test_missing_libraries_are_an_error_where_they_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_libraries_are_an_error_where_they_were_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(CannotTrace, match="not installed") as raised:
         create_tracer("http://127.0.0.1:9")

@@ -234,7 +234,7 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
     run(scenario)
 
 
-def test_one_that_waits_makes_room_and_those_at_work_leave_the_reserve(tmp_path: Path) -> None:
+def test_one_that_waits_makes_room_and_those_running_leave_the_reserve(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         (counts,) = connection_counts_of(tmp_path, 1)
         worker = Worker(sock, counts, max_connections=4)

@@ -40,7 +40,7 @@ def test_a_silent_client_is_waited_for_a_short_time(
     assert transport.closed
 
 
-def test_a_client_that_sends_on_is_waited_for_longer_but_not_for_ever(
+def test_a_client_that_sends_on_is_waited_for_longer_but_not_forever(
     lingering: LingeringClose, transport: FullTransport, loop: ManualLoop
 ) -> None:
     lingering.start()

@@ -28,7 +28,7 @@ def test_a_bound_address_refuses_connections_until_it_listens() -> None:
         socket.create_connection(sock.getsockname()).close()
 
 
-def test_an_address_that_another_process_took_meanwhile_is_named() -> None:
+def test_an_address_that_another_process_took_meanwhile_is_reported() -> None:
     with bind("127.0.0.1", 0) as slower:
         port = slower.getsockname()[1]
         with bind("127.0.0.1", port) as faster:

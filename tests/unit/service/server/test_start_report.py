@@ -100,7 +100,7 @@ def test_a_worker_opens_its_port_once_and_not_before_its_models_were_tried(
         asyncio.run(start(sock))
 
 
-def test_a_folder_without_models_is_named_with_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_without_models_is_reported_with_advice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "empty").mkdir()
     write_version(tmp_path / "full", "linear", 1)
     for name in ("missing", "empty", "full"):

@@ -16,7 +16,7 @@ from service.workers.exit_reasons import describe_exit
         (3, "code 3", "have the cause"),
     ],
 )
-def test_an_exit_code_is_explained_with_what_to_do(code: int, reason: str, action: str) -> None:
+def test_an_exit_code_is_explained_with_advice(code: int, reason: str, action: str) -> None:
     explained = describe_exit(code)
     assert reason in explained[0]
     assert action in explained[1]

@@ -108,7 +108,7 @@ def test_a_change_is_complete_when_each_worker_has_applied_it(
     asyncio.run(scenario())
 
 
-def test_a_worker_that_does_not_apply_a_change_in_time_is_named(tmp_path: Path) -> None:
+def test_a_worker_that_does_not_apply_a_change_in_time_is_reported(tmp_path: Path) -> None:
     workers = Workers(tmp_path, timeout_s=0)
     workers.other.publish_status(0, {})
     workers.worker_group.publish_status(1)
@@ -116,7 +116,7 @@ def test_a_worker_that_does_not_apply_a_change_in_time_is_named(tmp_path: Path) 
         asyncio.run(workers.worker_group.load("a"))
 
 
-def test_a_worker_that_could_not_load_it_is_named(tmp_path: Path) -> None:
+def test_a_worker_that_could_not_load_it_is_reported(tmp_path: Path) -> None:
     with pytest.raises(NotEverywhere, match=r"'a' cannot be loaded by worker 1 \(No memory\)\.$"):
         asyncio.run(Workers(tmp_path).load(a="No memory."))
 
@@ -154,7 +154,7 @@ def test_a_background_task_that_fails_repeatedly_is_a_reason_that_the_other_work
     asyncio.run(scenario())
 
 
-def test_a_single_worker_collects_its_metrics_when_they_are_asked_for_only(tmp_path: Path) -> None:
+def test_a_single_worker_collects_its_metrics_when_they_are_requested_only(tmp_path: Path) -> None:
     workers = Workers(tmp_path, workers=1)
     for _ in range(3):
         workers.worker_group.publish_status(0)

@@ -67,7 +67,7 @@ def test_a_window_larger_than_the_image_is_rejected_with_the_padding_that_helps(
 
 
 @pytest.mark.parametrize("bad", [(0, 1, 1, 0), (3, 0, 1, 0), (3, 1, 0, 0), (3, 1, 1, -1)])
-def test_senseless_numbers_are_refused(bad: tuple[int, int, int, int]) -> None:
+def test_senseless_numbers_are_rejected(bad: tuple[int, int, int, int]) -> None:
     with pytest.raises(TrainingError, match="at least"):
         output_size(*bad)
 

@@ -68,7 +68,7 @@ def test_googlenets_multiply_adds_are_the_papers_within_its_rounding() -> None:
 
 
 @pytest.mark.parametrize("depth", ["resnet18", "resnet152"])
-def test_batch_normalisation_learns_two_values_a_channel_and_measures_two(depth: str) -> None:
+def test_batch_normalization_learns_two_values_a_channel_and_measures_two(depth: str) -> None:
     description = describe(depth)
     assert description.parameters == golden("resnet")["trainable_parameters"][depth]
     norms = [row for row in description.rows if row.layer == "BN"]
@@ -132,7 +132,7 @@ def test_totals_grow_with_the_batch() -> None:
 
 
 @pytest.mark.parametrize("text", ["224", "224x224", "axbxc", "0x5x1", "-1x5x1", "5x5x1x1", ""])
-def test_a_malformed_input_size_is_refused(text: str) -> None:
+def test_a_malformed_input_size_is_rejected(text: str) -> None:
     with pytest.raises(TrainingError, match="is not an input size: write HEIGHTxWIDTHxCHANNELS"):
         parse_shape(text)
 
@@ -141,7 +141,7 @@ def test_an_input_size_is_height_width_channels() -> None:
     assert parse_shape("160x120X3") == (160, 120, 3)
 
 
-def test_what_is_nothing_is_refused(tmp_path: Path) -> None:
+def test_what_is_nothing_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no network named 'lenet'; did you mean 'lenet5'\?"):
         describe("lenet")
     with pytest.raises(TrainingError, match=r"has no manifest.json: name one version, such as .*/1\."):

@@ -27,7 +27,7 @@ def test_what_lies_on_no_pixels_is_not_shown() -> None:
     assert first_layer_filters(keras.Sequential([keras.Input((8, 8, 3)), layers.GlobalAveragePooling2D()])) is None
 
 
-def test_nothing_is_grey_and_each_kernel_has_its_own_scale() -> None:
+def test_nothing_is_gray_and_each_kernel_has_its_own_scale() -> None:
     kernels = np.zeros((3, 1, 2, 1))
     kernels[0, 0] = [[1.0], [-0.5]]
     kernels[1, 0] = [[-0.001], [0.001]]

@@ -99,7 +99,7 @@ def test_eight_bit_weights_and_outputs_count_as_such(tmp_path: Path) -> None:
     assert costs.rows[1].weights == costs.parameter_bytes == 36
 
 
-def test_grey_images_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None:
+def test_gray_images_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None:
     nodes = [
         node("Cast", "image", "float", to=TensorProto.FLOAT),
         node("Reshape", "float order", "first"),

@@ -42,7 +42,7 @@ def test_any_input_size_classes_and_width() -> None:
     assert model.get_layer("stem_conv").filters == 8
 
 
-def test_a_depth_that_is_no_6n_plus_2_is_refused() -> None:
+def test_a_depth_that_is_not_6n_plus_2_is_rejected() -> None:
     with pytest.raises(ValueError, match="6n \\+ 2"):
         cifar_resnet(18)
 

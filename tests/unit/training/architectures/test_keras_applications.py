@@ -90,12 +90,12 @@ def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> No
         (SMALL, (32, 32, 1), "takes color images; these have 1 channel"),
     ],
 )
-def test_what_cannot_be_built_is_said(architecture: str, shape: tuple[int, int, int], message: str) -> None:
+def test_what_cannot_be_built_is_reported(architecture: str, shape: tuple[int, int, int], message: str) -> None:
     with pytest.raises(TrainingError, match=message.replace("?", r"\?")):
         build(architecture, shape, classes=5)
 
 
-def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_rejected(tmp_path: Path) -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     with pytest.raises(TrainingError, match=r"does not contain the weights of MobileNetV3Small without its last layer"):
         build(SMALL, SHAPE, 5, legacy_weights_file(other, tmp_path))
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         build(SMALL, SHAPE, 5, tmp_path / "mine.keras")
 
 
-def test_without_a_connection_the_way_round_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_connection_the_error_names_the_option_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*args: object, **kwargs: object) -> None:
         raise Exception("URL fetch failure on https://...: None -- [Errno -2] Name or service not known")
 

@@ -39,7 +39,7 @@ def test_they_are_saved_with_a_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", [keras.layers.Conv2D(1, 5), keras.layers.Conv2D(3, 3)])
-def test_a_layer_of_another_shape_is_refused(layer: keras.layers.Conv2D) -> None:
+def test_a_layer_of_another_shape_is_rejected(layer: keras.layers.Conv2D) -> None:
     layer.kernel_initializer = NamedKernels(("identity",))
     with pytest.raises(ValueError, match="1 kernels of 3x3 do not fill"):
         layer.build((None, 8, 8, 1))

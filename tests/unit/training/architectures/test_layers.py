@@ -36,7 +36,7 @@ def test_half_precision_survives_squares_that_it_cannot_hold() -> None:
     np.testing.assert_allclose(b, by_the_formula(a, 2.0, 5, 1e-4, 0.75), rtol=0.01)
 
 
-def test_a_strided_convolution_is_centred_on_the_pixels_that_a_shortcut_takes() -> None:
+def test_a_strided_convolution_is_centered_on_the_pixels_that_a_shortcut_takes() -> None:
     image = keras.Input((8, 8, 1))
     model = keras.Model(image, conv_norm(image, 1, 3, 2, "c"))
     kernel = np.zeros((3, 3, 1, 1), "float32")

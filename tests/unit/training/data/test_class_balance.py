@@ -79,7 +79,7 @@ def test_an_epoch_has_equally_many_images_of_each_class() -> None:
     assert (np.diff(drawn) < 0).any(), "not one class after the other"
 
 
-def test_each_epoch_draws_anew_and_the_same_for_the_same_seed() -> None:
+def test_each_epoch_draws_again_and_the_same_for_the_same_seed() -> None:
     recipe = Recipe(
         name="any", dataset="any", architecture="lenet5", batch_size=10, validation=0, balanced_sampling=True
     )

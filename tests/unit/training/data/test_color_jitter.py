@@ -41,7 +41,7 @@ def test_contrast_keeps_the_mean_and_scales_what_differs_from_it() -> None:
     assert 55 < span.max() <= 61
 
 
-def test_saturation_moves_colours_from_and_to_their_own_grey() -> None:
+def test_saturation_moves_colors_from_and_to_their_own_gray() -> None:
     gray = float(LUMA @ [120, 100, 60])
     distances = (changed(plain(120, 100, 60), saturation=1.0)[:, 0, 0] - gray) / (np.array([120, 100, 60]) - gray)
     assert distances.min() > -0.2
@@ -50,7 +50,7 @@ def test_saturation_moves_colours_from_and_to_their_own_grey() -> None:
     np.testing.assert_array_equal(changed(plain(80, 80, 80), saturation=1.0), plain(80, 80, 80))
 
 
-def test_lighting_shifts_a_whole_image_mostly_along_grey() -> None:
+def test_lighting_shifts_a_whole_image_mostly_along_gray() -> None:
     shifts = changed(plain(128, 128, 128), lighting=0.1)[:, 0, 0].astype(float) - 128
     assert (changed(plain(128, 128, 128), lighting=0.1) == changed(plain(128, 128, 128), lighting=0.1)[:, :1, :1]).all()
     assert 1.5 < shifts.std() < 7  # 255 * 0.1 * 0.2175 * 0.58 = 3.2 of the first axis
@@ -74,6 +74,6 @@ def test_values_beyond_white_are_white() -> None:
     assert changed(plain(250, 250, 250), brightness=1.0).max() == 255
 
 
-def test_nothing_is_asked_for_by_default() -> None:
+def test_nothing_is_requested_by_default() -> None:
     assert not changes_color(recipe())
     assert changes_color(recipe(lighting=0.1))

@@ -61,13 +61,13 @@ def test_a_batch_brings_no_pixels_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"crop_area": (0.5, 1.0)}, {"mixup": 0.2}, {"lighting": 0.1}])
-def test_what_only_the_host_makes_is_refused(setting: dict) -> None:
+def test_what_only_the_host_makes_is_rejected(setting: dict) -> None:
     with pytest.raises(TrainingError, match=f"{next(iter(setting))} runs on the host only"):
         replace(PLAIN, augment_on_device=True, **setting)
 
 
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="needs another backend than JAX")
-def test_without_jax_it_says_what_to_set() -> None:
+def test_without_jax_it_states_what_to_set() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     with pytest.raises(TrainingError, match="set KERAS_BACKEND=jax"):
         device_augment.copy_to_device(split, PLAIN)
@@ -80,7 +80,7 @@ class TwoDevices(DistributedContext):
         return {"devices": 2}
 
 
-def test_several_devices_are_refused() -> None:
+def test_several_devices_are_rejected() -> None:
     split = ArraySplit(IMAGES, np.zeros(20, np.int64))
     dataset = Dataset("made", "made", ("one",), split, split)
     with pytest.raises(TrainingError, match="augment_on_device=true works on one device only"):

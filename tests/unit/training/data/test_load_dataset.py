@@ -96,7 +96,7 @@ def start_recorded_run(folder: Path, runs_dir: Path, skip_unreadable: bool = Fal
     return dataset, start_run(runs_dir, RECIPE, info)
 
 
-def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
+def test_a_run_continues_with_the_same_images_only(tmp_path: Path) -> None:
     damage(write_image_folder(tmp_path / "photos", "red", "blue", count=20))
     dataset, run = start_recorded_run(tmp_path / "photos", tmp_path / "runs", skip_unreadable=True)
     again = load_dataset.for_resuming(run, DataOptions())
@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path) -> None:
         load_dataset.for_resuming(run, DataOptions(folder=tmp_path / "moved"))
 
 
-def test_a_run_goes_on_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
+def test_a_run_continues_with_the_test_images_that_it_began_with(tmp_path: Path) -> None:
     """This holds even if an earlier release drew them in another way."""
     photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
     first_dataset = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
@@ -164,7 +164,7 @@ def test_a_run_of_an_early_release_keeps_its_division(tmp_path: Path) -> None:
         assert again.origin["test_files"] == dataset.origin["test_files"]
 
 
-def test_nothing_to_measure_on_is_said() -> None:
+def test_nothing_to_measure_on_is_reported() -> None:
     input_spec = load_dataset.input_spec_for(RECIPE)
     with pytest.raises(TrainingError, match="--dataset, or a folder of images with --data"):
         load_dataset.for_network(None, DataOptions(), input_spec.input, input_spec.preprocessing, ("a", "b"))

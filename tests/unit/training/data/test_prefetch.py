@@ -19,7 +19,7 @@ def test_every_item_comes_once_and_in_order(workers: int) -> None:
         assert [items(index) for index in range(20)] == [index * index for index in range(20)]
 
 
-def test_items_are_made_before_they_are_asked_for_but_not_many() -> None:
+def test_items_are_made_before_they_are_requested_but_not_many() -> None:
     calls: set[int] = set()
     items = Prefetcher(lambda index: calls.add(index), 100, workers=2)
     items(0)
@@ -46,7 +46,7 @@ def test_a_restart_gives_nothing_that_was_made_before() -> None:
     assert [items(index) for index in range(10)] == [(1, index) for index in range(10)]
 
 
-def test_an_item_that_fails_raises_when_it_is_asked_for() -> None:
+def test_an_item_that_fails_raises_when_it_is_requested() -> None:
     def make(index: int) -> int:
         if index == 2:
             raise ValueError("broken")

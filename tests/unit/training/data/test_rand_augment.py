@@ -133,7 +133,7 @@ def test_changes_and_directions_are_drawn_evenly_for_each_image(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_every_change_takes_grey_and_colour_images(channels: int) -> None:
+def test_every_change_takes_gray_and_color_images(channels: int) -> None:
     images = np.stack([random_pixels(9, 7, channels, seed) for seed in range(60)])
     before = images.copy()
     result = rand_augment(images, recipe(randaugment=3, randaugment_magnitude=30), np.random.default_rng(2))

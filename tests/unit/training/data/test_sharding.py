@@ -112,7 +112,7 @@ def test_validation_images_are_shared_in_their_order() -> None:
     np.testing.assert_array_equal(seen, images.images[:20])
 
 
-def test_what_cannot_be_shared_is_refused() -> None:
+def test_what_cannot_be_shared_is_rejected() -> None:
     shard = BatchShard(0, 2, 8)
     shard.check(128, training=8, validation=0)
     with pytest.raises(TrainingError, match=r"batch_size is 100, .* multiple of 8, for example --set batch_size=104"):

@@ -64,7 +64,7 @@ def test_a_saved_model_folder_is_exported(tmp_path: Path) -> None:
     assert_exportable(source.model, answers(model))
 
 
-def test_a_folder_of_neither_kind_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_of_neither_kind_states_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not the folder of a run \(it has no recipe\.json\), nor a SavedModel"):
         open_source(tmp_path, None)
     (tmp_path / "saved_model.pb").write_bytes(b"nothing")

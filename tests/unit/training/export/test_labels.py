@@ -67,7 +67,7 @@ def test_labels_come_in_the_forms_of_popular_tools(
 
 
 @pytest.mark.parametrize("content", ["{0: 'a', 2: 'b'}", "{0: 'a'", "{'a'}", "{0: print}", "{}"])
-def test_other_printed_dictionaries_are_refused(content: str, tmp_path: Path) -> None:
+def test_other_printed_dictionaries_are_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(content)
     with pytest.raises(TrainingError, match=r"starts with a brace but is not of the form \{0: 'tench'"):
         read_class_labels(tmp_path / "labels.txt")
@@ -76,7 +76,7 @@ def test_other_printed_dictionaries_are_refused(content: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "content", ["", "[1, 2]", "[]", "{}", '{"a": 1, "b": 2}', '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"]
 )
-def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
+def test_other_json_is_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(TrainingError, match="is not of the form"):
         read_class_labels(tmp_path / "index.json")
@@ -87,12 +87,12 @@ def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
     assert read_class_labels(tmp_path / "labels.txt") == ClassLabels(("cat", "dog"))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"none\.json cannot be read"):
         read_class_labels(tmp_path / "none.json")
 
 
-def test_broken_label_files_are_named(tmp_path: Path) -> None:
+def test_broken_label_files_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("a\n\nb\n")
     with pytest.raises(TrainingError, match="empty line 2"):

@@ -162,7 +162,7 @@ def test_channels_first_gets_a_transpose(tmp_path: Path, nondeterministic_operat
     assert_exact(model, tmp_path)
 
 
-def test_four_channels_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_four_channels_are_rejected_with_advice(tmp_path: Path) -> None:
     rgba = network(lambda x: layers.Conv2D(4, 3)(x), (8, 12, 4))
     with pytest.raises(TrainingError, match=r"takes 4 channels.*opaque = keras\.ops\.full_like"):
         input_of(rgba)
@@ -171,7 +171,7 @@ def test_four_channels_are_refused_with_what_to_do(tmp_path: Path) -> None:
     assert_exact(keras.Model(image, rgba(keras.ops.concatenate([image, opaque], axis=-1))), tmp_path)
 
 
-def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:
+def test_a_layer_without_an_onnx_form_is_reported(tmp_path: Path) -> None:
     class Noise(layers.Layer):
         def call(self, x: Tensor) -> Tensor:
             return x + keras.random.normal(keras.ops.shape(x))

@@ -99,7 +99,7 @@ def test_a_service_that_sees_other_pixels_fails(
         check_parity(network, path_of(graph, tmp_path), swapped)
 
 
-def test_answers_that_are_no_numbers_fail(
+def test_outputs_that_are_not_numbers_fail(
     network: keras.Model, graph: onnx.ModelProto, sample: ParitySample, tmp_path: Path
 ) -> None:
     broken = with_weights(graph, 4, lambda kernel: kernel * np.nan)
@@ -136,7 +136,7 @@ def test_few_images_in_a_folder_give_many_different_crops(tmp_path: Path) -> Non
     np.testing.assert_array_equal(sample.prepared, again.prepared)
 
 
-def test_a_folder_without_images_and_a_broken_image_are_named(tmp_path: Path) -> None:
+def test_a_folder_without_images_and_a_broken_image_are_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="contains no images"):
         sample_folder(tmp_path, EXPECTS, PREPROCESSING)
     (tmp_path / "torn.png").write_bytes(image_bytes(30, 40, 3)[:200])

@@ -134,7 +134,7 @@ def test_a_true_graph_passes_with_three_figures(
 
 
 @pytest.mark.parametrize("fault", WRONG_GRAPHS)
-def test_a_wrong_graph_is_refused(
+def test_a_wrong_graph_is_rejected(
     network: keras.Model, reference: keras.Model, sample: ParitySample, tmp_path: Path, fault: str
 ) -> None:
     wrong = pipeline_of(WRONG_GRAPHS[fault](network), tmp_path)

@@ -55,7 +55,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     assert all_paths(tmp_path) == before
 
 
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     def fail(folder: Path, version: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "../up", "a b", "x" * 65])
-def test_names_that_cannot_be_served_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_cannot_be_served_are_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(TrainingError, match="is not a valid model name"):
         publish(tmp_path, name, write)
     assert all_paths(tmp_path) == []

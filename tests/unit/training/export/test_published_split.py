@@ -91,7 +91,7 @@ def test_images_that_are_added_are_welcome(photos: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["gone", "changed", "renamed"])
-def test_a_test_set_that_cannot_be_the_same_is_refused(photos: Path, change: str) -> None:
+def test_a_test_set_that_cannot_be_the_same_is_rejected(photos: Path, change: str) -> None:
     published = provenance(photos)
     test_files = load_dataset.for_training(RECIPE, DataOptions(folder=photos)).origin["test_files"]
     path = photos / test_files[2]
@@ -108,7 +108,7 @@ def test_a_test_set_that_cannot_be_the_same_is_refused(photos: Path, change: str
     assert "Restore them (run.json of run mine/1 names the test images), or publish without a comparison" in message
 
 
-def test_a_training_image_that_is_gone_is_no_matter(photos: Path) -> None:
+def test_a_missing_training_image_does_not_matter(photos: Path) -> None:
     published = provenance(photos)
     test_files = load_dataset.for_training(RECIPE, DataOptions(folder=photos)).origin["test_files"]
     learnt = sorted({path.relative_to(photos).as_posix() for path in photos.rglob("*.*")} - set(test_files))
@@ -123,7 +123,7 @@ def test_a_version_that_does_not_record_its_test_files_is_checked_by_its_digest(
     follow(replace(RECIPE, seed=8), photos, early, log=[UNRECORDED_TEST_FILES])
 
 
-def test_a_val_folder_that_comes_or_goes_is_refused(tmp_path: Path, photos: Path) -> None:
+def test_a_val_folder_that_comes_or_goes_is_rejected(tmp_path: Path, photos: Path) -> None:
     split = tmp_path / "split"
     write_image_folder(split / "train", "red", "blue", count=30)
     write_image_folder(split / "val", "red", "blue", count=5)

@@ -71,7 +71,7 @@ def test_a_version_of_another_kind_is_not_compared(
     assert not run.outcome_path.exists()
 
 
-def test_a_damaged_version_is_named_with_what_to_do(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_version_is_reported_with_advice(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (write_version(tmp_path / "models", "pets") / "manifest.json").write_text("{")
     with pytest.raises(TrainingError, match="manifest"):
         retrained(tmp_path, run, monkeypatch, dataset())

@@ -74,7 +74,7 @@ def check(model: BrightnessNetwork, stated: Scaling, known: LabeledImages, *, fo
     ("white", "stated", "better"),
     [(1, IDENTITY, "--scale 1/255"), (255, UNIT, "--scale 1:"), (1, Scaling(1 / 127.5, (1.0,)), "--scale 1/255")],
 )
-def test_a_scaling_that_spoils_the_accuracy_is_refused(white: float, stated: Scaling, better: str) -> None:
+def test_a_scaling_that_spoils_the_accuracy_is_rejected(white: float, stated: Scaling, better: str) -> None:
     with pytest.raises(TrainingError, match=rf"With {stated.flags}, accuracy [3-8]\d\.\d% on 40 .*with {better}"):
         check(BrightnessNetwork(white), stated, brightness_images())
 

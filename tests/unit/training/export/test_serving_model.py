@@ -45,7 +45,7 @@ def test_logits_get_a_softmax() -> None:
     assert serving(model).head == Head("softmax", True)
 
 
-def test_what_is_assumed_and_added_is_said() -> None:
+def test_what_is_assumed_and_added_is_reported() -> None:
     assert serving(network()).describe(NO_SCALING, Preprocessing()) == (
         "input 6x5 (height x width; both sides scaled to it), RGB; pixels: 0 to 255, unchanged; 4 classes; "
         "softmax added"
@@ -132,7 +132,7 @@ def test_scaling_is_done_inside(scaling: Scaling, expected: np.ndarray) -> None:
         (Scaling(std=(0.0,)), "--std must be positive"),
     ],
 )
-def test_a_scaling_that_does_not_fit_is_refused(scaling: Scaling, message: str) -> None:
+def test_a_scaling_that_does_not_fit_is_rejected(scaling: Scaling, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         serving(network(), scaling)
 

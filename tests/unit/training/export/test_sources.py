@@ -52,13 +52,13 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert source.dataset.name == "xo"
 
 
-def test_an_unfinished_run_says_how_to_finish_it(tmp_path: Path) -> None:
+def test_an_unfinished_run_states_how_to_finish_it(tmp_path: Path) -> None:
     run = start_run(tmp_path, find_recipe("xo"), {})
     with pytest.raises(TrainingError, match=r"has not finished. Resume it with: convoy-train run xo --resume .*xo"):
         open_source(run.folder, None)
 
 
-def test_what_is_no_network_is_named(tmp_path: Path) -> None:
+def test_what_is_no_network_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"does not exist. Specify the folder of a run"):
         load_network(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("hello")

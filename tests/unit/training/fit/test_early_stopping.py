@@ -77,7 +77,7 @@ def test_epochs_with_a_frozen_base_use_up_nothing() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"), [({"patience": 1}, "patience=1"), ({"keep": "best"}, "keep=best"), ({}, "schedule=plateau")]
 )
-def test_what_needs_validation_images_says_so(fields: dict[str, object], named: str) -> None:
+def test_what_needs_validation_images_is_reported(fields: dict[str, object], named: str) -> None:
     fields = {"schedule": "constant"} | fields if fields else {}
     with pytest.raises(TrainingError, match=f"{named} needs validation images"):
         recipe(validation=0, **fields)

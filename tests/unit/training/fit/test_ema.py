@@ -182,7 +182,7 @@ print(watch.validated[0], watch.stepped[-1])
 """
 
 
-def test_with_jax_training_goes_on_after_a_validation() -> None:
+def test_with_jax_training_continues_after_a_validation() -> None:
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     done = subprocess.run([sys.executable, "-c", VALIDATE_ON_JAX], env=environment, capture_output=True, text=True)

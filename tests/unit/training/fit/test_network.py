@@ -71,6 +71,6 @@ def test_a_network_in_training_computes_at_each_size_what_one_of_that_size_does(
         ),
     ],
 )
-def test_sizes_that_a_network_cannot_be_trained_at_are_refused(chosen: Recipe, side: int, message: str) -> None:
+def test_sizes_at_which_a_network_cannot_be_trained_are_rejected(chosen: Recipe, side: int, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         build_for_training(chosen, dataset(side), SINGLE_PROCESS)

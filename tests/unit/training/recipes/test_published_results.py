@@ -26,7 +26,7 @@ def differing_fields(one: Recipe, other: Recipe) -> set[str]:
     return {name for (name, value), other_value in pairs if value != other_value} - {"name", "about"}
 
 
-def test_alexnet_is_trained_as_its_golden_file_says() -> None:
+def test_alexnet_is_trained_as_in_its_golden_file() -> None:
     expected, recipe = golden("alexnet")["recipe"], RECIPES["imagenet-alexnet"]
     assert recipe.architecture_options["dropout"] == expected["dropout"]
     assert recipe.batch_size == expected["batch_size"]
@@ -61,7 +61,7 @@ def test_googlenet_falls_by_four_percent_every_eight_epochs() -> None:
     assert (recipe.crop_area, recipe.crop_aspect) == ((0.08, 1.0), (3 / 4, 4 / 3))
 
 
-def test_crops_of_224_are_shares_of_the_area_and_colours_shift_as_alexnets() -> None:
+def test_crops_of_224_are_shares_of_the_area_and_colors_shift_as_alexnets() -> None:
     assert RECIPES["imagenet-alexnet"].crop_area == (pytest.approx(0.574, abs=1e-3),) * 2
     assert {RECIPES[f"imagenet-{name}"].lighting for name in ("alexnet", "vgg16", "resnet50")} == {0.1}
     assert RECIPES["imagenet-vgg16"].crop_area == pytest.approx((0.574 / 4, 0.574), abs=1e-3)

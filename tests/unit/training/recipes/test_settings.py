@@ -72,7 +72,7 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
         ("validation", "few", "should be a valid number"),
     ],
 )
-def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> None:
+def test_what_is_no_setting_is_rejected(key: str, text: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message.replace("?", r"\?")):
         with_settings(BASE, {key: text})
 
@@ -116,7 +116,7 @@ def test_what_is_no_setting_is_refused(key: str, text: str, message: str) -> Non
         ({"progressive_side_px": "24,32", "augment_on_device": "true"}, "progressive_side_px runs on the host only"),
     ],
 )
-def test_values_out_of_range_are_refused(settings: dict[str, str], message: str) -> None:
+def test_values_out_of_range_are_rejected(settings: dict[str, str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         with_settings(BASE, settings)
 
@@ -147,12 +147,12 @@ def test_every_recipe_survives_json(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_says_what_it_is(name: str) -> None:
+def test_every_recipe_has_a_description(name: str) -> None:
     assert RECIPES[name].name == name
     assert RECIPES[name].about
 
 
-def test_a_recipe_of_another_version_is_refused() -> None:
+def test_a_recipe_of_another_version_is_rejected() -> None:
     with pytest.raises(TrainingError, match="unknown to this version: cutout"):
         from_json({**to_json(BASE), "cutout": 8})
     with pytest.raises(TrainingError, match="incomplete"):

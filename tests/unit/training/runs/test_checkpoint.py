@@ -31,7 +31,7 @@ def train(model: keras.Model, epochs: int = 1) -> list[np.ndarray]:
     return model.get_weights()
 
 
-def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_training_continues_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
     keras.utils.set_random_seed(1)
     original = network()
@@ -52,12 +52,12 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def test_without_a_checkpoint_a_run_starts_anew(tmp_path: Path) -> None:
+def test_without_a_checkpoint_a_run_starts_again(tmp_path: Path) -> None:
     progress = checkpoint.restore(tmp_path / "checkpoint.npz", network())
     assert (progress.epochs, progress.history, progress.best_epoch) == (0, [], None)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.npz"
     checkpoint.save(path, network(units=4), TrainingProgress())
     with pytest.raises(TrainingError, match="cannot be resumed from"):
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, keep: float) -> None:
+def test_a_damaged_checkpoint_is_rejected(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "checkpoint.npz"
     checkpoint.save(path, network(), TrainingProgress())
     whole = path.read_bytes()

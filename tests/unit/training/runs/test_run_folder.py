@@ -60,13 +60,13 @@ def test_history_takes_a_column_that_came_with_a_later_epoch(tmp_path: Path) -> 
     assert (tmp_path / "history.csv").read_text().splitlines() == ["epoch,loss,input_stall", "1.0,2.5,", "2.0,1.5,0.25"]
 
 
-def test_a_place_that_cannot_hold_runs_is_named(tmp_path: Path) -> None:
+def test_a_place_that_cannot_hold_runs_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot hold a run"):
         start_run(tmp_path / "file", RECIPE, {})
 
 
-def test_a_second_writer_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
+def test_a_second_writer_is_rejected_until_the_first_has_gone(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from training.runs.run_folder import Run, lock_run\n"
         "with lock_run(Run(Path(sys.argv[1]))): print('held', flush=True); sys.stdin.read()"

@@ -82,7 +82,7 @@ def test_a_mounted_secret_is_read_again_when_kubernetes_replaces_its_folder(tmp_
 @pytest.mark.parametrize(
     "wrong_key", [b"wrong", b"\xff\xfe", SECRET.encode() + b"x", SECRET[:-1].encode(), b"x" * 10_000]
 )
-def test_a_wrong_key_is_refused(wrong_key: bytes) -> None:
+def test_a_wrong_key_is_rejected(wrong_key: bytes) -> None:
     with pytest.raises(Unauthenticated) as raised:
         Keyring(f"shop inference {SECRET}", None).authorize(wrong_key, "inference")
     assert raised.value.key_sent

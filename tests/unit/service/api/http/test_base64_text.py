@@ -85,7 +85,7 @@ def test_other_escapes_and_control_characters_are_not_base64(
         ("=", "character '=' at position 0"),
     ],
 )
-def test_the_first_wrong_character_is_named(text: str, message: str) -> None:
+def test_the_first_wrong_character_is_reported(text: str, message: str) -> None:
     with pytest.raises(ValueError) as raised:  # noqa: PT011 -- the message is compared as a whole
         decode_base64(text)
     assert str(raised.value) == message

@@ -65,14 +65,14 @@ def test_other_bodies_are_left_alone(encoding: str | None) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.binary(max_size=200), st.sampled_from(sorted(COMPRESS)))
-def test_any_bytes_are_unpacked_or_refused(body: bytes, encoding: str) -> None:
+def test_any_bytes_are_unpacked_or_rejected(body: bytes, encoding: str) -> None:
     assert read_request(COMPRESS[encoding](body), encoding) == body
     with pytest.raises(BadRequest):
         read_request(body, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, deflate", "x" * 100])
-def test_other_encodings_are_refused(encoding: str) -> None:
+def test_other_encodings_are_rejected(encoding: str) -> None:
     with pytest.raises(UnsupportedBody, match="is not supported; gzip and deflate are") as raised:
         read_request(b"", encoding)
     assert "gzip or deflate" in raised.value.hint
@@ -98,13 +98,13 @@ def test_two_headers_are_one_list() -> None:
     ],
     ids=["cut", "empty", "longer", "twice", "other", "checksum"],
 )
-def test_a_spoilt_body_is_refused(encoding: str, corrupt: Callable[[bytes], bytes], pattern: str) -> None:
+def test_a_damaged_body_is_rejected(encoding: str, corrupt: Callable[[bytes], bytes], pattern: str) -> None:
     with pytest.raises(BadRequest, match=pattern):
         read_request(corrupt(COMPRESS[encoding](b"some numbers")), encoding)
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
+def test_a_decompression_bomb_is_rejected_before_it_is_decoded(encoding: str) -> None:
     bomb = COMPRESS[encoding](bytes(500 * LIMIT))
     assert len(bomb) < LIMIT
     tracemalloc.start()
@@ -118,7 +118,7 @@ def test_a_bomb_is_refused_before_it_goes_off(encoding: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", COMPRESS)
-def test_a_body_that_expands_too_far_is_refused(encoding: str) -> None:
+def test_a_body_that_expands_too_far_is_rejected(encoding: str) -> None:
     """16 KB could make the service decompress 16 MB."""
     rng, limit_bytes = random.Random(1), 8 * MAX_FREE_BYTES
     incompressible = COMPRESS[encoding](rng.randbytes(60_000) + bytes(4_000_000))

@@ -35,7 +35,7 @@ def fault_of(text: bytes) -> str:
         (b'{"a":' + b"[" * 200_000, ": it is nested too deeply."),
     ],
 )
-def test_the_fault_is_named(text: bytes, fault: str) -> None:
+def test_the_fault_is_reported(text: bytes, fault: str) -> None:
     assert fault_of(text) == fault
 
 
@@ -46,7 +46,7 @@ def test_the_byte_is_that_of_the_document_with_its_large_values(large: bytes) ->
     assert fault_of(b'{"c": ?, "a": ' + large + b"}") == " at byte 6: unexpected '?'."
 
 
-def test_a_large_text_that_does_not_end_is_named() -> None:
+def test_a_large_text_that_does_not_end_is_reported() -> None:
     assert fault_of(b'{"a": "' + b"A" * 300_000) == " at byte 6: a text that begins there does not end."
 
 

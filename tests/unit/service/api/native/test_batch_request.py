@@ -43,14 +43,14 @@ WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(name: str) -> None:
+def test_what_is_wrong_is_reported(name: str) -> None:
     kind, pattern, request = WRONG[name]
     with pytest.raises(kind, match=pattern):
         parse(json.dumps(request).encode(), MAX_IMAGES)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"images": [' + b"[" * 5000, b"\xff", b'{"images": 1e999}'])
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_what_is_no_json_is_rejected(body: bytes) -> None:
     with pytest.raises(BadRequest, match=r"The body is not (a|valid) JSON"):
         parse(body, MAX_IMAGES)
 
@@ -68,6 +68,6 @@ def test_millions_of_wrong_values_cost_little(value: bytes, kind: type[ConvoyErr
 
 
 @pytest.mark.parametrize("body", [MANY, b'{"images":[' + MANY + b"]}"])
-def test_an_object_of_too_many_members_is_refused_unread(body: bytes) -> None:
+def test_an_object_of_too_many_members_is_rejected_unread(body: bytes) -> None:
     with pytest.raises((BadParameter, BadRequest), match="has 1001 members; at most 1000 are read"):
         parse(body, MAX_IMAGES)

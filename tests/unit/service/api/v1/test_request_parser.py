@@ -142,7 +142,7 @@ def test_every_error_is_reported(document: object, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("image", [PIXELS, {"b64": "AAAA"}, {}, 1])
-def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
+def test_more_images_than_may_wait_are_rejected_unread(image: object) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
         read({"instances": [image] * 9})
 
@@ -156,7 +156,7 @@ def test_more_images_than_may_wait_are_refused_unread(image: object) -> None:
         "MANY",
     ],
 )
-def test_an_object_of_too_many_members_is_refused_unread(document: object) -> None:
+def test_an_object_of_too_many_members_is_rejected_unread(document: object) -> None:
     many = b"{" + b",".join([b'"image":0'] * 1001) + b"}"
     with pytest.raises(BadTensor, match="An object in the JSON has 1001 members; at most 1000 are read"):
         parse(json.dumps(document).encode().replace(b'"MANY"', many), MODEL_INPUT, MAX_IMAGES)
@@ -183,11 +183,11 @@ REQUEST_FIELDS = ["instances", "inputs", "signature_name", "parameters", "x"]
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(REQUEST_FIELDS), json_values))
-def test_any_json_is_read_or_refused(document: Json) -> None:
+def test_any_json_is_read_or_rejected(document: Json) -> None:
     assert len(error_message(lambda: read(document))) < 300
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_read_or_rejected(body: bytes) -> None:
     assert error_message(lambda: parse(body, MODEL_INPUT, MAX_IMAGES)).endswith(".")

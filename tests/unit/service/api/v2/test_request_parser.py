@@ -255,12 +255,12 @@ def nine_images() -> InferRequest:
 
 
 @pytest.mark.parametrize("parse_nine", [nine_raw, nine_in_json, nine_images])
-def test_more_images_than_may_wait_are_refused_unread(parse_nine: Callable[[], InferRequest]) -> None:
+def test_more_images_than_may_wait_are_rejected_unread(parse_nine: Callable[[], InferRequest]) -> None:
     with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
         parse_nine()
 
 
-def test_a_list_longer_than_simdjson_can_count_is_refused() -> None:
+def test_a_list_longer_than_simdjson_can_count_is_rejected() -> None:
     """simdjson's `as_list` would write 2**24 elements past the end of a list of 2**24 - 1."""
     sides = b"1," * 2**24 + b"1"
     with pytest.raises(BadTensor, match="`shape` of input 'image' must be a list of whole numbers"):
@@ -290,31 +290,31 @@ INPUT_FIELDS = ["name", "shape", "datatype", "data", "parameters"]
     st.dictionaries(st.sampled_from(REQUEST_FIELDS), json_values),
     st.dictionaries(st.sampled_from(INPUT_FIELDS), json_values),
 )
-def test_any_json_in_any_place_is_read_or_refused(outer: Json, inner: Json) -> None:
+def test_any_json_in_any_place_is_read_or_rejected(outer: Json, inner: Json) -> None:
     for document in (request(**outer), with_input(**inner), with_input(**{"datatype": "BYTES"} | inner)):
         assert len(error_message(lambda: read(document))) < 400  # noqa: B023
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60), st.none() | st.integers(0, 70))
-def test_any_bytes_are_read_or_refused(body: bytes, json_length: int | None) -> None:
+def test_any_bytes_are_read_or_rejected(body: bytes, json_length: int | None) -> None:
     assert error_message(lambda: parse(body, json_length, MODEL_INPUT, MAX_IMAGES)).endswith(".")
 
 
-def test_binary_data_without_the_length_of_the_json_is_named() -> None:
+def test_binary_data_without_the_length_of_the_json_is_reported() -> None:
     body, json_length = triton_body(triton_input(np.zeros((1, 2, 3, 1), np.uint8), "UINT8", binary=True))
     assert parse(body, json_length, MODEL_INPUT, MAX_IMAGES).tensor is not None
     with pytest.raises(BadTensor, match="Inference-Header-Content-Length is missing"):
         parse(body, None, MODEL_INPUT, MAX_IMAGES)
 
 
-def test_a_large_body_without_the_length_of_the_json_is_named() -> None:
+def test_a_large_body_without_the_length_of_the_json_is_reported() -> None:
     tensor = triton_input(np.full((1, 600, 600, 1), ord('"'), np.uint8), "UINT8", binary=True)
     with pytest.raises(BadTensor, match="Inference-Header-Content-Length is missing"):
         parse(triton_body(tensor)[0], None, Input(height=600, width=600, channels=1), MAX_IMAGES)
 
 
-def test_a_raw_tensor_without_its_header_is_named() -> None:
+def test_a_raw_tensor_without_its_header_is_reported() -> None:
     with pytest.raises(BadTensor, match="has no Inference-Header-Content-Length") as raised:
         parse(bytes(6), None, MODEL_INPUT, MAX_IMAGES)
     assert "Inference-Header-Content-Length: 0" in raised.value.hint

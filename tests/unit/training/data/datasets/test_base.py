@@ -39,7 +39,7 @@ def test_what_the_user_knows_of_the_files_is_noted() -> None:
     assert datasets.load("xo").note is None
 
 
-def test_a_label_beyond_the_classes_is_refused() -> None:
+def test_a_label_beyond_the_classes_is_rejected() -> None:
     split = ArraySplit(np.zeros((3, 4, 4, 1), np.uint8), np.arange(3))
     with pytest.raises(TrainingError, match="any has an image of class number 2, but only 2 classes"):
         Dataset("any", "Any", ("a", "b"), split, split).check_labels()

@@ -64,14 +64,14 @@ def test_pickles_of_python_2_and_numpy_1_are_read(copy: Path) -> None:
     assert (cifar10.load(copy).train.images[:COUNT, ..., 0] == 0).all()
 
 
-def test_missing_files_are_named(copy: Path) -> None:
+def test_missing_files_are_reported(copy: Path) -> None:
     (copy / "data_batch_4").unlink()
     with pytest.raises(TrainingError, match="lacks data_batch_4"):
         cifar10.load(copy)
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.999])
-def test_a_truncated_file_is_named(copy: Path, official: Path, keep: float) -> None:
+def test_a_truncated_file_is_reported(copy: Path, official: Path, keep: float) -> None:
     whole = (official / "data_batch_2").read_bytes()
     damage(copy, "data_batch_2", whole[: int(len(whole) * keep)])
     with pytest.raises(TrainingError, match=r"data_batch_2 is truncated or corrupt.*10,000 images was expected"):
@@ -90,7 +90,7 @@ def test_a_truncated_file_is_named(copy: Path, official: Path, keep: float) -> N
         ({b"labels": ["cat"] * COUNT}, "truncated or corrupt"),
     ],
 )
-def test_wrong_contents_are_named(copy: Path, change: dict[bytes, object], message: str) -> None:
+def test_wrong_contents_are_reported(copy: Path, change: dict[bytes, object], message: str) -> None:
     damage(copy, "data_batch_1", batch(0) | change)
     with pytest.raises(TrainingError, match=f"data_batch_1.*{message}"):
         cifar10.load(copy)

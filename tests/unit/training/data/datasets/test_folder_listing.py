@@ -24,7 +24,7 @@ def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -
     assert listing.test is None
 
 
-def test_what_systems_leave_behind_is_no_image(tmp_path: Path) -> None:
+def test_what_systems_leave_behind_is_not_an_image(tmp_path: Path) -> None:
     ignored = ("cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", ".git/config", "cat/._a.jpg")
     listing = list_images(create_files(tmp_path, "cat/a.jpg", "ox/a.jpg", *ignored))
     assert list(listing.train.paths) == ["cat/a.jpg", "ox/a.jpg"]
@@ -73,12 +73,12 @@ def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/.hidden"], "val has classes without images: b"),
     ],
 )
-def test_other_folders_are_refused_with_what_is_wrong(tmp_path: Path, paths: list[str], message: str) -> None:
+def test_other_folders_are_rejected_with_what_is_wrong(tmp_path: Path, paths: list[str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         list_images(create_files(tmp_path, *paths))
 
 
-def test_a_folder_that_is_not_there_says_what_was_expected(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_states_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nowhere is not a folder; expected: one folder of images for each class"):
         list_images(tmp_path / "nowhere")
 

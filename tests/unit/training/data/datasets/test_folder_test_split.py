@@ -50,7 +50,7 @@ def test_images_that_are_added_move_no_other(share: float) -> None:
         assert len(after[1]) > len(before[1])
 
 
-def test_of_few_images_none_that_was_learnt_becomes_a_test_image() -> None:
+def test_of_few_images_none_that_was_trained_on_becomes_a_test_image() -> None:
     """A new image can replace the only test image of a small class, which then becomes a training image."""
     moved_to_training = 0
     for seed in range(400):

@@ -56,7 +56,7 @@ def test_both_places_are_read(official: Path, tmp_path: Path, subfolder: str) ->
         np.testing.assert_array_equal(split.labels[chosen], [0, 7, 9])
 
 
-def test_missing_files_are_named(copy: Path) -> None:
+def test_missing_files_are_reported(copy: Path) -> None:
     (copy / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(TrainingError, match=r"lacks t10k-labels-idx1-ubyte\.gz: add the official files"):
         mnist.load(copy)
@@ -68,7 +68,7 @@ TRAINING_IMAGES, TEST_LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-u
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9999])
-def test_a_truncated_file_is_named(copy: Path, keep: float) -> None:
+def test_a_truncated_file_is_reported(copy: Path, keep: float) -> None:
     whole = (copy / TRAINING_IMAGES).read_bytes()
     damage(copy, TRAINING_IMAGES, whole[: int(len(whole) * keep)])
     with pytest.raises(TrainingError, match=r"train-images.*(truncated or corrupt|not the official file)"):
@@ -83,7 +83,7 @@ def test_flipped_bits_are_noticed(copy: Path) -> None:
         mnist.load(copy)
 
 
-def test_a_file_that_is_not_gzip_is_named(copy: Path) -> None:
+def test_a_file_that_is_not_gzip_is_reported(copy: Path) -> None:
     damage(copy, TEST_LABELS, b"<html>404</html>")
     with pytest.raises(TrainingError, match=r"t10k-labels.*official gzip file was expected"):
         mnist.load(copy)

@@ -54,7 +54,7 @@ def test_noise_leaves_out_images_and_reads_crops_as_any_split() -> None:
     np.testing.assert_array_equal(whole, split.read_images(np.array([7])))
 
 
-def test_no_noise_is_the_data_set_itself_and_less_is_refused() -> None:
+def test_no_noise_is_the_data_set_itself_and_less_is_rejected() -> None:
     assert with_noise(DATASET, 0.0) is DATASET
     with pytest.raises(TrainingError, match="--noise -1 is negative"):
         with_noise(DATASET, -1)

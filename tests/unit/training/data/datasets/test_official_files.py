@@ -30,7 +30,7 @@ def test_downloaded_images_have_channels_and_their_labels_one_axis(
         assert (split.labels.dtype, split.labels.tolist()) == (np.int64, [0, 1, 2])
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_gives_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure")
 

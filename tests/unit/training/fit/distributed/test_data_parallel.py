@@ -50,7 +50,7 @@ def test_an_indexed_job_numbers_its_processes() -> None:
         ({"CONVOY_JOIN_TIMEOUT_S": "soon"}, "CONVOY_JOIN_TIMEOUT_S is 'soon'"),
     ],
 )
-def test_an_impossible_rank_or_address_is_refused(changed: dict[str, str], says: str) -> None:
+def test_an_impossible_rank_or_address_is_rejected(changed: dict[str, str], says: str) -> None:
     with pytest.raises(TrainingError, match=says):
         process_info_from(ENVIRONMENT | changed)
 
@@ -91,7 +91,7 @@ def fails(context: DistributedContext) -> object:
     return context.run_and_compare(load, lambda result: {})
 
 
-def test_like_work_goes_on() -> None:
+def test_like_work_continues() -> None:
     assert run_processes(returns_steps(7), returns_steps(7), returns_steps(7)) == [7, 7, 7]
 
 
@@ -100,7 +100,7 @@ def test_other_numbers_of_steps_end_all_with_the_difference() -> None:
     assert run_processes(returns_steps(8), returns_steps(8), returns_steps(7)) == [message] * 3
 
 
-def test_a_missing_file_of_one_ends_all_and_each_says_whose() -> None:
+def test_a_missing_file_of_one_ends_all_and_each_states_whose() -> None:
     messages = run_processes(returns_steps(8), fails)
     assert messages == [
         "Process 1 of 2 failed: photos lacks train/: put it there.",
