@@ -21,10 +21,10 @@ test: $(DEV) $(SERVE)  ## run the fast tests
 test-lowest:  ## run the service's unit tests with the lowest versions that pyproject.toml allows
 	requirements/lowest.sh service
 
-test-slow: $(DEV) $(SERVE)  ## tests that train, convert large networks or create load
+test-slow: $(DEV) $(SERVE)  ## run the tests that train, convert large networks or create load
 	.venv-dev/bin/pytest -m slow
 
-test-long: $(DEV) $(SERVE)  ## train a shipped recipe completely and convert the largest network; before a release
+test-long: $(DEV) $(SERVE)  ## train a shipped recipe completely and convert the largest network, before a release
 	.venv-dev/bin/pytest -m long
 
 lint: $(DEV)
@@ -53,7 +53,7 @@ requirements:  ## resolve the pinned, hashed lists of requirements again (needs 
 requirements-check:  ## check that the requirements resolve on every supported Python (needs uv)
 	requirements/check.sh
 
-pin-base:  ## write the digests of the base images into the Dockerfiles: before a release (needs skopeo)
+pin-base:  ## write the digests of the base images into the Dockerfiles, before a release (needs skopeo)
 	requirements/pin_base.sh
 
 audit:  ## check the service's dependencies for known vulnerabilities (needs pip-audit and the internet)

@@ -4,16 +4,16 @@
 load: $(DEV) $(SERVE)  ## load a service and check every response; options: LOAD=--help
 	.venv-dev/bin/python -m tests.load $(LOAD)
 
-load-ui: $(DEV) $(SERVE)  ## the same with locust's web page
+load-ui: $(DEV) $(SERVE)  ## load a service from locust's web page
 	.venv-dev/bin/python -m tests.load --ui $(LOAD)
 
-soak: $(DEV) $(SERVE)  ## half an hour of mixed traffic, update tests/reliability/README.md; options: SOAK=--help
+soak: $(DEV) $(SERVE)  ## run half an hour of mixed traffic, update tests/reliability/README.md; options: SOAK=--help
 	.venv-dev/bin/python -m tests.reliability soak $(SOAK)
 
 bench: $(DEV) $(SERVE)  ## measure Convoy, update tests/bench/README.md; options: BENCH=--help
 	.venv-dev/bin/python -m tests.bench run $(BENCH)
 
-bench-overload: $(DEV) $(SERVE)  ## send more requests than Convoy can answer, update tests/bench/README.md
+bench-overload: $(DEV) $(SERVE)  ## send more requests than Convoy can serve, update tests/bench/README.md
 	.venv-dev/bin/python -m tests.bench overload $(BENCH)
 
 bench-peers: $(DEV) $(SERVE)  ## compare Convoy with other servers, update tests/bench/README.md and peers.svg
@@ -27,5 +27,5 @@ mutation: .venv-dev/.mutation-installed  ## change the code of queues and regist
 	.venv-dev/bin/python $(PIP_INSTALL) --require-hashes -r requirements/mutation.txt
 	touch $@
 
-gpu-check:  ## check everything that the documentation states about GPUs, on a GPU (tests/gpu/README.md); options: GPU=--help
+gpu-check:  ## test every documented GPU feature on a GPU (tests/gpu/README.md); options: GPU=--help
 	$(PYTHON) -m tests.gpu --report tests/bench/gpu.md $(GPU)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the digest that each Dockerfile's base image has now behind its tag, or a newer digest in place of an older one.
+# Writes the current digest of each Dockerfile's base image after its tag, and replaces an older digest.
 # Arguments are Dockerfiles; default: all. Needs skopeo; SKOPEO_OPTIONS are for its `inspect`.
 set -eu
 if [ $# = 0 ]; then
