@@ -244,7 +244,7 @@ def section(results: SoakResults, problems: list[str], image: str) -> str:
         )
     outcome = " ".join(problems) or "Nothing grew, and every response was correct."
     total, minutes = sum(results.statistics.by_kind.values()), results.samples[-1][0] / 60
-    kinds = ", ".join(f"{share} % {kind}" for kind, share in PERCENTAGES.items())
+    kinds = ", ".join(f"{share}% {kind}" for kind, share in PERCENTAGES.items())
     return "\n\n".join(
         [
             f"**{outcome}** {total:,} requests in {minutes:.1f} minutes ({kinds}), {results.statistics.wrong} wrong; "
