@@ -80,7 +80,7 @@ class Application(FastAPI):
 
 
 def _restore_root_path(scope: Scope, root_path: str) -> None:
-    """Adds the root path to a path from which the proxy has removed it: ASGI and redirects need the full path."""
+    """Adds the root path to a path from which the proxy has stripped it: ASGI and redirects need the full path."""
     scope["root_path"] = root_path
     if not f"{scope['path']}/".startswith(f"{root_path}/"):
         scope["path"] = root_path + scope["path"]
@@ -229,7 +229,8 @@ def requires_api_key(settings: Settings) -> bool:
 
 
 def _add_middleware(app: ASGIApp, keyring: Keyring | None, settings: Settings) -> ASGIApp:
-    """Adds access control, innermost first. Layers are added only if they are set, because each one costs time."""
+    """Adds access control, innermost first. Layers are added only if they are configured, because each layer costs
+    time."""
     if keyring is not None:
         app = RequireApiKey(app, keyring=keyring)
     origins = split_list(settings.cors_origins)

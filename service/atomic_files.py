@@ -1,6 +1,5 @@
 """Files that several processes share: atomic replacement, exclusive locks, and fingerprints that reveal changes.
-
-Does not know the contents of the files. Errors of the file system are raised as OSError.
+Independent of the contents of the files. Errors of the file system are raised as OSError.
 """
 
 import fcntl
@@ -41,7 +40,7 @@ def atomic_replace(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Replaces the whole content of a file: readers see the old or the new content, never a part."""
+    """Replaces the whole content of a file: readers see the old or the new content, never a mixture or a part."""
     with atomic_replace(path) as temporary:
         temporary.write_bytes(content)
 

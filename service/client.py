@@ -67,7 +67,7 @@ class Prediction:
 class Classification:
     """The predictions of one version of a model for an image, most probable class first.
 
-    Without `top_k`, a model with sigmoids returns all labels above 50 %, which may be none.
+    Without `top_k`, a sigmoid model returns all labels above 50 %, which may be none.
     """
 
     model: str
@@ -81,7 +81,7 @@ class Classification:
 
 
 class ClientError(Exception):
-    """Base of all errors that a call raises, except TypeError for an argument that cannot be an image."""
+    """Base class of all errors that a call raises, except TypeError for an argument that cannot be an image."""
 
 
 class Unreachable(ClientError):
@@ -94,7 +94,7 @@ class Unsendable(ClientError):
 
 @dataclass(eq=False)
 class ServiceError(ClientError):
-    """An error that the service reported: `code` is stable and meant for programs, `hint` says what to do.
+    """An error that the service reported: `code` is stable, for programs. `hint` says what to do.
 
     `status` is None for the error of one image among many, and for an error that the client found before sending.
     """
@@ -111,11 +111,12 @@ class ServiceError(ClientError):
 
 
 class BadImage(ServiceError):
-    """The bytes are not an image, or it is damaged, too large or unreadable. Sending it again does not help."""
+    """The bytes are not an image, or the image is damaged, too large or unreadable. Sending the image again does not
+    help."""
 
 
 class NotFound(ServiceError):
-    """The model or the version does not exist, or the URL is not Convoy's."""
+    """The model or the version does not exist, or the URL is not a Convoy service."""
 
 
 class NotAllowed(ServiceError):
@@ -150,7 +151,7 @@ _ERROR_TYPES: dict[str, type[ServiceError]] = {
     "deadline_too_short": DeadlineExceeded,
     "expired_in_queue": DeadlineExceeded,
 }
-# For answers without a code, which come from proxies and load balancers.
+# For responses without a code, which come from proxies and load balancers.
 _ERROR_TYPES_BY_STATUS = {
     401: NotAllowed,
     403: NotAllowed,
@@ -170,12 +171,12 @@ class Options(TypedDict, total=False):
     version: str
     """Number or label of a version. Default: the newest version."""
     top_k: int
-    """Number of classes. Default: 5, or for a model with sigmoids all labels above 50 %."""
+    """Number of classes. Default: 5, or for a sigmoid model all labels above 50 %."""
     deadline_s: float
     """Seconds for the call with all its attempts. Default: 30.
 
     AsyncClient always keeps the deadline. Client checks the clock before each stage of a request, before every 64 KiB
-    that it sends, and after each part of the answer's body, and then waits for the network at most for the remaining
+    that it sends, and after each part of the response body, and then waits for the network at most for the remaining
     time. If the network stalls just before the deadline, a call may therefore take up to twice the time. Client does
     not limit the time of a DNS lookup, or of headers that arrive byte by byte.
     """
@@ -207,10 +208,10 @@ class Client:
 
         Sends requests of up to 32 images, `concurrency` at a time, each with its own deadline. Requests are sent as
         results are consumed, so `images` may be a generator of any length. Images with too many pixels for one request
-        are sent in several, with the same deadline. Raises the same errors as `classify`, after yielding the results
-        before.
+        are sent in several requests, with the same deadline. Raises the same errors as `classify`, after yielding the
+        earlier results.
 
-        A caller that stops early, for example with `break`, does not wait for requests: running ones end in their
+        A caller that stops early, for example with `break`, does not wait for requests: running requests end in their
         threads after the current attempt.
         """
         cancelled = threading.Event()
@@ -249,7 +250,8 @@ class Client:
         self.close()
 
     def _send(self, call: "_Call", cancelled: threading.Event) -> Any:
-        """Returns the answer, after as many attempts as necessary. Makes no further attempt when `cancelled` is set."""
+        """Returns the response, after as many attempts as necessary. Makes no further attempt when `cancelled` is
+        set."""
         retry = _RetryPolicy(call)
         while True:
             try:
@@ -315,7 +317,7 @@ class AsyncClient:
         finally:
             for task in pending:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)  # else asyncio logs unretrieved exceptions
+            await asyncio.gather(*pending, return_exceptions=True)  # otherwise asyncio logs unretrieved exceptions
 
     async def aclose(self) -> None:
         await self._http.aclose()
@@ -352,7 +354,7 @@ class AsyncClient:
 class _Call:
     """One request, which may be sent several times.
 
-    `entries` holds the known results, and the images that have none yet. At most `max_images` of these are sent. The
+    `entries` has the known results, and the images that have no result yet. At most `max_images` of these are sent. The
     deadline counts from `started_s`.
     """
 
@@ -373,10 +375,10 @@ class _Call:
         return [entry for entry in self.entries if not isinstance(entry, bytes)]
 
     def with_answer(self, answer: Mapping[str, Any]) -> "_Call":
-        """Returns the call with the answer's results.
+        """Returns the call with the results of the response.
 
         Images that exceeded the pixel budget of the request stay pending. The next requests have no more images than
-        the service accepted in this one.
+        the service accepted in this request.
         """
         sent = len(self.files)
         results = _parse_results(answer, sent)
@@ -429,8 +431,9 @@ class _RetryPolicy:
             raise self.timeout_error()
 
     def timeout_error(self) -> ClientError:
-        """Returns the error of the previous attempt, which says more than a timeout, or else DeadlineExceeded."""
-        message = f"There was no complete answer within {self._deadline_s:g} seconds."
+        """Returns the error of the previous attempt, which is more precise than a timeout, or DeadlineExceeded if there
+        was none."""
+        message = f"There was no complete response within {self._deadline_s:g} seconds."
         hint = "Raise deadline_s, or send fewer requests at once."
         return self._last_error or DeadlineExceeded("deadline_exceeded", message, hint)
 
@@ -477,7 +480,8 @@ class _RemainingTimeouts(Mapping[str, float]):
 
 
 class _DeadlineStream(httpx.SyncByteStream):
-    """The body of a request in chunks. Checks the deadline before each, as httpx' timeout applies to each write."""
+    """The body of a request in chunks. Checks the deadline before each chunk, because httpx' timeout applies to each
+    write."""
 
     def __init__(self, body: Any, retry: _RetryPolicy) -> None:
         self._body = body
@@ -549,7 +553,7 @@ def _encode_pil_image(image: "Image") -> bytes:
     except MemoryError:  # not caused by the image
         raise
     except Exception as error:  # Pillow's plugins raise many types
-        raise BadImage("unreadable", f"The image cannot be read: {error}.", "Check its file.") from error
+        raise BadImage("unreadable", f"The image cannot be read: {error}.", "Check the image file.") from error
     return file.getvalue()
 
 
@@ -575,9 +579,10 @@ def _encode_png(pixels: bytes, height: int, width: int, channels: int) -> bytes:
 
 
 def _append_part(body: bytearray, part: bytes) -> None:
-    """Appends a part. Raises ServiceError above MAX_ANSWER_BYTES, as a small answer may decompress to a huge one."""
+    """Appends a part. Raises ServiceError above MAX_ANSWER_BYTES, because a small response may decompress to a huge
+    one."""
     if len(body) + len(part) > MAX_ANSWER_BYTES:
-        message = f"The answer is larger than {MAX_ANSWER_BYTES} bytes."
+        message = f"The response is larger than {MAX_ANSWER_BYTES} bytes."
         raise ServiceError("answer_too_large", message, "Check the URL, or request fewer images or a smaller top_k.")
     body += part
 
@@ -598,7 +603,7 @@ def _service_error(error: Mapping[str, Any], response: httpx.Response) -> Servic
     status, headers = response.status_code, response.headers
     code = error.get("code", f"http_{status}")
     error_type = _ERROR_TYPES.get(code) or _ERROR_TYPES_BY_STATUS.get(status, ServiceError)
-    message = error.get("message", f"The answer has status {status} and does not come from Convoy.")
+    message = error.get("message", f"The response has status {status} and does not come from Convoy.")
     hint = error.get("hint", "Check the URL, and any proxies.")
     return error_type(
         code, message, hint, status, headers.get("x-request-id"), _retry_after_s(headers.get("retry-after", ""))
@@ -616,7 +621,9 @@ def _retry_after_s(header: str) -> float | None:
 
 def _unsendable_error(error: httpx.TransportError) -> Unsendable:
     reason = str(error).partition(" b'")[0].rstrip(".")  # without the header, which may be a key
-    return Unsendable(f"{reason}. The URL must begin with http:// or https://; headers and keys have no line breaks.")
+    return Unsendable(
+        f"{reason}. The URL must begin with http:// or https://; headers and keys must not contain line breaks."
+    )
 
 
 def _parse_classification(answer: Mapping[str, Any]) -> Classification:
@@ -628,7 +635,7 @@ def _parse_classification(answer: Mapping[str, Any]) -> Classification:
 
 
 def _unexpected_answer_error() -> ServiceError:
-    return ServiceError("strange_answer", "The answer does not come from Convoy.", "Check the URL, and any proxies.")
+    return ServiceError("strange_answer", "The response does not come from Convoy.", "Check the URL, and any proxies.")
 
 
 def _parse_results(answer: Mapping[str, Any], count: int) -> list[Result]:

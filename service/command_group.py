@@ -1,7 +1,7 @@
 """The click group of both command lines, `convoy` and `convoy-train`.
 
-It prints errors that a user can fix as one line on standard error, and exits with their code. It knows no error classes
-of the halves: each half passes its base class and a function that describes an error.
+It prints errors that a user can fix as one line on standard error, and exits with their code. It is independent of the
+error classes of both halves: each half passes its base class and a function that describes an error.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The base class and the classes of all errors. Knows no HTTP: api/http/status_codes.py has the status codes.
+"""The base class and the classes of all errors. Independent of HTTP: api/http/status_codes.py has the status codes.
 
 Errors that never reach a client are in the module that raises them.
 """
@@ -15,7 +15,7 @@ MAX_COMPARED_NAMES = 50
 class ConvoyError(Exception):
     """Base of all of Convoy's own errors.
 
-    `code` is stable and meant for programs; `message` is one sentence for people; `hint` says what to do next.
+    `code` is stable, for programs. `message` is one sentence, and `hint` says what to do next.
     """
 
     code = "internal"
@@ -126,10 +126,11 @@ class UnknownDocument(ConvoyError):
 
 
 class NotAllowed(ConvoyError):
-    """The configuration does not allow this operation, web pages of this origin, or this name in the header Host."""
+    """The configuration forbids this operation, requests from web pages of this origin, or this name in the header
+    `Host`."""
 
     code = "not_allowed"
-    hint = "Start the service with CONVOY_REPOSITORY_CHANGES=true to let clients load and unload models."
+    hint = "To let clients load and unload models, start the service with CONVOY_REPOSITORY_CHANGES=true."
 
 
 class BodyTooLarge(ConvoyError):
@@ -140,21 +141,22 @@ class BodyTooLarge(ConvoyError):
 
 
 class SlowRequest(ConvoyError):
-    """The headers did not arrive within `header_timeout_s`, or the body fell `body_timeout_s` behind its rate."""
+    """The headers did not arrive within `header_timeout_s`, or the body fell `body_timeout_s` behind the rate
+    `body_bytes_per_s`."""
 
     code = "slow_request"
     hint = "Send the whole request at once, or a smaller image over a slow connection."
 
 
 class HeadersTooLarge(ConvoyError):
-    """The headers are larger than `max_header_bytes`, or too many."""
+    """The headers are larger than `max_header_bytes`, or there are too many of them."""
 
     code = "headers_too_large"
     hint = "Send fewer or smaller headers."
 
 
 class TooManyConnections(ConvoyError):
-    """The worker is at work for as many clients as it may have connections; only health checks are answered."""
+    """All connections of the worker are in use; only health checks are answered."""
 
     code = "too_many_connections"
     hint = "Keep connections open for several requests, and send this one again later."
@@ -168,7 +170,7 @@ class BadHttp(ConvoyError):
 
 
 class UnsupportedHttpVersion(ConvoyError):
-    """The request line names another version of HTTP than 1.1 and 1.0."""
+    """The request line names an HTTP version other than 1.0 or 1.1."""
 
     code = "unsupported_http_version"
     hint = "Send HTTP/1.1; a proxy in front of the service can speak HTTP/2 with clients."
@@ -182,7 +184,8 @@ class ImageTooLarge(ConvoyError):
 
 
 class TooManyPixels(ImageTooLarge):
-    """The images of one request take more time than twice `max_pixels` in total. This one was not decoded."""
+    """The images of one request together have more than twice `max_pixels`; slow formats count more. This image was not
+    decoded."""
 
     code = "too_many_pixels"
     hint = "Send fewer or smaller images per request."
@@ -196,14 +199,14 @@ class TooManyImages(ConvoyError):
 
 
 class ResponseTooLarge(ConvoyError):
-    """The response would be larger than `max_response_bytes`; in most cases nothing was computed."""
+    """The response would be larger than `max_response_bytes`. In most cases nothing was computed."""
 
     code = "response_too_large"
     hint = "Send fewer images per request, or request fewer classes with `top_k` or `classification`."
 
 
 class UnsupportedImage(ConvoyError):
-    """Convoy recognizes the image format and does not support it."""
+    """Convoy recognizes the image format, but does not support it."""
 
     code = "unsupported_image"
     hint = "Convert the image to PNG, JPEG, WebP, BMP or GIF."
@@ -224,7 +227,8 @@ class BadParameter(ConvoyError):
 
 
 class Overloaded(ConvoyError):
-    """Base of what is rejected because of the load; each reason has a class. Waiting for `retry_after_s` helps."""
+    """Base class of rejections because of the load; each reason has its own class. Waiting for `retry_after_s`
+    helps."""
 
     code = "overloaded"
     hint = "Wait for the seconds in the Retry-After header, then send the request again."
@@ -235,19 +239,20 @@ class Overloaded(ConvoyError):
 
 
 class QueueFull(Overloaded):
-    """As many images as may wait are waiting already, for the model or in bytes; Retry-After is the time they need."""
+    """The model's queue or the memory for its images is full, or too many explanations run. Retry-After estimates for
+    how long."""
 
     code = "queue_full"
 
 
 class TooLateToStart(Overloaded):
-    """Because of the requests ahead, the answer would come after the request's deadline; nothing was computed."""
+    """Because of the requests ahead, the request would be answered after its deadline. Nothing was computed."""
 
     code = "too_late_to_start"
 
 
 class MemoryFull(Overloaded):
-    """Other requests take all of the memory for bodies and answers; this one was not run."""
+    """Other requests use up the memory for bodies and responses. This request was not run."""
 
     code = "memory_full"
 
@@ -281,13 +286,13 @@ class DeadlineExceeded(ConvoyError):
 
 
 class ExpiredInQueue(DeadlineExceeded):
-    """The time limit ended, or became too short for a run, while the request waited; it was not run."""
+    """The time limit ended, or became too short for a run, while the request waited. The request was not run."""
 
     code = "expired_in_queue"
 
 
 class DeadlineTooShort(DeadlineExceeded):
-    """Even an idle model would take longer than the time limit allows; nothing was computed."""
+    """Even an idle model would take longer than the time limit allows. Nothing was computed."""
 
     code = "deadline_too_short"
     hint = "Raise the time limit, or send fewer images per request."
@@ -299,21 +304,22 @@ code."""
 
 
 class ModelFailed(ConvoyError):
-    """The model raised on this image, or its output is not finite. Other images of the same run are not affected."""
+    """The model failed on this image, or its output is not finite. Other images of the same run are not affected."""
 
     code = "model_failed"
     hint = "The log of the service contains the cause under this request id."
 
 
 class ModelHung(ConvoyError):
-    """A run of a model has not returned for `max_run_timeouts` request timeouts; liveness fails."""
+    """A run of a model has taken longer than `max_run_timeouts` request timeouts. The liveness check fails."""
 
     code = "model_hung"
     hint = "Restart the process; an orchestrator that polls /health/live does so."
 
 
 class OutOfMemory(ModelFailed):
-    """A batch needed more memory than the GPU or the model's limit had left. The next batch runs as usual."""
+    """A batch needed more memory than was free, on the GPU or within the model's limit. The next batch runs as
+    usual."""
 
     code = "out_of_memory"
     hint = "Try again, send fewer images per request, or raise CONVOY_GPU_MEMORY_LIMIT_BYTES."
@@ -341,7 +347,8 @@ class NotEverywhere(ConvoyError):
 
 
 class VersionUnavailable(ConvoyError):
-    """The version is in the bucket and cannot be fetched now: it is unreachable, refused, or has no room."""
+    """The version is in the bucket, but cannot be fetched now: it is unreachable, access is denied, or the disk is
+    full."""
 
     code = "version_unavailable"
-    hint = "Give the same command again once it can be fetched, or name another --version."
+    hint = "Run the same command again when the version can be fetched, or name another --version."

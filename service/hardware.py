@@ -28,7 +28,8 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 
 def has_nvidia_gpu(devices: Path = DEVICES, environ: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether this process can use an NVIDIA GPU. Containers see only their own GPUs, WSL one for all."""
+    """Returns whether this process can use an NVIDIA GPU. Containers see only their own GPUs, and WSL has one device
+    for all GPUs."""
     if environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(devices.glob("nvidia[0-9]*")) or (devices / "dxg").exists()
@@ -54,7 +55,7 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
 
 
 def memory_limit_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
-    """Returns the memory that this process may use: the smaller of the machine's and the container's limit."""
+    """Returns the memory that this process may use: the smaller of the machine's memory and the container's limit."""
     physical = _meminfo_bytes(meminfo, "MemTotal")
     return min(physical, _first_int(cgroup / "memory.max", cgroup / "memory/memory.limit_in_bytes") or physical)
 
@@ -77,7 +78,7 @@ def _meminfo_bytes(meminfo: Path, key: str) -> int:
 
 
 def _first_int(*files: Path) -> int | None:
-    """Returns the number in the first file that contains one; None if there is none ("max" means no limit)."""
+    """Returns the number in the first file that contains a number; None if no file does ("max" means no limit)."""
     for file in files:
         with suppress(OSError, ValueError):
             return int(file.read_text())

@@ -1,6 +1,6 @@
 """Tunes glibc's malloc: freed memory is kept for the next requests, and returned to the system once a minute.
 
-With another C library only Python's garbage is collected.
+With other C libraries, only Python's garbage is collected.
 """
 
 import asyncio
@@ -48,8 +48,8 @@ def trim() -> None:
 async def trim_regularly(on_success: Callable[[], None]) -> None:
     """Trims the memory once a minute, and calls `on_success` each time, until it is cancelled.
 
-    Otherwise a worker keeps the largest amount of memory that it ever needed at once. A trim takes milliseconds, during
-    which no other thread can allocate.
+    Otherwise a worker keeps the largest amount of memory that it has ever needed at one time. A trim takes
+    milliseconds, during which no other thread can allocate.
     """
     while True:
         await asyncio.sleep(TRIM_INTERVAL_S)

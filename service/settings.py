@@ -27,8 +27,8 @@ HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3}(,\d{1,3})*)?")
 OPENVINO_NAMES = {"openvino", "openvinoexecutionprovider"}
 DRAIN_MARGIN_S = 3.0
-"""Seconds that the drain timeout exceeds the request timeout, because requests are still accepted in the first second
-of a stop, and the process ends after the last answer."""
+"""Seconds by which the drain timeout exceeds the request timeout, because requests are still accepted in the first
+second of a stop, and the process ends after the last answer."""
 
 
 class Settings(BaseSettings):
@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     """TCP port to listen on. 0: a free port, which is logged."""
 
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    """Path under which a proxy offers the service, such as /convoy, whether or not the proxy removes it."""
+    """Path prefix that a proxy uses for the service, such as /convoy, whether or not the proxy strips it."""
 
     trusted_proxies: str = ""
     """Comma-separated addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are trusted; * for all."""
@@ -54,7 +54,7 @@ class Settings(BaseSettings):
     """Folder with models/<name>/<version>/..., or a bucket: s3://, gs:// or file:// and a path."""
 
     bucket_cache: Path | None = None
-    """Folder that the models of a bucket are downloaded to. None: a folder in the user's cache."""
+    """Folder to which the models of a bucket are downloaded. None: a folder in the user's cache."""
 
     bucket_interval_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Seconds between checks of the bucket for added, changed and removed versions."""
@@ -81,10 +81,10 @@ class Settings(BaseSettings):
     """Maximum images that wait for one model; further requests are rejected with 429."""
 
     max_input_bytes: int = Field(default=300_000_000, ge=1024)
-    """Bytes of decoded images that a worker holds for all models at once, one per value; otherwise 429."""
+    """Maximum bytes of decoded images in a worker, for all models together; otherwise 429."""
 
     latency_budget_ms: float = Field(default=0.0, ge=0)
-    """Maximum milliseconds per run: limits the batch size by measurement at load. 0: no limit."""
+    """Maximum milliseconds per run. The batch size is limited accordingly when a model is loaded. 0: no limit."""
 
     max_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """Milliseconds that an idle model waits for a batch to fill. 0: it does not wait."""
@@ -93,10 +93,10 @@ class Settings(BaseSettings):
     """Worker processes, each with all models and its share of the cores. With `cuda:0,1`: one per GPU by default."""
 
     device: str = "auto"
-    """auto: cuda if onnxruntime supports it and a GPU exists, else cpu. `cuda:0,1`: these GPUs, with workers each."""
+    """auto: cuda if onnxruntime supports it and a GPU exists, otherwise cpu. `cuda:0,1`: workers on these GPUs."""
 
     providers: str = ""
-    """Execution providers by preference: `tensorrt,cuda`; `openvino` alone. Of `device` only the indices count then."""
+    """Execution providers by preference: `tensorrt,cuda`, or only `openvino`. `device` then only names the GPUs."""
 
     precision: PrecisionChoice = "auto"
     """Precision in which models run. auto: the fastest on the device that the model's manifest allows."""
@@ -105,43 +105,43 @@ class Settings(BaseSettings):
     """Maximum bytes of GPU memory per model. 0: no limit."""
 
     tensorrt_cache: Path | None = None
-    """Folder of TensorRT's engines, which take minutes to build. None: a folder in the user's cache."""
+    """Folder for TensorRT engines, which take minutes to build. None: a folder in the user's cache."""
 
     threads: int = Field(default=0, ge=0)
     """Cores per run of a model. 0: the cores of the container or affinity mask, divided by the workers."""
 
     decode_threads: int = Field(default=0, ge=0)
-    """Threads that decode images, and as many again for images of over 2 megapixels. 0: one per usable core."""
+    """Threads that decode images, and the same number for images above 2 megapixels. 0: one per usable core."""
 
     request_timeout_ms: int = Field(default=30_000, ge=1)
     """Milliseconds within which a request must be answered; otherwise 504."""
 
     max_run_timeouts: int = Field(default=4, ge=0)
-    """Request timeouts after which a run that has not returned fails liveness, or replaces its worker. 0: never."""
+    """Duration of a run, in request timeouts, after which liveness fails or the worker is replaced. 0: never."""
 
     worker_timeout_s: float = Field(default=30.0, ge=0)
-    """Seconds that its event loop is blocked after which one of several workers is replaced. 0: never."""
+    """Seconds of a blocked event loop after which one of several workers is replaced. 0: never."""
 
     stop_delay_s: float = Field(default=0.0, ge=0)
-    """Seconds that a service still serves after SIGTERM while readiness fails, until load balancers have noticed."""
+    """Seconds after SIGTERM in which the service still serves but is not ready, so that load balancers notice."""
 
     drain_timeout_s: float | None = Field(default=None, ge=0)
-    """Seconds after the delay in which a stopping service answers what it accepted. None: request timeout plus 3 s."""
+    """Seconds after the delay for answering accepted requests. None: request timeout plus 3 s."""
 
     max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Maximum bytes of a request body; otherwise 413."""
 
     max_inflight_body_bytes: int = Field(default=200_000_000, ge=1024)
-    """Bytes of all request bodies and large responses that a worker holds; a request beyond it gets 503 at once."""
+    """Maximum bytes of all request bodies and large responses in a worker; further requests get 503 at once."""
 
     max_response_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     """Maximum bytes of a response, estimated from images and `top_k` before the model runs; otherwise 413."""
 
     max_pixels: int = Field(default=25_000_000, ge=1)
-    """Maximum decoded pixels per image, twice per request; else 413. WebP, CMYK, progressive JPEG x2, RLE BMP x8."""
+    """Maximum pixels per image; twice this per request. WebP, CMYK, progressive JPEG count x2, RLE BMP x8. Else 413."""
 
     max_header_pixels: int = Field(default=100_000_000, ge=1)
-    """Maximum pixels in a JPEG's header, where the model lets it be decoded at a reduced scale (`jpeg_scale`)."""
+    """Maximum pixels in the header of a JPEG that is decoded at a reduced scale (`jpeg_scale` of the model)."""
 
     max_decoded_bytes: int = Field(default=0, ge=0)
     """Memory for decoding per worker, 8 bytes per pixel; further images wait. 0: a quarter of the memory limit."""
@@ -153,7 +153,7 @@ class Settings(BaseSettings):
     """Seconds within which the headers of a request must arrive; otherwise 408."""
 
     body_timeout_s: float = Field(default=20.0, gt=0)
-    """Seconds that a body may fall behind `body_bytes_per_s`; otherwise 408. Also for reading answers."""
+    """Seconds that a body may fall behind `body_bytes_per_s`; otherwise 408. Also applies to reading responses."""
 
     body_bytes_per_s: int = Field(default=4096, ge=1)
     """Minimum bytes per second of a slow body or a slow reader."""
@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     """Seconds that a connection may be idle between requests."""
 
     max_connections: int = Field(default=0, ge=0)
-    """Connections per worker; beyond it, those that wait for their clients are closed. 0: 4096, if files suffice."""
+    """Maximum connections per worker; idle and slow ones are then closed. 0: 4096, or what open files allow."""
 
     keep_alive_requests: int = Field(default=0, ge=0)
     """Maximum requests per connection; then the client must reconnect, to any worker. 0: no limit."""
@@ -171,22 +171,22 @@ class Settings(BaseSettings):
     """API keys, each `NAME SCOPES KEY`, separated by semicolons; see `convoy key --help`. Empty: no key required."""
 
     keys_file: Path | None = None
-    """File of API keys, one per line, read again when it changes. None: only `keys`."""
+    """File of API keys, one per line, reloaded when it changes. None: only `keys`."""
 
     cors_origins: str = ""
     """Comma-separated origins whose web pages may call the service; * for all. Empty: none."""
 
     allowed_hosts: str = ""
-    """Comma-separated names accepted in the header Host; `*.` for subdomains. Addresses always are. Empty: all."""
+    """Comma-separated names accepted in the header Host; `*.` for subdomains. Addresses are accepted. Empty: all."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest severity that is logged; requests are logged at info."""
 
     log_format: Literal["auto", "json", "text"] = "auto"
-    """json: a JSON object per line; text: lines for a person. auto: text on a terminal, json elsewhere."""
+    """json: one JSON object per line; text: readable lines. auto: text on a terminal, json elsewhere."""
 
     log_requests_per_s: int = Field(default=100, ge=0)
-    """Maximum log lines of requests per second and worker, each of answers, client and server errors. 0: all."""
+    """Maximum request log lines per second, worker and kind: responses, client errors, server errors. 0: all."""
 
     otlp_endpoint: str = ""
     """OpenTelemetry collector for traces (OTLP over HTTP), such as http://collector:4318. Empty: from OTEL_*."""
@@ -225,7 +225,7 @@ class Settings(BaseSettings):
         if len(set(gpus)) < len(gpus):
             raise ValueError("it names a GPU twice; raise the workers instead")
         if gpus and workers % len(gpus):
-            raise ValueError(f"{len(gpus)} GPUs need a multiple of {len(gpus)} workers, and there are {workers}")
+            raise ValueError(f"{len(gpus)} GPUs need a multiple of {len(gpus)} workers, not {workers}")
         return value
 
     @field_validator("providers")
@@ -235,7 +235,7 @@ class Settings(BaseSettings):
         if len(names) > 1 and names & OPENVINO_NAMES:
             raise ValueError(
                 "openvino runs whole graphs and cannot be combined with other providers; name only openvino, or leave "
-                "it empty to use the faster one of openvino and cpu"
+                "it empty to use the faster of openvino and cpu"
             )
         return value
 

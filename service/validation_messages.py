@@ -1,4 +1,4 @@
-"""Describes in plain words why pydantic rejects a value. Knows no schema."""
+"""Describes in plain English why pydantic rejects a value. Independent of the schemas."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

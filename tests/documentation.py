@@ -32,7 +32,7 @@ def settings_table() -> str:
 def errors_table() -> str:
     rows = [(status, kind.code, kind.__doc__ or "", kind.hint) for kind, status in STATUS.items()]
     rows += [(status, code, message, hint) for status, (code, message, hint) in ROUTING_ERRORS.items()]
-    rows.append((500, ConvoyError.code, "The service has an internal error.", ConvoyError.hint))
+    rows.append((500, ConvoyError.code, "An internal error occurred.", ConvoyError.hint))
     lines = [
         f"| {status} | `{code}` | {' '.join(about.split())} | {hint} |" for status, code, about, hint in sorted(rows)
     ]

@@ -17,7 +17,7 @@ def health_routes(worker_group: WorkerGroup, shutdown_state: ShutdownState) -> A
 
     @router.get(
         "/health/live",
-        summary="Whether the process answers, and its models return",
+        summary="Whether the process responds and no model is stuck",
         response_model_exclude_none=True,
         responses=error_responses(ErrorReply, ModelHung),
     )

@@ -26,7 +26,7 @@ MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 NOT_FOUND = 404
 REDIRECTS = range(300, 400)
-HEALTH = "/health/"  # in the routes of all protocols' health checks
+HEALTH = "/health/"  # part of the path of every health check, in every protocol
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that has disconnected; logged and counted, but never sent
 
 
@@ -143,7 +143,7 @@ class RequestMiddleware:
 
 
 def _is_failure(route: str, status: int) -> bool:
-    """Whether the service has failed. A health check that returns 503, for example while models load, is no failure."""
+    """Whether the service failed. A health check that returns 503, for example while models load, is not a failure."""
     return status >= SERVER_ERROR and HEALTH not in route
 
 
@@ -155,12 +155,12 @@ def _log_unexpected(error: Exception, fields: dict[str, str]) -> ConvoyError:
     """Logs an error that no endpoint handled, and returns the error to report. Logs no traceback for a MemoryError."""
     request_id = fields["request_id"]
     if isinstance(error, MemoryError):
-        out_of_memory = OutOfMemory("The service has no memory left for this request.", OUT_OF_MEMORY_HINT)
+        out_of_memory = OutOfMemory("The service does not have enough memory for this request.", OUT_OF_MEMORY_HINT)
         fields["error"] = out_of_memory.code
         logs.event(logging.ERROR, "out of memory", request_id=request_id)
         return out_of_memory
     logs.logger.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
-    return ConvoyError("The service has an internal error.")
+    return ConvoyError("An internal error occurred.")
 
 
 def _log(scope: Scope, level: int, status: int, seconds: float, skipped: int) -> None:
@@ -206,7 +206,7 @@ def _request_id(scope: Scope) -> bytes:
 def _route(scope: Scope) -> str:
     """Returns the route's template; empty for a request that was rejected before it was routed.
 
-    Never returns the path itself, because arbitrary paths of clients must not become metric labels.
+    Never returns the path itself, because arbitrary paths sent by clients must not become metric labels.
     """
     endpoint = scope.get("endpoint")
     template = getattr(endpoint, "path", None) or getattr(scope.get("route"), "path", None)

@@ -44,10 +44,12 @@ class Prediction(BaseModel):
 
 
 class Error(BaseModel):
-    code: str = Field(description="Stable, for programs.", examples=["bad_image"])
+    code: str = Field(description="Error code. It is stable, so programs can rely on it.", examples=["bad_image"])
     message: str = Field(description="What is wrong, in one sentence.")
     hint: str = Field(description="What to do.")
-    reasons: dict[str, str] | None = Field(default=None, description="With 503: the reasons by model.")
+    reasons: dict[str, str] | None = Field(
+        default=None, description="Only from /health/ready with status 503: the reason for each model, worker or task."
+    )
 
 
 class ErrorReply(BaseModel):
@@ -55,10 +57,10 @@ class ErrorReply(BaseModel):
 
 
 class ErrorText(BaseModel):
-    """Every error of foreign protocols."""
+    """An error of the V1 and V2 protocols."""
 
     error: str = Field(description="What is wrong, and what to do.", examples=["There is no model 'x'."])
-    code: str = Field(description="Stable, for programs.", examples=["unknown_model"])
+    code: str = Field(description="Error code. It is stable, so programs can rely on it.", examples=["unknown_model"])
 
 
 class ClassifyReply(BaseModel):
@@ -91,8 +93,11 @@ class ModelVersion(BaseModel):
     """One loaded version."""
 
     version: str
-    digest: str = Field(description="Identifies the content, like the header Model-Digest of its answers.")
-    default: bool = Field(description="Whether requests without a version use it.")
+    digest: str = Field(
+        description="Identifies the content of the version. Its responses carry the same value in the "
+        "header Model-Digest."
+    )
+    default: bool = Field(description="Whether requests without a version use this version.")
     input: ModelInput
     preprocessing: dict[str, Any]
     classes: int
@@ -103,27 +108,29 @@ class ModelVersion(BaseModel):
     parameters: int | None
     test_accuracy: float | None
     metrics: dict[str, float] = Field(
-        description="Figures of the export: `test_accuracy`, or `check_accuracy` on `check_images` given images, on "
-        "which the network may have been trained."
+        description="Metrics recorded at export: `test_accuracy`, or `check_accuracy` on `check_images` images given "
+        "by the user, which may have been training images."
     )
-    documents: list[str] = Field(description="Files for people, at /api/v1/models/{model}/versions/{version}/.")
+    documents: list[str] = Field(
+        description="Human-readable files, served at /api/v1/models/{model}/versions/{version}/."
+    )
     explanations: list[str] = Field(description="Methods of POST /api/v1/models/{model}/explain.")
     provenance: dict[str, Any]
-    precision: str = Field(description="Precision in which it runs: float32, bfloat16, float16 or int8.")
+    precision: str = Field(description="Precision in which the version runs: float32, bfloat16, float16 or int8.")
     engine: str = Field(description="Engine: `cpu` (onnxruntime's own), `openvino`, `cuda` or `tensorrt`.")
-    hint: str = Field(description="The type that OpenVINO may compute in; empty for other engines.")
+    hint: str = Field(description="The data type that OpenVINO may compute in; empty for other engines.")
     engine_ms: dict[str, float] = Field(
-        description="Measured milliseconds of a run of 8 images by candidate, from which the engine was chosen. Empty "
-        "if there was only one candidate."
+        description="Measured milliseconds of a run of 8 images, for each candidate. The engine was chosen from these "
+        "times. Empty if there was only one candidate."
     )
-    engine_failures: dict[str, str] = Field(description="Candidates that cannot run this graph, and why.")
+    engine_failures: dict[str, str] = Field(description="Candidates that cannot run this graph, and the reasons.")
     provider: str = Field(description="onnxruntime's execution provider.")
     devices: list[str] = Field(description="The device of each worker, such as cpu or cuda:0.")
-    nodes: dict[str, int] = Field(description="On a GPU: the graph's nodes by the execution provider that runs them.")
+    nodes: dict[str, int] = Field(description="Number of graph nodes that each execution provider runs. Only on a GPU.")
     threads: int = Field(description="Cores that one run uses.")
-    instances: int = Field(description="Batches that may run at a time.")
+    instances: int = Field(description="Maximum number of batches that run at the same time.")
     max_batch_size: int = Field(description="Maximum images per run.")
-    batch_ms: dict[int, float] = Field(description="Measured milliseconds of a run, by batch size.")
+    batch_ms: dict[int, float] = Field(description="Measured milliseconds of a run, for each batch size.")
 
 
 class ModelSummary(BaseModel):
@@ -151,5 +158,6 @@ class Health(BaseModel):
     status: str = Field(examples=["ready"])
     warnings: dict[str, str] | None = Field(
         default=None,
-        description="Problems that do not prevent serving: reasons by model, by version of the bucket, or `bucket`.",
+        description="Problems that do not prevent serving. The keys are models, workers, versions in the bucket, or "
+        "`bucket`; the values are the reasons.",
     )

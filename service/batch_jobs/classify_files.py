@@ -1,6 +1,6 @@
 """Classifies a few files in this process, with the decoding, batching and models of the service.
 
-`convoy classify` uses it. For large inputs there is `job`, which decodes in several processes.
+`convoy classify` uses this module. For large inputs, use the module `job`, which decodes in several processes.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ async def classify_files(
 ) -> list[list[Prediction] | ConvoyError]:
     """Returns the `k` most probable classes of the image in each file, or its error.
 
-    `k` None has the same meaning as in `select_predictions`. Raises UnknownModel, UnknownVersion, NotReady or
+    `k=None` has the same meaning as in `select_predictions`. Raises UnknownModel, UnknownVersion, NotReady or
     ModelFailed.
     """
     max_queue_images = max(settings.max_queue_images, MAX_CONCURRENT_FILES)
@@ -81,6 +81,6 @@ def _read_file(file: Path) -> bytes | ConvoyError:
         with file.open("rb") as opened:
             return read_within_limit(opened)  # a device such as /dev/zero never ends
     except OSError as error:
-        return UnreadableFile(f"It cannot be read: {error.strerror or error}.")
+        return UnreadableFile(f"The file cannot be read: {error.strerror or error}.")
     except ImageTooLarge as error:
         return error

@@ -22,7 +22,7 @@ BLUE = (8, 48, 107)  # the color of a cell with all images of its row
 
 
 def plot_confusion(counts: Mapping[tuple[str, str], int], labels: Sequence[str], path: Path) -> None:
-    """Draws `counts`, which has the number of images by (expected, predicted) label, in the order of `labels`.
+    """Draws `counts`, the number of images for each (expected, predicted) label, in the order of `labels`.
 
     A cell is darker the larger its fraction of the row's images is.
     """
@@ -70,7 +70,8 @@ def _draw_labels(
     cell_px: int,
     font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
 ) -> None:
-    """Draws expected classes beside their rows, and predicted classes above their columns, turned by 90 degrees."""
+    """Draws expected classes to the left of their rows, and predicted classes above their columns, rotated by 90
+    degrees."""
     draw = ImageDraw.Draw(image)
     for index, label in enumerate(shown_labels):
         draw.text((header_px - 6, header_px + (index + 0.5) * cell_px), label, BLACK, font, anchor="rm")

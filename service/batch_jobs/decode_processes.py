@@ -26,7 +26,8 @@ MAX_PENDING_CHUNKS_PER_WORKER = 3  # decoded or queued, but not yet passed to th
 
 
 class DecodedBatch(NamedTuple):
-    """Pixels of the valid images, uint8 (n, height, width, channels), and an entry per image, including broken ones."""
+    """Pixels of the valid images, uint8 (n, height, width, channels), and an entry per image, including broken
+    images."""
 
     images: NDArray[np.uint8]
     entries: list[tuple[ImageFile, ConvoyError | None]]
@@ -75,7 +76,7 @@ def _exit_with_parent() -> None:
 def decode_in_order(
     pool: Executor, workers: int, images: Sequence[ImageFile], spec: DecodeSpec
 ) -> Iterator[tuple[Sequence[ImageFile], DecodedChunk]]:
-    """Yields the decoded chunks in order; decodes a bounded number of chunks ahead. Raises JobInterrupted."""
+    """Yields the decoded chunks in order; decodes a limited number of chunks ahead. Raises JobInterrupted."""
     size = max(1, min(MAX_CHUNK_IMAGES, len(images) // (workers * MIN_CHUNKS_PER_WORKER)))
     pending: deque[tuple[Sequence[ImageFile], Future[DecodedChunk]]] = deque()
     try:
@@ -132,13 +133,13 @@ def _await_chunk(chunk: Sequence[ImageFile], future: Future[DecodedChunk]) -> tu
         return chunk, future.result()
     except BrokenProcessPool as error:
         message = (
-            f"A decoding process died between {chunk[0].name} and {chunk[-1].name}, perhaps because memory ran out."
+            f"A decoding process died between {chunk[0].name} and {chunk[-1].name}, possibly because memory ran out."
         )
         raise JobInterrupted(message) from error
 
 
 def group_into_batches(chunks: Iterator[tuple[Sequence[ImageFile], DecodedChunk]], size: int) -> Iterator[DecodedBatch]:
-    """Yields all images in order, in batches with exactly `size` valid images, except the last one."""
+    """Yields all images in order, in batches with exactly `size` valid images, except the last batch."""
     images: NDArray[np.uint8] | None = None
     entries: list[tuple[ImageFile, ConvoyError | None]] = []
     for chunk, decoded in chunks:

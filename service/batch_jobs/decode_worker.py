@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class UnreadableFile(ConvoyError):
-    """The image's file does not exist, or may not be read."""
+    """The image's file does not exist, or the job may not read it."""
 
     code = "unreadable"
     hint = "Check that the file exists and that the job may read it."
 
 
 class DecodeSpec(NamedTuple):
-    """Everything that is needed to decode images to a model's input. `with_sha256` adds checksums to fingerprints."""
+    """The values that are needed to decode images to a model's input. `with_sha256` adds checksums to fingerprints."""
 
     model_input: Input
     preprocessing: Preprocessing
@@ -113,7 +113,7 @@ def _try_read(image: ImageFile) -> _ReadImage:
         return _ReadImage(_read_from_bucket(image) if image.url else _read_from_file(image), fingerprint)
     except OSError as error:
         reason = f"{image.path} cannot be read: {error.strerror or error}."
-        if may_pass(error) and error.errno != errno.EIO:  # EIO may be a damaged sector, which no retry reads
+        if may_pass(error) and error.errno != errno.EIO:  # EIO may be a damaged sector, for which a retry does not help
             raise JobInterrupted(reason) from error
         return _ReadImage(UnreadableFile(reason), fingerprint)
     except ObjectRefused as error:

@@ -23,7 +23,7 @@ class OutputConflict(ConvoyError):
     """The output belongs to another job."""
 
     code = "output_taken"
-    hint = "Choose another --output, or start over with --overwrite."
+    hint = "Choose another --output, or start again with --overwrite."
 
 
 class JobInterrupted(ConvoyError):

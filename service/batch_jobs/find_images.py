@@ -48,7 +48,7 @@ class ImageFile(NamedTuple):
 
 
 class ImageListing(NamedTuple):
-    """All images without duplicates, and the number of other files beside them, including those of jobs.
+    """All images without duplicates, and the number of other files in the same folders, including files of jobs.
 
     `irregular` holds the paths of pipes and devices that are named like images, and of links that lead out of the
     searched folder or to a folder above themselves.
@@ -82,10 +82,13 @@ def find_images(inputs: Sequence[str]) -> ImageListing:
     if not images:
         hint = "Name a folder, a glob, a .tar, a list (.txt), or a bucket (s3://...)."
         if irregular:
-            hint = f"{irregular[0]} is a pipe, a device, or a link to one or out of the folder: name regular files."
+            hint = (
+                f"{irregular[0]} is a pipe, a device, a link to one of these, or a link that leads out of the "
+                "folder: name regular files."
+            )
         elif skipped:
             suffixes = ", ".join(IMAGE_SUFFIXES)
-            hint = f"Passed over: {skipped}, as no name ends in {suffixes}. A glob ('folder/*') takes all files."
+            hint = f"Skipped: {skipped}, as no name ends in {suffixes}. A glob ('folder/*') includes all files."
         raise CannotStartJob(f"There is no image in {' '.join(inputs)}.", hint)
     return ImageListing(list(images.values()), skipped, irregular)
 
@@ -119,7 +122,7 @@ def _list_source(source: str) -> Iterator[_Listed]:
 
 
 def _check_reachable(path: str) -> None:
-    """Raises OSError for a mount that does not answer now, whose files would otherwise seem not to exist."""
+    """Raises OSError for a mount that does not answer now, because its files would otherwise seem not to exist."""
     try:
         os.stat(path)
     except OSError as error:

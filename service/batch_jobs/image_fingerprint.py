@@ -24,11 +24,11 @@ def add_sha256(fingerprint: Fingerprint | None, encoded: bytes) -> Fingerprint:
 
 
 def describe_change(before: Fingerprint | None, now: Fingerprint | None) -> str:
-    """Describes how an image has changed; empty if it has not. With a SHA-256 only the content counts."""
+    """Describes how an image has changed; empty if it has not changed. With a SHA-256 only the content counts."""
     if before is None:
-        return "" if now is None else "it could not be read and now can"
+        return "" if now is None else "it could not be read, and now it can be read"
     if now is None:
-        return "it cannot be read any more"
+        return "it can no longer be read"
     if before.sha256 and now.sha256:
         return "" if before.sha256 == now.sha256 else "its content differs"
     if before.bytes != now.bytes:
@@ -46,7 +46,7 @@ def fingerprints_digest(fingerprints: Iterable[Fingerprint | None]) -> str:
 
 
 def from_json(value: object) -> Fingerprint | None:
-    """Reads an image's fingerprint from a journal; None if there is none."""
+    """Reads an image's fingerprint from a journal; None if the journal has no fingerprint."""
     return Fingerprint(*value) if isinstance(value, list) else None
 
 

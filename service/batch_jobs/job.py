@@ -45,7 +45,7 @@ from service.observability.metrics import Metrics
 from service.settings import Settings
 
 GONE_ERRNOS = (errno.ENOENT, errno.EROFS)
-"""Errors of a path that cannot be written, or that could be written when the job began and has changed since."""
+"""Errors of a path that cannot be written, or that could be written when the job began but has changed since."""
 LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 
 
@@ -53,9 +53,9 @@ LESS_MEMORY_HINT = "A smaller --max-batch-size needs less memory."
 class Job:
     """The images to classify, the model, and the output.
 
-    `version` None stands for the version of the resumed job, or else the newest. `top_k` None stands for the most
-    probable class, or for all likely labels of a model with sigmoids. With `image_digests`, a resume compares the
-    SHA-256 of images instead of their sizes and times.
+    `version=None` means the version of the resumed job, or the newest version if there is no job to resume.
+    `top_k=None` means the most probable class, or for a sigmoid model all likely labels. With `image_digests`, a resume
+    compares the SHA-256 of images instead of their sizes and times.
     """
 
     inputs: tuple[str, ...]
@@ -102,8 +102,8 @@ def run_job(
 def _write_error(error: OSError, outputs: OutputFiles, *, is_transient: bool) -> ConvoyError:
     message = f"{error.filename or outputs.output} cannot be written: {error.strerror or error}."
     if is_transient:
-        return JobInterrupted(message, f"Free space, or restore access to it. {RESUME_HINT}")
-    return CannotStartJob(message, "Name another --output, or grant the right to write there.")
+        return JobInterrupted(message, f"Free space, or restore access to the path. {RESUME_HINT}")
+    return CannotStartJob(message, "Name another --output, or grant the job permission to write there.")
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,8 @@ def _open_version(job: Job, repository: Repository, previous: Record | None) -> 
 
 
 def _requested_version(job: Job, previous: Record | None) -> str | None:
-    """Returns the version that the job names, or else the version of the job that it resumes; None for the newest."""
+    """Returns the version that the job names, or the version of the job that it resumes; None for the newest
+    version."""
     if job.version is None and previous is not None and previous.get("model") == job.model:
         return str(previous.get("version"))
     return job.version
@@ -224,7 +225,8 @@ def _top_k(job: Job, folder: VersionFolder) -> int:
 
 
 def _engine(folder: VersionFolder, settings: Settings, previous: Record) -> str:
-    """Returns the name of the candidate to use: that of the resumed job, or else the fastest one on this machine.
+    """Returns the name of the candidate to use: the candidate of the resumed job, or the fastest candidate on this
+    machine.
 
     A resumed job keeps its engine, because results differ slightly between engines. Raises BrokenVersion.
     """

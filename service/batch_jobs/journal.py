@@ -41,7 +41,8 @@ class JobIdentity:
     image_digests: bool = False
 
     def describe_difference(self, other: Record) -> str:
-        """Describes the first field in which `other`, read from a file, differs; empty if it is the same job."""
+        """Describes the first field in which `other`, which was read from a file, differs; empty if it is the same
+        job."""
         own = asdict(self)
         field = next((name for name in own if own[name] != other.get(name)), "")
         if field == "digest":
@@ -75,11 +76,12 @@ def _job_in(line: bytes) -> Record | None:
 
 
 class Journal:
-    """An open journal, locked against other processes. Its exit closes the file, and removes an empty one."""
+    """An open journal, locked against other processes. Its exit closes the file, and removes the file if it is
+    empty."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OutputBusy while another process has the journal open, OutputConflict if the path is no regular file,
-        and OSError if it cannot be written or locked."""
+        """Raises OutputBusy while another process has the journal open, OutputConflict if the path is not a regular
+        file, and OSError if it cannot be written or locked."""
         self.path = path
         if path.exists() and not path.is_file():  # a device may never end, and a pipe may block forever
             raise OutputConflict(f"{path} is not a regular file.", "Remove it, or name another --output.")
@@ -125,7 +127,7 @@ class Journal:
         images: Sequence[ImageFile],
         fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
     ) -> int:
-        """Returns how many of the images are done, after removing an incomplete last line.
+        """Returns the number of images that are done, after removing an incomplete last line.
 
         `fingerprint` returns the current fingerprint of an image, with its SHA-256 if its second argument is True.
         Raises OutputConflict for another job, and for an image that has changed since.
@@ -152,7 +154,7 @@ class Journal:
         fingerprint: Callable[[ImageFile, bool], Fingerprint | None],
     ) -> None:
         if change := describe_change(before, fingerprint(image, before is not None and bool(before.sha256))):
-            hint = "Restore the image, name another --output, or start over with --overwrite."
+            hint = "Restore the image, name another --output, or start again with --overwrite."
             raise OutputConflict(f"{image.name} has changed since it was classified: {change}.", hint)
 
     def append(self, records: Sequence[Record]) -> None:

@@ -22,7 +22,7 @@ IMAGES_KEY = "image_fingerprints"
 
 
 class OutputFiles:
-    """Paths of the output and of the files beside it: journal, errors, summary and confusion matrix."""
+    """Paths of the output and of the files next to it: journal, errors, summary and confusion matrix."""
 
     def __init__(self, output: Path, shard: Shard) -> None:
         shard_suffix = "" if shard.count == 1 else f"-{shard.number}-of-{shard.count}"
@@ -40,7 +40,7 @@ class OutputFiles:
         return job if isinstance(job, dict) else {}
 
     def read_summary(self) -> Record:
-        """Returns the summary; empty if none can be read."""
+        """Returns the summary; empty if there is no readable summary."""
         try:
             values = orjson.loads(self.summary.read_bytes())
         except (OSError, ValueError):
@@ -52,7 +52,7 @@ class OutputFiles:
     ) -> Summary:
         """Writes all files from the journal, each atomically and the output last, and then removes the journal.
 
-        A job that is killed at any point of it can be resumed.
+        A job that is killed at any point of this can be resumed.
         """
         summary, errors = Summary(is_multi_label), []
         fingerprints: list[Fingerprint | None] = []

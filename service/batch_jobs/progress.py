@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, total: int, done: int, stream: TextIO) -> None:
         is_terminal = stream.isatty()
-        tqdm.monitor_interval = 0  # its thread would be forked with the processes that decode
+        tqdm.monitor_interval = 0  # its thread would be forked with the decoding processes
         self._broken_count = 0
         self._bar = tqdm(
             total=total,
@@ -28,7 +28,7 @@ class Progress:
         )
 
     def advance(self, images: int, broken: int) -> None:
-        """Adds `images` that are done, `broken` of which failed."""
+        """Adds `images` that are done, of which `broken` failed."""
         self._broken_count += broken
         if self._broken_count:
             self._bar.set_postfix_str(f"{self._broken_count:,} broken", refresh=False)

@@ -28,7 +28,7 @@ def make_records(
 ) -> list[Record]:
     """Returns a record per entry. `probabilities`, float32 (n, classes), has a row per entry without an error.
 
-    A `top_k` of 0 stands for all likely labels of a model with sigmoids, which may be none.
+    A `top_k` of 0 means all likely labels of a sigmoid model, which may be none.
     """
     rows = top_k_rows(probabilities, labels, top_k) if top_k else likely_rows(probabilities, labels)
     predictions = iter(rows)

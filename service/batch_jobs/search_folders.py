@@ -1,6 +1,5 @@
-"""Searches folders and globs for files. Follows links only within the searched folder, and never upwards.
-
-Does not know which files are images.
+"""Searches folders and globs for files. Follows links only within the searched folder, and never upwards. Does not
+distinguish images from other files.
 """
 
 import glob
@@ -14,8 +13,8 @@ RECURSIVE = "**"  # in a glob: any number of folders
 
 
 class Irregular(NamedTuple):
-    """A pipe, socket or device, or a link to one, because reading it may never end; or a link that leads out of the
-    searched folder or upwards."""
+    """A pipe, socket or device, or a link to one of these, because reading it may never end; or a link that leads out
+    of the searched folder or upwards."""
 
     path: str
 
@@ -56,7 +55,7 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
             return sorted((entry for entry in listing if entry.name[0] != "."), key=lambda entry: entry.name)
     except OSError as error:
         reason = f"{error.filename} cannot be read: {error.strerror}."
-        raise CannotStartJob(reason, "Grant the job the right to read it.") from error
+        raise CannotStartJob(reason, "Grant the job permission to read the folder.") from error
 
 
 def _leads_out_or_up(link: os.DirEntry[str], root: str, real_parent: str) -> bool:

@@ -32,7 +32,7 @@ WHOLE_JOB = Shard(1, 1)
 
 
 def resolve_shard(text: str | None, environ: Mapping[str, str] = os.environ) -> Shard:
-    """Parses "3/8". Without a text, returns the shard of the Kubernetes Indexed Job, or WHOLE_JOB outside of one.
+    """Parses "3/8". For None, returns the shard of the Kubernetes Indexed Job, or WHOLE_JOB outside of such a Job.
 
     Kubernetes sets JOB_COMPLETION_INDEX, counted from 0. The manifest sets JOB_COMPLETIONS. Raises CannotStartJob.
     """

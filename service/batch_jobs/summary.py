@@ -15,10 +15,10 @@ LabelPair = tuple[str, str]
 
 @dataclass
 class Summary:
-    """Counts the most probable classes, the error codes, and pairs of (expected, predicted) labels.
+    """Counts the most probable classes, the error codes, and the pairs of (expected, predicted) labels.
 
-    The expected label is the name of the folder, if it is a label. For a model with sigmoids, all likely labels are
-    counted, and there is no accuracy, because an image may have several labels.
+    The expected label is the name of the folder, if it is a label. For a sigmoid model, all likely labels are counted,
+    and there is no accuracy, because an image may have several labels.
     """
 
     is_multi_label: bool = False
@@ -121,10 +121,10 @@ class Report:
         else:
             yield "This run: nothing was left to do."
         if self.skipped:
-            yield f"Passed over: {self.skipped:,} files whose names do not have the suffix of an image."
+            yield f"Skipped: {self.skipped:,} files whose names do not have the suffix of an image."
         if self.irregular:
-            kinds = "pipes, devices, or links to them or out of the folder"
-            yield f"Passed over: {len(self.irregular):,} {kinds}, such as {self.irregular[0]}."
+            kinds = "pipes, devices, links to these, or links that lead out of the folder"
+            yield f"Skipped: {len(self.irregular):,} {kinds}, such as {self.irregular[0]}."
         for name, path in (("Results", self.output), ("Broken", self.errors), ("Confusion matrix", self.confusion)):
             if path is not None:
                 yield f"{name}: {path}"

@@ -28,7 +28,7 @@ def json_lines_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
 def csv_writer(path: Path, top_k: int) -> Iterator[AddRecord]:
     """Writes the columns file, expected, label, probability and index, then label_2 and so on for the second class.
 
-    A text that a spreadsheet would run as a formula gets an apostrophe in front.
+    A value that a spreadsheet would run as a formula gets an apostrophe in front.
     """
     columns = column_names(top_k)
     # surrogateescape writes the bytes of a file name that is not valid UTF-8 unchanged.
@@ -95,7 +95,7 @@ def to_row(record: Record, top_k: int) -> list[Any]:
 
 
 def write_errors(path: Path, records: Sequence[Record]) -> None:
-    """Writes a line per broken image; without any, removes the file of an earlier job."""
+    """Writes a line per broken image. If there are no broken images, removes the file of an earlier job."""
     if not records:
         path.unlink(missing_ok=True)
         return
@@ -107,7 +107,7 @@ def _import_pyarrow() -> tuple[Any, Any]:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:
-        hint = "Install it (pip install pyarrow), or name an --output that ends in .jsonl or .csv."
+        hint = "Install the package (pip install pyarrow), or name an --output that ends in .jsonl or .csv."
         raise CannotStartJob(f"Parquet needs the package pyarrow: {error}.", hint) from error
 
 

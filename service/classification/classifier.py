@@ -1,6 +1,5 @@
-"""Decodes images and runs them through a model's queue: the core of REST, batch jobs and the command line.
-
-Knows no HTTP and no onnxruntime.
+"""Decodes images and runs them through a model's queue: the core of REST, batch jobs and the command line. Independent
+of HTTP and onnxruntime.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,8 @@
-"""Explains one prediction by occlusion or by feature maps. Knows no HTTP.
+"""Explains one prediction by occlusion or by feature maps. Independent of HTTP.
 
 Predictions take precedence: the forward passes of an explanation are background work in the model's own queue. They use
-at most a quarter of the queue and of the memory for images, and at most two seconds of the model. Only a few
-explanations run at a time, at most one per client.
+at most a quarter of the queue and of the memory for images, and about two seconds of the model's run time. Only a few
+explanations run at the same time, at most one per client.
 """
 
 import asyncio
@@ -153,7 +153,9 @@ def _class_index(name: str, labels: Sequence[str]) -> int:
         return labels.index(name)
     if name.isascii() and name.isdigit() and len(name) <= MAX_INDEX_DIGITS and int(name) < len(labels):
         return int(name)
-    raise BadParameter(f"The model has no class '{name}'.", "Give a label of the model, or a class index from 0.")
+    raise BadParameter(
+        f"The model has no class '{name}'.", "Send a label of the model, or a class index, which starts at 0."
+    )
 
 
 def _lower_thread_priority() -> None:

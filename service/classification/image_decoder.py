@@ -1,6 +1,5 @@
 """Decodes the images of requests to model inputs, on the threads of a DecodePool and within limits on memory.
-
-Knows no model queue and no HTTP.
+Independent of model queues and HTTP.
 """
 
 import asyncio
@@ -67,7 +66,7 @@ class ImageDecoder:
         if image.full_size[0] * image.full_size[1] <= MAX_INLINE_PIXELS:
             return _to_model_input(image, context.loaded)
         work = _work(image, encoded)
-        if work > LARGE_WORK:  # closed until its turn, because the decoder of a WebP keeps a canvas in memory
+        if work > LARGE_WORK:  # closed until it is decoded, because the decoder of a WebP keeps a canvas in memory
             image.image.close()
             return _raise_error(*await self._decode_postponed(context, [PostponedImage(encoded, work)]))
         self._check_in_time(context, work)
@@ -81,10 +80,12 @@ class ImageDecoder:
 
         Raises TooLateToStart or ExpiredInQueue.
         """
-        # Small images are decoded in the same chunk in which they are opened, larger ones by separate jobs.
+        # Small images are decoded in the same chunk in which they are opened, larger images by separate jobs.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
         parts = list(split_into_chunks(images))
-        self._check_in_time(context, max(map(_unopened_work, parts)))  # now, because small images are not checked later
+        self._check_in_time(
+            context, max(map(_unopened_work, parts))
+        )  # checked now, because small images are not checked later
         opening = [
             self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
             for chunk in parts
@@ -172,7 +173,7 @@ class ImageDecoder:
 
 
 def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequence[bytes | ConvoyError]]:
-    """Yields the images in order, in chunks. One thread decodes a chunk before another owner has its turn."""
+    """Yields the images in order, in chunks. One thread decodes a chunk before it continues with another owner."""
     start = chunk_bytes = 0
     for end, image in enumerate(images):
         image_bytes = 0 if isinstance(image, ConvoyError) else len(image)
@@ -199,7 +200,8 @@ def _raise_error(result: Pixels | ConvoyError) -> Pixels:
 
 
 def _owner(context: RequestContext) -> tuple[str, str, bool]:
-    """Returns the owner of a job. Clients, models, and interactive and background requests take turns."""
+    """Returns the owner of a job. Threads alternate between clients, models, and interactive and background
+    requests."""
     return context.client, context.loaded.model, context.background
 
 

@@ -1,7 +1,7 @@
 """Occlusion: covers the image patch by patch, and measures how much the network's confidence falls.
 
-Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, section 4.2. Arrays only: the caller runs
-the network.
+Zeiler, Fergus, "Visualizing and understanding convolutional networks", 2013, section 4.2. Works only with arrays: the
+caller runs the network.
 """
 
 import math
@@ -19,9 +19,8 @@ Patch = tuple[slice, slice]
 
 
 def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
-    """Returns at most `max_patches` patches, as many across as down. Each overlaps half of its neighbors.
-
-    Returns none if not even 3 x 3 patches are allowed.
+    """Returns at most `max_patches` patches, the same number across and down. Each overlaps half of its neighbors.
+    Returns an empty list if not even 3 x 3 patches are allowed.
     """
     across = min(MAX_PATCHES_PER_SIDE, height, width, math.isqrt(max(0, max_patches)))
     if across < min(MIN_PATCHES_PER_SIDE, height, width):

@@ -1,4 +1,4 @@
-"""The deadline, the priority and the stage timings of one request to a model. Knows no HTTP and no images."""
+"""The deadline, the priority and the stage timings of one request to a model. Independent of HTTP and images."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ class RequestContext:
         self.background = False
         self.image_count = 1
         self.client = ""
-        """The sender of the request: the name of an API key, or an address."""
+        """The client of the request: the name of an API key, or an address."""
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s

@@ -1,6 +1,5 @@
-"""Selects the classes of a reply from probabilities: the k most probable ones, or all likely ones.
-
-Shared by REST, batch jobs and the command line. Knows no model and no image.
+"""Selects the classes of a reply from probabilities: the k most probable classes, or all likely classes. Shared by
+REST, batch jobs and the command line. Independent of models and images.
 """
 
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ def select_predictions(
 ) -> list[Prediction]:
     """Returns the `k` most probable classes of one image, best first.
 
-    Without `k`, returns the first DEFAULT_TOP_K, or for a model with sigmoids all labels above MIN_LIKELY_PROBABILITY,
+    Without `k`, returns the first DEFAULT_TOP_K, or for a sigmoid model all labels above MIN_LIKELY_PROBABILITY,
     which may be none.
     """
     if k is None:

@@ -36,8 +36,8 @@ def _describe_error(error: ConvoyError) -> tuple[str, int]:
 
 
 EPILOG = """\b
-Exit codes: 0 done; 1 done in part, see standard error; 2 the command or a setting is wrong, see standard error;
-            4 something that may pass: run the same command again; 70 a bug of Convoy; 130 stopped.
+Exit codes: 0 done; 1 partially done, see standard error; 2 the command or a setting is wrong, see standard error;
+            4 a temporary problem: run the same command again; 70 a bug of Convoy; 130 stopped.
 Completion: eval "$(_CONVOY_COMPLETE=bash_source convoy)" in ~/.bashrc (or zsh_source, fish_source).
 Example:    convoy classify mnist-lenet5 tests/data/seven.png
 """
@@ -79,9 +79,9 @@ def serve(settings: Settings) -> None:
 @click.option(
     "--top-k",
     type=click.IntRange(1),
-    help="How many classes to print. Default: 5, or of a model with sigmoids, all labels above 50 %.",
+    help="Number of classes to print. Default: 5, or for a sigmoid model all labels above 50 %.",
 )
-@click.option("--version", help="The version that answers; default: the newest.")
+@click.option("--version", help="Version to use; default: the newest.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def classify(
     settings: Settings, model: str, files: tuple[Path, ...], top_k: int | None, version: str | None, as_json: bool
@@ -107,7 +107,8 @@ for command in (batch, classify, key, models, serve):
 
 
 def main() -> None:
-    """Runs the command `convoy`. An unexpected error exits with EXIT_BUG, as 1 means that the work is partly done."""
+    """Runs the command `convoy`. An unexpected error exits with EXIT_BUG, because 1 means that the work is partially
+    done."""
     try:
         cli()
     except Exception:

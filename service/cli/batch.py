@@ -32,7 +32,7 @@ Exit codes:
 
 @click.command(epilog=EXAMPLES)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--model", "-m", required=True, shell_complete=complete_model_name, help="The model that classifies.")
+@click.option("--model", "-m", required=True, shell_complete=complete_model_name, help="Model to use.")
 @click.option(
     "--output",
     "-o",
@@ -40,18 +40,18 @@ Exit codes:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Results file: .jsonl, .csv or .parquet. A shard adds its number before the ending.",
 )
-@click.option("--version", help="The version that answers; default: the newest.")
+@click.option("--version", help="Version to use; default: the newest.")
 @click.option(
     "--top-k",
     type=click.IntRange(1),
-    help="Number of classes per image. Default: 1, or of a model with sigmoids, all labels above 50 %.",
+    help="Number of classes per image. Default: 1, or for a sigmoid model all labels above 50 %.",
 )
 @click.option(
     "--shard",
     metavar="N/OF",
     help="Classify one part: 3/8 is the third of eight. Default: JOB_COMPLETION_INDEX (from 0) of JOB_COMPLETIONS.",
 )
-@click.option("--overwrite", is_flag=True, help="Start over, even if --output has a job that could be resumed.")
+@click.option("--overwrite", is_flag=True, help="Start again, even if --output has a job that could be resumed.")
 @click.option(
     "--image-digests",
     is_flag=True,
@@ -74,8 +74,8 @@ def batch(
     """Classify folders, globs, tars, lists of files or buckets, without a server.
 
     Files in folders and tars are images if their names end in .png, .jpg, .webp, .bmp or .gif. The same command resumes
-    a killed job. The files beside the output have its whole name and an ending: the summary (.summary.json), the images
-    that could not be read (.errors.jsonl), and, if folders are named like labels, the confusion matrix
+    a killed job. The files next to the output have its whole name and an ending: the summary (.summary.json), the
+    images that could not be read (.errors.jsonl), and, if folders are named like labels, the confusion matrix
     (.confusion.png).
     """
     try:

@@ -21,7 +21,9 @@ COMMANDS = ("list", "show", "verify", "rollback", "prune")
 
 
 @click.group(invoke_without_command=True, epilog="Example: convoy models --models /srv/models")
-@click.option("--models", metavar="VALUE", help="As in the commands below. Without a command, the models are listed.")
+@click.option(
+    "--models", metavar="VALUE", help="The same as in the commands below. Without a command, the models are listed."
+)
 @click.pass_context
 def models(context: click.Context, models: str | None) -> None:
     """List, inspect, verify, roll back and remove versions on disk."""
@@ -34,12 +36,12 @@ def models(context: click.Context, models: str | None) -> None:
 @models.command("list", epilog="Example: convoy models list")
 @settings_options("models")
 def list_models(settings: Settings) -> None:
-    """List every version of every model, and what else is in the folder or bucket."""
+    """List every version of every model, and the other entries of the folder or bucket."""
     mirror = open_mirror(settings)
     repository = Repository(Path(settings.models) if mirror is None else mirror.sync())
     passed_over = repository.scan().passed_over if mirror is None else mirror.passed_over
     for path, reason in sorted(passed_over.items()):
-        echo_line(f"{path}: passed over, {reason}")
+        echo_line(f"{path}: skipped, {reason}")
     for name in _model_names(repository, settings, None):
         for version in repository.versions(name):
             echo_line(_version_line(repository, name, version))
@@ -75,7 +77,7 @@ def show(settings: Settings, model: str, version: int | None, as_json: bool) -> 
 @click.argument("model", required=False, shell_complete=complete_model_name)
 @click.option("--version", type=int, help="Verify only this version.")
 def verify(settings: Settings, model: str | None, version: int | None) -> None:
-    """Verify checksums, loading, and the answers to stored samples. The exit code is 1 if anything is wrong."""
+    """Verify checksums, loading, and the predictions for stored samples. The exit code is 1 if there is a fault."""
     from service.loaded_models.verify_version import verify as verify_version
 
     repository = Repository(local_models(settings))
@@ -93,7 +95,7 @@ def verify(settings: Settings, model: str | None, version: int | None) -> None:
 @settings_options("models", "state")
 @click.argument("model", shell_complete=complete_model_name)
 @click.option(
-    "--to", "target_version", type=int, metavar="VERSION", help="Default: the version before the one that answers."
+    "--to", "target_version", type=int, metavar="VERSION", help="Default: the version before the current one."
 )
 @click.option("--undo", "is_undo", is_flag=True, help="Return to the newest version.")
 def rollback(settings: Settings, model: str, target_version: int | None, is_undo: bool) -> None:
@@ -105,7 +107,7 @@ def rollback(settings: Settings, model: str, target_version: int | None, is_undo
         raise click.UsageError("--undo returns to the newest version: leave out --to.")
     state = None if settings.state is None else StateFile(settings.state)
     if state is None:
-        _reject_bucket(settings, "give --state, the file that the service watches")
+        _reject_bucket(settings, "name the file that the service watches with --state")
     repository = Repository(local_models(settings))
     report = undo_rollback(repository, state, model) if is_undo else roll_back(repository, state, model, target_version)
     echo_line(report)
@@ -131,7 +133,7 @@ def prune_models(settings: Settings, model: str | None, keep: int) -> None:
 def _model_names(repository: Repository, settings: Settings, model: str | None) -> list[str]:
     names = repository.models()
     if not names:
-        raise UnknownModel(f"There is no model in {settings.models}.", "Put one there: <name>/<version>/.")
+        raise UnknownModel(f"There is no model in {settings.models}.", "Add a model as <name>/<version>/.")
     if model is not None and model not in names:
         raise UnknownModel.suggesting(model, names, settings.models)
     return names if model is None else [model]

@@ -27,7 +27,7 @@ SETTING_GROUPS = {
     "keys": "Access",
     "log_level": "Logs, traces and metrics",
 }
-"""Headings of the settings in the help, by the first setting below each."""
+"""Headings of the settings in the help, each by the first setting below it."""
 
 
 class GroupedSettings(click.Command):

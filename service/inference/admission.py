@@ -1,6 +1,7 @@
 """Admission control: decides whether the queue of one model accepts another request.
 
-Knows counts of images and durations, which the batcher passes in. Reads no clock, and holds no request and no image.
+Works with counts of images and with durations, which the batcher passes in. Reads no clock, and holds no request and no
+image.
 """
 
 from service.errors import DeadlineTooShort, Draining, QueueFull, TooLateToStart, TooManyImages
@@ -26,8 +27,8 @@ class Admission:
     def check_capacity(self, count: int = 1, timeout_s: float | None = None, busy_s: float = 0.0) -> None:
         """Raises QueueFull, TooLateToStart or DeadlineTooShort if `reserve` would raise it for `count` images now.
 
-        `count` may be a rough estimate, so more images than the queue can hold are no error here: `reserve` rejects
-        them when their number is exact.
+        `count` may be a rough estimate, so more images than the queue can hold are not an error here. `reserve` rejects
+        them when their exact number is known.
         """
         if self.queued_images + min(count, self.max_images) > self.max_images:
             raise self._queue_full()
@@ -38,15 +39,15 @@ class Admission:
     ) -> None:
         """Reserves slots for `count` images; `release` frees them.
 
-        `busy_s` is the time until a run can start, 0 if one can start now. Raises Draining after `close`,
+        `busy_s` is the time until a run can start, 0 if a run can start now. Raises Draining after `close`,
         TooManyImages if the images do not fit into an empty queue, QueueFull if they do not fit now, DeadlineTooShort
         if even an idle model needs more than `timeout_s` for them, and TooLateToStart if the images ahead of them make
         them late.
         """
         if self.is_closed:
-            raise Draining("The model is being taken out of service.")
+            raise Draining("The model is being unloaded.")
         if count > self.max_images:
-            raise TooManyImages(f"The request holds {count} images; at most {self.max_images} may wait.")
+            raise TooManyImages(f"The request has {count} images, and the queue holds at most {self.max_images}.")
         if self.queued_images + count > self.max_images:
             raise self._queue_full()
         self._check_in_time(count, timeout_s, busy_s, background)
@@ -81,7 +82,7 @@ class Admission:
     def is_surely_in_time(self, count: int, timeout_s: float) -> bool:
         """Whether even a pessimistic estimate is below `timeout_s`. Cheap, because most requests have ample time.
 
-        The estimate assumes that every image runs alone, and that every instance has two full batches to run before.
+        The estimate assumes that every image runs alone, and that every instance has to run two full batches first.
         """
         images = self.queued_images + count + 2 * self._batch_size * self._instances
         return images * self._run_times.seconds(1) < timeout_s
@@ -103,8 +104,10 @@ class Admission:
         if done_s > timeout_s:
             alone_s = self._alone_s(count)
             if alone_s > timeout_s:
-                raise DeadlineTooShort(f"The model takes {alone_s:.3g} s for it, longer than the request may.")
-            message = f"The answer would take {done_s:.1f} s, longer than the request may."
+                raise DeadlineTooShort(
+                    f"The model needs {alone_s:.3g} s for the request, which is longer than its time limit."
+                )
+            message = f"The request would take {done_s:.1f} s, which is longer than its time limit."
             raise TooLateToStart(message, done_s - timeout_s)
 
     def is_too_short(self, count: int, timeout_s: float) -> bool:
@@ -115,4 +118,4 @@ class Admission:
         return self._run_times.seconds_until_done(count, self._batch_size, self._instances)
 
     def _queue_full(self) -> QueueFull:
-        return QueueFull(f"{self.queued_images} images are waiting already.", self.drain_s())
+        return QueueFull(f"The queue of the model already has {self.queued_images} images.", self.drain_s())

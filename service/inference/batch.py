@@ -1,4 +1,4 @@
-"""Queued requests, the batches that are formed of them, and the distribution of a batch's outputs to its requests."""
+"""Queued requests, the batches that are formed from them, and the distribution of a batch's outputs to its requests."""
 
 import asyncio
 import copy
@@ -30,15 +30,15 @@ class InvalidRows(ModelFailed):
 
     def errors(self) -> Errors:
         """Returns an error for each invalid row, by the index of the row."""
-        message = "The model answered the image with values that are not finite."
+        message = "The model's output for the image is not finite."
         return {row: ModelFailed(message) for row in self.invalid}
 
 
 class InferenceResult(NamedTuple):
     """The result of one request, with the size of its last batch, and its seconds in the queue and in runs.
 
-    `outputs` has one row per image, in order, without the images that failed. `errors` has the errors of those by the
-    index of the image.
+    `outputs` has one row per image, in order, without the images that failed. `errors` has the errors of the failed
+    images, by the index of the image.
     """
 
     outputs: Array
@@ -50,7 +50,8 @@ class InferenceResult(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """One request in the queue. `batched` of its images have been put into batches, and `completed` of them have run.
+    """One request in the queue. `batched` of its images have been put into batches, and `completed` of its images have
+    run.
 
     `queued_s`, `due_s` and `started_s` are times of the batcher's clock: when the request arrived, when it must be
     done, and when its first batch was formed. `outputs` holds one array per batch, with the index of its first image,
@@ -70,7 +71,8 @@ class QueuedRequest:
     background: bool = False
 
     def fail(self, error: BaseException) -> None:
-        """Fails the request, if it still waits, with a copy of the error: raising an error changes its traceback."""
+        """Fails the request, if it still waits, with a copy of the error, because raising an error changes its
+        traceback."""
         if not self.future.done():
             self.future.set_exception(_copy(error))
 
@@ -97,7 +99,8 @@ class QueuedRequest:
 
 
 class BatchSlice(NamedTuple):
-    """The images of one request that are in one batch. `start` is the index of the first one in its request."""
+    """The images of one request that are in one batch. `start` is the index of the first of these images in its
+    request."""
 
     request: QueuedRequest
     images: Images

@@ -1,6 +1,5 @@
 """Runs the batches of one model, on the executor or on the event loop's thread, and reports each outcome to the loop.
-
-Knows no queue and no admission.
+Independent of queue and admission.
 """
 
 import asyncio
@@ -22,7 +21,7 @@ class Listener(Protocol):
         """Called after a run with its outputs, its seconds, and the errors of rows that cannot be used."""
 
     def finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
-        """Called after a run that raised, with its error and its seconds."""
+        """Called after a run that raised an error, with the error and the seconds of the run."""
 
 
 class BatchRunner:
@@ -102,8 +101,9 @@ class RunningBatches(list[Batch]):
     def busy_s(self, now_s: float, isolated_s: float) -> float:
         """Returns the expected seconds until a run can start, after `isolated_s` of runs of isolated images.
 
-        If all runs are overdue, they are expected to take as long again as they are overdue. So a model that hangs
-        rejects all requests whose timeout is shorter, and a run that is only slower than usual rejects few.
+        If all runs are overdue, they are expected to take as long again as they are overdue. A model that hangs
+        therefore rejects all requests with a shorter timeout, while a run that is only slower than usual causes few
+        rejections.
         """
         if len(self) < self._instances:
             return 0.0
@@ -111,7 +111,7 @@ class RunningBatches(list[Batch]):
         return self.overdue_s(now_s) + (left_s + isolated_s) / self._instances
 
     def overdue_s(self, now_s: float) -> float:
-        """Returns the seconds since the last expected end; 0 if an instance is idle, or its run is not overdue."""
+        """Returns the seconds since the last expected end; 0 if an instance is idle or not overdue."""
         if len(self) < self._instances:
             return 0.0
         return max(0.0, now_s - max(batch.started_s + batch.expected_s for batch in self))

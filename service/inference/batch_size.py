@@ -1,6 +1,5 @@
-"""Measures the run times of a loaded graph by batch size, and chooses the batch sizes within a latency budget.
-
-Knows sessions and sizes; knows no settings, versions or requests.
+"""Measures the run times of a loaded graph for each batch size, and chooses the batch sizes within a latency budget.
+Independent of settings, versions and requests.
 """
 
 import math
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from service.inference.providers import DEFAULT_MAX_BATCH_SIZE, batch_buckets
 from service.inference.session import Session, WarmUpSession
 
-MAX_MEASURE_S = 1.0  # for all sizes of one version together, beyond the first run of each
-MIN_MEASURE_MS = 10.0  # per size, unless the fastest run is known before
+MAX_MEASURE_S = 1.0  # for all sizes of one version together, without the first run of each size
+MIN_MEASURE_MS = 10.0  # per size, unless the fastest run is known earlier
 MIN_RUNS = 2  # per size
-# The fastest run counts as known after this many runs in a row that were not 1 % faster. Without this limit, measuring
-# takes nine tenths of the time to load a graph that runs in microseconds.
+# The fastest run counts as known after this many consecutive runs that were not 1 % faster. Without this limit,
+# measuring takes nine tenths of the time to load a graph that runs in microseconds.
 MAX_STEADY_RUNS = 20
 STEADY_RATIO = 0.99
 
@@ -27,7 +26,7 @@ STEADY_RATIO = 0.99
 # batches increase the throughput.
 FAST_RUN_MS = 1.0
 FAST_BATCH_SIZE = 64  # 5 to 7 % more throughput than 32, for requests of 64 MNIST images
-# 3 to 6 % more throughput than 64 while the queue is deep. At other times it would only delay the first requests.
+# 3 to 6 % more throughput than 64 while the queue is deep. Otherwise it would only delay the first requests.
 FAST_DEEP_QUEUE_BATCH_SIZE = 128
 
 
@@ -47,9 +46,10 @@ def measure_batch_ms(
     timeout_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[int, float]:
-    """Warms the graph up, and returns the milliseconds of a run by batch size: 1, 2, 4 and so on to `max_batch_size`.
+    """Warms the graph up, and returns the milliseconds of a run for each batch size: 1, 2, 4 and so on up to
+    `max_batch_size`.
 
-    `max_batch_size` 0 stands for the default size. With `may_grow`, a fast graph is measured at larger sizes too. Every
+    `max_batch_size` 0 means the default size. With `may_grow`, a fast graph is measured at larger sizes too. Every
     size is warmed up, even if it is slow. Raises BrokenVersion if a run fails or takes longer than `timeout_s`.
     """
     max_batch_size = max_batch_size or DEFAULT_MAX_BATCH_SIZE
@@ -89,7 +89,7 @@ def _measure_sizes(
 
 
 def _min_run_ms(session: WarmUpSession, batch: NDArray[np.uint8], end_s: float, clock: Callable[[], float]) -> float:
-    """Returns the milliseconds of the fastest run. Runs once at least, and starts no further run after `end_s`."""
+    """Returns the milliseconds of the fastest run. Runs at least once, and starts no further run after `end_s`."""
     fastest_ms, total_ms, runs, steady_runs = math.inf, 0.0, 0, 0
     while not runs or (clock() < end_s and (runs < MIN_RUNS or total_ms < MIN_MEASURE_MS)):
         started_s = clock()

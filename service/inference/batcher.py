@@ -1,7 +1,7 @@
-"""Dynamic batching: the requests that arrive while one batch runs form the next.
+"""Dynamic batching: the requests that arrive while one batch runs form the next batch.
 
-Knows arrays and a callable; knows no models, HTTP or onnxruntime. Everything except the callable runs on the event
-loop's thread, so there are no locks. A queued request holds its future, so there is no table of ids.
+Works with arrays and a callable, and is independent of models, HTTP and onnxruntime. Everything except the callable
+runs on the event loop's thread, so there are no locks. A queued request holds its future, so there is no table of ids.
 """
 
 import asyncio
@@ -27,12 +27,14 @@ from service.observability import logs
 # batches only delay the first requests.
 DEEP_QUEUE_BATCHES = 4
 PROBE_INTERVAL_S = 1.0
-"""Time without a run after which an idle model runs a request even if it is expected to be late. Otherwise an
-expectation that one slow run made too high would reject every request and never be corrected."""
+"""Time without a run after which an idle model runs a request even if the request is expected to be late. Otherwise one
+slow run could raise the expected time so much that every request is rejected, and the expected time is never
+corrected."""
 
 
 class Batcher:
-    """One model's queue in front of `instances` runs at a time, each of at most `max_batch_size` images."""
+    """The queue of one model, which runs up to `instances` batches at the same time, each of at most `max_batch_size`
+    images."""
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class Batcher:
         `on_batch` is called after each run with the outputs and the seconds of the run. `on_demand` is called for each
         request with the run time that its images need in full batches, even if there is no capacity for it.
 
-        Each image takes `input_bytes` of `input_budget` from `reserve` to the end of its request.
+        Each image uses `input_bytes` of `input_budget` from `reserve` to the end of its request.
 
         Batches hold at most `normal_batch_size` images (default: `max_batch_size`), or `max_batch_size` while the
         queue is deep.
@@ -68,7 +70,7 @@ class Batcher:
         executor.
 
         `run_s_by_size` holds measured seconds per run by number of images. The expected times of requests are based on
-        it, and are corrected by each run.
+        these seconds, and are corrected by each run.
         """
         self._max_batch_size = max_batch_size
         self._normal_batch_size = normal_batch_size or max_batch_size
@@ -136,7 +138,8 @@ class Batcher:
         self._input_budget.used_bytes += count * self._input_bytes
 
     def check_capacity(self, count: int = 1, timeout_s: float | None = None) -> None:
-        """Raises the Overloaded or DeadlineTooShort error that `reserve` would raise for about `count` images now."""
+        """Raises the same Overloaded or DeadlineTooShort error that `reserve` would raise for about `count` images
+        now."""
         try:
             if self._needs_no_estimate(count, timeout_s):
                 self.admission.check_capacity(count)
@@ -158,12 +161,12 @@ class Batcher:
 
         A list of n images is joined when its batches run, so that the event loop does not copy large images.
 
-        Background requests fill the rows of a batch that interactive requests leave free, and go first in every eighth
-        batch. Cancelling removes the images from the queue.
+        Background requests use the rows of a batch that interactive requests leave unused, and are first in every
+        eighth batch. Cancelling removes the images from the queue.
 
-        Raises ExpiredInQueue or DeadlineExceeded. When `run` raises, each image of the batch is run alone, once. Images
-        on which `run` raises again have their errors in the result. If an image cannot be the cause of the error, or if
-        no time is left for another run, the error of `run` is raised.
+        Raises ExpiredInQueue or DeadlineExceeded. When `run` raises an error, each image of the batch is run alone,
+        once. The result has the errors of images on which `run` raises again. If an image cannot be the cause of the
+        error, or if no time is left for another run, the error of `run` is raised.
         """
         if not len(images):
             raise ValueError("a request needs at least one image")
@@ -208,7 +211,7 @@ class Batcher:
         self._on_demand(count * self._run_times.seconds(size) / size / self._instances)
 
     def _may_probe(self) -> bool:
-        """Whether the model is idle, and its last run so long ago that its expected run time may be outdated."""
+        """Whether the model is idle, and its last run was so long ago that its expected run time may be outdated."""
         return (
             not self._running
             and not self.admission.queued_images
@@ -237,7 +240,7 @@ class Batcher:
                 if not slices:
                     break
                 self._dispatch(loop, slices, now_s)
-        except BaseException:  # no run would end, and start the batches of the other waiting requests
+        except BaseException:  # otherwise no run would end and start the batches of the other waiting requests
             self._wakeup = self._wakeup or loop.call_soon(self._start_batches)
             raise
         self._update_drained()
@@ -254,7 +257,7 @@ class Batcher:
         self._running.append(batch)
         try:
             self._runner.start(loop, batch, self)
-        except BaseException as error:  # for example the executor is shut down: no callback would end this batch
+        except BaseException as error:  # for example if the executor is shut down: no callback would end this batch
             self._running.remove(batch)
             batch.fail(error)
             raise
@@ -264,7 +267,7 @@ class Batcher:
         self._end_run(batch)
         turnaround_s = self._last_run_end_s - batch.started_s
         try:
-            self._start_batches()  # first, because distributing the results before costs 3 to 5 % of the throughput
+            self._start_batches()  # first, because distributing the results first costs 3 to 5 % of the throughput
         finally:
             batch.complete(outputs, compute_s, errors)
         self._run_times.record(len(outputs), compute_s, turnaround_s)
@@ -275,7 +278,7 @@ class Batcher:
         self._update_drained()
 
     def finish_failed(self, batch: Batch, error: BaseException, compute_s: float) -> None:
-        """Fails the requests of a batch whose run raised, or runs its images alone. Called by the runner.
+        """Fails the requests of a batch whose run raised an error, or runs its images alone. Called by the runner.
 
         Images of a batch of one are not run again, so a failed batch causes at most one more run per image.
         """

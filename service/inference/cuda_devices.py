@@ -25,7 +25,7 @@ class Gpu:
 
 
 class UnusableGpu(ConvoyError):
-    """A GPU that the settings name does not exist, or does not work."""
+    """A GPU that the settings name does not exist or does not work."""
 
     code = "unusable_gpu"
     hint = "Name only existing GPUs in CONVOY_DEVICE; check CUDA_VISIBLE_DEVICES and the GPUs given to the container."
@@ -45,7 +45,7 @@ def load_driver() -> ctypes.CDLL:
 
 
 def list_gpus(driver: ctypes.CDLL) -> list[Gpu]:
-    """Returns all GPUs that this process may use, by index. Occupies no memory on them."""
+    """Returns all GPUs that this process may use, by index. Uses no GPU memory."""
     count = ctypes.c_int()
     if driver.cuDeviceGetCount(ctypes.byref(count)):  # without a GPU the driver is not initialized
         return []

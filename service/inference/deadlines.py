@@ -17,7 +17,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, request: QueuedRequest, timeout_s: float) -> None:
-        """Fails the request's future after `timeout_s`, unless the request is discarded before.
+        """Fails the request's future after `timeout_s`, unless the request is discarded earlier.
 
         The error is ExpiredInQueue if no image of the request was put into a batch, otherwise DeadlineExceeded.
         """

@@ -20,10 +20,10 @@ from service.model_store.manifest import Manifest, Variant
 from service.settings import PrecisionChoice
 
 MIN_SPEEDUP = 1.2
-"""Minimum speed relative to the first candidate that another one must have to be chosen."""
+"""Minimum speed, relative to the first candidate, that another candidate needs to be chosen."""
 TIE_RATIO = 1.25
-"""Candidates that take at most this many times as long as the fastest count as equally fast, and the most exact of them
-is chosen. Restarts and replicas of a service then make the same choice although their measurements differ."""
+"""Candidates that take at most this many times as long as the fastest candidate count as equally fast. The most exact
+of these is chosen. Restarts and replicas of a service then make the same choice although their measurements differ."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Candidate:
 
 
 def precision_of(name: str) -> str:
-    """Returns the precision in the name of a candidate; empty for other texts."""
+    """Returns the precision in the name of a candidate; empty for other strings."""
     _, _, rest = name.partition(" ")
     return rest.partition(" ")[0]
 
@@ -115,9 +115,7 @@ def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: C
         raise BrokenVersion("There is no float32 graph to compute in bfloat16.", "Set CONVOY_PRECISION=auto.")
     if "openvino" not in engines or BF16_FLAGS.isdisjoint(cpu_flags):
         missing = "a processor with AMX or AVX512-BF16" if "openvino" in engines else "the OpenVINO plugin"
-        raise BrokenVersion(
-            f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or give the service what it needs."
-        )
+        raise BrokenVersion(f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or provide what bfloat16 needs.")
     return Candidate(variant, ON_OPENVINO_BF16)
 
 

@@ -1,6 +1,5 @@
-"""Computes filters and feature maps with the extra graph that the export of a version wrote beside the model.
-
-Knows no encoded images and no requests.
+"""Computes filters and feature maps with the extra graph that the export of a version wrote with the model. Independent
+of encoded images and requests.
 """
 
 import threading
@@ -14,7 +13,9 @@ from service.inference.session import FeatureSession
 from service.model_store.manifest import FEATURES_GRAPH, FILTERS_PREFIX, MAPS_PREFIX
 from service.model_store.repository import VersionFolder
 
-NO_FEATURES_HINT = "Publish the model again with `convoy-train export`, which writes them, or use another method."
+NO_FEATURES_HINT = (
+    "Publish the model again with `convoy-train export`, which writes the feature maps, or use another method."
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class LayerImages:
 
 @dataclass(frozen=True)
 class LayerOutputs:
-    """Feature maps of one image by layer, in the order of the network, and the filters of the first convolution."""
+    """Feature maps of one image for each layer, in the order of the network, and the filters of the first
+    convolution."""
 
     filters: LayerImages | None
     layers: list[LayerImages]

@@ -10,7 +10,8 @@ UNLIMITED_BYTES = 2**62
 
 
 class InputBudget:
-    """Limits the inputs of all models together to `limit_bytes`. The batchers add what they hold to `used_bytes`."""
+    """Limits the inputs of all models together to `limit_bytes`. The batchers add the bytes that they hold to
+    `used_bytes`."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.used_bytes = 0
@@ -27,8 +28,8 @@ class InputBudget:
         if count > 1 and size_bytes > self.limit_bytes:
             most = max(1, self.limit_bytes // input_bytes)
             raise TooManyImages(
-                f"The request holds {count} images of {input_bytes} bytes each as the model's input; "
-                f"at most {most} fit into the memory for them."
+                f"The request has {count} images of {input_bytes} bytes each as the model's input; at most {most} fit "
+                "into the memory for images."
             )
         if self.used_bytes:
             raise QueueFull("The images of other requests fill the memory for images.", RETRY_AFTER_S)

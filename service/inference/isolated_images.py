@@ -1,6 +1,5 @@
-"""Images of batches whose run raised. Each image runs alone, once, so that only images that cause the error fail.
-
-Knows no model and no event loop.
+"""Images of batches whose run raised an error. Each image runs alone, once, so that only images that cause the error
+fail. Independent of the model and the event loop.
 """
 
 from collections import deque
@@ -11,7 +10,7 @@ from service.inference.run_timeout import RunTimedOut
 from service.inference.run_times import RunTimes
 
 # Errors after which the images do not run alone. Every batch size has run at start-up, so a lack of memory is not
-# caused by an image, and more runs would need memory when there is none. A run that timed out would block again.
+# caused by an image, and more runs would need memory that is not available. A run that timed out would block again.
 NOT_CAUSED_BY_AN_IMAGE = (OutOfMemory, MemoryError, RunTimedOut)
 
 
@@ -36,7 +35,7 @@ class IsolatedImages:
         return len(self._images) * self._run_times.seconds(1)
 
     def add(self, batch: Batch, error: BaseException) -> None:
-        """Adds the images of a batch whose run raised."""
+        """Adds the images of a batch whose run raised an error."""
         self._images.extend((image, error) for image in batch.single_images())
 
     def take_next(self, now_s: float) -> list[BatchSlice]:

@@ -1,8 +1,8 @@
 """Registers the onnxruntime plugin that runs graphs with OpenVINO on the CPU, once per process.
 
-The package is `onnxruntime-ep-openvino`, which is installed beside the ordinary onnxruntime. With its version 1.8.1,
-`load_config` is the only option that has an effect, and a session that names the provider in `providers` silently runs
-on onnxruntime's own CPU provider.
+The package is `onnxruntime-ep-openvino`, which is installed in addition to the ordinary onnxruntime. With its version
+1.8.1, `load_config` is the only option that has an effect, and a session that names the provider in `providers`
+silently runs on onnxruntime's own CPU provider.
 """
 
 import functools

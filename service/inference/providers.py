@@ -32,13 +32,14 @@ one of BF16_FLAGS."""
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 
 GPU_INSTALL_HINT = (
-    "Install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime (never beside it), in a new environment: "
+    "Install onnxruntime-gpu[cuda,cudnn] in place of onnxruntime (never both), in a new environment: "
     "pip install --require-hashes -r requirements/serve-gpu.txt"
 )
 INSTALL_HINTS = {
     CUDA_PROVIDER: GPU_INSTALL_HINT,
     TENSORRT_PROVIDER: f"{GPU_INSTALL_HINT}, and TensorRT's libraries",
-    OPENVINO_PROVIDER: "Install onnxruntime-ep-openvino beside onnxruntime (only for Linux on Intel processors)",
+    OPENVINO_PROVIDER: "Install onnxruntime-ep-openvino in addition to onnxruntime (only for Linux on Intel "
+    "processors)",
 }
 CPU_HINT = "or set CONVOY_DEVICE=cpu and no CONVOY_PROVIDERS"
 
@@ -55,8 +56,8 @@ DEFAULT_PRECISION_ORDER: Sequence[Precision] = ("float32", "int8", "float16")
 class Placement:
     """Execution providers of onnxruntime, the preferred one first, with the options of each.
 
-    Batches are padded to the next size in `buckets` (ascending), or not at all if there are none. `hint` is the type in
-    which the OpenVINO plugin computes, and None for all other providers.
+    Batches are padded to the next size in `buckets` (ascending), or not at all if `buckets` is empty. `hint` is the
+    type in which the OpenVINO plugin computes, and None for all other providers.
     """
 
     providers: tuple[str, ...] = (CPU_PROVIDER,)
@@ -124,11 +125,11 @@ def batch_buckets(max_batch_size: int) -> tuple[int, ...]:
 def select_variant(
     manifest: Manifest, placement: Placement, cpu_flags: Collection[str], precision: PrecisionChoice = "auto"
 ) -> Variant:
-    """Returns the graph to load: the one with `precision`, or with `auto` the one that should be fastest.
+    """Returns the graph to load: the graph with `precision`, or with `auto` the graph that should be fastest.
 
     `auto` prefers float16 on NVIDIA GPUs, int8 on CPUs with VNNI instructions, and float32 on other CPUs. It skips
-    variants that the manifest excludes from it. Raises BrokenVersion, which names the existing precisions, if there is
-    no such graph.
+    variants that the manifest excludes from automatic selection. Raises BrokenVersion, which names the existing
+    precisions, if there is no such graph.
     """
     by_precision = {variant.precision: variant for variant in manifest.variants}
     if precision == "auto":
@@ -149,7 +150,7 @@ def provider_error(provider: str, reason: str) -> BrokenVersion:
 
 
 def find_cuda_error(message: str) -> str:
-    """Returns CUDA's error from a message of onnxruntime, which is mostly C++ source; empty if there is none."""
+    """Returns CUDA's error from a message of onnxruntime, which is mostly C++ source; empty if the message has none."""
     match = CUDA_FAILURE.search(message)
     return match[0].strip() if match else ""
 
@@ -161,7 +162,7 @@ def is_gpu_lost(message: str) -> bool:
 
 
 def _missing_provider_error(provider: str, available: Sequence[str]) -> BrokenVersion:
-    advice = INSTALL_HINTS.get(provider, "Install the build of onnxruntime that has it")
+    advice = INSTALL_HINTS.get(provider, "Install the build of onnxruntime that has the provider")
     known = ", ".join(available)
     return BrokenVersion(f"This onnxruntime has no '{provider}'; it has {known}.", f"{advice}, {CPU_HINT}.")
 

@@ -1,6 +1,6 @@
-"""The queue of one model: forms batches with interactive requests first, small enough for the deadlines in them.
-
-Knows no model and no event loop. Requests whose future is done are skipped, and their pixels are freed.
+"""The queue of one model: forms batches with interactive requests first, small enough for the deadlines of their
+requests. Independent of the model and the event loop. Requests whose future is done are skipped, and their pixels are
+freed.
 """
 
 from collections import deque
@@ -9,7 +9,7 @@ from service.inference.admission import Admission
 from service.inference.batch import BatchSlice, QueuedRequest
 from service.inference.run_times import RunTimes
 
-BACKGROUND_FIRST_EVERY = 8  # batches, so that background requests never starve
+BACKGROUND_FIRST_EVERY = 8  # batches, so that background requests always make progress
 # While interactive requests arrive, background images fill a batch only up to this expected run time (a single image
 # may take longer), because the next interactive request waits for that run. When no interactive request has arrived
 # for INTERACTIVE_RECENT_S, background images fill whole batches.

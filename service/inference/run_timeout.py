@@ -1,4 +1,4 @@
-"""Limits the time for which a run blocks its thread, by terminating or abandoning the run. Does not know what runs."""
+"""Limits the time for which a run blocks its thread, by terminating or abandoning the run. Independent of what runs."""
 
 import threading
 from collections.abc import Callable

@@ -1,7 +1,6 @@
-"""Expected durations of a model's runs by number of images: measured when it is loaded, and corrected by every run.
-
-Knows numbers only. Other load and throttling change the speed of a machine, so the measured curve is scaled by the
-durations of the latest runs.
+"""Expected durations of a model's runs for each number of images: measured when it is loaded, and corrected by every
+run. Works only with numbers. Other load and throttling change the speed of a machine, so the measured curve is scaled
+by the durations of the latest runs.
 """
 
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ class RunTimes:
 
     def __init__(self, max_images: int, measured_s: Mapping[int, float] | None = None) -> None:
         """`measured_s` has the seconds of a run by number of images. Without it, no time is known before the first run,
-        and from then on the expected time is proportional to the number of images."""
+        and afterwards the expected time is proportional to the number of images."""
         self._max_images = max_images
         self._curve_s = _interpolate(measured_s, max_images) if measured_s else []
         self._scale = 1.0
@@ -51,7 +50,7 @@ class RunTimes:
         return full * self.seconds(batch_size) + self.seconds(rest)
 
     def seconds_until_done(self, images: int, batch_size: int, instances: int) -> float:
-        """Expected time until `images` are done on an idle model, which runs `instances` batches at a time."""
+        """Expected time until `images` are done on an idle model, which runs `instances` batches at the same time."""
         in_turn_s = self.seconds_in_batches(images, batch_size) / instances
         return max(in_turn_s, self.seconds(min(images, batch_size)))  # no instance runs a part of a batch
 

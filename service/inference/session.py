@@ -1,4 +1,4 @@
-"""Runs a network with onnxruntime. Knows no versions and no requests.
+"""Runs a network with onnxruntime. Independent of versions and requests.
 
 Only this module and `openvino_plugin` import onnxruntime.
 """
@@ -35,7 +35,7 @@ from service.inference.run_timeout import DEFAULT_TIMEOUT_S, AbandonableRuns, Ru
 from service.inference.tensorrt import EngineCache
 from service.model_store.manifest import IMAGE, PROBABILITIES, Input
 
-PROBABILITY_TOLERANCE = 1e-3  # above 1, for the rounding of a softmax in half precision
+PROBABILITY_TOLERANCE = 1e-3  # above 1, to allow for the rounding of a softmax in half precision
 WARM_UP_TIMEOUT_S = 600.0  # per run; TensorRT may build an engine in it, which takes minutes
 FEATURES_TIMEOUT_S = 60.0  # per image; all other explanations of the worker wait meanwhile
 OUT_OF_MEMORY = re.compile(
@@ -75,7 +75,7 @@ class Session:
 
         self._session = create({}) if engine_cache is None else engine_cache.create(create)
         self.nodes = _count_nodes(self._session) if placement.is_on_nvidia else {}
-        """Number of the graph's nodes by the provider that runs them; empty on a CPU."""
+        """Number of graph nodes that each provider runs; empty on a CPU."""
         self._check_placement(placement)
         self._check_interface()
 
@@ -296,7 +296,7 @@ def _create_plugin_session(
 
 def _load_error(path: Path, error: Exception) -> BrokenVersion:
     if "external data" in str(error).lower():
-        reason = "it keeps weights in other files, which no checksum covers: save it as one file"
+        reason = "it stores weights in other files, which no checksum covers: save it as one file"
         return BrokenVersion(f"{path} is rejected: {reason}.")
     return BrokenVersion(f"onnxruntime cannot load {path}: {str(error).rstrip('.')}.")
 
@@ -305,7 +305,7 @@ def _load_error(path: Path, error: Exception) -> BrokenVersion:
 def preload_cuda() -> None:
     """Loads the CUDA and cuDNN libraries that pip installed, which the linker does not find by itself. Runs once."""
     if hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # the session's error says the same
+        with contextlib.redirect_stdout(io.StringIO()):  # the session reports the same error
             onnxruntime.preload_dlls()
 
 
@@ -337,7 +337,7 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Errors are raised anyway, and onnxruntime's log lines are not JSON and reveal names of nodes.
+    # Errors are raised anyway. onnxruntime's log lines are not JSON, and reveal names of nodes.
     options.log_severity_level = 4
     # The manifest's checksum covers only the graph's file. This folder makes weights in other files impossible to find.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)

@@ -1,7 +1,7 @@
 """TensorRT's options for a graph, and the folder that keeps its engines between processes.
 
 Building an engine takes minutes. An engine is valid for one graph, one type of GPU and one set of library versions.
-Does not know onnxruntime: the caller passes in the function that creates a session.
+Independent of onnxruntime: the caller passes in the function that creates a session.
 """
 
 import contextlib
@@ -59,10 +59,10 @@ def tensorrt_version(provider_library: Path) -> str:
 
 
 class EngineCache:
-    """The engines of one graph in `root`/`environment`, beside the timings that all graphs of that environment share.
+    """The engines of one graph in `root`/`environment`, next to the timings that all graphs of that environment share.
 
     A build gets its final folder name only when it is finished, so the engine of a killed process is never used.
-    Several processes may build the same engine at once. The engine of the first to finish is kept.
+    Several processes may build the same engine at the same time. The engine that is finished first is kept.
     """
 
     def __init__(self, root: Path, environment: str, graph_sha256: str, profile: Mapping[str, str]) -> None:

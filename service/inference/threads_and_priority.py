@@ -1,4 +1,4 @@
-"""Number and priority of the threads that run a model. The priority follows from the model's weight.
+"""Number and priority of the threads that run a model. The priority is determined by the model's weight.
 
 onnxruntime's own threads inherit the niceness of the thread that creates the session, so the session must be created on
 one of the model's threads.
@@ -35,6 +35,6 @@ def nice_steps(weight: float) -> int:
 
 
 def _lower_priority(weight: float) -> None:
-    """Lowers the priority of this thread, and of those that it starts."""
+    """Lowers the priority of this thread, and of the threads that it starts."""
     if steps := nice_steps(weight):
         os.nice(steps)

@@ -1,4 +1,4 @@
-"""Times the candidates of a version on this machine, once for all workers of a service.
+"""Measures the candidates of a version on this machine, once for all workers of a service.
 
 The first worker that loads a version measures. All other workers, and restarted ones, read its choice from a file.
 """
@@ -28,7 +28,7 @@ BATCH_SIZE = 8
 MAX_TIME_S = 0.2  # per candidate, unless MIN_RUNS take longer
 MIN_RUNS = 2
 MAX_WAIT_S = WARM_UP_TIMEOUT_S + 60.0
-"""Maximum time that a worker waits for the measurement of another one, in which a hanging run fails after
+"""Maximum time that a worker waits for the measurement of another worker, in which a hanging run fails after
 WARM_UP_TIMEOUT_S."""
 POLL_INTERVAL_S = 0.02
 
@@ -46,8 +46,8 @@ class EngineChoice(BaseModel, frozen=True):
 
 @dataclass
 class EngineChoices:
-    """The choices of a service by version. They are kept in files of `folder`, which the workers share, or without a
-    folder in this process only."""
+    """The choices of a service, one per version. They are kept in files of `folder`, which the workers share. Without a
+    folder they are kept in this process only."""
 
     folder: Path | None = None
     max_wait_s: float = MAX_WAIT_S
@@ -59,7 +59,7 @@ class EngineChoices:
     def get(self, key: str, names: Sequence[str], measure: Callable[[], EngineChoice]) -> EngineChoice:
         """Returns the known choice for `key` if it is one of `names`, otherwise the result of `measure`.
 
-        Only one measurement runs at a time, unless another worker hangs in it.
+        Only one measurement runs at a time, unless a worker hangs in its measurement.
         """
         with self._lock, self._exclusive():
             choice = self._known.get(key) or self._read(key)
@@ -88,7 +88,7 @@ class EngineChoices:
                 return lock_exclusively(file, wait=False)
             except BlockingIOError:
                 if self.clock() >= end_s:
-                    event = "another worker has not finished measuring engines; this one measures itself"
+                    event = "another worker has not finished measuring engines; this worker measures itself"
                     logs.event(logging.WARNING, event, waited_s=self.max_wait_s)
                     return None
             self.sleep(POLL_INTERVAL_S)
@@ -130,7 +130,7 @@ def measure_candidates(
     timeout_s: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> EngineChoice:
-    """Times the candidates one after the other, with one open session at a time, and returns the choice.
+    """Measures the candidates one after the other, with one open session at a time, and returns the choice.
 
     Candidates that cannot run are reported in `failures`. Raises BrokenVersion if no candidate can run.
     """

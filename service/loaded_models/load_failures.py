@@ -1,10 +1,10 @@
-"""Records why models could not be read or versions could not be loaded, and whether another attempt makes sense."""
+"""Records why models could not be read or versions could not be loaded, and whether another attempt is useful."""
 
 from collections.abc import Callable
 
 from service.model_store.repository import VersionFingerprint
 
-MODEL_FOLDER = 0  # stands for the folder of the model itself, in place of a version number
+MODEL_FOLDER = 0  # means the folder of the model itself, in place of a version number
 
 
 class LoadFailures:
@@ -16,15 +16,15 @@ class LoadFailures:
         self._unconfirmed: set[tuple[str, int]] = set()
 
     def reason_for(self, model: str) -> str:
-        """Why versions of the model could not be loaded; empty if none failed."""
+        """Reasons why versions of the model could not be loaded; empty if none failed."""
         return " ".join(self._reasons.get(model, {}).values())
 
     def reasons(self) -> dict[str, str]:
-        """Returns `reason_for` by model, for all models with failures."""
+        """Returns `reason_for` of each model with failures, by model name."""
         return {model: reason for model in list(self._reasons) if (reason := self.reason_for(model))}
 
     def reason_for_version(self, model: str, version: int) -> str:
-        """Why the version could not be loaded; empty if it has not failed."""
+        """Reason why the version could not be loaded; empty if it has not failed."""
         return self._reasons.get(model, {}).get(version, "")
 
     def record(self, model: str, version: int, fingerprint: VersionFingerprint, reason: str) -> None:
@@ -78,7 +78,7 @@ class LoadFailures:
         self._forget_files_unless(lambda name, version: name in models)
 
     def _forget_files_unless(self, is_kept: Callable[[str, int], bool]) -> None:
-        """Removes the fingerprints of versions that are gone, so that a version that comes back with the same files, as
-        after an undone rollback, is tried and reported again."""
+        """Removes the fingerprints of versions that no longer exist, so that a version that reappears with the same
+        files, as after an undone rollback, is tried and reported again."""
         self._failed_fingerprints = {key: files for key, files in self._failed_fingerprints.items() if is_kept(*key)}
         self._unconfirmed = {key for key in self._unconfirmed if is_kept(*key)}

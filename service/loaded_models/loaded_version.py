@@ -1,4 +1,4 @@
-"""Loads one version of a model: warms up and measures its graph, and gives it a queue and threads of its own."""
+"""Loads one version of a model: warms up and measures its graph, and gives it its own queue and threads."""
 
 import math
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def load(
     worker_id: int = 0,
     engine_choices: EngineChoices | None = None,
 ) -> LoadedVersion:
-    """Loads, warms up and measures one version, which blocks. The version's images count in `input_budget`.
+    """Loads, warms up and measures one version, which blocks. The version's images count toward `input_budget`.
 
     `worker_id` decides which of several GPUs is used. `engine_choices` is shared with the other workers; by default
     this process measures for itself.
@@ -184,8 +184,8 @@ def _devices(candidate: Candidate, settings: Settings) -> list[str]:
 def _may_run_inline(spec: ModelSpec, candidate: Candidate) -> bool:
     """Whether short runs may execute on the event loop's thread.
 
-    A model with a weight needs threads of its own, whose niceness can be changed. A run of OpenVINO cannot be
-    terminated, so it would stop the whole service if it hung.
+    A model with a weight needs its own threads, whose niceness can be changed. A run of OpenVINO cannot be terminated,
+    so it would stop the whole service if it hung.
     """
     return spec.weight == 1 and not candidate.placement.is_on_openvino
 

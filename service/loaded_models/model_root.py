@@ -1,7 +1,7 @@
 """The root folder of all models: lists its models, and distinguishes an empty root from a missing one.
 
-Logs when the root becomes unreadable, when it can be read again, and which of its contents are not versions. Does not
-know which models are loaded.
+Logs when the root becomes unreadable, when it can be read again, and which of its entries are not versions. Independent
+of the models that are loaded.
 """
 
 import logging
@@ -15,11 +15,11 @@ from service.model_store.repository import Repository
 from service.observability import logs
 
 REPLACEMENT_S = 0.2
-"""Time for which a loaded version may be gone while it is replaced."""
+"""Time for which the folder of a loaded version may be missing while it is replaced."""
 
 
 class ModelRoot:
-    """The root of `repository` as it was read last. The methods block, because they read the disk."""
+    """The root of `repository`, as it was read last. The methods block, because they read the disk."""
 
     def __init__(self, repository: Repository, sleep: Callable[[float], None] = time.sleep) -> None:
         self._repository = repository
@@ -27,20 +27,20 @@ class ModelRoot:
         self._inode: tuple[int, int] | None = None
         self._passed_over: dict[str, str] = {}
         self.error = ""
-        """Why the root cannot be read; empty if it can."""
+        """Reason why the root cannot be read; empty if it can be read."""
 
     def models(self, loaded: Collection[Path]) -> set[str] | None:
-        """Returns the names of the models; None if the root cannot be read, or is gone while models are loaded.
+        """Returns the names of the models; None if the root cannot be read, or is missing while models are loaded.
 
-        `loaded` holds the folders of the loaded versions. If one is gone, waits before reading the root: it may be in
-        the middle of a replacement by `rm -r` and `cp -r`, which is no rollback.
+        `loaded` contains the folders of the loaded versions. If one is missing, waits before reading the root, because
+        `rm -r` and `cp -r` may be replacing it, which is not a rollback.
         """
         try:
             if not all(map(os.path.exists, loaded)):
                 self._sleep(REPLACEMENT_S)
             inode = self._repository.root_inode()
             listing = self._repository.scan()
-            has_vanished = inode is None or inode != self._repository.root_inode()  # perhaps while it was read
+            has_vanished = inode is None or inode != self._repository.root_inode()  # possibly while it was read
             if loaded and (has_vanished or self._is_unmounted(listing.models, inode)):
                 self._set_error(f"{self._repository.root} is gone; the loaded models keep serving.")
                 return None
@@ -57,7 +57,7 @@ class ModelRoot:
         return not models and inode != self._inode
 
     def is_replaced(self) -> bool:
-        """Whether the root is gone, or is another folder than the one that was read last."""
+        """Whether the root is missing, or is not the folder that was read last."""
         inode = self._repository.root_inode()
         return inode is None or inode != self._inode
 

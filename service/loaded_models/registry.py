@@ -24,7 +24,7 @@ from service.observability import logs
 from service.observability.metrics import Metrics
 from service.settings import Settings
 
-# Applies even if the request timeout is short, because a machine that stalls for a moment is no reason to restart a
+# Applies even if the request timeout is short, because a machine that stalls for a moment is not a reason to restart a
 # process.
 MIN_STUCK_S = 5.0
 
@@ -32,7 +32,8 @@ MIN_STUCK_S = 5.0
 class RepositoryEntry(NamedTuple):
     """One version on disk, and whether it is ready to serve.
 
-    `reason` says why it is not loaded, or if it is loaded why its newer files are not; empty if neither applies.
+    `reason` says why the version is not loaded, or why the newer files of a loaded version are not; empty if neither
+    applies.
     """
 
     model: str
@@ -131,7 +132,8 @@ class Registry:
         ]
 
     def index(self) -> list[RepositoryEntry]:
-        """Returns an entry per version on disk. Blocks, because it reads the disk. Raises OSError without a root."""
+        """Returns an entry per version on disk. Blocks, because it reads the disk. Raises OSError if there is no
+        root."""
         entries = []
         for model in self._repository.models():
             loaded = self._loaded_versions(model)
@@ -152,11 +154,11 @@ class Registry:
 
     @property
     def has_tried_all(self) -> bool:
-        """Whether the first attempt to load every model has ended, failed or not."""
+        """Whether the first attempt to load each model has ended, successfully or not."""
         return self._has_tried_all
 
     def is_unavailable(self) -> bool:
-        """Whether other workers should get the requests, because this one is still loading or its GPU has failed."""
+        """Whether other workers should get the requests, because this worker is still loading or its GPU has failed."""
         return self.is_loading() or bool(self._models_with_lost_gpu())
 
     def not_ready_reasons(self) -> dict[str, str]:
@@ -169,7 +171,7 @@ class Registry:
             now = self.loading_version and f", now {self.loading_version}"
             return {"service": self._root.error or f"Models are loading{now}."}
         if not self._required_models and not self._models:
-            return {"service": f"There is no model in {self._repository.root}. Put one there, as <name>/<version>/."}
+            return {"service": f"There is no model in {self._repository.root}. Add a model as <name>/<version>/."}
         missing = self._required_models - self._models.keys()
         reasons = {model: self.failures.reason_for(model) for model in missing}
         return reasons | self.hung_models() | self._models_with_lost_gpu()
@@ -180,11 +182,11 @@ class Registry:
         return self._required_models is not None
 
     def hung_models(self) -> dict[str, str]:
-        """Returns reasons by model, for models with a batch that has run for longer than any request waits."""
+        """Returns a reason for each model with a batch that has run for longer than the request timeout."""
         return self._hung_for(1)
 
     def stuck_models(self) -> dict[str, str]:
-        """Returns reasons by model, for models that only a new process can recover.
+        """Returns a reason for each model that only a new process can recover.
 
         These are models with a batch that has run for `max_run_timeouts` request timeouts, and models whose GPU has
         failed. Loading and warm-up do not count, because they run no batch.
@@ -203,8 +205,8 @@ class Registry:
     def _hung_for(self, timeouts: int, min_s: float = 0.0) -> dict[str, str]:
         limit_s = max(min_s, timeouts * self._settings.request_timeout_ms / 1000)
         return {
-            name: f"Version {loaded.version} has been running one batch for more than {limit_s:g} s; "
-            "no request waits longer."
+            name: f"Version {loaded.version} has been running one batch for more than {limit_s:g} s, which is longer "
+            "than any request waits."
             for name in self._models
             if (loaded := self._hung_version(name, timeouts, limit_s)) is not None
         }

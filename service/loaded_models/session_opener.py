@@ -60,8 +60,8 @@ class SessionOpener:
     ) -> tuple[Candidate, EngineChoice]:
         """Returns the candidate to use, and how it was chosen.
 
-        Times the candidates, unless there is only one or `engine_choices` already has a choice. Raises BrokenVersion if
-        no candidate can run within `timeout_s`.
+        Measures the candidates, unless there is only one or `engine_choices` already has a choice. Raises BrokenVersion
+        if no candidate can run within `timeout_s`.
         """
         candidates = {candidate.name: candidate for candidate in self.candidates()}
         batch_size = min(BATCH_SIZE, self._settings.max_batch_size or BATCH_SIZE)
@@ -90,7 +90,10 @@ class SessionOpener:
         return Session(path, manifest.input, manifest.classes, self._threads, placement, cache, instances)
 
     def _log_failures(self, choice: EngineChoice) -> None:
-        action = f"'{choice.name}' serves this version. CONVOY_PROVIDERS=cpu ends further attempts with other engines."
+        action = (
+            f"'{choice.name}' serves this version. Set CONVOY_PROVIDERS=cpu to prevent further attempts with "
+            "other engines."
+        )
         model, version = self.folder.model, self.folder.version
         for name, reason in choice.failures.items():
             event = "an engine cannot run this graph"
@@ -102,7 +105,7 @@ class SessionOpener:
         """Returns the CPU engines that the settings allow and that work on this machine.
 
         All models share OpenVINO's threads, so a model with a weight runs on onnxruntime's own engine, whose threads
-        can have another niceness. Raises BrokenVersion if the settings name OpenVINO and it does not work.
+        can have another niceness. Raises BrokenVersion if the settings name OpenVINO, but it does not work.
         """
         named = {name.lower() for name in split_list(self._settings.providers)}
         is_plugin_named = bool(named & OPENVINO_NAMES)
@@ -120,7 +123,8 @@ class SessionOpener:
 
 
 def why_not_openvino(settings: Settings) -> str:
-    """Returns why models cannot run on OpenVINO although the settings allow it; empty if they can, or may not."""
+    """Returns the reason why models cannot run on OpenVINO although the settings allow it. Empty if models can run on
+    it, or if the settings do not allow it."""
     if settings.providers:
         return ""
     try:

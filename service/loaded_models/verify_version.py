@@ -16,7 +16,7 @@ from service.model_store.repository import Repository, VersionFolder
 
 WARM_UP_SIZES = [1, 3]
 BF16_TOLERANCE = 0.1
-"""Maximum difference between a probability computed in bfloat16 and the stored one."""
+"""Maximum difference between a probability computed in bfloat16 and the stored probability."""
 
 
 class GraphNotTaken(BrokenVersion):
@@ -46,7 +46,7 @@ def verify(repository: Repository, model: str, version: int) -> Iterator[Finding
         try:
             yield Finding(model, version, subject, True, _verify_graph(folder, candidate, samples))
         except GraphNotTaken as error:
-            yield Finding(model, version, subject, True, f"stays on onnxruntime's own engine: {error.full_message}")
+            yield Finding(model, version, subject, True, f"is served by onnxruntime's own engine: {error.full_message}")
         except (BrokenVersion, ModelFailed) as error:
             yield Finding(model, version, subject, False, error.full_message)
     for name in folder.manifest.extra_graphs:
@@ -94,7 +94,7 @@ def _verify_graph(folder: VersionFolder, candidate: Candidate, samples: GoldenSa
     tolerance = max(TOLERANCES[variant.precision], BF16_TOLERANCE if candidate.hint == "bf16" else 0.0)
     if not difference <= tolerance:
         raise BrokenVersion(
-            f"{variant.file} returns other results than when it was published: a probability differs by "
+            f"{variant.file} does not return the same results as when it was published: a probability differs by "
             f"{difference:.2g} over {len(expected)} samples ({tolerance:g} is allowed)."
         )
     return f"sha256 matches, loads and runs, answers {len(expected)} samples as published (to {difference:.1g})"

@@ -1,6 +1,5 @@
 """Closes versions that no new request can find when their last requests are done, and then trims the memory once.
-
-Does not know which versions are loaded.
+Independent of the versions that are loaded.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ class VersionCloser:
         closing.add_done_callback(self._on_closed)
 
     async def wait_at_end(self) -> None:
-        """Waits until all versions are closed. The memory is not trimmed any more, because the process ends."""
+        """Waits until all versions are closed. Does not trim the memory, because the process ends."""
         self._is_process_ending = True
         await asyncio.gather(*self._closing, *self._trimming, return_exceptions=True)
 

@@ -1,6 +1,6 @@
 """Loads versions of models, and detects when the content on disk of a loaded version has changed.
 
-Records and logs the versions that cannot be loaded. Does not know the desired state.
+Records and logs the versions that cannot be loaded. Independent of the desired state.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class VersionLoader:
                 loaded = await asyncio.get_running_loop().run_in_executor(self._executor, load)
                 self._fingerprints[name, number] = fingerprint
                 self._failures.clear(name, number)
-            except Exception as error:  # after any error the other versions must still be loaded
+            except Exception as error:  # the other versions must still be loaded
                 self._failures.record(name, number, fingerprint, _reason(error))
                 if not may_be_copied:
                     self._report_failure(name, number)
@@ -88,8 +88,8 @@ class VersionLoader:
         self.loading_version = f"{name}/{number}"
         try:
             folder = self._repository.open(name, number)
-            # If a link has moved to a folder of equal content, the version is loaded again all the same, because the
-            # card and the feature maps are read from its folder.
+            # If a link now points to another folder with equal content, the version is loaded again nevertheless,
+            # because the card and the feature maps are read from its folder.
             if loaded is not None and (loaded.digest, loaded.folder.path) == (folder.digest, folder.path):
                 folder.graph_path(loaded.variant)  # raises if the graph has changed while the manifest has not
                 return loaded

@@ -1,6 +1,6 @@
 """Polls the state file and the folder of models, and reconciles the registry with them.
 
-Polls, because not every file system reports changes. Knows other worker processes only through a StatusPublisher.
+Polls, because not every file system reports changes. Reaches other worker processes only through a StatusPublisher.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ class Watcher:
     """Two background tasks: `follow` reconciles the registry, and `publish_regularly` publishes this worker's status.
 
     They are separate, because a version may take long to load. Each runs until it is cancelled, may be called again
-    after it has raised, and calls `on_success` after each successful pass.
+    after it has raised an error, and calls `on_success` after each successful pass.
     """
 
     def __init__(
@@ -102,7 +102,8 @@ class Watcher:
 
 
 class HangLog:
-    """Logs one line when a model starts to hang, and one when it no longer does. Meanwhile the service is not ready."""
+    """Logs one line when a model starts to hang, and one line when it no longer hangs. Meanwhile the service is not
+    ready."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -119,7 +120,7 @@ class HangLog:
 
 
 class ReadinessLog:
-    """Logs one line when the worker has loaded its models and is not ready, and one when it is ready again."""
+    """Logs one line when the worker has loaded its models and is not ready, and one line when it is ready again."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry

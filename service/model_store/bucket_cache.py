@@ -1,7 +1,7 @@
 """The folder that holds a bucket's fetched versions, with the layout that the repository reads, and its free space.
 
 `<name>/<version>` is a link to the version's content in a hidden folder. Publishing replaces the link, so that readers
-always see either the old content or the new one. Does not know the bucket.
+always see either the old content or the new content. Independent of the bucket.
 """
 
 import os
@@ -17,7 +17,7 @@ from service.model_store.manifest import MANIFEST_FILE
 from service.model_store.repository import Repository
 
 MIN_FREE_BYTES = 16 * 1024**2
-"""Space that fetching leaves free for the state of the sync and for other files of the service."""
+"""Free space that fetching leaves for the state of the sync and for other files of the service."""
 
 
 class CacheFull(ConvoyError):
@@ -90,10 +90,10 @@ class BucketCache:
     def evict(self, version_path: str) -> None:
         """Deletes the files of a version, and keeps its empty folder.
 
-        The version is broken then, not gone: processes that have loaded it keep it. An empty folder cannot be created
-        in its place, because the disk may be full.
+        The version is then broken, but not deleted: processes that have loaded it keep serving it. An empty folder
+        cannot be created in its place, because the disk may be full.
         """
-        # The manifest first, so that a reader sees no version that has lost only some of its files.
+        # The manifest is deleted first, so that a reader never sees a version that has lost only some of its files.
         for file in sorted((self.folder / version_path).iterdir(), key=lambda file: file.name != MANIFEST_FILE):
             file.unlink()
 

@@ -1,6 +1,6 @@
 """Checks a version's files before they are read: location, size and SHA-256.
 
-Knows files and checksums, but not the manifest that names them.
+Independent of the manifest that names the files.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def checked_path(folder: Path, name: str, sha256: str, limit_bytes: int) -> Path
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is a Git LFS pointer, which stands in place of a large file in clones without Git LFS."""
+    """Whether the file is a Git LFS pointer, which replaces a large file in clones without Git LFS."""
     try:
         with path.open("rb") as file:
             return file.read(len(LFS_POINTER_START)) == LFS_POINTER_START
@@ -45,7 +45,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 def lfs_pointer_error(name: object) -> BrokenVersion:
     return BrokenVersion(
-        f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` in the clone that it came from."
+        f"{name} is a Git LFS pointer, not the file itself: run `git lfs pull` in the clone that the file came from."
     )
 
 
@@ -53,7 +53,7 @@ def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
     """Returns the path of a regular file of the folder.
 
     Raises BrokenVersion for a file that is missing or larger than `limit_bytes`, for a pipe or a device (reading it
-    might never end), and for a link that leaves the folder (it could point to any file of the machine).
+    might never end), and for a link to a file outside of the folder (it could be any file of the machine).
     """
     path = folder / name
     try:
@@ -62,7 +62,7 @@ def safe_path(folder: Path, name: str, limit_bytes: int) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError for circular links, before Python 3.13
         raise BrokenVersion(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if not real.is_relative_to(root):
-        raise BrokenVersion(f"{path} is a link that leaves its version's folder: put the file itself there.")
+        raise BrokenVersion(f"{path} is a link to a file outside of its version's folder: put the file itself there.")
     if not real.is_file():
         raise BrokenVersion(f"{path} is not a regular file.")
     if size > limit_bytes:

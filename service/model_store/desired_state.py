@@ -2,7 +2,7 @@
 
     {"generation": 3, "models": {"mnist-lenet5": {"versions": {"latest": 2}, "labels": {"stable": 1}}}}
 
-Models that the file does not name are served as the settings say. Knows the file, not which versions are loaded.
+Models that the file does not name are served according to the settings. Independent of the versions that are loaded.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,8 @@ class ModelSpec(FrozenModel):
     """The desired state of one model. The highest loaded version that `versions` selects is the default.
 
     `labels` maps names to version numbers. These versions are loaded too. `weight` is the relative share of the cores
-    while several models compete for them, at most 1. `instances` is the number of batches that may run at a time.
+    while several models compete for the cores, at most 1. `instances` is the maximum number of batches that run at the
+    same time.
     """
 
     loaded: bool = True
@@ -75,7 +76,7 @@ class DesiredState(FrozenModel):
 
 
 class StateFile:
-    """The file on disk. Processes change it one after the other, and never see it half-written."""
+    """The file on disk. Processes change the file one after the other, and never read an incomplete file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

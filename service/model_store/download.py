@@ -56,7 +56,7 @@ def fetch_version(
     """Fetches `version_path` ("name/version") into the empty `folder`, and returns the number of bytes.
 
     Fetches the manifest, the files that it names, the model card and PNG images. `reserve` reserves space for a number
-    of bytes during the fetch, or raises.
+    of bytes during the fetch, or raises an error.
 
     Raises BrokenVersion if the version is incomplete, too large or differs from its manifest; ObjectRefused;
     BucketUnreachable; and OSError if the folder cannot be written.
@@ -111,7 +111,9 @@ class _VersionDownload:
                 digest.update(chunk)
                 copy.write(chunk)
             copy.flush()
-            os.fsync(copy.fileno())  # after a crash of the machine the file could have its size, but other content
+            os.fsync(
+                copy.fileno()
+            )  # after a crash of the machine the file could have the right size, but other content
         if received_bytes != listed_bytes:
             raise self._broken(f"{name} had {listed_bytes} bytes when it was listed, and another size when it was read")
         self.fetched_objects[name] = self._listing[name]
@@ -134,7 +136,7 @@ class _VersionDownload:
     def manifest(self) -> Manifest:
         try:
             return read_manifest(self._folder)
-        except BrokenVersion as error:  # names the path of the copy, but users know the URL of the original
+        except BrokenVersion as error:  # the message names the path of the copy, but users know the URL of the original
             version_url = f"{self._bucket.url}/{self._version_path}"
             raise BrokenVersion(error.message.replace(str(self._folder), version_url), UPLOAD_HINT) from error
 
@@ -178,6 +180,6 @@ def _read_fetched(folder: Path) -> dict[str, ObjectInfo]:
 
 
 def _is_unchanged(path: Path, size_bytes: int, recorded_ns: int) -> bool:
-    """Whether the file has its size, and was not written after it was recorded as fetched."""
+    """Whether the file has the recorded size, and was not written after it was recorded as fetched."""
     file = file_fingerprint(path)
     return file is not None and file.size_bytes == size_bytes and file.modified_ns <= recorded_ns

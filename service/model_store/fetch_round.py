@@ -1,6 +1,6 @@
 """One round of fetches: fetches versions of a bucket into the cache in parallel, and detects outages of the bucket.
 
-Records the outcomes. Does not know the state on disk or the versions to be removed.
+Records the outcomes. Independent of the state on disk and of the versions to be removed.
 """
 
 import errno
@@ -51,7 +51,8 @@ class FetchRound:
         self.gone: set[str] = set()
         """Versions that were removed from the bucket after they were listed. The caller may set it, and `outage`."""
         self.outage = ""
-        """Why the bucket cannot be reached; empty if it can. During an outage no further fetch begins."""
+        """Reason why the bucket cannot be reached; empty if it can be reached. During an outage no further fetch
+        begins."""
 
     def due(self) -> list[str]:
         """Returns the versions to fetch now. Versions that have not failed before come first."""
@@ -71,13 +72,14 @@ class FetchRound:
     def has_room(self, version_path: str, free_bytes: int) -> bool:
         """Whether a version that did not fit may fit into `free_bytes`.
 
-        Where the free space does not show it, as with a quota, only another attempt can tell after the second one.
+        If the free space does not show this, as with a quota, returns True after the second attempt, because only
+        another attempt can show it.
         """
         failure = self._failures[version_path]
         return free_bytes >= failure.needed_bytes if failure.needed_bytes else failure.attempts > 1
 
     def needed_bytes(self, version_path: str) -> int:
-        """Returns the space that a version needs that did not fit; 0 if the free space does not show it."""
+        """Returns the space that a version that did not fit needs; 0 if the free space does not show it."""
         return self._failures[version_path].needed_bytes
 
     def run(self, version_paths: list[str], meanwhile: Callable[[], None], probe_path: str | None = None) -> None:

@@ -19,12 +19,14 @@ SAMPLES_FILE = "samples.npz"
 IMAGES_ARRAY = "images"
 MAX_UNPACKED_BYTES = 256 * 1024**2
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
-"""Maximum difference between a probability on another processor and the stored one. int8 rounds to coarse steps."""
+"""Maximum difference between a probability on another processor and the stored probability. int8 rounds to coarse
+steps."""
 
 
 @dataclass(frozen=True)
 class GoldenSamples:
-    """`images`, uint8 (n, height, width, channels), and their probabilities by precision, float32 (n, classes)."""
+    """`images`, uint8 (n, height, width, channels), and their probabilities for each precision, float32 (n,
+    classes)."""
 
     images: NDArray[np.uint8]
     probabilities: dict[str, NDArray[np.float32]]

@@ -1,6 +1,6 @@
 """The contract between training and serving: the schema of `manifest.json` in a version folder.
 
-It contains everything that the service must know about a network. Knows neither onnxruntime nor Keras.
+It contains everything that the service must know about a network. Independent of onnxruntime and Keras.
 """
 
 import json
@@ -27,7 +27,8 @@ FILTERS_PREFIX = "filters."
 FORMAT: Literal[2] = 2
 """The format that this version of Convoy writes. It also reads all earlier formats."""
 REQUIRED_CONVOY = "0.1.0"
-"""The lowest version of Convoy that reads FORMAT. Manifests contain it for the error text of older versions."""
+"""The lowest version of Convoy that reads FORMAT. Manifests contain this version for the error text of older
+versions."""
 
 # Larger files are not read, because a version may come from an untrusted source.
 MAX_MANIFEST_BYTES = 1024**2
@@ -45,7 +46,7 @@ Activation = Literal["softmax", "sigmoid", "binary"]
 number of labels is right, each with its own probability. `binary`: one of two labels is right; the network itself has
 one output, the probability of the second label, and its graph returns both probabilities."""
 MIN_LIKELY_PROBABILITY = 0.5
-"""A label of a model with sigmoids is among the predictions by default if its probability is above this."""
+"""By default, the predictions of a sigmoid model contain the labels whose probability is above this."""
 
 
 MAX_ACCEPTED_LOSS = 0.005
@@ -140,7 +141,7 @@ class Parity(FrozenModel):
 
 
 class Speed(FrozenModel):
-    """Microseconds per image by batch size, of a graph and of its float32 original, measured alternately.
+    """Microseconds per image for each batch size, of a graph and of its float32 original, measured alternately.
 
     `threads` cores of `processor` ran each batch, as in the service.
     """
@@ -156,7 +157,7 @@ class Acceptance(FrozenModel):
 
     `upper_loss` is the one-sided 95 % upper bound of the lost accuracy (Tango's score interval for paired proportions).
     If it is at most MAX_ACCEPTED_LOSS, `automatic` is True and the service may choose the graph on that engine by
-    itself. `same_class` and `max_abs_difference` (of a probability) are only for information.
+    itself. `same_class` and `max_abs_difference` (of a probability) are only informative.
     """
 
     engine: Literal["cpu", "openvino"]
@@ -200,7 +201,7 @@ class Variant(File):
 
 
 class ExtraGraph(File):
-    """A graph beside the variants: uint8 `image` in, float32 tensors out.
+    """A graph in addition to the variants: uint8 `image` in, float32 tensors out.
 
     `parity` compares these tensors, each divided by its largest value if that is above 1.
     """
@@ -304,7 +305,7 @@ class _Header(BaseModel):
 
 
 def _check_format(path: Path, text: bytes) -> None:
-    """Raises BrokenVersion for a later format. Ignores invalid manifests, for which the caller has an error."""
+    """Raises BrokenVersion for a later format. Ignores invalid manifests, which the caller reports."""
     try:
         header = _Header.model_validate_json(text)
     except ValidationError:
@@ -312,7 +313,7 @@ def _check_format(path: Path, text: bytes) -> None:
     if header.format > FORMAT:
         needed = "a newer Convoy" if header.requires is None else f"Convoy {header.requires}"
         raise BrokenVersion(
-            f"{path} has format {header.format} and needs {needed}; this one reads up to {FORMAT}: "
+            f"{path} has format {header.format} and needs {needed}; this Convoy reads formats up to {FORMAT}: "
             "upgrade the service, or export the version again with this Convoy."
         )
 

@@ -1,7 +1,8 @@
-"""Mirrors a bucket's models in a local folder, with the layout that the repository reads. Knows no loaded versions.
+"""Mirrors a bucket's models in a local folder, with the layout that the repository reads. Independent of the versions
+that are loaded.
 
-A version is fetched into a hidden folder, checked, and published in one step, so readers never see an incomplete one.
-Several processes may share one folder. One of them syncs, and those that wait for it use its outcome.
+A version is fetched into a hidden folder, checked, and published in one step, so readers never see an incomplete
+version. Several processes may share one folder. One process syncs, and the processes that wait for it use its outcome.
 """
 
 import logging
@@ -55,24 +56,25 @@ class BucketMirror:
         self._sync_count: int | None = None
         self._replaced: set[str] = set()
         self.error = ""
-        """Why the last sync was not complete; empty if it was."""
+        """Reason why the last sync was not complete; empty if it was complete."""
         self._fetch_failures: dict[str, FetchFailure] = {}
         self.failures: dict[str, str] = {}
-        """Why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
+        """Reasons why versions of the bucket are not in `folder`, by "name/version", as of the last sync."""
         self.passed_over: dict[str, str] = {}
-        """Why other entries of the bucket do not count as versions, by path, as of the last sync."""
+        """Reasons why other entries of the bucket do not count as versions, by path, as of the last sync."""
         self.synced_at_s = 0.0
         """Unix time of the last sync that no outage ended; 0 if there was none."""
 
     def sync(self) -> Path:
-        """Removes versions that are gone from the bucket, fetches new and changed ones, and returns `folder`. Blocks.
+        """Removes versions that were deleted from the bucket, fetches new and changed versions, and returns `folder`.
+        Blocks.
 
         If another process has synced since this mirror's last sync, its outcome is used, so that many processes cost
         the bucket only one listing. A version that cannot be fetched is logged, added to `failures`, and retried with
         growing pauses, while the other versions are fetched.
 
-        Raises BucketUnreachable during an outage; versions that were fetched or removed before it stay so. Raises
-        CannotMirror if the folder cannot be written.
+        Raises BucketUnreachable during an outage; versions that were fetched or removed before the outage stay so.
+        Raises CannotMirror if the folder cannot be written.
         """
         try:
             state = self._sync_under_lock()
@@ -162,9 +164,8 @@ class BucketMirror:
     def _gone(
         self, bucket_versions: Mapping[str, ObjectListing], to_fetch: Mapping[str, ObjectListing]
     ) -> tuple[set[str], set[str]]:
-        """Returns the cached versions that are gone from the bucket, and those of them whose model has others to fetch.
-
-        The latter are kept until one of these is fetched, so that the model keeps serving.
+        """Returns the cached versions that were deleted from the bucket, and those of them whose model has other
+        versions to fetch. The latter are kept until another version is fetched, so that the model keeps serving.
         """
         gone = self._cache.versions() - bucket_versions.keys()
         models = {model_of(version_path) for version_path in to_fetch}
@@ -180,11 +181,11 @@ class BucketMirror:
         return kept
 
     def _evict(self, last_versions: set[str], fetches: FetchRound) -> bool:
-        """Deletes the files of versions that are replaced, where that makes enough room for what replaces them: other
-        content of the same version, or another version of the model of one of `last_versions`.
+        """Deletes the files of versions that are replaced, if that makes enough room for the replacement: other content
+        of the same version, or, for `last_versions`, another version of the same model.
 
-        Returns whether it has evicted any. The old content is lost for processes that start before the new content is
-        fetched. Processes that have loaded it keep it.
+        Returns whether any version was evicted. Processes that start before the new content is fetched do not have the
+        old content. Processes that have loaded it keep serving it.
         """
         last_of_model = {model_of(version_path): version_path for version_path in last_versions}
         cached, evicted, free_bytes = self._cache.versions(), set[str](), self._cache.free_bytes()
@@ -199,7 +200,7 @@ class BucketMirror:
         return bool(evicted)
 
     def _relist(self, fetches: FetchRound) -> None:
-        """Removes versions that have gone from the bucket since the fetches began, and cancels their fetches.
+        """Removes versions that were deleted from the bucket since the fetches began, and cancels their fetches.
 
         Cancels all further fetches during an outage.
         """
@@ -260,7 +261,7 @@ class BucketMirror:
         self.failures = {version_path: failure.reason for version_path, failure in failures.items()}
 
     def _log_error(self, error: ConvoyError) -> ConvoyError:
-        """Logs the error unless it equals the last one, and returns it."""
+        """Logs the error unless it equals the last error, and returns it."""
         if error.message != self.error:
             url, reason, hint = self._bucket.url, error.message, error.hint
             logs.event(logging.ERROR, "models cannot be fetched", url=url, reason=reason, hint=hint)

@@ -24,9 +24,10 @@ class MirrorThread:
         self._first_sync_ended = asyncio.Event()
 
     async def run(self, on_success: Callable[[], None]) -> None:
-        """Syncs until it is cancelled. A sync that is running then becomes the last one, and is not waited for.
+        """Syncs until it is cancelled. A sync that is running at that time becomes the last sync, and is not waited
+        for.
 
-        Calls `on_success` after each sync, also if the bucket could not be reached. Raises any other error of a sync.
+        Calls `on_success` after each sync, even if the bucket could not be reached. Raises any other error of a sync.
         """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[None] = loop.create_future()

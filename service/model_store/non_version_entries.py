@@ -1,6 +1,6 @@
 """Entries of the models folder, or of a bucket, that are not versions: finds the reasons, and logs one line per entry.
 
-Ignores names that start with a dot. Reads neither folder nor bucket.
+Ignores names that start with a dot. Does not read the folder or the bucket.
 """
 
 import logging

@@ -1,4 +1,5 @@
-"""Lists and reads the objects under a URL (s3://, gs:// or file://) with fsspec. Knows no models and no cache.
+"""Lists and reads the objects under a URL (s3://, gs:// or file://) with fsspec. Independent of models and of the
+cache.
 
 fsspec and the packages for clouds are an extra, and are imported when a bucket is opened. They read the usual
 environment variables: AWS_* with AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, STORAGE_EMULATOR_HOST.
@@ -20,7 +21,7 @@ LISTING_TIMEOUT_S = 120
 # Keys whose value changes when an object is rewritten: S3, Google.
 TAG_KEYS = ("ETag", "generation", "etag")
 # In a folder, a file that replaces another may have its size and modification time. "created" is the change time then.
-# The inode is no part of the tag, because file systems in user space may give a file another one at any time.
+# The inode is not part of the tag, because file systems in user space may change a file's inode at any time.
 FILE_TAG_KEYS = ("mtime", "created")
 
 
@@ -32,7 +33,8 @@ class CannotOpenBucket(ConvoyError):
 
 
 class BucketUnreachable(ConvoyError):
-    """The bucket, or an object in it, cannot be read now: network, credentials, or it does not exist."""
+    """The bucket, or an object in it, cannot be read now: because of the network or the credentials, or because it does
+    not exist."""
 
     code = "bucket_unreachable"
     hint = "Check the URL, the credentials and the network. Fetched models stay in use, and the service retries."
@@ -42,14 +44,14 @@ class BucketDenied(BucketUnreachable):
     """The credentials may not list the bucket."""
 
     code = "bucket_denied"
-    hint = "Grant the service's credentials the rights to list the bucket and to read its objects."
+    hint = "Grant the service's credentials permission to list the bucket and to read its objects."
 
 
 class ObjectRefused(ConvoyError):
     """The bucket can be read, but this object in it cannot."""
 
     code = "object_refused"
-    hint = "Grant the service's credentials the right to read the object."
+    hint = "Grant the service's credentials permission to read the object."
 
 
 class ObjectInfo(NamedTuple):
@@ -181,12 +183,12 @@ def _parse_scheme(url: str) -> str:
             "The bucket's URL contains credentials.", "Pass them in environment variables, never in the URL."
         )
     if parts.query or parts.fragment:
-        raise CannotOpenBucket(f"{url} contains a '?' or a '#', which the URL of a bucket must not.")
+        raise CannotOpenBucket(f"{url} contains a '?' or a '#', which is not allowed in the URL of a bucket.")
     if parts.scheme == "file":
         if parts.netloc or not parts.path.strip("/"):
-            raise CannotOpenBucket(f"{url} names no folder.", "Use three slashes: file:///srv/models.")
+            raise CannotOpenBucket(f"{url} does not name a folder.", "Use three slashes: file:///srv/models.")
     elif not parts.netloc:
-        raise CannotOpenBucket(f"{url} names no bucket.")
+        raise CannotOpenBucket(f"{url} does not name a bucket.")
     return parts.scheme
 
 

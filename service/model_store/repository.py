@@ -15,13 +15,13 @@ from service.model_store.manifest import MAX_GRAPH_BYTES, MAX_TEXT_BYTES, File, 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 VersionFingerprint = tuple[tuple[str, FileFingerprint], ...]
 VERSION_NAME = re.compile(r"(?=[0-9]{1,18}\Z)0*[1-9][0-9]*")
-"""The name of a version's folder: a number from 1, such as a Unix time, with or without leading zeros."""
+"""The name of a version's folder: a positive number, such as a Unix time, with or without leading zeros."""
 DIGEST_DIGITS = 16
 WITHDRAWN_NAME = re.compile(r"\.([0-9]{1,18})\.withdrawn")
 NO_FILE = FileFingerprint(0, 0, 0)
-NO_MODEL_NAME = "its name cannot be a model's: up to 64 letters, digits, dots, dashes and underscores"
-NO_VERSION_NAME = "its name is not a version: a number from 1, of up to 18 digits"
-NO_FOLDER, NO_VERSIONS = "it is not a folder", "it contains no version: <name>/<version>/"
+NO_MODEL_NAME = "its name is not a valid model name (up to 64 letters, digits, dots, dashes and underscores)"
+NO_VERSION_NAME = "its name is not a version number (a positive number of at most 18 digits)"
+NO_FOLDER, NO_VERSIONS = "it is not a folder", "it contains no version folder (<name>/<version>/)"
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,16 @@ class VersionFolder:
 
 
 class Listing(NamedTuple):
-    """The entries of the root: `models`, sorted, and why other entries are passed over, by path from the root."""
+    """The entries of the root: `models`, sorted, and for each skipped entry the reason, by its path relative to the
+    root."""
 
     models: list[str]
     passed_over: dict[str, str]
 
 
 class Repository:
-    """The versions in `root`/<name>/<version>/. Names that start with a dot are ignored: they may be incomplete.
+    """The versions in `root`/<name>/<version>/. Entries whose names start with a dot are ignored, because they may be
+    incomplete.
 
     Two folders with the same number, such as `1` and `001`, are one version, which cannot be opened.
     """
@@ -80,7 +82,7 @@ class Repository:
         return self.scan().models
 
     def scan(self) -> "Listing":
-        """Returns the models, and the reasons why other entries are passed over. Raises OSError like `models`."""
+        """Returns the models, and the reasons why other entries are skipped. Raises OSError like `models`."""
         listing = Listing([], {})
         for name, is_folder in _entries(self.root):
             if not is_folder or not MODEL_NAME.fullmatch(name):
@@ -105,11 +107,13 @@ class Repository:
         return has_versions
 
     def versions(self, model: str) -> list[int]:
-        """Returns the numbers of a model's versions, ascending; none for a missing model. Raises OSError."""
+        """Returns the numbers of a model's versions, ascending; none for a missing model. Raises OSError if the folder
+        cannot be read."""
         return sorted({int(name) for name in self.version_names(model)})
 
     def version_names(self, model: str) -> list[str]:
-        """Returns the folder names of a model's versions, which may have leading zeros, sorted. Raises OSError."""
+        """Returns the folder names of a model's versions, which may have leading zeros, sorted. Raises OSError if the
+        folder cannot be read."""
         if not MODEL_NAME.fullmatch(model):
             return []
         entries = _entries(self.root / model)
@@ -146,7 +150,7 @@ class Repository:
         return sorted(int(name) for name in self.withdrawn_names(model))
 
     def withdrawn_names(self, model: str) -> list[str]:
-        """Returns the names that the folders of these versions had before, sorted."""
+        """Returns the original folder names of the versions that a rollback hid, sorted."""
         if not MODEL_NAME.fullmatch(model):
             return []
         try:
@@ -169,16 +173,16 @@ class Repository:
     def fingerprint(self, model: str, version: int) -> VersionFingerprint:
         """Returns a value that differs after any change of the version's files, and of its folders' names."""
         folders = self._version_paths(model, version)
-        # Files that were deleted meanwhile and broken links are left out. Opening the version reports them.
+        # Broken links, and files that have just been deleted, are skipped. Opening the version reports them.
         paths = (path for folder in folders for path in folder.glob("*"))
         files = ((f"{path.parent.name}/{path.name}", file_fingerprint(path)) for path in paths)
         names = [(folder.name, NO_FILE) for folder in folders]  # another folder with this number may be empty
         return tuple(sorted([*names, *((name, file) for name, file in files if file is not None)]))
 
     def open(self, model: str, version: int) -> VersionFolder:
-        """Reads and checks one version. Raises BrokenVersion, or UnknownModel if `model` cannot be a model's name."""
+        """Reads and checks one version. Raises BrokenVersion, or UnknownModel if `model` is not a valid model name."""
         if not MODEL_NAME.fullmatch(model):
-            raise UnknownModel(f"'{model}' cannot be a model's name.")
+            raise UnknownModel(f"'{model}' is not a valid model name.")
         path = self.version_path(model, version)
         if path.is_symlink():
             path = path.resolve()  # followed only once, so that all files belong together even if the link changes

@@ -1,7 +1,7 @@
 """Rolls a model back to an older version, undoes that, and removes old versions.
 
 With a state file, the desired versions are written to it. Without one, the newer folders are renamed so that scans
-ignore them. A running service notices both by itself.
+ignore them. A running service detects both by itself.
 """
 
 import shutil
@@ -16,14 +16,16 @@ from service.model_store.repository import Repository
 def roll_back(repository: Repository, state: StateFile | None, model: str, target_version: int | None) -> str:
     """Makes `target_version`, or by default the previous version, the default version. Returns a line for the user.
 
-    Raises UnknownModel, UnknownVersion if there is no such version, BrokenVersion, or BadState.
+    Raises UnknownModel, UnknownVersion, BrokenVersion or BadState.
     """
     numbers = _versions(repository, model)
     current = _default_version(numbers, _read_desired(state), model)
     previous = max((number for number in numbers if number < current), default=None)
     target = previous if target_version is None else target_version
     if target is None:
-        raise UnknownVersion(f"Model '{model}' has no version before {current}.", "Export one, or name one with --to.")
+        raise UnknownVersion(
+            f"Model '{model}' has no version before {current}.", "Export one, or name a version with --to."
+        )
     if target not in numbers:
         raise UnknownVersion(
             f"Model '{model}' has no version {target}; it has {_join_numbers(numbers)}.", "Name one of them."
@@ -31,7 +33,7 @@ def roll_back(repository: Repository, state: StateFile | None, model: str, targe
     if state is not None:
         spec = Specific(specific=[target]).model_dump()
         state.update(lambda desired: desired.with_change(model, versions=spec))
-        return f"{model} is wanted in version {target} ({state.path})"
+        return f"{model}: the desired version is now {target} ({state.path})"
     newer = [number for number in numbers if number > target]
     for number in reversed(newer):  # newest first, so that the default version only gets older between two renames
         folder = repository.version_path(model, number)
@@ -47,7 +49,7 @@ def undo_rollback(repository: Repository, state: StateFile | None, model: str) -
     if state is not None:
         numbers = _versions(repository, model)
         state.update(lambda desired: desired.with_change(model, versions=None))
-        return f"{model} is wanted in its newest version, {max(numbers)} ({state.path})"
+        return f"{model}: the desired version is now the newest, {max(numbers)} ({state.path})"
     withdrawn = repository.withdrawn_names(model)
     if not withdrawn:
         raise UnknownVersion(f"Model '{model}' has no withdrawn version.", "There is nothing to undo.")
@@ -93,7 +95,7 @@ def _versions(repository: Repository, model: str) -> list[int]:
 
 
 def _default_version(numbers: list[int], desired: DesiredState, model: str) -> int:
-    """The version that answers, as far as the disk and the state file tell."""
+    """The version that answers, according to the disk and the state file."""
     versions = desired.spec_of(model).versions
     referenced = [n for n in numbers if n in versions.specific] if isinstance(versions, Specific) else numbers
     return max(referenced, default=max(numbers))

@@ -1,6 +1,6 @@
 """The outcome of a sync with a bucket, which all processes that share the cache use, and when a failure is retried.
 
-Opens neither the bucket nor the folder.
+Does not open the bucket or the folder.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ FAILURE_KINDS: dict[type[ConvoyError], FailureKind] = {
 
 
 class FetchFailure(BaseModel):
-    """Why a version was not fetched, the number of attempts, and when it is tried again.
+    """Reason why a version was not fetched, the number of attempts, and the time of the next attempt.
 
     `retry_at_s` is Unix time, because processes that start later read it. `needed_bytes` is the space for a version
     that did not fit; 0 if the free space of the disk does not show whether it fits.
@@ -45,7 +45,8 @@ class FetchFailure(BaseModel):
         return MAX_BROKEN_RETRY_PAUSE_S if self.kind == "broken" else MAX_RETRY_PAUSE_S
 
     def after(self, previous: "FetchFailure | None", now_s: float) -> "FetchFailure":
-        """Returns this failure with the number of attempts and the time of the next one, given the previous failure.
+        """Returns this failure with the number of attempts and the time of the next attempt, given the previous
+        failure.
 
         The pause doubles while the objects stay unchanged.
         """
@@ -65,11 +66,9 @@ class FetchFailure(BaseModel):
 
 
 class SyncState(BaseModel):
-    """The outcome of the last sync of any process.
-
-    `error` says why it was not complete. `synced_at_s` is the Unix time of the last sync that no outage ended.
-    `passed_over` holds reasons by path. `replaced` names versions that are gone from the bucket, but are kept until
-    another version of their model is fetched.
+    """The outcome of the last sync of any process. `error` is the reason why it was not complete. `synced_at_s` is the
+    Unix time of the last sync that no outage ended. `passed_over` holds reasons by path. `replaced` names versions that
+    were deleted from the bucket, but are kept until another version of their model is fetched.
     """
 
     sync_count: int = 0

@@ -1,4 +1,4 @@
 """Logs, metrics, traces and the statistics of model versions.
 
-Nothing here knows HTTP or loads a model: callers pass in what they measured.
+This package is independent of HTTP and loads no models: callers pass in their measurements.
 """

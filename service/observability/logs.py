@@ -1,4 +1,4 @@
-"""Logs on standard error: time, level, event and the fields of the event, as JSON lines or as lines for a person."""
+"""Logs on standard error: time, level, event and the fields of the event, as JSON lines or as readable text."""
 
 import json
 import logging
@@ -39,7 +39,7 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         try:
             text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except TypeError:  # lone surrogates, integers above 64 bits, cycles: a line of strings is better than none
+        except TypeError:  # lone surrogates, integers above 64 bits, cycles: a line of strings is better than no line
             text = json.dumps({key: str(value) for key, value in line.items()})
         return text.translate(_ESCAPED_CONTROLS) if not text.isascii() or "\x7f" in text else text
 
@@ -87,7 +87,7 @@ class LogRateLimiter:
         self._skipped = 0
 
     def try_acquire(self, now_s: float) -> int | None:
-        """Returns the number of lines skipped since the last one; None if this line must be skipped too."""
+        """Returns the number of lines skipped since the last line; None if this line must be skipped too."""
         self._tokens = min(self._per_s, self._tokens + (now_s - self._updated_s) * self._per_s)
         self._updated_s = now_s
         if self._tokens < 1 and self._per_s:
@@ -108,7 +108,8 @@ class RequestLogLimiter:
         self._answers, self._client_errors, self._server_errors = (LogRateLimiter(per_s) for _ in range(3))
 
     def try_acquire(self, status: int, now_s: float) -> int | None:
-        """Returns the number of lines of this kind skipped since the last one; None if this line must be skipped."""
+        """Returns the number of lines of this kind skipped since the last line; None if this line must be skipped
+        too."""
         if status >= SERVER_ERROR:
             return self._server_errors.try_acquire(now_s)
         is_client_error = status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS
@@ -123,7 +124,7 @@ def shorten(text: str) -> str:
 def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) -> None:
     """Sends all logs to standard error: Convoy's lines from `level` upwards, and warnings of libraries.
 
-    `auto` writes lines for a person if standard error is a terminal, otherwise JSON. Errors that end a thread or the
+    `auto` writes readable text if standard error is a terminal, otherwise JSON. Errors that end a thread or the
     process are log lines as well. `static_fields` are added to every line.
     """
     handler = logging.StreamHandler(sys.stderr)
@@ -132,7 +133,7 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     logger.setLevel(level.upper())
-    # Convoy logs the same with its own events, which contain the request's id.
+    # Convoy logs the same events itself, with the request's id.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("uvicorn.access").disabled = True
     uvicorn_errors = logging.getLogger("uvicorn.error")

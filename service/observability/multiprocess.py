@@ -1,6 +1,6 @@
 """Metrics and version statistics of a process as JSON values that can be summed over worker processes.
 
-Does not know how the values travel between the workers.
+Independent of how the values are sent between the workers.
 """
 
 from typing import Any

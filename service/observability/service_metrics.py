@@ -30,7 +30,7 @@ def service_metrics(
         ),
         CounterMetricFamily(
             "convoy_worker_restarts_total",
-            "Workers started in place of one that died or hung; always 0 with CONVOY_WORKERS=1.",
+            "Workers started in place of a worker that died or hung; always 0 with CONVOY_WORKERS=1.",
             value=worker_restarts,
         ),
         build,

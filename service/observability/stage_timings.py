@@ -1,4 +1,4 @@
-"""Measures the stages of one request: decoding, queueing, computing and encoding. Knows no HTTP."""
+"""Measures the stages of one request: decoding, queueing, computing and encoding. Independent of HTTP."""
 
 import time
 

@@ -1,7 +1,7 @@
 """Traces for OpenTelemetry: one span per request and one child span per stage. Optional: `convoy[otlp]`.
 
 Spans are created after a request has ended, from times that are measured anyway, so that tracing does not slow down the
-work itself. Without a collector there is no tracer.
+request itself. Without a collector there is no tracer.
 """
 
 import logging
@@ -28,7 +28,7 @@ class CannotTrace(ConvoyError):
     """Traces are configured, but the libraries that send them are not installed."""
 
     code = "cannot_trace"
-    hint = "Install it with `pip install 'convoy[otlp]'`, or leave CONVOY_OTLP_ENDPOINT empty."
+    hint = "Install the library with `pip install 'convoy[otlp]'`, or leave CONVOY_OTLP_ENDPOINT empty."
 
 
 def create_tracer(endpoint: str) -> "Tracer | None":

@@ -1,7 +1,7 @@
 """Balances connections over the workers that share one listening socket.
 
 Without it, the event loop that wakes first accepts all waiting connections, and serves them for as long as clients keep
-them open: of 32 clients that connected at once, one of two workers served all, at half the throughput.
+them open: when 32 clients connected at the same time, one of two workers served all of them, at half the throughput.
 """
 
 import asyncio
@@ -124,7 +124,7 @@ class Acceptor:
                 return
 
     def _accept(self) -> bool:
-        """Accepts a connection. Returns whether there was one, and the maximum allowed it."""
+        """Accepts a connection. Returns whether there was a connection, and the maximum allowed it."""
         if self._cap.is_reached(self._count()) and not self._may_exceed_cap():
             return False
         try:
@@ -145,7 +145,7 @@ class Acceptor:
     def _may_exceed_cap(self) -> bool:
         """Closes connections that wait for their clients, so that others can be accepted in the next iteration.
 
-        If there are none, returns whether one more connection may be accepted for health checks, and pauses if not.
+        If no connection can be closed, returns whether one more may be accepted for health checks, and pauses if not.
         """
         if self._cap.evict():
             return False
@@ -155,7 +155,8 @@ class Acceptor:
         return True
 
     def _on_opened(self, task: asyncio.Task[None]) -> None:
-        """Publishes the number of connections again, because this one was counted twice: as opening and as open."""
+        """Publishes the number of connections again, because this connection was counted twice: as opening and as
+        open."""
         self._opening_tasks.discard(task)
         self.publish()
 

@@ -1,6 +1,6 @@
 """Limits the connections of one worker, so that file descriptors are left for models, logs and health checks.
 
-Knows what connections wait for, but no HTTP.
+Knows what connections wait for, but is independent of HTTP.
 """
 
 import logging
@@ -15,7 +15,7 @@ from service.server.request_timer import BODY, HEAD, IDLE
 DEFAULT_MAX_CONNECTIONS = 4096
 MIN_CONNECTIONS = 16
 RESERVED_FILES = 128
-"""File descriptors for everything else: libraries, models that are being loaded, logs, a bucket."""
+"""File descriptors for all other purposes: libraries, models that are being loaded, logs, a bucket."""
 HEALTH_RESERVE = 16
 """Connections beyond the maximum that are accepted for health checks only."""
 EVICTED_DIVISOR = 32
@@ -84,7 +84,7 @@ class ConnectionCap:
         return count >= self._max_connections + HEALTH_RESERVE
 
     def evict(self) -> bool:
-        """Closes connections that wait for their clients, in EVICTION_ORDER. Returns whether there were any.
+        """Closes connections that wait for their clients, in EVICTION_ORDER. Returns whether any were closed.
 
         Closes a thirty-second of the maximum per call, because each call has to check all connections.
         """

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with limits on the time and size of headers and bodies, and on requests per connection.
 
-A request that arrives as a whole, as most do, sets no timer.
+A request that arrives in one piece, like most requests, sets no timer.
 """
 
 import asyncio
@@ -175,7 +175,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._request_count += 1
         if self._is_upgrade or self._request_count == self._limits.max_requests:
             # A proxy may treat bytes after Upgrade as the other protocol, and forward requests in them unchecked.
-            # Therefore the connection ends with this request.
+            # Therefore the connection is closed after this request.
             self.cycle.keep_alive = False
         if self._may_exceed_limit():
             self._keep_alive_after_body, self.cycle.keep_alive = self.cycle.keep_alive, False
@@ -200,7 +200,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
-        """Called by uvicorn when the parser fails, also because a callback raised an error."""
+        """Called by uvicorn when the parser fails, or when a callback has raised an error."""
         if self._phase is BODY and self._is_answer_due():
             self._fail_body(self._error)
         else:
@@ -211,8 +211,8 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _may_exceed_limit(self) -> bool:
-        """Whether the body may exceed its limit. If the answer comes before the end of such a body, the connection must
-        end, because the next request on it would never be read."""
+        """Whether the body may exceed its limit. If the response is sent before the end of such a body, the connection
+        must be closed, because its next request would never be read."""
         headers = dict(self.headers)
         size = int(headers.get(b"content-length") or 0)
         return size > self._limits.max_body_bytes or b"transfer-encoding" in headers
@@ -242,7 +242,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_upgrade = True
 
     def _check(self, check: Callable[..., None], *args: Any) -> None:
-        """Calls a check of the request, and keeps its error for the answer, because the parser raises another one."""
+        """Calls a check of the request, and keeps its error for the response, because the parser raises another
+        error."""
         try:
             check(*args)
         except ConvoyError as error:
@@ -270,7 +271,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()  # there is no request, or it was answered without its body
 
     def _fail_body(self, error: ConvoyError) -> None:
-        """Raises the error in the request that waits for its body. The connection ends with its answer."""
+        """Raises the error in the request that waits for its body. The connection is closed after the response."""
         self.cycle.keep_alive = False
         self.cycle.scope.setdefault(BODY_ERROR, error)  # type: ignore[misc]
         self.cycle.message_event.set()
@@ -279,7 +280,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answers with the error and closes the connection.
 
         Only closes it while the answer to an earlier request is due, or after the request was answered before the end
-        of its body: the client would take the error for the answer to another request.
+        of its body: the client would take the error for the response to another request.
         """
         self._timer.cancel()
         self._is_rejected = True
@@ -294,7 +295,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def _headers_too_large(limits: ConnectionLimits) -> HeadersTooLarge:
-    return HeadersTooLarge(f"The headers are larger than {limits.max_header_bytes} bytes, or more than {MAX_HEADERS}.")
+    return HeadersTooLarge(
+        f"The headers are larger than {limits.max_header_bytes} bytes, or there are more than {MAX_HEADERS} headers."
+    )
 
 
 def _error_response(status: int, error: ConvoyError) -> bytes:

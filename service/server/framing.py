@@ -1,6 +1,6 @@
 """Checks parts of a request's framing that proxies interpret differently, to prevent request smuggling.
 
-Knows header lines; knows no sockets and no parser.
+Works with header lines, and is independent of sockets and the parser.
 """
 
 from collections.abc import Sequence
@@ -26,4 +26,4 @@ def check_codings(http_version: str, headers: Headers) -> None:
     """Raises BadHttp unless `chunked` is the only transfer encoding: proxies disagree about the end of other bodies."""
     codings = [value.lower() for name, value in headers if name == b"transfer-encoding"]
     if codings != [b"chunked"] or http_version != "1.1":
-        raise BadHttp("The body has another transfer encoding than chunked, or is chunked in HTTP/1.0.")
+        raise BadHttp("The body has a transfer encoding other than chunked, or is chunked in HTTP/1.0.")

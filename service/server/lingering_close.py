@@ -1,7 +1,7 @@
-"""Ends a connection so that the client receives the last answer although it is still sending.
+"""Closes a connection so that the client receives the last response although it is still sending.
 
-Closing a socket that holds unread bytes makes the kernel reset the connection, and the client loses an answer that it
-has not read yet. Knows nothing of HTTP.
+Closing a socket that has unread bytes makes the kernel reset the connection, and the client loses a response that it
+has not read yet. Independent of HTTP.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ MAX_DISCARDED_BYTES = 1024 * 1024 * 1024
 
 
 class LingeringClose:
-    """Shuts down the sending side and discards what arrives, until the client closes or a limit is reached."""
+    """Shuts down the sending side and discards arriving bytes, until the client closes or a limit is reached."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
@@ -26,7 +26,7 @@ class LingeringClose:
     def start(self) -> None:
         """Ends the connection in place of `close`. All data must have been written."""
         self.is_active = True
-        with contextlib.suppress(OSError, RuntimeError):  # the connection is lost already
+        with contextlib.suppress(OSError, RuntimeError):  # the connection is already lost
             self._transport.write_eof()
             self._transport.resume_reading()
         self._last_data_s = self._loop.time()

@@ -1,4 +1,5 @@
-"""The socket of the service. It is bound at the start, so that an address in use is reported early, and listens later.
+"""The socket of the service. The socket is bound at the start, so that an address in use is reported early, and listens
+later.
 
 All workers share it. The first worker that has tried to load its models makes it listen.
 """
@@ -12,13 +13,13 @@ HINT = "Stop the program that listens there, or choose another port with --port 
 
 
 class CannotListen(ConvoyError):
-    """The address is in use, or the service may not use it."""
+    """The address is in use, or the service is not allowed to use it."""
 
     code = "cannot_listen"
 
 
 def bracketed(host: str) -> str:
-    """Returns the host as it is written before a port, with IPv6 addresses in brackets."""
+    """Returns the host in the form that precedes a port, with IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
 
 

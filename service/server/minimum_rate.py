@@ -1,4 +1,4 @@
-"""A minimum transfer rate that must hold recently, not on average: early fast bytes grant no time later."""
+"""A minimum transfer rate over recent time, not on average: early fast bytes grant no additional time later."""
 
 
 class MinimumRate:

@@ -1,6 +1,6 @@
 """The timer of one connection, which limits the time until the next request, its headers, and its body.
 
-Knows no HTTP and no sockets.
+Independent of HTTP and sockets.
 """
 
 import asyncio

@@ -25,13 +25,13 @@ from service.workers.worker_status import WorkerStatusStore
 
 EXIT_WORKER_FAILED = 3  # the same code that uvicorn uses for an application that does not start
 SHARED_MEMORY = "/dev/shm"
-NO_MODELS_ACTION = "Put a model there as NAME/VERSION/, or name another folder with --models or CONVOY_MODELS."
+NO_MODELS_ACTION = "Add a model as NAME/VERSION/, or name another folder with --models or CONVOY_MODELS."
 
 
 def serve(settings: Settings) -> int:
     """Binds the address and serves until SIGTERM or SIGINT. Returns the exit code. Raises CannotListen, UnusableGpu.
 
-    A single worker with another exit code than 0 raises SystemExit.
+    A single worker with an exit code other than 0 raises SystemExit.
     """
     logs.configure(settings.log_level, settings.log_format)
     for name, suggestion in unknown_variables(os.environ).items():
@@ -89,10 +89,10 @@ def _warn_without_models(models: str) -> None:
 
 
 def _shared_memory_folder() -> str | None:
-    """Returns the parent of the folder that workers share; None stands for the default temporary folder.
+    """Returns the parent of the folder that workers share; None means the default temporary folder.
 
     Workers rename small files there every second, which can take seconds on a busy disk and block the event loop, so a
-    file system in memory is used if there is one.
+    file system in memory is used if one exists.
     """
     return SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else None
 

@@ -1,6 +1,7 @@
-"""Logs the end of the start: the addresses of the API, the playground and the documentation, and the loaded models.
+"""Logs that the start is complete: the addresses of the API, the playground and the documentation, and the loaded
+models.
 
-Knows no HTTP. The paths are defined in `service/api/pages/`.
+Independent of HTTP. The paths are defined in `service/api/pages/`.
 """
 
 import logging
@@ -20,7 +21,7 @@ def local_url(sock: socket.socket, root_path: str = "") -> str:
 
 
 def log_start(url: str, registry: Registry) -> None:
-    """Logs the addresses, and the models that are ready after the first attempt to load every model."""
+    """Logs the addresses, and the models that are ready after the first attempt to load each model."""
     models = [versions[0].model for versions in registry.versions_by_model()]
     logs.event(
         logging.INFO,

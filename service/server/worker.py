@@ -50,7 +50,7 @@ from service.workers.shutdown import (
 from service.workers.worker_status import WorkerStatusStore
 
 # A client that was just answered may already be sending its next request. Its connection therefore stays open for the
-# time that a busy client takes to send one. The wait ends early when all connections are closed.
+# time that a busy client needs to send a request. The wait ends early when all connections are closed.
 LAST_REQUEST_GRACE_S = 1.0
 POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
@@ -82,7 +82,7 @@ class WorkerServer(uvicorn.Server):
         stop_delay_s: float = 0.0,
     ) -> None:
         """After a signal, the server continues to serve for `stop_delay_s` while readiness fails. The process then ends
-        within `drain_timeout_s`. With a `url`, the end of the start is logged."""
+        within `drain_timeout_s`. With a `url`, the line `ready` is logged when the start is complete."""
         super().__init__(config)
         self._url = url
         self._shutdown_state = shutdown_state
@@ -104,7 +104,7 @@ class WorkerServer(uvicorn.Server):
         self._listen_once_loaded()
 
     def _listen_once_loaded(self) -> None:
-        """Opens the port when the first attempt to load every model has ended, even if it failed. Until then,
+        """Opens the port after one attempt to load each model, successful or not. Until then,
         connections are refused immediately, so that clients and load balancers use another instance."""
         if self._acceptors or not self._registry.has_tried_all:
             return
@@ -127,7 +127,8 @@ class WorkerServer(uvicorn.Server):
         return await super().on_tick(counter) or is_orphaned or is_delay_over
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops the server, after the delay for a first SIGTERM. On SIGINT while it stops, gives up remaining requests.
+        """Stops the server, after the delay for a first SIGTERM. On SIGINT while the server stops, cancels the
+        remaining requests.
 
         On a second SIGINT, uvicorn itself would exit without the shutdown of the application, and log a traceback.
         """
@@ -161,15 +162,16 @@ class WorkerServer(uvicorn.Server):
         logs.event(logging.INFO, "stopped", pid=os.getpid())
 
     async def _drain_connections(self) -> None:
-        """Waits for requests that still arrive over open connections. Each connection ends with its next answer."""
+        """Waits for requests that still arrive over open connections. Each connection is closed after its next
+        response."""
         for _ in range(round(LAST_REQUEST_GRACE_S / POLL_INTERVAL_S)):
             if not self.server_state.connections:
                 return
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _answer_accepted_requests(self) -> None:
-        """Waits until every request is answered, which ends its connection. Rejects the remaining requests near the end
-        of the drain timeout, or on a second SIGINT.
+        """Waits until every request is answered, which closes its connection. Rejects the remaining requests near the
+        end of the drain timeout, or on a second SIGINT.
 
         A connection whose client is still sending ends when the client has stopped: see LingeringClose.
         """
@@ -209,7 +211,9 @@ class WorkerServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # the supervisor blocks it until now
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, {signal.SIGINT}
+            )  # the supervisor has blocked this signal until now
             yield
             # uvicorn would raise the signals again and exit with 143, as if it had been killed.
             self._captured_signals.clear()
@@ -217,7 +221,7 @@ class WorkerServer(uvicorn.Server):
             for number in (
                 signal.SIGINT,
                 signal.SIGTERM,
-            ):  # the process is ending: a traceback would be all that they cause
+            ):  # the process is ending: these errors would only cause a traceback
                 signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,7 +1,5 @@
-"""Writes each answer with a single system call.
-
-uvicorn writes the headers and the body of an answer separately. Each write is a system call, and the first one wakes
-the client for an incomplete answer.
+"""Writes each response with a single system call. uvicorn writes the headers and the body of a response separately.
+Each write is a system call, and the first write wakes the client for an incomplete response.
 """
 
 import asyncio

@@ -1,6 +1,5 @@
-"""Resets connections whose client reads too slowly, so that unsent answers do not fill the memory.
-
-Costs nothing while the network accepts all bytes. Knows no HTTP.
+"""Resets connections whose client reads too slowly, so that unsent responses do not fill the memory. Costs nothing
+while the network accepts all bytes. Independent of HTTP.
 """
 
 import asyncio
@@ -19,7 +18,8 @@ LINGER_RESET = struct.pack("ii", 1, 0)  # also drops the bytes in the kernel's b
 
 
 class SlowReaderGuard:
-    """Guards one connection. Resets it, and logs that, when the client reads fewer bytes than MinimumRate requires."""
+    """Guards one connection. When the client reads fewer bytes than MinimumRate requires, resets the connection and
+    logs this."""
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, timeout_s: float, bytes_per_s: int
@@ -39,7 +39,7 @@ class SlowReaderGuard:
             self._set_timer(self._timeout_s)
 
     def stop(self) -> None:
-        """Stops the timer: no bytes wait any more, or the connection is lost."""
+        """Stops the timer, because no bytes wait any more, or the connection is lost."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

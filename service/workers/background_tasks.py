@@ -1,6 +1,6 @@
 """Runs background tasks: a failed task is logged, counted, and restarted after a growing delay.
 
-After repeated failures the worker is not ready, until the task succeeds. Does not know what the tasks do.
+After repeated failures the worker is not ready, until the task succeeds. Independent of what the tasks do.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class BackgroundTasks:
         self._metrics = metrics
         self._sleep = sleep
         self._tasks: list[asyncio.Task[None]] = []
-        self._failures: dict[str, int] = {}  # in a row
+        self._failures: dict[str, int] = {}  # consecutive
         self._last_errors: dict[str, str] = {}
 
     def start(self, name: str, run: Run) -> None:
@@ -39,9 +39,10 @@ class BackgroundTasks:
         self._tasks.append(asyncio.create_task(self._supervise(name, run), name=name))
 
     def not_ready_reasons(self) -> dict[str, str]:
-        """Returns the reasons by name of the task, for tasks that have failed repeatedly."""
+        """Returns the reason for each task that has failed repeatedly, by the name of the task."""
         return {
-            f"background task {name}": f"It failed {count} times in a row, and is restarted: {self._last_errors[name]}"
+            f"background task {name}": f"The task failed {count} times in a row, and is restarted: "
+            f"{self._last_errors[name]}"
             for name, count in self._failures.items()
             if count >= MAX_FAILURES
         }
@@ -60,7 +61,7 @@ class BackgroundTasks:
             except asyncio.CancelledError as cancelled:
                 if _is_being_cancelled():
                     raise
-                error = cancelled  # cancelled by code inside the task, which must not end it
+                error = cancelled  # cancelled by code inside the task, which must not end the task
             except Exception as failure:
                 error = failure
             await self._sleep(self._record_failure(name, error))

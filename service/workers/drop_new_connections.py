@@ -5,7 +5,7 @@ import ctypes
 import socket
 import struct
 
-# <linux/filter.h> and <asm-generic/socket.h>, which Python does not name.
+# Constants of <linux/filter.h> and <asm-generic/socket.h> that Python's modules do not define.
 SO_ATTACH_FILTER = 26
 BPF_RETURN, DROP = 0x06, 0
 

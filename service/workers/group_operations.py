@@ -1,6 +1,6 @@
 """Operations on all workers: writes a change once and waits until each worker has applied it, and adds up counters.
 
-Knows the other workers only through their status files.
+Reaches the other workers only through their status files.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class WorkerGroup:
             if worker_id in lost:
                 continue  # the other workers serve without it
             if status is None:
-                reasons[f"worker {worker_id}"] = "It is starting, or does not answer."
+                reasons[f"worker {worker_id}"] = "The worker is starting, or does not answer."
             elif status.reasons:
                 reasons[f"worker {worker_id}"] = " ".join(
                     f"{name}: {reason}" for name, reason in status.reasons.items()
@@ -99,8 +99,8 @@ class WorkerGroup:
         return reasons
 
     def not_live_reasons(self) -> dict[str, str]:
-        """Returns the reasons to restart a service with one worker, by model. With several, the supervisor replaces the
-        worker."""
+        """Returns the reasons to restart a service with one worker, by model. With several workers, the supervisor
+        replaces the worker."""
         return self._registry.stuck_models() if self._status_store.workers == 1 else {}
 
     def warnings(self) -> dict[str, str]:
@@ -137,9 +137,9 @@ class WorkerGroup:
         return (await self._all_totals()).stats
 
     def publish_status(self, generation: int) -> None:
-        """Publishes the status of this worker. Publishes its totals before that if another worker has requested them.
+        """Publishes the status of this worker. Publishes its totals first if another worker has requested them.
 
-        Totals are published only on request, because collecting those of many models takes tens of milliseconds.
+        Totals are published only on request, because collecting the totals of many models takes tens of milliseconds.
         """
         request = self._status_store.refresh_request()
         if request != self._answered_request:
@@ -165,7 +165,7 @@ class WorkerGroup:
         return list(entries.values())
 
     def _reasons(self) -> dict[str, str]:
-        """Returns why this worker is not ready. An unreachable bucket is added only to other reasons."""
+        """Returns the reasons why this worker is not ready. An unreachable bucket is added only to other reasons."""
         reasons = self._registry.not_ready_reasons() | self._background_tasks.not_ready_reasons()
         if reasons and self._mirror is not None and self._mirror.error:
             return reasons | {"bucket": self._mirror.error}
@@ -185,7 +185,7 @@ class WorkerGroup:
         return own.plus(self._status_store.totals_of_others())
 
     async def _refresh(self) -> None:
-        """Waits until every worker has published fresh totals. After REFRESH_TIMEOUT_S the last ones are used."""
+        """Waits until every worker has published fresh totals. After REFRESH_TIMEOUT_S the last totals are used."""
         started_s, request = time.monotonic(), self._status_store.request_refresh()
         while any(status is not None and status.answered_request < request for status in self._status_store.statuses()):
             if time.monotonic() - started_s > REFRESH_TIMEOUT_S:
@@ -216,7 +216,8 @@ class WorkerGroup:
         ]
 
     def _failures_elsewhere(self, model: str) -> list[str]:
-        """Returns the other workers that failed to load versions of the model for a reason that this worker lacks."""
+        """Returns the other workers that failed to load versions of the model for a reason that this worker does not
+        have."""
         own_failure = self._registry.failures.reason_for(model)
         failures = (
             (worker_id, status.failures.get(model, ""))

@@ -1,7 +1,7 @@
 """The heartbeat of a worker: a file that its event loop touches, and whose modification time the supervisor polls.
 
 It is independent of the status files, so it continues on a full disk, while a background task waits for its restart,
-and until a stopping worker has answered its last request. Knows no processes.
+and until a stopping worker has answered its last request. Independent of processes.
 """
 
 import asyncio
@@ -14,7 +14,8 @@ from service.atomic_files import file_fingerprint
 
 HEARTBEAT_INTERVAL_S = 0.5
 MAX_POLL_GAP_S = 2.0
-"""Maximum seconds that one poll adds to a silence, because a longer gap means that the supervisor was suspended."""
+"""Maximum seconds that one poll adds to a silence, because a longer time between polls means that the supervisor was
+suspended."""
 
 
 class Heartbeat:

@@ -1,6 +1,6 @@
 """Decides when and how often a worker that died is restarted.
 
-Knows no processes and reads no clock: the supervisor passes in times.
+Independent of processes and clocks: the supervisor passes in times.
 """
 
 MIN_STABLE_S = 10.0
@@ -34,5 +34,5 @@ class RestartPolicy:
             self.next_start_s = now_s + min(MAX_RESTART_DELAY_S, delay_s)
 
     def is_exhausted(self) -> bool:
-        """Whether the worker has died early so often in a row that it probably cannot start."""
+        """Whether so many consecutive early deaths have occurred that the worker probably cannot start."""
         return self.early_deaths >= MAX_EARLY_DEATHS

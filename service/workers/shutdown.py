@@ -17,7 +17,8 @@ from service.observability import logs
 EXIT_REQUESTS_LOST = EXIT_PARTIAL
 """Exit code of a service that stopped before it had answered every request that it had accepted."""
 LOST_REQUESTS_ACTION = (
-    "The answers asked clients to retry. Raise CONVOY_DRAIN_TIMEOUT_S, and the orchestrator's termination grace period."
+    "Clients of these requests received 503 and can retry. Raise CONVOY_DRAIN_TIMEOUT_S, and the orchestrator's "
+    "termination grace period."
 )
 
 
@@ -26,7 +27,7 @@ class ShutdownState:
     """Progress of a shutdown.
 
     First `is_draining`: a stop was requested, and readiness fails. Then `is_closing`: no client can connect, and every
-    answer ends its connection. (If answers ended connections earlier, clients would reconnect and lose the new
+    response closes its connection. (If responses closed connections earlier, clients would reconnect and lose the new
     connection.) Near the end of the drain timeout `is_rejecting`: the remaining requests are cancelled, answered with
     503, and counted in `lost_requests`. At the end `is_model_running`: a model is still running a batch that no client
     waits for.
@@ -40,7 +41,8 @@ class ShutdownState:
 
 
 def force_exit_now(folder: Path | None, code: int, message: str, **fields: str) -> NoReturn:
-    """Removes `folder`, if given, and ends the process immediately. No client waits for the aborted work."""
+    """Removes `folder`, if given, and ends the process immediately. Call only if no client waits for the aborted
+    work."""
     logs.event(logging.WARNING, message, **fields)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""Runs several workers on one socket: starts them, restarts those that died or hang, and stops them on SIGTERM.
+"""Runs several workers on one socket: starts them, restarts workers that died or hang, and stops all workers on
+SIGTERM.
 
 Exits when a worker cannot be started, as decided by `restart_policy`. With several GPUs, exits when each GPU has a
 worker that cannot be started, and until then keeps restarting the workers of a failed GPU.
@@ -39,8 +40,8 @@ WorkerTarget = Callable[[socket.socket, int], None]
 
 
 class Supervisor:
-    """Runs `target(socket, worker_id)` in each of `workers` processes. SIGINT is blocked in them until the target
-    unblocks it."""
+    """Runs `target(socket, worker_id)` in each of `workers` processes. SIGINT is blocked in these processes until the
+    target unblocks it."""
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Supervisor:
         """Waits for the end of the delay, while readiness fails."""
         self._publish(replace(self._status, is_stopping=True))
         end_s = time.monotonic() + self._stop_delay_s
-        os.read(self._wake_reader, 1)  # consumes the first signal, so that only another one ends the wait
+        os.read(self._wake_reader, 1)  # consumes the first signal, so that only another signal ends the wait
         while self._stop_delay_s and (remaining_s := end_s - time.monotonic()) > 0:
             multiprocessing.connection.wait([self._wake_reader], remaining_s)
 
@@ -126,7 +127,8 @@ class Supervisor:
         multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
 
     def _reap_dead_workers(self) -> bool:
-        """Schedules the restarts of workers that died. Returns whether the service must end: too few can start."""
+        """Schedules the restarts of workers that died. Returns whether the service must end, because too few workers
+        can start."""
         for worker in self._workers:
             if worker.process is not None and not worker.process.is_alive():
                 pid = worker.process.pid or 0
@@ -160,7 +162,7 @@ class Supervisor:
 
     def _stop_workers(self) -> int:
         drop_new_connections(self._sock)
-        self._sock.close()  # when the workers have closed theirs too, no client can connect
+        self._sock.close()  # when the workers have closed their copies too, no client can connect
         alive = [worker.process for worker in self._workers if worker.process is not None]
         for process in alive:
             process.terminate()
@@ -218,10 +220,10 @@ class _WorkerProcess:
         return status is not None and status.pid == pid and status.generation >= 0
 
     def stop_if_hung(self, status: WorkerStatus | None, now_s: float, grace_s: float) -> None:
-        """Stops the process if two consecutive statuses report a model that does not return.
+        """Stops the process if two consecutive statuses report a stuck model.
 
         Sends SIGTERM, so that requests to other models are answered, and SIGKILL after `grace_s`. A single status is
-        not enough, because it may be the first one after the machine was suspended.
+        not enough, because it may be the first status after the machine was suspended.
         """
         if self.process is None:
             return

@@ -43,7 +43,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorStatus:
-    """Unix time at which the service started, the number of workers started in place of another one, the number of
+    """Unix time at which the service started, the number of workers started in place of another worker, the number of
     workers whose event loop is blocked now, and whether a stop was requested."""
 
     started_at_s: float
@@ -111,7 +111,8 @@ class WorkerStatusStore:
         return 0 if request is None else request.modified_ns
 
     def statuses(self) -> list[WorkerStatus | None]:
-        """Returns the last status of every worker, by id; None for a worker that is dead, silent, or has none yet."""
+        """Returns the last status of every worker, by id; None for a worker that is dead or silent, or has no status
+        yet."""
         if self.workers == 1:
             return [self._own_status]
         return [self._status(worker_id) for worker_id in range(self.workers)]
@@ -130,7 +131,7 @@ class WorkerStatusStore:
         (self.folder / f"{LOST_PREFIX}{worker_id}").unlink(missing_ok=True)
 
     def lost_workers(self) -> dict[int, str]:
-        """Returns the reasons by id, for workers that cannot start while others can."""
+        """Returns the reason for each worker that cannot start while others can, by id."""
         files = self.folder.glob(f"{LOST_PREFIX}*") if self.workers > 1 else ()
         return {int(file.name.removeprefix(LOST_PREFIX)): file.read_text() for file in files}
 
@@ -179,7 +180,7 @@ class WorkerStatusStore:
 
     def _write_request(self, request: int) -> None:
         """Writes the request as the file's modification time, because the file system's own clock advances in steps of
-        milliseconds. Several workers may write at once, each through its own temporary file."""
+        milliseconds. Several workers may write at the same time, each through its own temporary file."""
         temporary = self.folder / f".refresh-request-{self.worker_id}.part"
         temporary.touch()
         os.utime(temporary, ns=(request, request))

@@ -1,4 +1,4 @@
-"""API keys and their scopes. Stores only hashes: a key itself is never kept, logged or written. Knows no HTTP.
+"""API keys and their scopes. Stores only hashes: a key itself is never kept, logged or written. Independent of HTTP.
 
 Keys are long and random, so they cannot be guessed, and one round of SHA-256 is enough.
 """
@@ -60,15 +60,15 @@ class Keyring:
         self._fingerprint = None if file is None else file_fingerprint(file)
         self._file_keys = [] if file is None else _read_keys(file)
         self.is_file_invalid = False
-        """Whether the file has become invalid, so that its previous keys are still used."""
+        """Whether the file has become invalid. Its previous keys are then still used."""
 
     def authorize(self, secret: bytes, scope: str) -> str:
         """Returns the name of the key if it has the scope. Raises Unauthenticated or Forbidden."""
         if not secret:
-            raise Unauthenticated("This needs an API key.", key_sent=False)
+            raise Unauthenticated("The request needs an API key.", key_sent=False)
         key = self._match(hashlib.sha256(secret).digest())
         if key is None:
-            raise Unauthenticated("The API key is not known here.", key_sent=True)
+            raise Unauthenticated("The service does not know this API key.", key_sent=True)
         if scope not in key.scopes:
             raise Forbidden(f"The API key '{key.name}' is not for '{scope}'.", scope)
         return key.name

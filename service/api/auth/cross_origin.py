@@ -4,8 +4,8 @@ A page may send a simple POST without a preflight request to any address that th
 the page from reading the response. Therefore the headers Sec-Fetch-Site and Origin of every POST are checked. Programs
 send neither, and pages cannot change what browsers send.
 
-In DNS rebinding, the page's own name is redirected to the address of the service, so that the page has the origin of
-the service. Only the header Host distinguishes it. Knows no API keys.
+In DNS rebinding, the page's host name is made to resolve to the address of the service, so that the page has the origin
+of the service. Only the header Host distinguishes such a request. Independent of API keys.
 """
 
 import ipaddress
@@ -56,7 +56,7 @@ def allow_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
 
 
 class CsrfProtection:
-    """Plain ASGI that rejects each POST from pages of other origins than `allowed_origins`; `*` allows all."""
+    """Plain ASGI that rejects each POST from pages of origins other than `allowed_origins`; `*` allows all."""
 
     def __init__(self, app: ASGIApp, allowed_origins: list[str]) -> None:
         self._app = app
@@ -70,7 +70,7 @@ class CsrfProtection:
             await self._app(scope, receive, send)
 
     def _is_allowed(self, scope: Scope) -> bool:
-        """Whether the request comes from an allowed origin, the same origin, or no page.
+        """Whether the request comes from an allowed origin, from the same origin, or not from a web page.
 
         Browsers send Sec-Fetch-Site only with TLS and to localhost. It takes precedence over Origin, because it is also
         correct behind a proxy that changes the header Host.
@@ -95,10 +95,10 @@ def _host(origin: str) -> str:
 
 
 class HostCheck:
-    """Plain ASGI that rejects requests whose Host is another name than `allowed_hosts`; `*.` allows subdomains.
+    """Plain ASGI that rejects requests whose Host is not among the names `allowed_hosts`; `*.` allows subdomains.
 
-    Addresses and localhost are always allowed: a page cannot redirect them, and probes of Kubernetes use addresses.
-    Browsers always send a Host, so requests without one are allowed too.
+    Addresses and localhost are always allowed: a page cannot make them resolve elsewhere, and probes of Kubernetes use
+    addresses. Browsers always send a Host, so requests without one are allowed too.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: list[str]) -> None:
@@ -109,7 +109,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_allowed(header(scope, b"host").decode("latin-1")):
-            error = NotAllowed("The name in the header Host is not one of this service.", HOST_HINT)
+            error = NotAllowed("The name in the header Host is not a name of this service.", HOST_HINT)
             await handle_error(scope, error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

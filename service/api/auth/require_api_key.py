@@ -8,7 +8,7 @@ from service.api.http.request_headers import header
 from service.api.http.status_codes import LOG_FIELDS, error_response
 from service.errors import ConvoyError
 
-# Public: health, which orchestrators poll, and the pages, which contain no data and ask the user for the key.
+# Public: health checks, which orchestrators poll, and the pages, which contain no data and ask the user for the key.
 PUBLIC_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/openapi.json"}
 PUBLIC_PREFIXES = ("/playground/", "/docs/")
 REPOSITORY_PREFIX = "/v2/repository/models/"
@@ -16,7 +16,7 @@ BEARER_PREFIX = b"bearer "
 
 
 class RequireApiKey:
-    """Plain ASGI, inside RequestMiddleware. Paths without a rule need the scope of inference."""
+    """Plain ASGI, inside RequestMiddleware. Paths without a rule of their own need the scope `inference`."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Request bodies of limited size, read as bytes. Large ones are joined and parsed outside the event loop."""
+"""Request bodies of limited size, read as bytes. Large bodies are joined and parsed outside the event loop."""
 
 import asyncio
 import math
@@ -20,8 +20,9 @@ BODY_ERROR = "convoy.body_error"
 """Key in the ASGI scope for the error that ended the body early. The server sets it before it wakes the reader."""
 
 MAX_DECOMPRESSIONS = 4
-"""Maximum number of bodies that are decompressed at a time, because their size is known and counted only afterwards.
-Threads are faster than the event loop: without a limit, it had 540 MB of bodies of 1 KB to count at once."""
+"""Maximum number of bodies that are decompressed at the same time, because their size is known and counted only
+afterwards. Threads decompress faster than the event loop counts: without a limit, 540 MB from bodies of 1 KB waited to
+be counted."""
 MAX_INLINE_JOIN_BYTES = 1 << 20  # a copy takes 0.2 ms; b"".join releases the GIL above this size
 COUNT_SLICE_BYTES = 1 << 20
 SAMPLE_COUNT, SAMPLE_BYTES = 16, 512
@@ -40,7 +41,8 @@ class BodyReader:
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Returns the whole body without its Content-Encoding.
 
-        Raises UnsupportedBody, BadRequest, BodyTooLarge also for the decompressed body, or the errors of `read_chunks`.
+        Raises UnsupportedBody, BadRequest, BodyTooLarge (for the decompressed body too), or the errors of
+        `read_chunks`.
         """
         chunks = await read_chunks(scope, receive, self._limit_bytes, self._budget)
         if len(chunks) == 1:

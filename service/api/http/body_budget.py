@@ -63,7 +63,7 @@ class BodyReservation:
 
 
 def release_body(scope: Scope) -> None:
-    """Releases the bytes that the request holds. Must be called once at the end of each request, even a failed one."""
+    """Releases the bytes that the request holds. Must be called once at the end of each request, even if it failed."""
     reservation: BodyReservation | None = scope.get(RESERVATION)
     if reservation is not None:
         reservation.release()

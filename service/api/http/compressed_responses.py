@@ -1,4 +1,5 @@
-"""Compresses the text responses of routes that are not for images and tensors: metrics, lists of models, OpenAPI."""
+"""Compresses the text responses of routes other than those for images and tensors: metrics, lists of models,
+OpenAPI."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 

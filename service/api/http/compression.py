@@ -1,4 +1,4 @@
-"""Decompresses request bodies and compresses responses, with gzip or deflate, as their headers say."""
+"""Decompresses request bodies and compresses responses, with gzip or deflate, as the headers specify."""
 
 import asyncio
 import zlib
@@ -9,7 +9,7 @@ from service.api.http.request_headers import header
 from service.api.http.responses import Body, Headers, body_length
 from service.errors import BadRequest, BodyTooLarge, UnsupportedBody
 
-# zlib's window bits; adding 16 selects gzip. Of encodings with equal weights, the first one is used.
+# zlib's window bits; adding 16 selects gzip. If encodings have equal weights, the first one is used.
 WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 ALIASES = {b"x-gzip": b"gzip"}  # RFC 9110, 8.4.1.3
 COMPRESSION_LEVEL = 1  # the fastest, because responses are numbers, which hardly compress better at higher levels
@@ -52,7 +52,7 @@ def decompress(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
     """
     if encoding not in WINDOW_BITS:
         name = encoding.decode("latin-1")
-        raise UnsupportedBody(f"The Content-Encoding '{name}' is not supported; gzip and deflate are.", HINT)
+        raise UnsupportedBody(f"The Content-Encoding '{name}' is not supported; use gzip or deflate.", HINT)
     decompressor = zlib.decompressobj(WINDOW_BITS[encoding])
     most_bytes = min(limit_bytes, max(MAX_FREE_BYTES, MAX_RATIO * len(body)))
     try:

@@ -24,7 +24,8 @@ MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no param
 
 
 class Form(NamedTuple):
-    """Name and bytes of each file of one field, in order, and the text fields by name, truncated to MAX_FIELD_BYTES."""
+    """Name and bytes of each file of one field, in order, and a dict of the text fields, truncated to
+    MAX_FIELD_BYTES."""
 
     files: list[tuple[str, bytes]]
     fields: dict[str, str]
@@ -42,7 +43,7 @@ class _Part:
 class _FormReader:
     """Collects the parts that a parser with its callbacks reports.
 
-    Does not know the parser: a cycle would keep the body in memory until the garbage collector runs.
+    Has no reference to the parser, because a cycle would keep the body in memory until the garbage collector runs.
     """
 
     def __init__(self, max_files: int) -> None:
@@ -141,7 +142,7 @@ def media_type(content_type: bytes) -> bytes:
 
 
 def _decode(name: bytes) -> str:
-    """Decodes a text of a form as UTF-8 (RFC 7578, 5.1.2), or as Latin-1 if it is not valid UTF-8."""
+    """Decodes a string of a form as UTF-8 (RFC 7578, 5.1.2), or as Latin-1 if it is not valid UTF-8."""
     try:
         return name.decode()
     except UnicodeDecodeError:

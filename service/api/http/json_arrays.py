@@ -31,14 +31,14 @@ class JsonDocument(NamedTuple):
     large_values: LargeValues
 
     def value(self, value: Any) -> Any:
-        """Returns the LargeText or LargeArray whose placeholder `value` is, or else `value` itself."""
+        """Returns the large value that `value` is the placeholder of, or `value` itself if it is not a placeholder."""
         if not self.large_values or not isinstance(value, str):
             return value
         return self.large_values.get(value, value)
 
 
 def parse_object(text: bytes) -> JsonDocument:
-    """Parses a JSON object. Raises BadTensor if it is invalid, or TooManyImages if it has too many texts.
+    """Parses a JSON object. Raises BadTensor if it is invalid, or TooManyImages if it has too many strings.
 
     Each request gets its own parser, which costs half a microsecond. A shared parser would keep the memory of its
     largest document, and would fail while a traceback still refers to the previous document.
@@ -57,7 +57,7 @@ def parse_object(text: bytes) -> JsonDocument:
 def check_member_count(json_object: Any) -> None:
     """Raises BadTensor for an object with too many members. Called before any of them is read."""
     if len(json_object) > MAX_MEMBERS:
-        raise BadTensor(f"An object in the JSON has {len(json_object)} members; at most {MAX_MEMBERS} are read.")
+        raise BadTensor(f"An object in the JSON has {len(json_object)} members; the maximum is {MAX_MEMBERS}.")
 
 
 def select_members(json_object: Any, names: frozenset[str]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def flat_pixels(values: Any, name: str) -> NDArray[np.uint8]:
         slices = [_to_uint8(simdjson.Parser().parse(part)) for part in values.number_slices()]
         if not all(pixels.size for pixels in slices):
             raise ValueError("There is a comma without a number.")
-    except (ValueError, TypeError, RuntimeError):  # for example negative numbers, fractions and texts
+    except (ValueError, TypeError, RuntimeError):  # for example negative numbers, fractions and strings
         raise BadTensor(f"{name} may contain only whole numbers from 0 to 255.") from None
     return np.concatenate(slices)
 
@@ -100,7 +100,7 @@ def _to_uint8(values: Any) -> NDArray[np.uint8]:
 
 
 def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
-    """Whether a nested list of whole numbers has this shape, given that the number of elements is right.
+    """Whether a nested list of whole numbers has this shape, assuming that its number of elements is correct.
 
     Compares the list's brackets and commas with those of the shape, which is four times as fast as converting nested
     lists with NumPy.
@@ -114,7 +114,7 @@ def has_shape(values: Any, shape: tuple[int, ...]) -> bool:
 
 
 def decode_base64_image(text: object, name: str) -> bytes:
-    """Decodes an image. Raises BadTensor for any value except a text in base64."""
+    """Decodes an image. Raises BadTensor for any value except a string in base64."""
     if not isinstance(text, str | LargeText):
         raise BadTensor(f"{name} is not an image in base64, but {abbreviate(text)}.")
     try:
@@ -126,7 +126,7 @@ def decode_base64_image(text: object, name: str) -> bytes:
 def check_image_count(count: int, max_images: int) -> None:
     """Raises TooManyImages. Called before any image is decoded."""
     if count > max_images:
-        raise TooManyImages(f"The request holds {count} images; at most {max_images} may wait.")
+        raise TooManyImages(f"The request has {count} images, and the queue holds at most {max_images}.")
 
 
 def abbreviate(value: object) -> str:

@@ -1,6 +1,5 @@
 """Finds the position of the first fault in invalid JSON, because simdjson, which parses requests, does not report it.
-
-Knows no protocol.
+Independent of the protocol.
 """
 
 import json
@@ -15,10 +14,10 @@ MAX_SEARCHED_BYTES = 1 << 14
 """Faults are found in so many bytes at the start of a document, without its large values. Python's parser takes up to
 38 ms per MiB, during which the event loop waits: 100 KB/s of compressed JSON would keep it busy."""
 MAX_TOKEN_BYTES = 16  # of a literal or an escape, which the cut at MAX_SEARCHED_BYTES may split
-ENDLESS_TEXT = "a text that begins there does not end"
+ENDLESS_TEXT = "the string that begins there is not terminated"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Numbers that Python's parser accepts, but that JSON does not allow or that exceed 64 bits. Texts are matched as well,
-# so that nothing inside of them is.
+# Numbers that Python's parser accepts, but that JSON does not allow or that exceed 64 bits. Strings are matched as
+# well, so that numbers inside of strings are not matched.
 _BEYOND_JSON = re.compile(
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|(-?(?:NaN|Infinity|[\d.]{19,}|[\d.]+[eE]\+?\d{3,}))', re.DOTALL
 )
@@ -26,7 +25,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 
 
 def describe_fault(text: bytes, large_values: LargeValues) -> str:
-    """Returns position and type of the first fault in a text that simdjson rejects, to follow "not valid JSON".
+    """Returns position and type of the first fault in a document that simdjson rejects, as the end of an error message.
 
     `text` may be a document whose `large_values` were cut out. The position is a byte of the whole document, from 0.
     Empty if the fault is not at the start of the document.
@@ -63,7 +62,7 @@ def _find_fault(text: bytes) -> tuple[int, str]:
         if error.msg.startswith("Unterminated"):
             return position, ENDLESS_TEXT
         return position, f"unexpected {decoded[error.pos]!a}"
-    except ValueError:  # NaN, or a number of thousands of digits
+    except ValueError:  # NaN, or a number with thousands of digits
         pass
     return _find_beyond_json(text)
 
@@ -71,9 +70,9 @@ def _find_fault(text: bytes) -> tuple[int, str]:
 def _find_beyond_json(text: bytes) -> tuple[int, str]:
     for match in _BEYOND_JSON.finditer(text):
         if match[1]:
-            return match.start(), "a number that JSON does not allow, or of more than 64 bits"
+            return match.start(), "a number that JSON does not allow, or that has more than 64 bits"
         if _SURROGATE.search(match[0]) and not _is_json(match[0]):
-            return match.start(), "a text with half of a surrogate pair"
+            return match.start(), "a string with half of a surrogate pair"
     return 0, ""
 
 
@@ -94,7 +93,8 @@ def _mark_bytes(text: bytes) -> int:
 
 
 def _position_in_document(position: int, large_values: LargeValues) -> int:
-    """Converts a position in the text to one in the document, in which large values stand in place of placeholders."""
+    """Converts a position in the text, which has placeholders, to a position in the document, which has the large
+    values."""
     for name, value in large_values.items():
         start = value.start - 1 if isinstance(value, LargeText) else value.start
         if start >= position:

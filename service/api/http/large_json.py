@@ -1,7 +1,7 @@
 """Cuts long strings and arrays out of a JSON document before simdjson parses the rest, and parses them in slices.
 
 simdjson holds the GIL for a whole document: 150 ms for a tensor of 16 MB. With slices, a thread holds the GIL only for
-one slice, and the total time is less than half, because a slice stays in the CPU's cache. Knows no protocol:
+one slice, and the total time is less than half, because a slice stays in the CPU's cache. Independent of the protocol:
 `json_arrays` and the parsers check the contents of arrays.
 """
 
@@ -18,7 +18,7 @@ MIN_ARRAY_BYTES = 256
 SHOWN_BYTES = 64
 MAX_TEXTS = 100_000
 MAX_STRUCTURE_BYTES = 1 << 20
-"""Maximum bytes of the document without texts and without the arrays that are cut out. simdjson parses them in 5 ms."""
+"""Maximum bytes of the document outside of strings and cut-out arrays. simdjson parses that many bytes in 5 ms."""
 
 _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
@@ -39,7 +39,8 @@ class LargeText(NamedTuple):
     end: int
 
     def slices(self) -> Iterator[bytes]:
-        """Yields the content in slices, and replaces the escapes that clients use in base64: "\\/", "\\u003d", spaces.
+        """Yields the content in slices, and decodes the escapes that clients use in base64: "\\/", "\\u003d", and
+        escaped line breaks.
 
         Raises ValueError for control characters, which JSON does not allow in a string.
         """
@@ -57,7 +58,7 @@ class LargeText(NamedTuple):
 
 
 class LargeArray(NamedTuple):
-    """The text of a JSON array without strings and objects: document[start:end], including its brackets.
+    """A JSON array that contains no strings and no objects, as text: document[start:end], including its brackets.
 
     The array is not checked in any other way.
     """
@@ -82,7 +83,7 @@ class LargeArray(NamedTuple):
     def has_brackets(self, template: bytes) -> bool:
         """Whether the array is nested like `template`, which consists only of brackets and commas.
 
-        Also False if a number stands directly before an opening bracket or after a closing one. That is not JSON, but
+        Also False if a number is directly before an opening bracket or after a closing bracket. That is not JSON, but
         `number_slices` cannot detect it.
         """
         parts: list[bytes] = []
@@ -113,10 +114,11 @@ LargeValues = dict[str, LargeText | LargeArray]
 
 
 def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
-    """Returns the document with a placeholder text for each long string and array, and these values by placeholder.
+    """Returns the document with a placeholder string for each long string and array, and a dict from each placeholder
+    to its value.
 
     An array is cut out if it is the value of a member, and contains neither strings nor objects. Raises BadTensor or
-    TooManyImages for a document that would take too long.
+    TooManyImages for a document that would take too long to parse.
     """
     nonce = secrets.token_hex(8).encode()
     kept: list[bytes] = []
@@ -148,21 +150,23 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
             else:
                 kept.append(text[quote:position])
         if texts > MAX_TEXTS:
-            raise TooManyImages(f"The JSON contains more than {MAX_TEXTS} texts.")
+            raise TooManyImages(f"The JSON contains more than {MAX_TEXTS} strings.")
         if structure_bytes > MAX_STRUCTURE_BYTES:
-            limit = f"more than {MAX_STRUCTURE_BYTES} bytes in addition to texts and arrays of numbers"
+            limit = f"more than {MAX_STRUCTURE_BYTES} bytes outside of strings and arrays of numbers"
             raise BadTensor(f"The JSON contains {limit}.")
     return b"".join(kept), large
 
 
 def _shown_beginning(text: bytes, start: int) -> bytes:
-    """Returns the beginning of a long text for error messages; empty if a character of it would have to be decoded."""
+    """Returns the beginning of a long string for error messages; empty unless it consists of ASCII letters and
+    digits."""
     beginning = text[start : start + SHOWN_BYTES]
     return beginning if beginning.isascii() and beginning.isalnum() else b""
 
 
 def _array_span(text: bytes, start: int, end: int) -> tuple[int, int]:
-    """Returns start and end of the long array in text[start:end], which lies between two strings; (0, 0) without one.
+    """Returns start and end of the long array in text[start:end], the part between two strings; (0, 0) if there is no
+    long array.
 
     The array follows a colon. It ends at the last bracket before the end of its object, or before the next member.
     """
@@ -189,10 +193,12 @@ def _text_end(text: bytes, quote: int) -> int:
     for _ in range(MAX_TEXTS):
         position = text.find(b'"', position) + 1
         if not position:
-            raise BadTensor(f"The request is not valid JSON at byte {quote}: a text that begins there does not end.")
+            raise BadTensor(
+                f"The request is not valid JSON at byte {quote}: the string that begins there is not terminated."
+            )
         before = position - 2
         while text[before] == ord("\\") and before > quote:
             before -= 1
         if (position - before) % 2 == 0:
             return position
-    raise TooManyImages(f"A text of the JSON contains more than {MAX_TEXTS} quotation marks.")
+    raise TooManyImages(f"A string in the JSON contains more than {MAX_TEXTS} quotation marks.")

@@ -20,20 +20,20 @@ def query_parameters(scope: Scope, names: Sequence[str]) -> dict[str, str]:
     for name in query:
         if name not in names:
             listed = ", ".join(f"'{known}'" for known in names[:-1])
-            raise BadParameter(f"There is no parameter '{name}'; there are {listed} and '{names[-1]}'.")
+            raise BadParameter(f"Unknown parameter '{name}'; the parameters are {listed} and '{names[-1]}'.")
     return query
 
 
 def add_form_fields(query: Mapping[str, str], fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     """Returns the query's parameters, and the fields of a form that are among `names`. Ignores other fields.
 
-    Raises BadRequest if a value in the form and in the query differs.
+    Raises BadRequest if the form and the query give different values for a parameter.
     """
     parameters = dict(query)
     for name in names:
         if name in fields and parameters.setdefault(name, fields[name]) != fields[name]:
             raise BadRequest(
                 f"'{name}' is '{parameters[name]}' in the query and '{fields[name]}' in the form.",
-                "Send it in one place, or the same value in both.",
+                "Send the parameter in one place, or the same value in both.",
             )
     return parameters

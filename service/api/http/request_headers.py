@@ -21,7 +21,9 @@ BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
 def header(scope: Scope, name: bytes) -> bytes:
     """Returns the first header with this lower-case name, or an empty value."""
     if HEADERS_BY_NAME not in scope:
-        scope[HEADERS_BY_NAME] = dict(reversed(scope["headers"]))  # once, because a request reads about six headers
+        scope[HEADERS_BY_NAME] = dict(
+            reversed(scope["headers"])
+        )  # built once, because a request reads about six headers
     value: bytes = scope[HEADERS_BY_NAME].get(name, b"")
     return value
 
@@ -47,6 +49,6 @@ def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:
     context.client = client_name(scope)
     if timeout := header(scope, TIMEOUT):
         if not timeout.isdigit() or not 0 < len(timeout) <= MAX_TIMEOUT_DIGITS or not int(timeout):
-            raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds from 1.")
+            raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.")
         context.limit_timeout(int(timeout) / 1000)
     context.background = BACKGROUND.search(header(scope, PRIORITY)) is not None

@@ -19,7 +19,7 @@ from service.errors import ResponseTooLarge
 from service.loaded_models.loaded_version import LoadedVersion
 
 MAX_INLINE_BYTES = 65536
-"""Responses up to this size are encoded on the event loop, and do not count in the memory for bodies."""
+"""Responses up to this size are encoded on the event loop, and do not count toward the memory for bodies."""
 SLICE_VALUES = 8192
 JSON_VALUE_BYTES, BINARY_VALUE_BYTES = 15, 4
 """Bytes of one float32: maximum in JSON, including its comma, and as raw bytes."""
@@ -45,7 +45,7 @@ class ResponseEncoder:
         """
         if size_bytes > self._limit_bytes:
             raise ResponseTooLarge(
-                f"The response would have up to {size_bytes} bytes; at most {self._limit_bytes} are sent."
+                f"The response would have up to {size_bytes} bytes; the maximum is {self._limit_bytes}."
             )
         if size_bytes + outputs_bytes > MAX_INLINE_BYTES:
             self._budget.reserve(scope, size_bytes + outputs_bytes)

@@ -1,4 +1,5 @@
-"""Sends responses without response objects: JSON bytes, their headers, and the security headers of web pages."""
+"""Sends responses as plain ASGI messages, without Starlette's response objects. Also has the JSON headers and the
+security headers of web pages."""
 
 import asyncio
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ async def send_response(send: Send, body: Body, context: RequestContext, headers
     for piece in _pieces(body):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         pending_bytes += len(piece)
-        if pending_bytes >= PIECE_BYTES:  # in the next iteration of the event loop, `send` waits for a slow client
+        if pending_bytes >= PIECE_BYTES:  # lets the event loop send; only then does `send` wait for a slow client
             await asyncio.sleep(0)
             pending_bytes = 0
     await send({"type": "http.response.body", "body": b""})
@@ -91,7 +92,7 @@ def _path_only(address: bytes) -> bytes:
 
 
 def missing_security_headers(headers: Headers) -> Headers:
-    """Returns the security headers that a page, or a part of one, lacks; none for any other response."""
+    """Returns the security headers that a page or a file of a page lacks; an empty list for any other response."""
     present = dict(headers)
     if not present.get(b"content-type", b"").startswith(PAGE_TYPES):
         return []

@@ -81,7 +81,7 @@ def error_json(error: errors.ConvoyError) -> dict[str, Any]:
 def error_headers(error: errors.ConvoyError) -> dict[str, str]:
     """Returns Retry-After in whole seconds if waiting helps, and WWW-Authenticate if a key helps (RFC 6750).
 
-    Closes the connection after a rejected body, because it is not read to its end.
+    Includes `Connection: close` if the body was rejected, because the rest of the body is not read.
     """
     if isinstance(error, errors.Overloaded):
         return {"retry-after": str(max(1, math.ceil(error.retry_after_s)))}
@@ -100,13 +100,14 @@ class ErrorResponse(JSONResponse):
 
 
 def error_response(scope: Scope, error: errors.ConvoyError) -> ErrorResponse:
-    """Returns the response for the error, in the shape of the request's protocol."""
+    """Returns the response for the error, in the format of the request's protocol."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     return ErrorResponse(_error_body(scope, error_json(error)), status, error_headers(error))
 
 
 def _error_body(scope: Scope, error: dict[str, Any]) -> dict[str, Any]:
-    """Returns an error as JSON: a text and the code in foreign protocols; code, message and hint in Convoy's own."""
+    """Returns an error as JSON. In the protocols V1 and V2 it has a string and the code, in Convoy's own code, message
+    and hint."""
     if f"{get_route_path(scope)}/".startswith(FOREIGN_PROTOCOLS):
         return {"error": f"{error['message']} {error['hint']}", "code": error["code"]}
     return {"error": error}
@@ -134,12 +135,14 @@ async def on_convoy_error(request: Request, error: Exception) -> ErrorResponse:
 
 async def on_unexpected_error(request: Request, error: Exception) -> ErrorResponse:
     """Returns the response. Starlette then raises the error again, and RequestMiddleware logs it."""
-    return error_response(request.scope, errors.ConvoyError("The service has an internal error."))
+    return error_response(request.scope, errors.ConvoyError("An internal error occurred."))
 
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code not in ROUTING_ERRORS:  # a fault of the service: 401 is a static file that cannot be read
+    if (
+        error.status_code not in ROUTING_ERRORS
+    ):  # a fault of the service: Starlette raises 401 for an unreadable static file
         raise error
     code, message, hint = ROUTING_ERRORS[error.status_code]
     request.scope[LOG_FIELDS]["error"] = code

@@ -1,6 +1,7 @@
 """Parses a batch of images from JSON. `BatchRequest` describes the format for /docs.
 
-Pydantic is not used, because it creates an object per value and collects every error: gigabytes for a malicious body.
+Pydantic is not used, because it creates an object per value and collects every error, which takes gigabytes for a
+malicious body.
 """
 
 from typing import Any
@@ -43,7 +44,7 @@ def _image_list(document: JsonDocument) -> Any:
     if isinstance(images, LargeArray):
         raise BadParameter(f"{IMAGES} contains numbers or lists; each image must be an object.")
     if not isinstance(images, simdjson.Array) or not len(images):
-        raise BadParameter(f"{IMAGES}: a list of at least one image is needed.")
+        raise BadParameter(f"{IMAGES} must be a list of at least one image.")
     return images
 
 
@@ -51,13 +52,13 @@ def _parse_image(image: Any, field: str, document: JsonDocument) -> tuple[str | 
     if not isinstance(image, simdjson.Object):
         raise BadParameter(f"{field} is {abbreviate(image)}; it must be an object.")
     if len(image) > MAX_MEMBERS:
-        raise BadParameter(f"{field} has {len(image)} members; at most {MAX_MEMBERS} are read.")
+        raise BadParameter(f"{field} has {len(image)} members; the maximum is {MAX_MEMBERS}.")
     _check_names(image, {DATA, ID}, field)
     data, name = document.value(image.get(DATA)), document.value(image.get(ID))
     if not isinstance(data, TEXT_TYPES):
         raise BadParameter(f"{field}.{DATA} must be the image in base64.")
     if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID_LENGTH):
-        raise BadParameter(f"{field}.{ID} must be a text of at most {MAX_ID_LENGTH} characters.")
+        raise BadParameter(f"{field}.{ID} must be a string of at most {MAX_ID_LENGTH} characters.")
     return name, _decode(data)
 
 
@@ -65,7 +66,7 @@ def _check_names(json_object: Any, allowed: set[str], field: str) -> None:
     for name in json_object:
         if name not in allowed:
             raise BadParameter(
-                f"There is no '{abbreviate(name)}' in {field}; there may be {' and '.join(sorted(allowed))}."
+                f"Unknown field '{abbreviate(name)}' in {field}; allowed: {' and '.join(sorted(allowed))}."
             )
 
 

@@ -1,6 +1,6 @@
-"""POST .../classify and .../classify/batch: classify one image, or many.
+"""POST .../classify classifies one image, and POST .../classify/batch classifies many.
 
-The endpoints are plain ASGI callables, because FastAPI's routing halves the throughput of tiny images.
+The endpoints are plain ASGI callables, because FastAPI's layers cost too much for small requests: see `fast_router`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -170,8 +170,8 @@ def _batch_routes(classify_batch: ClassifyBatch) -> APIRouter:
 
 
 def _admit(classifier: Classifier, scope: Scope, version: str | None, count: int = 1) -> None:
-    """Rejects a request that is certain to fail. Ignores an unknown version if the body is a form, because the version
-    in the form's fields may differ."""
+    """Rejects a request that is certain to fail. Ignores an unknown version if the body is a form. The form is not
+    parsed yet, and a version in its fields that differs from the query is reported as a conflict."""
     try:
         classifier.admit(scope["path_params"]["model"], version, count)
     except UnknownVersion:
@@ -185,7 +185,7 @@ def parse_parameters(parameters: Mapping[str, str]) -> tuple[str | None, int | N
     if k is None:
         return version, None
     if not (k.isascii() and k.isdigit() and int(k[:9]) >= 1 and len(k) <= 9):
-        raise BadParameter(f"top_k is '{k}'; it must be a whole number from 1.")
+        raise BadParameter(f"top_k is '{k}'; it must be a whole number from 1 to 999999999.")
     return version, int(k)
 
 
@@ -194,7 +194,8 @@ def _model_fields(loaded: LoadedVersion) -> dict[str, Any]:
 
 
 def _known_count(k: int | None) -> int:
-    """Returns the number of classes per image, as far as it is known before the model runs."""
+    """Returns the number of classes per image for which space is reserved before the model runs. For a sigmoid model
+    without `top_k`, the real number is known only afterwards."""
     return DEFAULT_TOP_K if k is None else k
 
 

@@ -109,18 +109,19 @@ def _routes(explain: Explain) -> APIRouter:
 
 
 def parse_parameters(parameters: Mapping[str, str]) -> tuple[str, str | None, str | None]:
-    """Returns `method`, `version` and `class`. Raises BadParameter for another method."""
+    """Returns `method`, `version` and `class`. Raises BadParameter for an unknown method, or for `class` with a method
+    other than `occlusion`."""
     method, version = parameters.get("method", DEFAULT_METHOD), parameters.get("version")
     class_name = parameters.get("class")
     if method not in METHODS:
-        raise BadParameter(f"There is no method '{method}'; there are {', '.join(METHODS)}.")
+        raise BadParameter(f"Unknown method '{method}'; the methods are {', '.join(METHODS)}.")
     if class_name is not None and method != "occlusion":
         raise BadParameter("'class' is allowed only with the method 'occlusion'.")
     return method, version, class_name
 
 
 def _to_json(explanation: Explanation, method: str, context: RequestContext) -> bytes:
-    """Encodes the explanation in the shape of `ExplainReply` and its subclasses."""
+    """Encodes the explanation in the format of `ExplainReply` and its subclasses."""
     image = explanation.image
     height, width, channels = image.shape
     reply: dict[str, Any] = {
@@ -163,7 +164,7 @@ def _grid_fields(layer: LayerImages) -> dict[str, Any]:
 
 
 def _to_png(explanation: Explanation, method: str, context: RequestContext) -> bytes:
-    """Encodes the explanation as one PNG, upscaled for people."""
+    """Encodes the explanation as one PNG, enlarged for viewing."""
     if isinstance(explanation, OcclusionHeatmap):
         return encode_png(upscale(overlay_heatmap(explanation.image, explanation.values)))
     if isinstance(explanation, FeatureMaps):

@@ -20,14 +20,14 @@ class SeenInput(BaseModel):
 
 
 class Point(BaseModel):
-    """A pixel of the input; 0, 0 is the top left one."""
+    """A pixel of the input; 0, 0 is the top left pixel."""
 
     x: int
     y: int
 
 
 class ExplainReply(BaseModel):
-    """The fields of all methods: the explained image and version, and the image as the network sees it."""
+    """Fields common to all methods: the explained image and version, and the image as the network sees it."""
 
     model: str = Field(examples=["mnist-lenet5"])
     version: str = Field(examples=["1"])
@@ -38,20 +38,21 @@ class ExplainReply(BaseModel):
 class OcclusionReply(ExplainReply):
     explained: Prediction = Field(description="The class that the heatmap explains, and its probability.")
     heat: str = Field(
-        description="PNG in base64, of the input's size: orange pixels speak for the class, blue ones against it."
+        description="PNG in base64, of the input's size: orange pixels support the class, blue pixels count against it."
     )
-    peak: Point = Field(description="The pixel that speaks for the class most.")
-    peak_log_odds: float = Field(description="By how much covering that pixel lowers the log-odds of the class.")
-    passes: int = Field(description="Images that the network was run on.")
+    peak: Point = Field(description="The pixel that supports the class most.")
+    peak_log_odds: float = Field(description="Decrease of the log-odds of the class when that pixel is covered.")
+    passes: int = Field(description="Number of images that the network ran on.")
 
 
 class Grid(BaseModel):
-    """Images of one layer in rows of eight, each stretched from its own darkest to its brightest."""
+    """Images of one layer in rows of eight, each rescaled so that its darkest value is black and its brightest is
+    white."""
 
     layer: str = Field(examples=["c1"])
     count: int = Field(description="Number of images of the layer.")
-    shown: int = Field(description="Number of images in the grid: the first ones.")
-    height: int = Field(description="Pixels of each.")
+    shown: int = Field(description="Number of images in the grid, the first ones of the layer.")
+    height: int = Field(description="Height of each image in pixels.")
     width: int
     png: str = Field(description="Base64.")
 

@@ -1,4 +1,4 @@
-"""Serves the files of a version that are written for people: the model card and its plots."""
+"""Serves the human-readable files of a version: the model card and its plots."""
 
 import asyncio
 from pathlib import Path
@@ -25,7 +25,7 @@ def model_file_routes(registry: Registry) -> APIRouter:
 
     @router.get(
         "/{model}/versions/{version}/{document}",
-        summary=f"Read a version's {', '.join(MEDIA_TYPES)}",
+        summary="Read a version's card or one of its plots",
         response_class=Response,
         responses={
             200: {"description": "The file.", "content": content},
@@ -41,7 +41,7 @@ def model_file_routes(registry: Registry) -> APIRouter:
 
 
 def available_files(folder: Path) -> list[str]:
-    """Returns the names of these files that the version has."""
+    """Returns the names in MEDIA_TYPES that exist in the version folder."""
     return [name for name in MEDIA_TYPES if (folder / name).is_file()]
 
 
@@ -51,4 +51,4 @@ def _read(folder: Path, name: str) -> bytes:
             return safe_path(folder, name, MAX_TEXT_BYTES).read_bytes()
         except (OSError, BrokenVersion):
             pass
-    raise UnknownDocument(f"The version has no '{name}'; documents are {', '.join(MEDIA_TYPES)}.")
+    raise UnknownDocument(f"The version has no '{name}'; the documents are {', '.join(MEDIA_TYPES)}.")

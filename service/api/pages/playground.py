@@ -1,6 +1,6 @@
 """Serves the playground: static files, without a build step and without anything from other origins.
 
-Knows no model: the page's scripts, in `static/`, use the public API like any other client.
+Independent of the models: the page's scripts, in `static/`, use the public API like any other client.
 """
 
 from pathlib import Path
@@ -18,7 +18,8 @@ VARY = {"vary": "accept"}
 
 
 class _RevalidatedFiles(StaticFiles):
-    """Files that browsers revalidate by ETag each time, so that the page and its scripts match after an upgrade."""
+    """Serves files that browsers revalidate by ETag each time, so that the page and its scripts match after an
+    upgrade."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         response = super().file_response(*args, **kwargs)
@@ -30,7 +31,7 @@ def playground_routes() -> list[BaseRoute]:
     """Returns the routes of the page at / for clients that accept HTML, and of its files under /playground/."""
     files = _RevalidatedFiles(directory=STATIC)
 
-    # Not a Mount: behind a proxy that removes the root path, Starlette's Mount searches for files in the wrong place.
+    # Not a Mount: behind a proxy that strips the root path, Starlette's Mount searches for files in the wrong place.
     async def static_file(request: Request) -> Response:
         return await files.get_response(request.path_params["name"], request.scope)
 

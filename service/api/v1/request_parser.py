@@ -1,6 +1,7 @@
 """Parses requests of TensorFlow Serving's REST API, which is also KServe V1.
 
-Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input; no HTTP.
+Source: tensorflow.org/tfx/serving/api_rest (row and column format, base64 values). Knows the model's input, and is
+independent of HTTP.
 """
 
 import math
@@ -95,7 +96,9 @@ def _unwrap(value: Any) -> Any:
 
 def _decode_image(value: Any, index: int, document: JsonDocument) -> bytes:
     if not isinstance(value, simdjson.Object):
-        raise BadTensor(f"Image {index} is not an image in base64, but others are: a request cannot mix them.")
+        raise BadTensor(
+            f"Image {index} is not an image in base64, but other images are; a request cannot mix the two forms."
+        )
     if len(value) != 1 or BASE64 not in value:
         raise BadTensor(f'Image {index} must be a nested list of pixels, or {{"{BASE64}": "<image in base64>"}}.')
     return decode_base64_image(document.value(value[BASE64]), f"Image {index}")
@@ -126,7 +129,7 @@ def _parse_pixels(value: Any, index: int, model_input: Input) -> NDArray[np.uint
 
 def _check_signature(name: object) -> None:
     if name not in (None, "", DEFAULT_SIGNATURE):
-        raise BadTensor(f"There is no signature '{abbreviate(name)}'; there is '{DEFAULT_SIGNATURE}'.")
+        raise BadTensor(f"Unknown signature '{abbreviate(name)}'; the only signature is '{DEFAULT_SIGNATURE}'.")
 
 
 def _top_k(parameters: Any) -> int:

@@ -1,6 +1,7 @@
 """JSON schemas of TensorFlow Serving's REST API and KServe V1, for requests and responses.
 
-Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests compare both.
+Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests check that the parser and
+the schemas agree.
 """
 
 from typing import Any, Literal

@@ -1,4 +1,4 @@
 """The Open Inference Protocol V2 with Triton's extensions, under /v2.
 
-Nothing that other protocols share belongs here.
+Code that other protocols share is in `service.api.http`.
 """

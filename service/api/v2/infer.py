@@ -104,7 +104,7 @@ def _json_length(scope: Scope) -> int | None:
     if not value:
         return None
     if not value.isdigit() or len(value) > MAX_DIGITS:
-        raise BadTensor("Inference-Header-Content-Length is not a number of bytes.")
+        raise BadTensor("Inference-Header-Content-Length must be a whole number of bytes.")
     return int(value)
 
 

@@ -43,7 +43,7 @@ def repository_routes(worker_group: WorkerGroup, body_reader: BodyReader, change
     """Returns the routes. Bodies are optional, and are read without FastAPI, because it does not limit their size."""
     router = APIRouter(prefix="/v2/repository", tags=["Open Inference Protocol V2"])
 
-    @router.post("/index", summary="Every version on disk, and whether it is served", **INDEX_OPTIONS)
+    @router.post("/index", summary="List every version on disk, and whether it is served", **INDEX_OPTIONS)
     async def index(request: Request) -> list[IndexEntry]:
         options = await _read_json(body_reader, request, IndexRequest)
         entries = [_to_schema(entry) for entry in await run_in_threadpool(worker_group.index)]
@@ -52,7 +52,7 @@ def repository_routes(worker_group: WorkerGroup, body_reader: BodyReader, change
     async def check_allowed(request: Request) -> None:
         """Raises NotAllowed, or BadRequest for parameters that would change the model on disk."""
         if not changes_allowed:
-            raise NotAllowed("Clients may not load or unload models here.")
+            raise NotAllowed("The configuration does not allow clients to load or unload models.")
         await _read_json(body_reader, request, ChangeRequest)
 
     @router.post("/models/{model}/load", summary="Load the desired versions of a model", **CHANGE_OPTIONS)

@@ -61,7 +61,7 @@ def _add_health(
 ) -> None:
     @router.get(
         "/health/live",
-        summary="Whether the process responds and no model hangs",
+        summary="Whether the process responds and no model is stuck",
         responses=error_responses(ErrorText, ModelHung),
     )
     async def server_live() -> Live:

@@ -1,7 +1,7 @@
 """Parses requests of the Open Inference Protocol V2: JSON, the binary data extension, and raw requests.
 
 Source: kserve/open-inference-protocol (inference over REST), with the binary data and classification extensions.
-Knows the model's input; no HTTP.
+Knows the model's input, and is independent of HTTP.
 """
 
 import math
@@ -48,7 +48,8 @@ Members = dict[str, Any]
 
 
 class RequestedOutput(NamedTuple):
-    """The requested output: all probabilities, or the `top_k` most probable classes by name; `binary`: as raw bytes."""
+    """The requested output: all probabilities, or the names of the `top_k` most probable classes. `binary` requests raw
+    bytes."""
 
     binary: bool = False
     top_k: int = 0
@@ -130,7 +131,10 @@ def _parse_raw_request(body: bytes, model_input: Input, max_images: int) -> Infe
     """Parses a body that is one raw tensor. The response will be raw, too."""
     size = math.prod(model_input.shape)
     if not body or len(body) % size:
-        raise BadTensor(f"A raw request has {len(body)} bytes; images of {list(model_input.shape)} have {size} each.")
+        raise BadTensor(
+            f"The raw body has {len(body)} bytes; it must consist of images of {size} bytes each, of shape "
+            f"{list(model_input.shape)}."
+        )
     check_image_count(len(body) // size, max_images)
     return InferRequest(
         np.frombuffer(body, np.uint8).reshape(-1, *model_input.shape), output=RequestedOutput(binary=True)
@@ -201,10 +205,12 @@ def _parse_tensor(
 def _parse_images(
     input_tensor: Members, shape: list[int], binary_data: _BinaryData, document: JsonDocument
 ) -> list[bytes]:
-    """Parses images of the shape [n], or [n, 1], which some clients send for batches of texts."""
+    """Parses images of the shape [n]. Also accepts [n, 1], which some clients send for BYTES tensors."""
     count = shape[0]
     if not count or math.prod(shape) != count:
-        raise BadTensor(f"Input '{IMAGE}' is {IMAGES} of shape {shape}; it must be [-1], with at least one image.")
+        raise BadTensor(
+            f"Input '{IMAGE}' has datatype {IMAGES} and shape {shape}; the shape must be [-1], with at least one image."
+        )
     size = _binary_size(input_tensor)
     return (
         _decode_json_images(_json_data(input_tensor), count, document)
@@ -215,7 +221,7 @@ def _parse_images(
 
 def _decode_json_images(data: Any, count: int, document: JsonDocument) -> list[bytes]:
     if isinstance(data, LargeArray):
-        raise BadTensor(f"{DATA} contains numbers; images must be texts in base64.")
+        raise BadTensor(f"{DATA} contains numbers; images must be strings in base64.")
     if len(data) != count:
         raise BadTensor(f"Input '{IMAGE}' has {len(data)} images; its shape needs {count}.")
     unwrapped = (value[0] if isinstance(value, simdjson.Array) and len(value) == 1 else value for value in data)
@@ -223,14 +229,14 @@ def _decode_json_images(data: Any, count: int, document: JsonDocument) -> list[b
 
 
 def _split_elements(data: memoryview, count: int) -> list[bytes]:
-    """Splits elements, each of which follows its length in 4 bytes, little-endian."""
+    """Splits the elements. Each is preceded by its length, 4 bytes little-endian."""
     elements: list[bytes] = []
     offset = 0
     while offset < len(data) and len(elements) < count:
         start = offset + LENGTH.size
         end = start + LENGTH.unpack_from(data, offset)[0] if start <= len(data) else len(data) + 1
         if end > len(data):
-            raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: element {len(elements)} is longer than the data.")
+            raise BadTensor(f"Input '{IMAGE}' is {IMAGES}: element {len(elements)} is longer than the remaining data.")
         elements.append(bytes(data[start:end]))
         offset = end
     if len(elements) != count or offset != len(data):
@@ -255,7 +261,7 @@ def _parse_output(outputs: Any, binary: bool) -> RequestedOutput:
     first = outputs[0] if isinstance(outputs, simdjson.Array) and len(outputs) == 1 else None
     output: Members = select_members(first, OUTPUT_FIELDS) if isinstance(first, simdjson.Object) else {}
     if output.get("name") != PROBABILITIES:
-        raise BadTensor(f"Only the output '{PROBABILITIES}' can be requested, once.")
+        raise BadTensor(f"`outputs` must contain exactly one output, '{PROBABILITIES}'.")
     parameters = _parameters(output, f"output '{PROBABILITIES}'")
     top_k = parameters.get("classification")
     top_k = 0 if top_k is None else top_k
@@ -288,16 +294,17 @@ def _flag(parameters: Members, name: str, default: bool) -> bool:
 def _parse_id(value: object) -> str | None:
     if value is None or (isinstance(value, str) and len(value) <= MAX_REQUEST_ID_LENGTH):
         return value
-    raise BadTensor(f"`id` must be a text of at most {MAX_REQUEST_ID_LENGTH} characters.")
+    raise BadTensor(f"`id` must be a string of at most {MAX_REQUEST_ID_LENGTH} characters.")
 
 
 def _is_background(priority: object) -> bool:
-    """Whether the priority means background work: 0 (the default) and 1 do not, larger numbers do."""
+    """Whether the priority is above 1, which means background work. The default is 0."""
     if priority is None:
         return False
     if type(priority) is not int or priority < 0:
         raise BadTensor(
-            f"`priority` is {abbreviate(priority)}; it must be a whole number from 0. Above 1 it is background work."
+            f"`priority` is {abbreviate(priority)}; it must be a whole number of at least 0. Requests with a priority "
+            "above 1 run as background work."
         )
     return priority > 1
 

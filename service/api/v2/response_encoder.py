@@ -1,4 +1,5 @@
-"""Encodes responses of the Open Inference Protocol V2: numbers or class names, in JSON or as raw bytes after it."""
+"""Encodes responses of the Open Inference Protocol V2: numbers or class names, in the JSON or as raw bytes after the
+JSON."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from service.loaded_models.loaded_version import LoadedVersion
 from service.model_store.manifest import PROBABILITIES
 
 NO_DATA = b'"data":[]'
-"""Occurs only once in a document, because quotation marks inside texts are escaped."""
+"""Occurs only once in a document, because quotation marks inside strings are escaped."""
 
 
 class EncodedResponse(NamedTuple):
@@ -73,7 +74,7 @@ def _document(model: str, version: str, request: InferRequest, output: dict[str,
 
 
 def _class_names(rows: Probabilities, labels: Sequence[str], k: int) -> list[str]:
-    """Returns texts of the form "probability:index:label"."""
+    """Returns strings of the form "probability:index:label"."""
     return [f"{p.probability:f}:{p.index}:{p.label}" for row in rows for p in top_k(row, labels, k)]
 
 

@@ -1,6 +1,7 @@
 """JSON schemas of the Open Inference Protocol V2 with Triton's extensions, for requests and responses.
 
-Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests compare both.
+Inference reads and writes this JSON without the schemas. /docs uses the schemas, and tests check that the parser and
+the schemas agree.
 """
 
 from typing import Any, Literal
@@ -70,7 +71,7 @@ class InstanceGroup(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """The part of Triton's model configuration that has a meaning here."""
+    """The part of Triton's model configuration that applies to Convoy."""
 
     name: str
     platform: str
@@ -84,14 +85,14 @@ class ModelConfig(BaseModel):
 
 
 class Duration(BaseModel):
-    """A count, and the total of nanoseconds."""
+    """A number of events, and their total duration in nanoseconds."""
 
     count: int = Field(ge=0)
     ns: int = Field(ge=0)
 
 
 class InferStatistics(BaseModel):
-    """Durations of requests. `compute_input` is decoding, `compute_output` is encoding the answer."""
+    """Durations of requests. `compute_input` is decoding, `compute_output` is encoding the response."""
 
     success: Duration
     fail: Duration
@@ -124,7 +125,7 @@ class IndexEntry(BaseModel):
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
-    reason: str = Field(description="Why it is not served.")
+    reason: str = Field(description="Reason why the version is not served.")
 
 
 class Nothing(BaseModel):
@@ -143,12 +144,12 @@ class IndexRequest(Part):
 
 
 class ChangeParameters(Part):
-    """Models are loaded as they are on disk, so no other parameter is allowed."""
+    """`unload_dependents` is the only parameter, because models are loaded exactly as they are on disk."""
 
     model_config = ConfigDict(extra="forbid")
 
     unload_dependents: bool = False
-    """Sent by Triton's clients. It has no effect, because no model depends on another one."""
+    """Sent by Triton's clients. It has no effect, because no model depends on another model."""
 
 
 class ChangeRequest(Part):
@@ -157,13 +158,13 @@ class ChangeRequest(Part):
 
 class InputParameters(Part):
     binary_data_size: int | None = Field(default=None, ge=0)
-    """Bytes of this tensor after the JSON, in place of `data`."""
+    """Size in bytes of this tensor, if it follows the JSON instead of being in `data`."""
 
 
 class InferInput(Part):
     name: Literal[IMAGE]  # type: ignore[valid-type]
     datatype: Literal["UINT8", "BYTES"]
-    """UINT8: the model's input itself. BYTES: encoded images, which the service decodes and scales."""
+    """UINT8: the pixels of the model's input. BYTES: encoded images, which the service decodes and scales."""
     shape: list[int] = Field(min_length=1)
     """UINT8: [n, height, width, channels]. BYTES: [n]."""
     data: list[Any] | None = None
@@ -192,7 +193,7 @@ class InferParameters(Part):
 
 class InferBody(Part):
     id: str | None = Field(default=None, max_length=MAX_REQUEST_ID_LENGTH)
-    """Returned with the answer."""
+    """Returned in the response."""
     parameters: InferParameters | None = None
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
     outputs: list[WantedOutput] | None = Field(default=None, max_length=1)

@@ -350,7 +350,7 @@ def test_without_any_model_it_lives_and_says_why_it_is_not_ready(tmp_path: Path)
         service.wait_for("accepting connections")
         assert service.client.get("/health/live").status_code == 200
         check_error(service.client.get("/health/ready"), "not_ready", 503)
-        service.wait_until(lambda: "Put one there" in service.client.get("/health/ready").text)
+        service.wait_until(lambda: "Add a model as" in service.client.get("/health/ready").text)
 
 
 def test_a_taken_port_is_reported_without_a_traceback(service: RunningService, zoo: Path) -> None:

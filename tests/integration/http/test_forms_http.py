@@ -57,7 +57,7 @@ def test_a_json_batch_is_json_in_any_case(service: RunningService) -> None:
     reply = service.client.post(
         f"{LINEAR}/classify/batch?_=1", content=b'{"images": []}', headers={"content-type": "Application/JSON"}
     )
-    assert reply.json()["error"]["message"] == "images: a list of at least one image is needed."
+    assert reply.json()["error"]["message"] == "images must be a list of at least one image."
 
 
 BATCH = json.dumps({"images": [{"data": b64encode(image_bytes()).decode()}]}).encode()

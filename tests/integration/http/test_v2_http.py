@@ -157,7 +157,7 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "wrong method of a model": (405, "does not allow this method", post(MODEL)),
     "large body": (413, "larger than", post(content=bytes(MAX_BODY_BYTES + 1))),
     "bomb": (413, "decompressed body is larger", post(content=gzip.compress(bytes(MAX_BODY_BYTES + 1)), headers=GZIP)),
-    "many images": (413, "holds 65 images; at most 64", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
+    "many images": (413, "has 65 images, and the queue holds at most 64", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
     "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers=BROTLI)),
     "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),
@@ -169,8 +169,8 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "unknown encoding of the index": (415, "Content-Encoding 'br'", post(INDEX, content=b"x", headers=BROTLI)),
     "index of no gzip": (400, "not valid gzip", post(INDEX, content=b"x" * 20, headers=GZIP)),
     "large index": (413, "larger than", post(INDEX, content=bytes(70_000))),
-    "loading": (403, "may not load or unload", post("/v2/repository/models/linear/load")),
-    "unloading": (403, "may not load or unload", post("/v2/repository/models/linear/unload")),
+    "loading": (403, "does not allow clients to load or unload", post("/v2/repository/models/linear/load")),
+    "unloading": (403, "does not allow clients to load or unload", post("/v2/repository/models/linear/unload")),
 }  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def test_a_full_queue_is_reported_with_a_retry_time(service: RunningService) -> 
         good, refused = sorted(replies, key=lambda reply: reply.status_code)
     assert (good.status_code, refused.status_code) == (200, 429)
     assert int(refused.headers["retry-after"]) >= 1
-    assert "images are waiting already" in refused.json()["error"]
+    assert "The queue of the model already has" in refused.json()["error"]
     assert refused.json()["code"] == "queue_full"
 
 

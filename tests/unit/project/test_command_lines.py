@@ -111,7 +111,7 @@ MISTAKES = {
     "convoy models nope": "No such command 'nope'",
     "convoy models show nope": "`convoy models`, lists the models",
     "convoy models show linear --version 9": "9",
-    "convoy models rollback linear": "Export one, or name one with --to",
+    "convoy models rollback linear": "Export one, or name a version with --to",
     "convoy models prune linear": "Missing option '--keep'",
     "convoy models prune linear --keep 0": "not in the range",
     "convoy key": "Missing argument 'NAME'",

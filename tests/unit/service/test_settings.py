@@ -197,7 +197,7 @@ def test_each_gpu_has_equally_many_workers_by_default_one(settings: dict[str, An
         ("cuda:-1", 1, "must be auto, cpu, cuda"),
         ("gpu", 1, "must be auto, cpu, cuda"),
         ("cuda:1,1", 2, "names a GPU twice"),
-        ("cuda:0,1", 3, "2 GPUs need a multiple of 2 workers, and there are 3"),
+        ("cuda:0,1", 3, "2 GPUs need a multiple of 2 workers, not 3"),
     ],
 )
 def test_a_device_that_cannot_be_shared_out_is_rejected(device: str, workers: int, problem: str) -> None:

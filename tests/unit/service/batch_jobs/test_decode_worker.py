@@ -156,7 +156,7 @@ def test_the_fingerprint_of_a_file_shows_whether_it_has_changed(tmp_path: Path) 
     assert describe_change(with_sha256, fingerprint_of(image, with_sha256=True)) == "its content differs"
     path.unlink()
     assert fingerprint_of(image, with_sha256=True) is None
-    assert describe_change(as_read, None) == "it cannot be read any more"
+    assert describe_change(as_read, None) == "it can no longer be read"
 
 
 def test_the_fingerprint_of_an_object_is_its_size_and_tag(tmp_path: Path) -> None:

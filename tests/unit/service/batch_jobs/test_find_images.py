@@ -186,7 +186,7 @@ def test_only_other_files_are_reported_with_their_number(image_folder: Path) -> 
     Path("docs/readme.md").write_text("text")
     with pytest.raises(CannotStartJob) as excinfo:
         find_images(["docs"])
-    assert "Passed over: 1" in excinfo.value.hint
+    assert "Skipped: 1" in excinfo.value.hint
 
 
 @pytest.fixture

@@ -316,8 +316,9 @@ def test_pipes_are_reported_and_keep_nothing_up(work_folder: Path) -> None:
     os.mkfifo("photos/class-0/pipe.png")
     report = classify()
     assert files("r.jsonl") == GOOD
-    assert "1 pipes, devices, or links to them or out of the folder, such as photos/class-0/pipe.png" in "\n".join(
-        report.lines()
+    assert (
+        "1 pipes, devices, links to these, or links that lead out of the folder, such as photos/class-0/pipe.png"
+        in "\n".join(report.lines())
     )
 
 

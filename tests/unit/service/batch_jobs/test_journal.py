@@ -117,7 +117,7 @@ def test_the_digest_knows_the_names_and_their_order() -> None:
     [
         (Fingerprint(120, "1.png"), r"^1\.png has changed since it was classified: it had 100 bytes and has 120\.$"),
         (Fingerprint(100, "later"), "it was written again"),
-        (None, "it cannot be read any more"),
+        (None, "it can no longer be read"),
     ],
 )
 def test_an_image_that_has_changed_since_it_was_classified_is_rejected(
@@ -148,5 +148,7 @@ def test_an_image_that_was_missing_and_is_there_now_is_rejected(path: Path, now:
         if now is None:
             assert journal.resume(IDENTITY, IMAGES, fingerprint) == 3
         else:
-            with pytest.raises(OutputConflict, match=r"^2\.png has changed .*: it could not be read and now can\.$"):
+            with pytest.raises(
+                OutputConflict, match=r"^2\.png has changed .*: it could not be read, and now it can be read\.$"
+            ):
                 journal.resume(IDENTITY, IMAGES, fingerprint)

@@ -68,7 +68,9 @@ def test_the_report_names_speed_and_files() -> None:
         Report("m", MIXED, 3, ["a/pipe.png"], Path("r.csv"), errors, confusion).with_timing(1000, 2.0).lines()
     )
     assert "1,000 images in 2.0 s, 500 images/s" in text
-    assert "Passed over: 3 files" in text
-    assert "Passed over: 1 pipes, devices, or links to them or out of the folder, such as a/pipe.png." in text
+    assert "Skipped: 3 files" in text
+    assert (
+        "Skipped: 1 pipes, devices, links to these, or links that lead out of the folder, such as a/pipe.png." in text
+    )
     assert "Accuracy: 66.67% of 3 images" in text
     assert text.endswith("Results: r.csv\nBroken: r.errors.jsonl\nConfusion matrix: r.confusion.png")

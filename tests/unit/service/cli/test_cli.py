@@ -58,7 +58,7 @@ def test_a_broken_file_is_named_and_the_others_are_classified(root: Path) -> Non
 def test_a_file_that_cannot_be_read_is_named_and_the_others_are_classified(root: Path) -> None:
     result = convoy(root, "classify", "linear", "/proc/self/mem", "good.png")
     assert result.returncode == 1
-    assert result.stderr == "/proc/self/mem: It cannot be read: Input/output error.\n"
+    assert result.stderr == "/proc/self/mem: The file cannot be read: Input/output error.\n"
     assert result.stdout.startswith("good.png: ")
 
 
@@ -89,8 +89,8 @@ def test_models_lists_what_is_no_version(root: Path) -> None:
     write_version(root / "models", "linear", 3).rename(root / "models/linear/002")
     lines = convoy(root, "models").stdout.splitlines()
     assert lines[:3] == [
-        "README.md: passed over, it is not a folder",
-        "linear/latest: passed over, its name is not a version: a number from 1, of up to 18 digits",
+        "README.md: skipped, it is not a folder",
+        "linear/latest: skipped, its name is not a version number (a positive number of at most 18 digits)",
         "linear 1: 8x8x1 -> 4 classes",
     ]
     assert lines[3].startswith("linear 2: BROKEN: ")
@@ -128,11 +128,11 @@ MISTAKES = {
     "undo to a version": (["models", "rollback", "linear", "--to", "1", "--undo"], 2, "leave out --to"),
     "prune without a number": (["models", "prune"], 2, "--keep"),
     "prune in a bucket": (["models", "prune", "--keep", "1", "--models", "s3://b/m"], 2, "are in a bucket"),
-    "roll back a bucket": (["models", "rollback", "m", "--models", "s3://b/m"], 2, "give --state"),
+    "roll back a bucket": (["models", "rollback", "m", "--models", "s3://b/m"], 2, "with --state"),
     "unknown model": (["classify", "nope", "good.png"], 2, "There is no model 'nope'"),
     "unknown version": (["classify", "linear", "good.png", "--version", "9"], 2, "version '9'"),
     "missing file": (["classify", "linear", "none.png"], 2, "none.png"),
-    "no models": (["models", "--models", "empty"], 2, "Put one there"),
+    "no models": (["models", "--models", "empty"], 2, "Add a model as"),
     "bad setting": (["serve", "--port", "many"], 2, "--port or CONVOY_PORT is 'many'"),
     "setting out of range": (["serve", "--max-batch-size", "1025"], 2, "--max-batch-size or CONVOY_MAX_BATCH_SIZE"),
     "unknown command": (["sevre"], 2, "sevre"),

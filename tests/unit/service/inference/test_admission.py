@@ -23,7 +23,7 @@ def test_a_queue_accepts_as_many_images_as_it_has_slots() -> None:
     queue = admission(max_queue_images=5)
     queue.reserve(3)
     queue.reserve(2)
-    with pytest.raises(QueueFull, match="5 images are waiting already"):
+    with pytest.raises(QueueFull, match="already has 5 images"):
         queue.reserve(1)
     queue.release(1)
     queue.reserve(1)
@@ -39,7 +39,7 @@ def test_a_rejected_request_takes_no_slot() -> None:
 
 
 def test_more_images_than_there_are_slots_fit_at_no_time() -> None:
-    with pytest.raises(TooManyImages, match="6 images; at most 5 may wait"):
+    with pytest.raises(TooManyImages, match="6 images, and the queue holds at most 5"):
         admission(max_queue_images=5).reserve(6)
 
 
@@ -61,7 +61,7 @@ def test_a_closed_queue_rejects_even_what_would_fit() -> None:
     assert not queue.is_closed
     queue.close()
     assert queue.is_closed
-    with pytest.raises(Draining, match=r"^The model is being taken out of service\.$"):
+    with pytest.raises(Draining, match=r"^The model is being unloaded\.$"):
         queue.reserve(1)
 
 
@@ -108,7 +108,9 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
     queue = measured(run_s=2.0)
     queue.reserve(8)
     expected_s = 4.5 * MIN_SAFETY_FACTOR
-    with pytest.raises(TooLateToStart, match=f"would take {expected_s:.1f} s, longer than the request may") as rejected:
+    with pytest.raises(
+        TooLateToStart, match=f"would take {expected_s:.1f} s, which is longer than its time limit"
+    ) as rejected:
         queue.reserve(1, timeout_s=1.5)
     assert rejected.value.retry_after_s == pytest.approx(expected_s - 1.5)
     with pytest.raises(TooLateToStart):
@@ -121,7 +123,9 @@ def test_a_request_that_would_be_late_is_rejected_with_the_time_that_it_lacks() 
 def test_a_request_that_an_idle_model_cannot_do_in_time_gets_no_retry_after() -> None:
     queue = measured(run_s=2.0)
     for reject in (queue.reserve, queue.check_capacity):
-        with pytest.raises(DeadlineTooShort, match=r"takes 1\.5 s for it, longer than the request may"):
+        with pytest.raises(
+            DeadlineTooShort, match=r"needs 1\.5 s for the request, which is longer than its time limit"
+        ):
             reject(3, timeout_s=1.4)
     assert queue.queued_images == 0
 
@@ -129,9 +133,9 @@ def test_a_request_that_an_idle_model_cannot_do_in_time_gets_no_retry_after() ->
 def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
     """Such a request used to be rejected with 429, although no later attempt could succeed."""
     queue = measured(run_s=2.0, instances=2)
-    with pytest.raises(DeadlineTooShort, match=r"takes 2 s for it"):
+    with pytest.raises(DeadlineTooShort, match=r"needs 2 s for the request"):
         queue.reserve(4, timeout_s=1.5)
-    with pytest.raises(DeadlineTooShort, match=r"takes 4 s for it"):
+    with pytest.raises(DeadlineTooShort, match=r"needs 4 s for the request"):
         queue.reserve(16, timeout_s=3.9)
     queue.reserve(8, timeout_s=2.0 * MIN_SAFETY_FACTOR + 0.01)
 

@@ -113,7 +113,7 @@ def test_past_the_bound_requests_are_rejected_and_places_come_back() -> None:
 
 def test_a_request_that_can_never_be_queued_raises_too_many_images() -> None:
     async def test() -> None:
-        with pytest.raises(TooManyImages, match="6 images; at most 5"):
+        with pytest.raises(TooManyImages, match="6 images, and the queue holds at most 5"):
             BatcherHarness(max_queue_images=5).enqueue(*range(6))
 
     run_in_manual_time(test)

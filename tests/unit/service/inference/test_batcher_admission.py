@@ -92,7 +92,7 @@ def test_what_would_be_late_is_rejected_at_once_and_the_background_counts_only_f
         clock.now_s += 0.004
         reserve(1, timeout_s=0.0177)  # 6 ms of the current run, 10 ms of its own run, and a tenth for safety
         harness.batcher.release(1)
-        with pytest.raises(TooLateToStart, match="longer than the request may") as raised:
+        with pytest.raises(TooLateToStart, match="longer than its time limit") as raised:
             reserve(1, timeout_s=0.0166)
         assert raised.value.retry_after_s == pytest.approx(0.001)
         waiting = [await harness.submit(*range(8), background=True) for _ in range(2)]

@@ -165,7 +165,7 @@ def test_a_row_that_is_not_finite_fails_only_its_own_image_and_costs_no_further_
         assert values(await single) == [2]
         result = await large
         assert values(result) == [8, 12]
-        assert errors(result) == {1: "The model answered the image with values that are not finite."}
+        assert errors(result) == {1: "The model's output for the image is not finite."}
         assert isinstance(result.errors[1], ModelFailed)
         assert harness.model.batches == [[1, 4, 5, 6]]
         assert reports == [[2, 8, 12]]

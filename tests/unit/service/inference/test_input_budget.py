@@ -84,7 +84,7 @@ def test_a_request_holds_its_memory_until_its_last_batch_is_done() -> None:
 
 def test_what_is_rejected_by_the_queue_takes_no_memory() -> None:
     budget = InputBudget(LIMIT_BYTES)
-    with pytest.raises(TooManyImages, match="at most 5 may wait"):
+    with pytest.raises(TooManyImages, match="the queue holds at most 5"):
         harness(budget, max_queue_images=5).batcher.reserve(6)
     assert budget.used_bytes == 0
 

@@ -82,8 +82,8 @@ def test_a_provider_of_another_build_is_named_in_full() -> None:
         ("cuda", "", CUDA_PROVIDER, "pip install --require-hashes -r requirements/serve-gpu.txt"),
         ("auto", "cuda", CUDA_PROVIDER, "onnxruntime-gpu[cuda,cudnn] in place of onnxruntime"),
         ("auto", "cpu,tensorrt", TENSORRT_PROVIDER, "TensorRT's libraries"),
-        ("auto", "openvino", OPENVINO_PROVIDER, "onnxruntime-ep-openvino beside onnxruntime"),
-        ("auto", "cudda", "cudda", "the build of onnxruntime that has it"),
+        ("auto", "openvino", OPENVINO_PROVIDER, "onnxruntime-ep-openvino in addition to onnxruntime"),
+        ("auto", "cudda", "cudda", "the build of onnxruntime that has the provider"),
     ],
 )
 def test_a_missing_provider_names_the_package_to_install(device: str, names: str, missing: str, advice: str) -> None:

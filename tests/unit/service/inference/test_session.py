@@ -179,7 +179,7 @@ def test_weights_in_another_file_are_rejected_wherever_it_lies(tmp_path: Path, p
         file.write_bytes(weights.raw_data)
     (folder / "link.bin").symlink_to(tmp_path / "w.bin")
     place_outside(weights, names[place])
-    with pytest.raises(BrokenVersion, match=r"keeps weights in other files.*: save it as one file\."):
+    with pytest.raises(BrokenVersion, match=r"stores weights in other files.*: save it as one file\."):
         session(graph, folder)
 
 

@@ -295,4 +295,4 @@ def test_an_unknown_model_raises_unknown_model(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_not_ready(tmp_path: Path) -> None:
-    assert "Put one there" in loaded(tmp_path / "missing").not_ready_reasons()["service"]
+    assert "Add a model as" in loaded(tmp_path / "missing").not_ready_reasons()["service"]

@@ -63,4 +63,4 @@ def test_a_graph_that_an_engine_cannot_run_is_reported_with_advice(
     line = record.fields  # type: ignore[attr-defined]
     assert (line["model"], line["version"], line["candidate"]) == ("digits", 3, "openvino float32")
     assert line["reason"] == choice.failures["openvino float32"]
-    assert line["action"].startswith("'cpu float32' serves this version. CONVOY_PROVIDERS=cpu")
+    assert line["action"].startswith("'cpu float32' serves this version. Set CONVOY_PROVIDERS=cpu")

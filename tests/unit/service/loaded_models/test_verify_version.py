@@ -64,7 +64,7 @@ def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> No
     write_manifest(manifest.model_copy(update={"variants": [variant]}), folder)
     finding = verify_one(folder)
     assert not finding.is_ok
-    assert "returns other results than when it was published: a probability differs by 0." in finding.text
+    assert "does not return the same results as when it was published: a probability differs by 0." in finding.text
 
 
 def test_outputs_that_are_not_numbers_are_not_as_published(folder: Path) -> None:

@@ -147,13 +147,13 @@ def test_a_later_format_is_reported_with_the_version_that_reads_it(
     tmp_path: Path, fields: dict[str, Any], needed: str
 ) -> None:
     content = changed(lambda m: m.update(format=3, **fields))
-    with pytest.raises(BrokenVersion, match=f"has format 3 and needs {needed}; this one reads up to 2: upgrade"):
+    with pytest.raises(BrokenVersion, match=f"has format 3 and needs {needed}; this Convoy reads formats up to 2"):
         read_manifest(written(tmp_path, content))
 
 
 def test_a_later_format_without_its_version_is_reported_too(tmp_path: Path) -> None:
     content = changed(lambda m: (m.update(format=3), m.pop("requires")))
-    with pytest.raises(BrokenVersion, match="has format 3 and needs a newer Convoy; this one"):
+    with pytest.raises(BrokenVersion, match="has format 3 and needs a newer Convoy; this Convoy"):
         read_manifest(written(tmp_path, content))
 
 

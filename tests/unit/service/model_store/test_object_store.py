@@ -34,10 +34,10 @@ def test_urls_are_distinguished_from_folders() -> None:
     ("url", "message"),
     [
         ("ftp://host/models", "'ftp://' cannot be read"),
-        ("s3://", "names no bucket"),
-        ("s3:///models", "names no bucket"),
-        ("file://", "names no folder"),
-        ("file://models", "names no folder"),
+        ("s3://", "does not name a bucket"),
+        ("s3:///models", "does not name a bucket"),
+        ("file://", "does not name a folder"),
+        ("file://models", "does not name a folder"),
         ("s3://key:secret@bucket/models", "contains credentials"),
         ("s3://bucket/models?versionId=3", "'?'"),
         ("gs://bucket/models#1", "'#'"),
@@ -173,7 +173,7 @@ def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> Non
 def test_a_bucket_that_may_not_be_listed_names_the_missing_permission() -> None:
     with pytest.raises(BucketDenied, match=r"^s3://b cannot be listed: Access Denied\.$") as raised:
         Bucket("s3://b", Forbidden(PermissionError("Access Denied")), "denied").listing()
-    assert "rights to list" in raised.value.hint
+    assert "permission to list" in raised.value.hint
     assert isinstance(raised.value, BucketUnreachable)
 
 

@@ -109,7 +109,7 @@ def test_no_name_leads_out_of_the_root(tmp_path: Path, name: str) -> None:
     write_version(tmp_path / "root", "linear")
     repository = Repository(tmp_path / "root")
     assert repository.versions(name) == []
-    with pytest.raises(UnknownModel, match="cannot be a model's name"):
+    with pytest.raises(UnknownModel, match="is not a valid model name"):
         repository.open(name, 1)
 
 
@@ -193,7 +193,7 @@ def test_a_link_out_of_the_version_folder_is_rejected(tmp_path: Path, name: str)
     folder = write_version(tmp_path / "models", "linear", 1)
     (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BrokenVersion, match=f"{name} is a link that leaves its version's folder"):
+    with pytest.raises(BrokenVersion, match=f"{name} is a link to a file outside of its version's folder"):
         opened(tmp_path / "models")
 
 

@@ -38,7 +38,7 @@ def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repo
 
 def test_with_a_state_the_folders_stay_and_the_spec_changes(repository: Repository, state: StateFile) -> None:
     state.update(lambda desired: desired.with_change("linear", labels={"canary": 4}, weight=0.5))
-    assert roll_back(repository, state, "linear", None).startswith("linear is wanted in version 2 (")
+    assert roll_back(repository, state, "linear", None).startswith("linear: the desired version is now 2 (")
     assert state.read().spec_of("linear") == ModelSpec(
         versions=Specific(specific=[2]), labels={"canary": 4}, weight=0.5
     )

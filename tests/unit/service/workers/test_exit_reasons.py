@@ -11,8 +11,8 @@ from service.workers.exit_reasons import describe_exit
     ("code", "reason", "action"),
     [
         (-signal.SIGKILL, "memory is full", "CONVOY_WORKERS"),
-        (-signal.SIGSEGV, "SIGSEGV", "log lines before"),
-        (-63, "signal 63", "log lines before"),
+        (-signal.SIGSEGV, "SIGSEGV", "earlier log lines"),
+        (-63, "signal 63", "earlier log lines"),
         (3, "code 3", "have the cause"),
     ],
 )

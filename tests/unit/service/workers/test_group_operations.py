@@ -203,9 +203,9 @@ def test_a_worker_whose_gpu_has_failed_is_a_warning_and_is_not_waited_for(tmp_pa
     group = workers.worker_group
     asyncio.run(workers.apply())
     assert list(group.not_ready_reasons()) == ["worker 1"]
-    workers.other.mark_lost(1, "GPU 1: It ended itself with code 3.")
+    workers.other.mark_lost(1, "GPU 1: The worker ended itself with code 3.")
     assert group.not_ready_reasons() == {}
-    assert group.warnings() == {"worker 1": "GPU 1: It ended itself with code 3."}
+    assert group.warnings() == {"worker 1": "GPU 1: The worker ended itself with code 3."}
     assert group._workers_behind(0) == []
     workers.other.clear_lost(1)
     assert list(group.not_ready_reasons()) == group._workers_behind(0) == ["worker 1"]

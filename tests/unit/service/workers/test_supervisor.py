@@ -113,7 +113,7 @@ def test_a_gpu_whose_worker_cannot_start_leaves_the_other_gpu_serving(
     assert {death["worker"] for death in fields_of(caplog, "worker died")} == {1}
     (lost,) = fields_of(caplog, "worker cannot start; the service continues without it")
     assert (lost["worker"], lost["gpu"]) == (1, 3)
-    assert store.lost_workers() == {1: "GPU 3: It ended itself with code 7."}
+    assert store.lost_workers() == {1: "GPU 3: The worker ended itself with code 7."}
 
 
 def test_the_service_ends_when_no_gpu_has_a_worker_that_starts(

@@ -6,7 +6,7 @@ from service.api.http.json_arrays import parse_object
 from service.api.http.json_fault import MAX_SEARCHED_BYTES
 from service.errors import BadTensor
 
-NUMBER = "a number that JSON does not allow, or of more than 64 bits"
+NUMBER = "a number that JSON does not allow, or that has more than 64 bits"
 
 
 def fault_of(text: bytes) -> str:
@@ -24,14 +24,14 @@ def fault_of(text: bytes) -> str:
         (b"{} {}", " at byte 3: unexpected '{'."),
         (b"\xef\xbb\xbf{a: 1}", " at byte 4: unexpected 'a'."),
         ('{"\N{SNOWMAN}": x}'.encode(), " at byte 8: unexpected 'x'."),
-        (b'{"a": "b', " at byte 6: a text that begins there does not end."),
+        (b'{"a": "b', " at byte 6: the string that begins there is not terminated."),
         (b'{"a": "\x01"}', " at byte 7: unexpected '\\x01'."),
         (b'{"a": "\xff"}', " at byte 7: it is not UTF-8."),
         (b'{"NaN": NaN}', f" at byte 8: {NUMBER}."),
         (b'{"a": 1e400}', f" at byte 6: {NUMBER}."),
         (b'{"a": [1, -99999999999999999999]}', f" at byte 10: {NUMBER}."),
         (b'{"a": ' + b"9" * 5000 + b"}", f" at byte 6: {NUMBER}."),
-        (b'{"a": "\\ud83d\\ude00", "b": "\\ud800"}', " at byte 27: a text with half of a surrogate pair."),
+        (b'{"a": "\\ud83d\\ude00", "b": "\\ud800"}', " at byte 27: a string with half of a surrogate pair."),
         (b'{"a":' + b"[" * 200_000, ": it is nested too deeply."),
     ],
 )
@@ -47,7 +47,7 @@ def test_the_byte_is_that_of_the_document_with_its_large_values(large: bytes) ->
 
 
 def test_a_large_text_that_does_not_end_is_reported() -> None:
-    assert fault_of(b'{"a": "' + b"A" * 300_000) == " at byte 6: a text that begins there does not end."
+    assert fault_of(b'{"a": "' + b"A" * 300_000) == " at byte 6: the string that begins there is not terminated."
 
 
 @pytest.mark.parametrize(

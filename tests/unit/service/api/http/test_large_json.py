@@ -231,15 +231,15 @@ def filler(text: bytes, count: int) -> bytes:
 @pytest.mark.parametrize(
     ("body", "kind", "message"),
     [
-        (filler(b'""', large_json.MAX_TEXTS + 1), TooManyImages, "more than 100000 texts"),
+        (filler(b'""', large_json.MAX_TEXTS + 1), TooManyImages, "more than 100000 strings"),
         (
             filler(b"{}", large_json.MAX_STRUCTURE_BYTES // 2),
             BadTensor,
-            "more than 1048576 bytes in addition to texts and arrays",
+            "more than 1048576 bytes outside of strings and arrays",
         ),
         (b'{"a":"' + b'\\"' * (2 * large_json.MAX_TEXTS) + b'"}', TooManyImages, "more than 100000 quotation marks"),
-        (b'{"a":"' + b"x" * 300_000, BadTensor, "a text that begins there does not end"),
-        (b'{"a":"' + b"\\" * 300_001 + b'"}', BadTensor, "a text that begins there does not end"),
+        (b'{"a":"' + b"x" * 300_000, BadTensor, "the string that begins there is not terminated"),
+        (b'{"a":"' + b"\\" * 300_001 + b'"}', BadTensor, "the string that begins there is not terminated"),
         (b'{"a":' + b" " * 2_000_000 + b"1}", BadTensor, "more than 1048576 bytes"),
     ],
 )

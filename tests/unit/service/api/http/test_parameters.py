@@ -24,7 +24,7 @@ def test_the_query_is_decoded() -> None:
 
 
 def test_an_unknown_parameter_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(BadParameter, match=r"no parameter 'topk'; there are 'top_k' and 'version'\."):
+    with pytest.raises(BadParameter, match=r"Unknown parameter 'topk'; the parameters are 'top_k' and 'version'\."):
         query_parameters(scope("topk=3"), NAMES)
 
 

@@ -41,7 +41,7 @@ def encoder(budget: BodyBudget) -> Iterator[ResponseEncoder]:
 
 
 def test_a_response_over_the_limit_is_rejected_and_holds_nothing(encoder: ResponseEncoder, budget: BodyBudget) -> None:
-    with pytest.raises(ResponseTooLarge, match="up to 300001 bytes; at most 300000"):
+    with pytest.raises(ResponseTooLarge, match="up to 300001 bytes; the maximum is 300000"):
         encoder.reserve({}, LIMIT_BYTES + 1)
     assert budget.used_bytes == 0
 

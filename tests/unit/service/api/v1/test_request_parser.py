@@ -88,8 +88,8 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "a list": ([PIXELS], "not a JSON object"),
     "neither": ({}, "either `instances` or `inputs`"),
     "both": (rows(inputs=[PIXELS]), "either `instances` or `inputs`"),
-    "another signature": (rows(signature_name="classify"), "no signature 'classify'; there is 'serving_default'"),
-    "a signature of numbers": (rows(signature_name=1), "no signature '1'"),
+    "another signature": (rows(signature_name="classify"), "'classify'; the only signature is 'serving_default'"),
+    "a signature of numbers": (rows(signature_name=1), "Unknown signature '1'"),
     "parameters in a list": (rows(parameters=[]), "`parameters` may contain only `top_k`"),
     "another parameter": (rows(parameters={"topk": 1}), "`parameters` may contain only `top_k`"),
     "top_k by word": (rows(parameters={"top_k": "all"}), "`top_k` is all; it must be a whole number"),
@@ -117,7 +117,7 @@ BAD_REQUESTS: dict[str, tuple[object, str]] = {
     "more beside base64": ({"instances": [{"b64": "AAAA", "x": 1}]}, "Image 0 must be a nested list of pixels, or"),
     "an array among images": (
         {"instances": [{"b64": "AAAA"}, PIXELS]},
-        "Image 1 is not an image in base64, but others",
+        "Image 1 is not an image in base64, but other images are",
     ),
     "an image among arrays": (
         {"instances": [PIXELS, {"b64": "AAAA"}]},
@@ -143,7 +143,7 @@ def test_every_error_is_reported(document: object, pattern: str) -> None:
 
 @pytest.mark.parametrize("image", [PIXELS, {"b64": "AAAA"}, {}, 1])
 def test_more_images_than_may_wait_are_rejected_unread(image: object) -> None:
-    with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
+    with pytest.raises(TooManyImages, match="The request has 9 images, and the queue holds at most 8"):
         read({"instances": [image] * 9})
 
 
@@ -158,7 +158,7 @@ def test_more_images_than_may_wait_are_rejected_unread(image: object) -> None:
 )
 def test_an_object_of_too_many_members_is_rejected_unread(document: object) -> None:
     many = b"{" + b",".join([b'"image":0'] * 1001) + b"}"
-    with pytest.raises(BadTensor, match="An object in the JSON has 1001 members; at most 1000 are read"):
+    with pytest.raises(BadTensor, match="An object in the JSON has 1001 members; the maximum is 1000"):
         parse(json.dumps(document).encode().replace(b'"MANY"', many), MODEL_INPUT, MAX_IMAGES)
 
 

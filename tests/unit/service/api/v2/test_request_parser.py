@@ -173,24 +173,24 @@ BAD_REQUESTS: dict[str, tuple[Json, str]] = {
     "input parameters in a list": (with_input(parameters=[]), "`parameters` of input 'image' must be an object"),
     "shared memory": (with_input(parameters={"shared_memory_region": "x"}), "shared memory"),
     "shared memory for the answer": (output(shared_memory_region="x"), "shared memory"),
-    "another output": (request(outputs=[{"name": "logits"}]), "Only the output 'probabilities' can be requested, once"),
-    "the output twice": (request(outputs=[{"name": "probabilities"}] * 2), "can be requested, once"),
-    "outputs in an object": (request(outputs={}), "can be requested, once"),
-    "outputs of texts": (request(outputs=["probabilities"]), "can be requested, once"),
+    "another output": (request(outputs=[{"name": "logits"}]), "exactly one output, 'probabilities'"),
+    "the output twice": (request(outputs=[{"name": "probabilities"}] * 2), "exactly one output"),
+    "outputs in an object": (request(outputs={}), "exactly one output"),
+    "outputs of texts": (request(outputs=["probabilities"]), "exactly one output"),
     "classes by word": (output(classification="all"), "`classification` is all; it must be a whole number"),
     "classes below nought": (output(classification=-1), "`classification` is -1"),
     "classes by truth": (output(classification=True), "`classification` is True"),
     "binary by word": (output(binary_data="false"), "`binary_data` is false; it must be true or false"),
     "all binary by number": (request(parameters={"binary_data_output": 1}), "`binary_data_output` is 1"),
-    "an id of numbers": (request(id=1), "`id` must be a text of at most 256"),
-    "a long id": (request(id="x" * 257), "`id` must be a text of at most 256"),
+    "an id of numbers": (request(id=1), "`id` must be a string of at most 256"),
+    "a long id": (request(id="x" * 257), "`id` must be a string of at most 256"),
     "a priority below 0": (
         request(parameters={"priority": -1}),
-        "`priority` is -1; it must be a whole number from 0. Above 1 it is background work.",
+        "`priority` is -1; it must be a whole number of at least 0. Requests with a priority above 1 run",
     ),
     "a timeout by word": (request(parameters={"timeout": "1s"}), "`timeout` is 1s; it must be a whole number of micro"),
     "a timeout before now": (request(parameters={"timeout": -1}), "`timeout` is -1"),
-    "images of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"it must be \[-1\]"),
+    "images of another shape": (with_input(datatype="BYTES", shape=[1, 2], data=[""]), r"the shape must be \[-1\]"),
     "no images": (with_input(datatype="BYTES", shape=[0], data=[]), "at least one image"),
     "fewer images": (with_input(datatype="BYTES", shape=[2], data=["AAAA"]), "has 1 images; its shape needs 2"),
     "no base64": (with_input(datatype="BYTES", shape=[2], data=["AAAA", "!"]), "Element 1 of `data` .* base64"),
@@ -218,8 +218,8 @@ BAD_BINARY_DATA: dict[str, tuple[Json, bytes, str]] = {
     "fewer bytes than the shape": (
         with_input(data=..., parameters={"binary_data_size": 5}), bytes(5), "has 5 values; its shape .* needs 6"
     ),
-    "an element past the end": (with_binary_images(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the data"),
-    "half a length": (with_binary_images(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the data"),
+    "an element past the end": (with_binary_images(5, [1]), b"\x02\0\0\0a", "element 0 is longer than the remaining"),
+    "half a length": (with_binary_images(7, [2]), b"\x01\0\0\0a\1\0", "element 1 is longer than the remaining"),
     "fewer elements": (with_binary_images(5, [2]), b"\x01\0\0\0a", "does not contain 2 elements"),
     "more elements": (with_binary_images(10, [1]), b"\x01\0\0\0a" * 2, "does not contain 1 elements"),
 }  # fmt: skip
@@ -238,7 +238,9 @@ def test_a_json_length_past_the_body_is_reported() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 5, 7])
 def test_a_raw_request_that_is_no_whole_number_of_images_is_reported(size: int) -> None:
-    with pytest.raises(BadTensor, match=rf"raw request has {size} bytes; images of \[2, 3, 1\] have 6 each"):
+    with pytest.raises(
+        BadTensor, match=rf"raw body has {size} bytes; it must consist of images of 6 bytes each, of shape \[2, 3, 1\]"
+    ):
         parse(bytes(size), 0, MODEL_INPUT, MAX_IMAGES)
 
 
@@ -256,7 +258,7 @@ def nine_images() -> InferRequest:
 
 @pytest.mark.parametrize("parse_nine", [nine_raw, nine_in_json, nine_images])
 def test_more_images_than_may_wait_are_rejected_unread(parse_nine: Callable[[], InferRequest]) -> None:
-    with pytest.raises(TooManyImages, match="The request holds 9 images; at most 8 may wait"):
+    with pytest.raises(TooManyImages, match="The request has 9 images, and the queue holds at most 8"):
         parse_nine()
 
 
