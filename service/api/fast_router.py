@@ -1,4 +1,4 @@
-"""Short-cuts to the endpoints for images and tensors, past FastAPI's telemetry, middleware and routing.
+"""Calls the endpoints for images and tensors directly, without FastAPI's telemetry, middleware and routing.
 
 FastAPI's layers take a sixth of the CPU time of a request with a tiny image. FastAPI has routes to the same endpoints,
 which it documents, and which answer the same.
@@ -25,7 +25,7 @@ class Endpoint(Protocol):
 
 
 class EndpointResponse(Response):
-    """The response of a FastAPI route whose endpoint reads the request, and sends the answer, itself."""
+    """The response of a FastAPI route whose endpoint itself reads the request and sends the response."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def start_decode_pool(workers: int) -> Executor:
     """Starts processes instead of threads, because decoding small images mostly holds the global interpreter lock."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["service.batch_jobs.decode_worker"])
-    # The fork server inherits the blocked signal: Ctrl-C reaches all processes of a terminal, also while they start.
+    # The fork server inherits the blocked signal: Ctrl-C reaches all processes of a terminal, even while they start.
     previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -107,8 +107,8 @@ def _submit(pool: Executor, chunk: Sequence[ImageFile], spec: DecodeSpec) -> Fut
 def _signals_deferred() -> Iterator[None]:
     """Handles SIGTERM and SIGINT after the block, which may start a process.
 
-    An exception in the middle of that would leave a process that `killed_on_error` does not know, and that logs a
-    traceback because the semaphores of this one are gone.
+    An exception during that start would leave a process that `killed_on_error` does not kill, and that logs a traceback
+    because the semaphores of this process no longer exist.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are handled in the main thread
         yield

@@ -83,9 +83,7 @@ class ImageDecoder:
         # Small images are decoded in the same chunk in which they are opened, larger images by separate jobs.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
         parts = list(split_into_chunks(images))
-        self._check_in_time(
-            context, max(map(_unopened_work, parts))
-        )  # checked now, because small images are not checked later
+        self._check_in_time(context, max(map(_unopened_work, parts)))  # small images are not checked later
         opening = [
             self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
             for chunk in parts

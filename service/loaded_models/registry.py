@@ -336,7 +336,8 @@ class Registry:
         self._closer.close_later(loaded)
 
     def _failure_reason(self, model: str, version: int) -> str:
-        """Returns why the version cannot be loaded, also if it is not selected and was not tried; empty if it can."""
+        """Returns the reason why the version cannot be loaded, even if it is not selected and was not tried; empty if
+        it can be loaded."""
         failure = self.failures.reason_for_version(model, version)
         return failure or self._repository.duplicate_reason(model, version)
 

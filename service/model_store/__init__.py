@@ -1,4 +1,4 @@
 """Models on disk or in a bucket: manifest, checksums, the desired state, and the mirror of a bucket.
 
-This package runs no model, decodes no image and does not know which versions are loaded.
+This package runs no model, decodes no image, and is independent of the versions that are loaded.
 """

@@ -111,9 +111,7 @@ class _VersionDownload:
                 digest.update(chunk)
                 copy.write(chunk)
             copy.flush()
-            os.fsync(
-                copy.fileno()
-            )  # after a crash of the machine the file could have the right size, but other content
+            os.fsync(copy.fileno())  # otherwise the file could have wrong content after a crash of the machine
         if received_bytes != listed_bytes:
             raise self._broken(f"{name} had {listed_bytes} bytes when it was listed, and another size when it was read")
         self.fetched_objects[name] = self._listing[name]

@@ -1,4 +1,4 @@
-"""Ends connections while the server stops, without losing a request that a client has sent on one of them."""
+"""Closes connections while the server stops, without losing a request that a client has sent on one of them."""
 
 import asyncio
 import select
@@ -8,9 +8,8 @@ from typing import Any
 
 
 def end_idle_connections(connections: Collection[Any]) -> None:
-    """Closes connections without a request. All other connections end with their next answer.
-
-    Connections with unread bytes stay open, because closing one would lose the request in them.
+    """Closes connections without a request. All other connections are closed after their next response. Connections
+    with unread bytes stay open, because closing a connection would lose the request in these bytes.
     """
     idle, poll = {}, select.poll()
     for connection in connections:

@@ -56,7 +56,7 @@ POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
 REJECTION_S = 0.3  # for answering the requests that are rejected at the end of the drain timeout
 GIVEN_UP_S = 5.0
-"""The time after a second SIGINT for clients that are still sending to receive their answers."""
+"""The time after a second SIGINT for clients that are still sending to receive their responses."""
 SWITCH_INTERVAL_S = 0.0005
 # With a thousand open requests, Python's garbage collector would scan all of them again and again: by default after 700
 # new objects, which are about a dozen requests. Reference counting alone frees nearly all garbage here.
@@ -173,7 +173,7 @@ class WorkerServer(uvicorn.Server):
         """Waits until every request is answered, which closes its connection. Rejects the remaining requests near the
         end of the drain timeout, or on a second SIGINT.
 
-        A connection whose client is still sending ends when the client has stopped: see LingeringClose.
+        A connection whose client is still sending is closed when the client has stopped: see LingeringClose.
         """
         assert self._stop_requested_s is not None
         end_s = self._stop_requested_s + self._drain_timeout_s - STOP_OVERHEAD_S
@@ -211,17 +211,12 @@ class WorkerServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
-            signal.pthread_sigmask(
-                signal.SIG_UNBLOCK, {signal.SIGINT}
-            )  # the supervisor has blocked this signal until now
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the supervisor until now
             yield
             # uvicorn would raise the signals again and exit with 143, as if it had been killed.
             self._captured_signals.clear()
         if threading.current_thread() is threading.main_thread():
-            for number in (
-                signal.SIGINT,
-                signal.SIGTERM,
-            ):  # the process is ending: these errors would only cause a traceback
+            for number in (signal.SIGINT, signal.SIGTERM):  # the process is ending; a signal would cause a traceback
                 signal.signal(number, signal.SIG_IGN)
 
 

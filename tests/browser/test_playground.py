@@ -104,7 +104,7 @@ def test_a_drawn_seven_is_read_and_explained(session: PageSession, service: Runn
     assert re.search(r"28 . 28 pixels, grey", page.inner_text(".input"))
     page.click("text=Show which pixels mattered")
     page.locator(".heat img").wait_for()
-    assert "Orange speaks for 7" in page.inner_text(".heat")
+    assert "Orange supports 7" in page.inner_text(".heat")
     assert page.locator(".confusion img").is_visible()
     accuracy = service.client.get("/api/v1/models/mnist-lenet5").json()["versions"][0]["test_accuracy"]
     assert f"{accuracy * 100:.2f} %" in page.inner_text(".facts")

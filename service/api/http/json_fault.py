@@ -11,9 +11,9 @@ import simdjson
 from service.api.http.large_json import LargeText, LargeValues
 
 MAX_SEARCHED_BYTES = 1 << 14
-"""Faults are found in so many bytes at the start of a document, without its large values. Python's parser takes up to
-38 ms per MiB, during which the event loop waits: 100 KB/s of compressed JSON would keep it busy."""
-MAX_TOKEN_BYTES = 16  # of a literal or an escape, which the cut at MAX_SEARCHED_BYTES may split
+"""Number of bytes at the start of a document, without its large values, in which faults are searched. Python's parser
+takes up to 38 ms per MiB, during which the event loop waits: 100 KB/s of compressed JSON would keep it busy."""
+MAX_TOKEN_BYTES = 16  # maximum size of a literal or an escape, which the cut at MAX_SEARCHED_BYTES may split
 ENDLESS_TEXT = "the string that begins there is not terminated"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Numbers that Python's parser accepts, but that JSON does not allow or that exceed 64 bits. Strings are matched as
@@ -36,7 +36,7 @@ def describe_fault(text: bytes, large_values: LargeValues) -> str:
     except RecursionError:
         return ": it is nested too deeply"
     if len(searched) < len(text) and (reason == ENDLESS_TEXT or position > len(searched) - MAX_TOKEN_BYTES):
-        return ""  # perhaps there is only the cut
+        return ""  # the fault may be only the cut
     return f" at byte {_position_in_document(position, large_values)}: {reason}" if reason else ""
 
 

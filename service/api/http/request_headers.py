@@ -21,9 +21,7 @@ BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
 def header(scope: Scope, name: bytes) -> bytes:
     """Returns the first header with this lower-case name, or an empty value."""
     if HEADERS_BY_NAME not in scope:
-        scope[HEADERS_BY_NAME] = dict(
-            reversed(scope["headers"])
-        )  # built once, because a request reads about six headers
+        scope[HEADERS_BY_NAME] = dict(reversed(scope["headers"]))  # once, because a request reads about six headers
     value: bytes = scope[HEADERS_BY_NAME].get(name, b"")
     return value
 

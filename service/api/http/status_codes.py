@@ -140,10 +140,8 @@ async def on_unexpected_error(request: Request, error: Exception) -> ErrorRespon
 
 async def on_http_exception(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
-    if (
-        error.status_code not in ROUTING_ERRORS
-    ):  # a fault of the service: Starlette raises 401 for an unreadable static file
-        raise error
+    if error.status_code not in ROUTING_ERRORS:
+        raise error  # a fault of the service: Starlette raises 401 for an unreadable static file
     code, message, hint = ROUTING_ERRORS[error.status_code]
     request.scope[LOG_FIELDS]["error"] = code
     body = _error_body(request.scope, {"code": code, "message": message, "hint": hint})

@@ -157,7 +157,7 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "wrong method of a model": (405, "does not allow this method", post(MODEL)),
     "large body": (413, "larger than", post(content=bytes(MAX_BODY_BYTES + 1))),
     "bomb": (413, "decompressed body is larger", post(content=gzip.compress(bytes(MAX_BODY_BYTES + 1)), headers=GZIP)),
-    "many images": (413, "has 65 images, and the queue holds at most 64", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
+    "many images": (413, "has 65 images, and the queue", post(content=bytes(64 * 65), headers={LENGTH: "0"})),
     "unknown encoding": (415, "Content-Encoding 'br'", post(content=b"x", headers=BROTLI)),
     "no gzip": (400, "not valid gzip", post(content=b"x" * 20, headers=GZIP)),
     "failing model": (500, "model failed", post("/v2/models/brittle/infer", json=request(WHITE))),

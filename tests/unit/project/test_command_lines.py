@@ -85,7 +85,7 @@ MISTAKES = {
     "convoy serve more": "unexpected extra argument (more)",
     "convoy serve --port 99999": "--port or CONVOY_PORT is '99999'",
     "convoy serve --device tpu": "is 'tpu': it must be auto, cpu, cuda, or cuda: and indices of GPUs, such as cuda:0,1",
-    "convoy serve --device cuda:0,1 --workers 3": "2 GPUs need a multiple of 2 workers, and there are 3",
+    "convoy serve --device cuda:0,1 --workers 3": "2 GPUs need a multiple of 2 workers, not 3",
     "convoy serve --device cuda:0": "No GPU can be used: libcuda.so.1: cannot open shared object file",
     "convoy serve --keys-file none": "none cannot be read",
     "convoy classify": "Missing argument 'MODEL'",

@@ -1,9 +1,9 @@
-// About the model at hand: its figures, its card and its images, as the export wrote them.
+// The panel about the selected model: its figures, its card and the card's images, as the export wrote them.
 
 import { byId, el, milliseconds, errorNotice, show } from "./dom.js";
 import { renderMarkdown } from "./markdown.js";
 
-/** Shows one version of a model; images are fetched as the card is, because an <img> could not send a key. */
+/** Shows one version of a model. Images are fetched like the card, because an <img> cannot send a key. */
 export async function showModelInfo(api, model, version) {
   const container = byId("about");
   const parts = [facts(model, version)];
@@ -34,13 +34,13 @@ function accuracy({ test_accuracy, metrics }) {
   const percent = (share) => `${(share * 100).toFixed(2)} %`;
   if (test_accuracy !== null) return ["Accuracy on its test set", percent(test_accuracy)];
   if (metrics.check_accuracy === undefined) return ["Accuracy", "not measured"];
-  return [`Accuracy on ${metrics.check_images} given images, perhaps of its training`, percent(metrics.check_accuracy)];
+  return [`Accuracy on ${metrics.check_images} given images, possibly training images`, percent(metrics.check_accuracy)];
 }
 
 function confusion(api, path) {
   const figure = el("figure", { className: "confusion" });
-  image(api, path, "Confusion matrix: the right class by row, the answer by column").then(
-    (image) => show(figure, image, el("figcaption", {}, "Which classes it takes for which, on the images of the accuracy")),
+  image(api, path, "Confusion matrix: rows are the correct classes, columns are the predicted classes").then(
+    (image) => show(figure, image, el("figcaption", {}, "Which classes are confused, on the images of the accuracy")),
     (error) => show(figure, errorNotice(error)),
   );
   return figure;

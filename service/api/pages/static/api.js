@@ -1,8 +1,8 @@
-// Sends requests to the service that the page came from, with an API key where it needs one. Knows nothing of the page.
+// Sends requests to the service that the page came from, with an API key if the service requires one. Independent of the page.
 
 const KEY = "convoy-key";
 
-/** What went wrong, in words: `message` and `hint` for people, `code` and `status` for us. */
+/** An error: `message` and `hint` are shown, `code` and `status` are for the scripts. */
 export class ApiError extends Error {
   constructor(message, hint, { code = "", status = 0, retryAfterS = 0 } = {}) {
     super(message);
@@ -11,7 +11,7 @@ export class ApiError extends Error {
 }
 
 export class Api {
-  /** `promptForKey(message)` gives a key that a person typed, or null. */
+  /** `promptForKey(message)` returns the key that the user typed, or null. */
   constructor(promptForKey) {
     this.promptForKey = promptForKey;
     this.pendingPrompt = null;
@@ -38,7 +38,7 @@ export class Api {
     return (await this.request(path)).reply.blob();
   }
 
-  /** Sends one request; where a key is missing or wrong, asks for one and sends it again. Throws ApiError. */
+  /** Sends one request. If a key is missing or wrong, asks for a key and sends the request again. Throws ApiError. */
   async request(path, options = {}) {
     for (;;) {
       const key = this.key;
@@ -51,7 +51,7 @@ export class Api {
     }
   }
 
-  /** Several requests may find out at once that a key is missing; people are asked once. */
+  /** Asks the user only once, even if several requests fail at the same time because a key is missing. */
   async newKey(rejected, error) {
     if (this.key !== rejected) return true;
     this.pendingPrompt ??= this.promptForKey(rejected ? error.message : "").finally(() => (this.pendingPrompt = null));
@@ -76,7 +76,7 @@ async function toApiError(reply) {
     const { error } = await reply.json();
     return new ApiError(error.message, error.hint, { ...details, code: error.code });
   } catch {
-    return new ApiError(`The service answered with status ${reply.status}.`, "Try again in a moment.", details);
+    return new ApiError(`The service responded with status ${reply.status}.`, "Try again in a moment.", details);
   }
 }
 

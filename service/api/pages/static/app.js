@@ -42,7 +42,7 @@ class Playground {
   async start() {
     await this.showErrorsOf(async () => {
       const { body } = await this.api.json("api/v1/models");
-      if (!body.models.length) throw new Error("No model is loaded yet. Put one into the models folder, then reload this page.");
+      if (!body.models.length) throw new Error("No model is loaded yet. Add a model to the models folder, then reload this page.");
       const digits = body.models.find((model) => model.input.channels === 1) ?? body.models[0];
       fill(byId("model"), body.models.map(({ name }) => [name, name]), digits.name);
       await this.chooseModel(digits.name);
@@ -70,7 +70,7 @@ class Playground {
     if (this.version.input.channels === 1 && !this.pad.empty) this.onDrawn();
   }
 
-  /** Whether each label has a probability of its own. */
+  /** Whether the labels are independent, each with its own probability. */
   get multiLabel() {
     return this.version.activation === "sigmoid";
   }
@@ -79,7 +79,7 @@ class Playground {
     this.requestNumber++;
     this.setImages([]);
     showPlaceholder("Draw something, or drop an image.");
-    this.explanations.clear("What the layers see appears here with the first answer.");
+    this.explanations.clear("The outputs of the layers appear here after the first prediction.");
   }
 
   setImages(images) {
@@ -87,7 +87,7 @@ class Playground {
     this.images = images;
   }
 
-  /** Sends the drawing a moment after the last stroke: the strokes of one digit follow each other closely. */
+  /** Sends the drawing shortly after the last stroke, because a digit may have several strokes. */
   onDrawn() {
     const stroke = ++this.strokes;
     if (this.pad.empty) return this.reset();
@@ -115,9 +115,9 @@ class Playground {
   async sendFiles(files) {
     chooseTab("files");
     await this.showErrorsOf(async () => {
-      if (!this.version) throw new Error("There is no model to ask yet.");
+      if (!this.version) throw new Error("No model is loaded yet.");
       const requestNumber = ++this.requestNumber;
-      showPlaceholder(files.length === 1 ? "Asking about one image…" : `Asking about ${files.length} images…`);
+      showPlaceholder(files.length === 1 ? "Classifying one image…" : `Classifying ${files.length} images…`);
       const form = new FormData();
       for (const file of files) form.append("files", file, file.name);
       const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify/batch`;
@@ -136,7 +136,7 @@ class Playground {
   selectImage(index) {
     showPredictions(this.images, index, (other) => this.selectImage(other));
     const image = this.images[index];
-    if (!image?.predictions) return this.explanations.clear("No image could be read, so there is nothing to look into.");
+    if (!image?.predictions) return this.explanations.clear("No image could be read, so there are no feature maps.");
     this.selectedImage = image;
     const options = { methods: this.version.explanations, labels: this.model.labels, best: image.predictions[0].index };
     this.whileBusy(() => this.explanations.showImage(image.blob, options));

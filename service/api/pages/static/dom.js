@@ -1,13 +1,13 @@
-// Small helpers around the document. Text is always text: nothing here reads HTML from a string.
+// Small helpers for the document. Strings are always inserted as text, never parsed as HTML.
 
-/** The element of that id; the page and its script are one, so a missing one is a mistake of ours. */
+/** Returns the element with this id. A missing element is a bug, because page and scripts belong together. */
 export function byId(id) {
   const element = document.getElementById(id);
   if (!element) throw new Error(`the page has no #${id}`);
   return element;
 }
 
-/** A new element: `props` are properties (`className`, `onclick`) or attributes (`aria-label`, `for`). */
+/** Creates an element: `props` are properties (`className`, `onclick`) or attributes (`aria-label`, `for`). */
 export function el(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -22,7 +22,7 @@ export function show(container, ...children) {
   container.replaceChildren(...children.flat().filter(Boolean));
 }
 
-/** What is wrong and what to do, as the service or we say it. */
+/** Creates a notice with the error's message and hint. */
 export function errorNotice(error) {
   const parts = [el("strong", {}, error.message || String(error))];
   if (error.hint) parts.push(" ", el("span", {}, error.hint));

@@ -18,7 +18,7 @@ export class ExplanationPanel {
     show(this.container, el("p", { className: "empty" }, text));
   }
 
-  /** Shows everything that is cheap to compute; `labels` are the classes that a heatmap can be requested for. */
+  /** Shows the explanations that are cheap to compute. `labels` are the classes for which a heatmap can be requested. */
   async showImage(blob, { methods, labels, best }) {
     this.abort.abort();
     this.abort = new AbortController();
@@ -65,7 +65,7 @@ export class ExplanationPanel {
   }
 }
 
-/** Sends the request again after the time that the service asks for, while it is busy with other explanations. */
+/** While the service is busy with other explanations, sends the request again after its Retry-After. */
 async function retryWhenBusy(send, signal) {
   for (let left = MAX_TRIES; ; left--) {
     try {
@@ -89,14 +89,14 @@ function input({ png, width, height, channels }) {
 
 function heatmap({ heat: png, explained, passes }) {
   return [
-    pixelated(png, `Heat map: pixels that speak for ${explained.label} in orange, against it in blue`),
+    pixelated(png, `Heat map: pixels that support ${explained.label} in orange, pixels against it in blue`),
     el(
       "p",
       { className: "hint" },
       el("span", { className: "for" }, "Orange"),
-      ` speaks for ${explained.label}, `,
+      ` supports ${explained.label}, `,
       el("span", { className: "against" }, "blue"),
-      ` against it. Found by covering the image patch by patch: ${passes} passes in the background.`,
+      ` counts against it. Computed by covering the image patch by patch, in ${passes} background passes.`,
     ),
   ];
 }
@@ -109,7 +109,7 @@ function layers({ filters, layers: layerReplies }, methods) {
   if (filters) rows.unshift(strip(filters, "Filters"));
   return [
     el("h3", {}, "Layer by layer"),
-    el("p", { className: "hint" }, "Early layers answer to edges, later ones to shapes, the last ones to parts of the object."),
+    el("p", { className: "hint" }, "Early layers respond to edges, later layers to shapes, the last layers to parts of the object."),
     el("div", { className: "strips" }, rows),
   ];
 }

@@ -1,8 +1,8 @@
-// Images from a person: chosen, dropped anywhere on the page, or pasted. Knows nothing of networks.
+// Images from the user: chosen, dropped anywhere on the page, or pasted. Independent of the models.
 
 import { byId } from "./dom.js";
 
-/** Calls `onFiles` with an array of files. What is no image goes along: the service says best what is wrong. */
+/** Calls `onFiles` with an array of files. Files that are not images are included, because the service reports best what is wrong. */
 export function onImageFiles(onFiles) {
   const input = byId("files");
   input.addEventListener("change", () => {

@@ -1,8 +1,8 @@
-// Asks a person for the service's key. Where it is kept is api.js's business.
+// Asks the user for an API key. api.js stores the key.
 
 import { byId } from "./dom.js";
 
-/** The key that was typed, or null; `rejected` says why the last one was not taken. */
+/** Returns the key that was typed, or null. `rejected` is the reason why the last key was not accepted. */
 export function promptForKey(rejected) {
   const dialog = byId("key-dialog");
   const message = byId("key-message");

@@ -1,11 +1,11 @@
-// The Markdown of model cards to elements: headings, paragraphs, lists, tables, code, bold, images beside the card.
-// No HTML is read: what is not understood stays text.
+// Converts the Markdown of model cards to elements: headings, paragraphs, lists, tables, code, bold, and images from the
+// folder of the card. HTML is not parsed: everything else stays text.
 
 import { el } from "./dom.js";
 
 const INLINE = /`([^`]+)`|\*\*([^*]+)\*\*|!\[([^\]]*)\]\(([\w.-]+)\)/g;
 
-/** Elements for a card; `image(file, alt)` makes the element of an image that the card names. */
+/** Returns the elements of a card. `image(file, alt)` creates the element of an image that the card names. */
 export function renderMarkdown(text, image) {
   const blocks = [];
   const lines = text.split("\n");
@@ -16,7 +16,7 @@ export function renderMarkdown(text, image) {
   return blocks;
 }
 
-/** Takes the next block off the lines: a fence up to its end, otherwise all up to the next empty line. */
+/** Removes the next block from the lines: a fence up to its end, otherwise all lines up to the next empty line. */
 function takeNextBlock(lines) {
   if (lines[0].startsWith("```")) {
     const end = lines.indexOf("```", 1);

@@ -1,4 +1,4 @@
-// Lays out a drawing the way MNIST's digits are. Pure: grey values in, grey values out.
+// Places a drawing like the digits of MNIST. Pure functions: gray values in, gray values out.
 //
 // "The original black and white images from NIST were size normalized to fit in a 20x20 pixel box while preserving
 // their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used by the
@@ -9,7 +9,7 @@
 const BOX_FRACTION = 20 / 28; // of the field's side
 const MIN_INK = 16;
 
-/** The smallest box around the ink of `grey` (0 nothing, 255 ink), or null where there is none. */
+/** Returns the smallest box around the ink of `grey` (0 no ink, 255 ink), or null if there is no ink. */
 export function inkBox(grey, width, height) {
   let [left, top, right, bottom] = [width, height, -1, -1];
   for (let y = 0; y < height; y++) {
@@ -24,7 +24,7 @@ export function inkBox(grey, width, height) {
   return right < 0 ? null : { left, top, width: right - left + 1, height: bottom - top + 1 };
 }
 
-/** Grey values of the field, side x side, for a drawing of width x height; null for an empty one. */
+/** Returns the gray values of the field, side x side, for a drawing of width x height; null for an empty drawing. */
 export function layOutLikeMnist(grey, width, height, side) {
   const box = inkBox(grey, width, height);
   if (!box) return null;
@@ -57,7 +57,7 @@ function scaleDown(grey, stride, box, small) {
   return scaled;
 }
 
-/** For each of `count` equal parts of `length` pixels: which pixels it covers, and how much of each. */
+/** Returns, for each of `count` equal parts of `length` pixels, the pixels that it covers and the fraction of each. */
 function spans(length, count) {
   return Array.from({ length: count }, (_, part) => {
     const [start, end] = [(part * length) / count, ((part + 1) * length) / count];
@@ -69,7 +69,7 @@ function spans(length, count) {
   });
 }
 
-/** Puts the small image into the field with its centre of mass in the middle, but nothing of it outside. */
+/** Puts the small image into the field with its center of mass in the middle, and no part of it outside. */
 function centre(small, side) {
   let [mass, massX, massY] = [0, 0, 0];
   small.grey.forEach((value, at) => {

@@ -1,6 +1,6 @@
-// The drawing area: strokes by mouse, pen, finger or keyboard. Knows nothing of networks.
+// The drawing area: strokes by mouse, pen, finger or keyboard. Independent of the models.
 
-const SIZE = 280; // of the coordinates, whatever the size on the screen
+const SIZE = 280; // of the coordinates, independent of the size on the screen
 const PEN = 22;
 const STEP = 8;
 const SEVEN = [
@@ -9,7 +9,7 @@ const SEVEN = [
 ];
 
 export class Pad {
-  /** `onChange` is called when a stroke has ended, was taken back, or all was cleared. */
+  /** `onChange` is called when a stroke ends or is undone, or when the drawing is cleared. */
   constructor(canvas, onChange) {
     this.canvas = canvas;
     this.onChange = onChange;
@@ -51,7 +51,7 @@ export class Pad {
     this.changed();
   }
 
-  /** The ink alone: grey values 0..255, SIZE x SIZE. */
+  /** Only the ink: gray values 0..255, SIZE x SIZE. */
   ink() {
     const offscreen = document.createElement("canvas");
     offscreen.width = offscreen.height = SIZE;

@@ -1,8 +1,8 @@
-// What the network says: bars of the top labels for one image, a list for many.
+// The predictions: bars of the top labels for one image, a list for several images.
 
 import { byId, el, milliseconds, errorNotice, percent, show } from "./dom.js";
 
-/** `images` are {name, url, predictions | error}; `onChoose(index)` is called when one of many is looked at. */
+/** `images` are {name, url, predictions | error}; `onChoose(index)` is called when one of several images is selected. */
 export function showPredictions(images, chosen, onChoose) {
   const container = byId("answer");
   if (images.length === 1) return show(container, one(images[0]));
@@ -43,7 +43,7 @@ function one(image) {
   );
 }
 
-/** The best class with its probability, or of independent labels, all that are more likely than not. */
+/** Returns the best class with its probability, or for independent labels, all labels above 50 %. */
 function verdict({ predictions, multiLabel }) {
   const [best] = predictions;
   if (!multiLabel) return { label: best.label, detail: percent(best.probability) };

@@ -1,8 +1,8 @@
-// The commands for what was just done: curl, and Python without anything to install. Pure, but for the page's own part.
+// The commands for the last request: curl, and Python without extra packages. Pure functions, except the last ones.
 
 import { byId, el, show } from "./dom.js";
 
-/** `action` is {path, query, names, method?}; `path` is relative to the page, `names` are the files' names. */
+/** `action` is {path, query, names, method?}; `path` is relative to the page, `names` are the names of the files. */
 export function showSnippets(action, withKey, saved) {
   const url = new URL(action.path, document.baseURI);
   for (const [name, value] of Object.entries(action.query)) url.searchParams.set(name, value);
