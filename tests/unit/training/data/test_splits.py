@@ -64,7 +64,7 @@ def test_a_limit_holds_for_every_split() -> None:
 def test_validation_and_holdout_must_leave_something_to_train_on() -> None:
     dataset = Dataset("small", "Small", tuple("abc"), split(10), split(30))
     for parts in ({"validation": 10}, {"validation": 5, "holdout": 0.5}):
-        with pytest.raises(TrainingError, match=r"validation=\d+ and holdout=\d+ leave none of small's 10 training"):
+        with pytest.raises(TrainingError, match=r"validation=\d+ and holdout=\d+ leave none of the 10 training images"):
             split_indices(dataset, recipe(**parts))
     assert len(split_indices(dataset, recipe(validation=5, holdout=4)).train) == 1
 
@@ -128,7 +128,7 @@ def test_images_added_to_a_folder_or_removed_from_it_move_no_other(settings: dic
 def test_a_folder_of_few_images_has_one_at_least_in_each_part() -> None:
     splits = split_indices(folder_dataset("a", "b", "c"), recipe(validation=0.01, holdout=0.01))
     assert [len(part) for part in (splits.train, splits.validation, splits.holdout)] == [1, 1, 1]
-    with pytest.raises(TrainingError, match="leave none of folder's 2 training images"):
+    with pytest.raises(TrainingError, match="leave none of the 2 training images of folder"):
         split_indices(folder_dataset("a", "b"), recipe(validation=0.01, holdout=0.01))
 
 

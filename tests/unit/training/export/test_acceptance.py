@@ -109,7 +109,7 @@ def test_a_drop_on_these_images_decides(published: float, max_drop: float, accep
         decision = comparison.decide(ConstantPipeline())
         assert decision.held_out_accuracy == 0.5
     else:
-        expected = r"0\.5000 on 50 held-out images is less than 0\.5100 of pets/2\. Nothing is published"
+        expected = r"0\.5000 on 50 held-out images is less than the 0\.5100 of pets/2\. Nothing is published"
         with pytest.raises(AccuracyRegression, match=expected):
             comparison.decide(ConstantPipeline())
     assert comparison.decision.as_json() == {

@@ -53,7 +53,7 @@ def test_what_is_assumed_and_added_is_reported() -> None:
     scaling = Scaling(1 / 127.5, (1.0,), (1.0,))
     model = serving(network("sigmoid", (6, 5, 1)), scaling, images=IMAGES[..., :1])
     assert model.describe(scaling, Preprocessing(resize="shorter", shorter=8)) == (
-        "input 6x5 (height x width; shorter side scaled to 8, the middle cut out), gray; pixels: pixel * 1/127.5 - 1; "
+        "input 6x5 (height x width; shorter side scaled to 8, center cropped), gray; pixels: pixel * 1/127.5 - 1; "
         "4 classes; sigmoid as in the network"
     )
 

@@ -35,5 +35,5 @@ def test_a_failed_download_gives_advice(monkeypatch: pytest.MonkeyPatch) -> None
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
-    with pytest.raises(TrainingError, match=r"CIFAR-10 could not be downloaded: URL fetch failure\. Name a folder"):
+    with pytest.raises(TrainingError, match=r"CIFAR-10 could not be downloaded: URL fetch failure\. Use --data-dir"):
         download("CIFAR-10", "cifar10")

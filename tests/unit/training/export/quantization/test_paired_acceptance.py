@@ -73,7 +73,7 @@ def test_the_figures_are_of_pairs() -> None:
     assert acceptance.upper_loss == pytest.approx(upper_loss(1, 1, count))
     assert acceptance.automatic
     assert "1 lost and 1 gained" in describe(acceptance)
-    assert describe(acceptance).endswith("% the same class, probabilities differ by at most 0.5; accepted")
+    assert describe(acceptance).endswith("% have the same class, probabilities differ by at most 0.5; accepted")
 
 
 def test_too_few_images_accept_nothing_and_say_how_many_are_needed() -> None:

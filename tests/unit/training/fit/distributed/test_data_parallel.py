@@ -39,7 +39,7 @@ def test_an_indexed_job_numbers_its_processes() -> None:
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"CONVOY_COORDINATOR": ""}, "CONVOY_NUM_PROCESSES, CONVOY_PROCESS_ID without CONVOY_COORDINATOR"),
+        ({"CONVOY_COORDINATOR": ""}, "CONVOY_NUM_PROCESSES, CONVOY_PROCESS_ID is set without CONVOY_COORDINATOR"),
         ({"CONVOY_NUM_PROCESSES": ""}, "without CONVOY_NUM_PROCESSES: --distributed needs all three"),
         ({"CONVOY_COORDINATOR": "trainer"}, "is 'trainer': write the HOST:PORT of process 0"),
         ({"CONVOY_COORDINATOR": "trainer:99999"}, "write the HOST:PORT"),
