@@ -23,7 +23,11 @@ from service.settings import Settings
 
 
 class VersionLoader:
-    """Loads versions one after the other in a separate thread."""
+    """Loads versions one after the other in a separate thread.
+
+    A second load at the same time would distort the run times that each load measures to choose the engine and the
+    batch size.
+    """
 
     def __init__(
         self,
