@@ -170,7 +170,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, list[triton.InferInput], str]] = {
     "rank": (MODEL, "", tensor(batch(1)[0]), "it must be"),
     "model": ("nope", "", tensor(batch(1)), "no model 'nope'"),
     "version": (MODEL, "7", tensor(batch(1)), "no loaded version or label '7'"),
-    "size": (MODEL, "", tensor(np.repeat(batch(1), 65, 0)), "65 images; at most 64"),
+    "size": (MODEL, "", tensor(np.repeat(batch(1), 65, 0)), "65 images, and the queue holds at most 64"),
 }
 
 
@@ -195,7 +195,7 @@ def test_a_wrong_name_is_reported(client: triton.InferenceServerClient) -> None:
     input_tensor.set_data_from_numpy(batch(1))
     with pytest.raises(InferenceServerException, match="no input 'pixels'; the model takes 'image'"):
         client.infer(MODEL, [input_tensor])
-    with pytest.raises(InferenceServerException, match="Only the output 'probabilities'"):
+    with pytest.raises(InferenceServerException, match="exactly one output, 'probabilities'"):
         client.infer(MODEL, tensor(batch(1)), outputs=[triton.InferRequestedOutput("logits")])
 
 
