@@ -95,7 +95,7 @@ def test_members_of_own_images_are_measured_on_a_folder(root: Path, tmp_path: Pa
     code, output = run(*PETS, "--data", "photos")
     assert code == 0, output
     manifest = Repository(root).open("pets-together", 1).manifest
-    assert f"together: accuracy {manifest.metrics['check_accuracy']:.4f} over the 12 given images" in output
+    assert f"together: accuracy {manifest.metrics['check_accuracy']:.4f} over 12 images, on some of which" in output
     assert manifest.variants[0].test_accuracy is None
     assert manifest.preprocessing == CROPPED
     assert manifest.provenance.dataset == "folder"
@@ -123,7 +123,7 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
     write_manifest(manifest.model_copy(update={"provenance": provenance}), second)
     write_image_folder(tmp_path / "photos", *COLORS, count=20)
     code, output = run(*PETS, "--data", "photos")
-    assert (code, "over the 60 given images" in output) == (0, True), output
+    assert (code, "over 60 images, on some of which" in output) == (0, True), output
     assert Repository(root).open("pets-together", 1).manifest.metrics["check_images"] == 60
 
 
@@ -197,7 +197,7 @@ def test_errors_are_reported_in_a_sentence(root: Path) -> None:
     for words, message in (
         (["models/net/1"], "needs at least two members"),
         (["models/net/1", "models"], "is not a version's folder"),
-        (["models/net/1", "models/small/1"], "small/1 has another input than net/1"),
+        (["models/net/1", "models/small/1"], "small/1 has a different input than net/1"),
         (
             ["models/small/1", "models/small/1"],
             "have no data set in common: use --dataset or --data FOLDER, or --images FOLDER",

@@ -73,7 +73,7 @@ def test_evaluate_measures_runs_and_versions_on_both_orientations(tmp_path: Path
     of_graph, *_ = lines[flipped.path, False]
     for source in (run.folder, plain.path):
         first, *rest = lines[source, True]
-        assert first == of_graph.replace("test images", "test images, each also mirrored")
+        assert first == of_graph.replace("test images", "test images, each averaged with its mirror image")
         assert rest == lines[flipped.path, False][1:]
     assert lines[plain.path, False][0] != of_graph
     assert Repository(tmp_path / "models").open("mine", 2).manifest.flip_averaged

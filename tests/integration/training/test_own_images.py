@@ -145,7 +145,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
         (["run", "lenet5", "--data", "photos", "--skip-unreadable", "--set", "side_px=8"], "needs images of at least"),
         (
             ["run", "mlp", "--data", "photos", "--skip-unreadable", "--set", "validation=80"],
-            "leave none of folder's 76",
+            "leave none of the 76 training images",
         ),
         (["run", "mlp", "--data", "photos", "--skip-unreadable", "--name", "a/b"], "'a/b' is not a valid run name"),
         (["run", "imagenette-resnet18"], "Imagenette is not downloaded automatically"),

@@ -129,7 +129,9 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
 
 def test_what_loses_too_much_is_rejected_with_the_figures(tmp_path: Path) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights(outlier=1e4))
-    with pytest.raises(TrainingError, match=r"int8 loses too much: on cpu, of 500 held-out images \d+ lost and"):
+    with pytest.raises(
+        TrainingError, match=r"int8 loses too much accuracy: on cpu, of 500 held-out images \d+ lost and"
+    ):
         quantize.quantize(folder, QuantizeOptions(allow_slower=True), discard_log)
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
