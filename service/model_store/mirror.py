@@ -149,8 +149,8 @@ class BucketMirror:
         has_freed_leftovers = bool(without_room) and self._cache.remove_leftovers()
         if last_versions != replaced or has_freed_leftovers:
             fetches.run(without_room, relist)
-        if self._evict(last_versions, fetches):
-            fetches.run(fetches.without_room(), relist)
+        if with_room := self._evict(last_versions, fetches):
+            fetches.run(with_room, relist)
             self._remove_superfluous(last_versions, bucket_versions)
         state.replaced = self._cache.versions() - bucket_versions.keys()
 
@@ -180,15 +180,16 @@ class BucketMirror:
         self._remove(replaced - kept)
         return kept
 
-    def _evict(self, last_versions: set[str], fetches: FetchRound) -> bool:
+    def _evict(self, last_versions: set[str], fetches: FetchRound) -> list[str]:
         """Deletes the files of versions that are replaced, if that makes enough room for the replacement: other content
         of the same version, or, for `last_versions`, another version of the same model.
 
-        Returns whether any version was evicted. Processes that start before the new content is fetched do not have the
-        old content. Processes that have loaded it keep serving it.
+        Returns the versions that have room now; others must not be fetched into it. Processes that start before the new
+        content is fetched do not have the old content. Processes that have loaded it keep serving it.
         """
         last_of_model = {model_of(version_path): version_path for version_path in last_versions}
         cached, evicted, free_bytes = self._cache.versions(), set[str](), self._cache.free_bytes()
+        with_room = list[str]()
         for version_path in fetches.without_room():
             previous = version_path if version_path in cached else last_of_model.get(model_of(version_path), "")
             size_bytes = self._cache.size_bytes(previous) if previous and previous not in evicted else 0
@@ -196,8 +197,9 @@ class BucketMirror:
                 log_version(logging.WARNING, "version makes room for its replacement", previous, bytes=size_bytes)
                 self._cache.evict(previous)
                 evicted.add(previous)
+                with_room.append(version_path)
                 free_bytes += size_bytes - fetches.needed_bytes(version_path)
-        return bool(evicted)
+        return with_room
 
     def _relist(self, fetches: FetchRound) -> None:
         """Removes versions that were deleted from the bucket since the fetches began, and cancels their fetches.
