@@ -73,5 +73,5 @@ def test_a_bound_that_cannot_be_kept_fails_the_load(tmp_path: Path) -> None:
 def test_a_constant_rate_is_part_of_the_peak(tmp_path: Path) -> None:
     process = _load(tmp_path, "--seconds", "5", "--users", "4", "--of-peak", "0.5", "--p99-ms", "5000", "MixedTraffic")
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "now 50% of it" in process.stdout
+    assert "now 50% of the peak" in process.stdout
     assert "bad:" not in process.stdout

@@ -226,7 +226,7 @@ def beside_config() -> onnx.ModelProto:
     [
         (with_zip_map, "kind 0", ["5 labels from the graph: kind 0, kind 1"]),
         (with_names, "cat", ["labels from the file's metadata (names)", "size 12x12 (height x width) from the file's"]),
-        (beside_config, "cat", ["labels from config.json beside it", "size 12x12", "from preprocessor_config.json"]),
+        (beside_config, "cat", ["labels from config.json next to it", "size 12x12", "from preprocessor_config.json"]),
     ],
 )
 def test_labels_and_size_come_from_the_file(make: Callable[[], onnx.ModelProto], first: str, lines: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     images = [attrs for tag, attrs in page.tags if attrs.get("alt") == "a test image"]
     assert len(images) == min(wrong, 24)
     assert f"{wrong} of 300 are wrong" in page.text
-    assert re.search(r"called .* \(\d+\.\d%\)", page.text)
+    assert re.search(r"predicted .* \(\d+\.\d%\)", page.text)
     assert "3 kernels of 3x3 pixels" in page.text
     assert "CONV3-3" in page.text  # a row of the layer table
     assert "758" in page.text  # the parameters of all layers

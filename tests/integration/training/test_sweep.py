@@ -100,9 +100,9 @@ def test_a_run_on_other_images_is_not_taken_for_one_of_this_sweep() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--index", "4"], "There is no run 4: the grid makes 4, 0 to 3."),
+        (["--index", "4"], "There is no run 4: the grid has 4 runs, 0 to 3."),
         (["--grid", "epochs=2,0"], "epochs is 0; it must be at least 1"),
-        (["--grid", "lr=0.2"], "--grid names learning_rate twice"),
+        (["--grid", "lr=0.2"], "--grid contains learning_rate twice"),
     ],
 )
 def test_errors_are_reported_before_anything_is_trained(words: list[str], message: str) -> None:
