@@ -68,7 +68,7 @@ def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [("raises", "failed on a batch of 1"), ("blank", "values that are not finite"), ("short", "with shape (1, 3)")],
+    [("raises", "failed on a batch of 1"), ("blank", "output for the image is not finite"), ("short", "with shape (1, 3)")],
 )
 def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
     service: RunningService, model: str, reason: str
@@ -143,7 +143,8 @@ def test_a_model_that_hangs_fails_readiness_until_another_version_takes_its_plac
     ready = service.client.get("/health/ready")
     assert ready.status_code == 503
     assert f"running one batch for more than {TIMEOUT_MS / 1000:g} s" in ready.json()["error"]["reasons"]["hangs"]
-    assert classify(service, "hangs").status_code == 504  # the request is queued behind the other request and times out
+    rejected = classify(service, "hangs")
+    assert (rejected.status_code, rejected.json()["error"]["code"]) == (429, "too_late_to_start")
     assert classify(service, "linear").status_code == 200
     write_version(models, "hangs", 2)
     service.wait_ready()
