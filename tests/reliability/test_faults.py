@@ -68,7 +68,11 @@ def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
 
 @pytest.mark.parametrize(
     ("model", "reason"),
-    [("raises", "failed on a batch of 1"), ("blank", "output for the image is not finite"), ("short", "with shape (1, 3)")],
+    [
+        ("raises", "failed on a batch of 1"),
+        ("blank", "output for the image is not finite"),
+        ("short", "with shape (1, 3)"),
+    ],
 )
 def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
     service: RunningService, model: str, reason: str

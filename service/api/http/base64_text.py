@@ -10,6 +10,8 @@ from service.api.http.large_json import LargeText
 _WHITESPACE = b" \t\n\r\f\v"
 _NO_DIGIT = re.compile(rb"[^A-Za-z0-9+/\s]")
 _NO_PADDING = re.compile(rb"[^=\s]")
+_DATA_URL = re.compile(rb"\s*data:", re.IGNORECASE)
+_JSON_ESCAPE = re.compile(rb"\\u([0-9a-fA-F]{4})")
 PADDING = b"="
 
 
@@ -52,16 +54,25 @@ def _explain(parts: Iterable[bytes], text: str = "") -> bytes:
     position = digits = 0
     pattern = _NO_DIGIT
     for part in parts:
+        if not position and _DATA_URL.match(part):
+            raise ValueError("it is a data URL: send only the text after its comma")
         match = pattern.search(part)
         if match and match[0] == PADDING and pattern is _NO_DIGIT and digits + match.start():
             pattern = _NO_PADDING
             match = pattern.search(part, match.start())
         if match:
             at = position + match.start()
-            character = text[at] if text else match[0].decode("latin-1")
+            character = text[at] if text else _first_character(part[match.start() :])
             raise ValueError(f"character {character!a} at position {at}")
         digits += len(part.translate(None, _WHITESPACE))
         position += len(part)
     if digits:
         raise ValueError(f"it is cut off or wrongly padded at its end, position {position}")
     return b""
+
+
+def _first_character(text: bytes) -> str:
+    """Returns the first character of a part of a JSON string, which may be escaped."""
+    if escape := _JSON_ESCAPE.match(text):
+        return chr(int(escape[1], 16))
+    return text[:4].decode("utf-8", "replace")[0]

@@ -7,6 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ValidationError
 
 from service.api.http.body import BodyReader
+from service.api.http.json_fault import BYTE_ORDER_MARK, describe_fault
 from service.api.openapi.operations import error_responses, json_content
 from service.api.schemas import ErrorText
 from service.api.v2.schemas import ChangeRequest, IndexEntry, IndexRequest, Nothing
@@ -26,6 +27,7 @@ from service.workers.group_operations import WorkerGroup
 
 MAX_REPOSITORY_BODY_BYTES = 65536
 HINT = "Send no body: models are loaded as they are on disk."
+JSON_HINT = "Correct the JSON, or send no body."
 
 BODY_ERRORS = (BadRequest, BodyTooLarge, UnsupportedBody, MemoryFull)
 Body = TypeVar("Body", bound=BaseModel)
@@ -78,7 +80,10 @@ def _to_schema(entry: RepositoryEntry) -> IndexEntry:
 async def _read_json(body_reader: BodyReader, request: Request, schema: type[Body]) -> Body:
     body = await body_reader.read(request.scope, request.receive)
     try:
-        return schema.model_validate_json(body or b"{}")
+        return schema.model_validate_json(body.removeprefix(BYTE_ORDER_MARK) or b"{}")
     except ValidationError as error:
-        field, reason = describe_first(error.errors())
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
+            raise BadRequest(f"The request is not valid JSON{describe_fault(body, {})}.", JSON_HINT) from None
+        field, reason = describe_first(errors)
         raise BadRequest(f"{(field or 'the body')[:60]}: {reason}.", HINT) from None

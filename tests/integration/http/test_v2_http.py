@@ -164,7 +164,7 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "no time": (504, "time limit", post("/v2/models/slow/infer", json=request(parameters={"timeout": 1}))),
     "a broken image": (400, "Image 0: The bytes are not", post(json=with_datatype("BYTES", shape=[1], data=["AAAA"]))),
     "index of a word": (400, "ready: it must be true or false", post(INDEX, json={"ready": 1})),
-    "index of no JSON": (400, "the body: it is not valid JSON", post(INDEX, content=b"{")),
+    "index of no JSON": (400, "The request is not valid JSON at byte 10", post(INDEX, content=b'{"ready": }')),
     "large unpacked index": (413, "decompressed", post(INDEX, content=gzip.compress(bytes(70_000)), headers=GZIP)),
     "unknown encoding of the index": (415, "Content-Encoding 'br'", post(INDEX, content=b"x", headers=BROTLI)),
     "index of no gzip": (400, "not valid gzip", post(INDEX, content=b"x" * 20, headers=GZIP)),

@@ -79,7 +79,6 @@ def test_other_escapes_and_control_characters_are_not_base64(
         ("AAAA\ud83d\ude00", r"character '\ud83d' at position 4"),
         ("QQ==QQ==", "character 'Q' at position 4"),
         ("Q=Q=", "character 'Q' at position 2"),
-        ("data:image/png;base64,QUJD", "character ':' at position 4"),
         ("QUJDQ", "it is cut off or wrongly padded at its end, position 5"),
         ("QQ===", "it is cut off or wrongly padded at its end, position 5"),
         ("=", "character '=' at position 0"),
@@ -93,3 +92,17 @@ def test_the_first_wrong_character_is_reported(text: str, message: str) -> None:
         with pytest.raises(ValueError) as raised:  # noqa: PT011
             decode_base64(large(text))
         assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("text", ["data:image/png;base64,iVBORw0KGgo=", " DATA:,AAAA"])
+def test_a_data_url_is_named(text: str) -> None:
+    for form in (text, large(text)):
+        with pytest.raises(ValueError, match="it is a data URL: send only the text after its comma"):
+            decode_base64(form)
+
+
+@pytest.mark.parametrize("is_escaped", [True, False])
+def test_the_first_invalid_character_of_a_long_text_is_named(is_escaped: bool) -> None:
+    content = json.dumps("AAAAä", ensure_ascii=is_escaped).encode()
+    with pytest.raises(ValueError, match=r"character '\\xe4' at position 4"):
+        decode_base64(LargeText(content, 1, len(content) - 1))
