@@ -22,7 +22,7 @@ test-lowest:  ## run the service's unit tests with the lowest versions that pypr
 	requirements/lowest.sh service
 
 test-slow: $(DEV) $(SERVE)  ## run the tests that train, convert large networks or create load
-	.venv-dev/bin/pytest -m slow
+	.venv-dev/bin/pytest -m slow -n auto --dist loadfile
 
 test-long: $(DEV) $(SERVE)  ## train a shipped recipe completely and convert the largest network, before a release
 	.venv-dev/bin/pytest -m long
