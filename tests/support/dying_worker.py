@@ -38,9 +38,9 @@ def end_at_the_second_signal(sock: socket, worker_id: int) -> None:
     """
     sock.setblocking(True)
     client, _ = sock.accept()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
-    signal.signal(signal.SIGTERM, lambda *_: client.send(b"!"))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    client.send(b"!")
-    while True:
-        signal.pause()
+    # Blocked and waited for, because a signal just before a pause would be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        client.send(b"!")
+        signal.sigwait({signal_number})
+    os._exit(1)
