@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 EPOCHS = re.compile(r"The weights are those of epoch (\d+) of (\d+)")
-TRAINING_TIME = re.compile(r"Training took ([\d.]+) s(?: on ([^:]+))?")
+TRAINING_TIME = re.compile(r"Training took ([\d.,]+) s(?: on ([^:]+))?")
 ACCURACY = re.compile(r"\*\*([\d.]+)%\*\* of the ([\d,]+) test images")
 
 
@@ -52,7 +52,7 @@ def shipped_result(version: Path) -> PublishedResult:
     if accuracy is None or epochs is None or time is None:
         raise ValueError(f"{version}/card.md does not state accuracy, epochs and training time")
     source = f"[card](../models/{name}/{version.name}/card.md)"
-    minutes = float(time[1]) / 60
+    minutes = float(time[1].replace(",", "")) / 60
     return PublishedResult(
         dataset, f"`{name}`", float(accuracy[1]) / 100, int(epochs[1]), minutes, time[2] or "2 cores", source
     )

@@ -181,8 +181,8 @@ def _training_section(card: CardData, folder: Path) -> str:
         if name not in ("name", "about", "limit") and (getattr(recipe, name) != default or name in _ALWAYS_LISTED)
     ]
     metrics, info = run.metrics(), run.info()
-    averages = f" moving averages (decay {recipe.ema_decay:g} per step)" if recipe.ema_decay else ""
-    ending = f"The weights are those{averages} of epoch {metrics['weights_of_epoch']} of {recipe.epochs}"
+    averages = f", as moving averages (decay {recipe.ema_decay:g} per step)" if recipe.ema_decay else ""
+    ending = f"The weights are those of epoch {metrics['weights_of_epoch']} of {recipe.epochs}{averages}"
     if "validation" in metrics:
         ending += f", with {metrics['validation']['accuracy']:.2%} on the validation images"
     others = f" It starts from the weights in `{info['initial_weights']}`." if "initial_weights" in info else ""

@@ -75,14 +75,15 @@ def test_all_10_000_digits_over_rest_are_those_of_the_offline_evaluation(data_di
     assert version["test_accuracy"] >= 0.992
 
 
-def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(data_dir: Path) -> None:
+@pytest.mark.parametrize(("model", "min_accuracy"), [("cifar10-resnet20", 0.88), ("cifar10-resnet9", 0.914)])
+def test_all_10_000_photos_over_rest_have_the_accuracy_of_the_card(
+    data_dir: Path, model: str, min_accuracy: float
+) -> None:
     batch = pickle.loads((data_dir / "cifar-10-batches-py" / "test_batch").read_bytes(), encoding="bytes")
-    predictions, version = predictions_of(
-        "cifar10-resnet20", batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    )
+    predictions, version = predictions_of(model, batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     accuracy = float((predictions == batch[b"labels"]).mean())
     assert accuracy == pytest.approx(version["test_accuracy"], abs=served_tolerance(version["precision"]))
-    assert accuracy >= 0.88
+    assert accuracy >= min_accuracy
 
 
 def served_tolerance(precision: str) -> float:

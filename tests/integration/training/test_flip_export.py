@@ -64,7 +64,8 @@ def test_the_graph_answers_with_the_mean_over_both_orientations(photos: Path, tm
 def test_evaluate_measures_runs_and_versions_on_both_orientations(tmp_path: Path) -> None:
     """A version with the mean in its graph has the same figures as `evaluate --flip` of its run and of a plain
     version."""
-    run = trainer.train(with_settings(find_recipe("xo"), {"epochs": "1"}), tmp_path / "runs", discard_log)
+    recipe = with_settings(find_recipe("xo"), {"epochs": "1", "ema_decay": "0.5"})
+    run = trainer.train(recipe, tmp_path / "runs", discard_log)
     plain, flipped = (publish(run.folder, tmp_path / "models", flip=flip, features=False) for flip in (False, True))
     lines = {
         (source, flip): list(evaluate.evaluate_source(source, None, DataOptions(), "float32", flip=flip))
@@ -77,3 +78,5 @@ def test_evaluate_measures_runs_and_versions_on_both_orientations(tmp_path: Path
         assert rest == lines[flipped.path, False][1:]
     assert lines[plain.path, False][0] != of_graph
     assert Repository(tmp_path / "models").open("mine", 2).manifest.flip_averaged
+    card = (plain.path / "card.md").read_text()
+    assert "The weights are those of epoch 1 of 1, as moving averages (decay 0.5 per step), with" in card
