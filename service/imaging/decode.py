@@ -4,7 +4,9 @@ Training reads its evaluation images with the same code, so that both halves see
 and time are in `limits`.
 """
 
+import contextlib
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
@@ -48,6 +50,11 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 SEARCHED_BYTES = 4096
 """Bytes at the start of an unreadable file that are searched for the reason. A search holds the GIL, and some take
 100 ms per megabyte."""
+
+LARGE_WEBP_PIXELS = 2_000_000
+_large_webp_lock = threading.Lock()
+"""Held while a large WebP file is decoded. Pillow holds the GIL while it copies all pixels of such a file, several times
+for several milliseconds. Two threads that do so in turns stop the event loop for up to 100 ms, one thread does not."""
 
 JPEG_START = b"\xff\xd8\xff"
 
@@ -112,7 +119,8 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
     because its memory is needed for the next step. Raises BadImage.
     """
     try:
-        image.load()
+        with _large_webp_lock if _is_large_webp(image) else contextlib.nullcontext():
+            image.load()
         upright = apply_orientation(image)
         if upright is not image:
             image.close()
@@ -123,6 +131,10 @@ def read_pixels(image: Image.Image, channels: int, background: int) -> NDArray[n
         raise BadImage(f"The image is damaged or truncated{_reason(error)}.") from error
     finally:
         image.close()
+
+
+def _is_large_webp(image: Image.Image) -> bool:
+    return image.format == "WEBP" and image.width * image.height > LARGE_WEBP_PIXELS
 
 
 def decode(data: bytes, channels: int, background: int, max_pixels: int) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ from service.errors import BadImage
 from service.imaging.decode import FORMATS, decode, open_image
 from service.imaging.limits import RUN_LENGTH_COST, DecodeLimits
 from service.imaging.pixel_formats import STRIP_PIXELS
+from tests.support.images import encode
 from tests.support.png_writer import GRAY, RGB, RGB_ALPHA, encode_png
 from tests.unit.service.pixels import (
     BLACK,
@@ -91,6 +92,25 @@ def bmp(height: int, bits: int, compression: int, data: bytes, palette: bytes = 
 
 def padded_row(row: bytes) -> bytes:
     return row + bytes(-len(row) % 4)
+
+
+def test_only_large_webp_files_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that copy the pixels of such files keep the GIL from the event loop."""
+    sizes: list[tuple[str, int]] = []
+
+    class RecordingLock:
+        def __enter__(self) -> None:
+            sizes.append(current)
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr("service.imaging.decode._large_webp_lock", RecordingLock())
+    for current in (("WEBP", 100), ("PNG", 1500), ("WEBP", 1500)):
+        image_format, side = current
+        data = encode(np.zeros((side, side, 3), np.uint8), image_format)
+        assert decode(data, 3, 0, side * side).shape == (side, side, 3)
+    assert sizes == [("WEBP", 1500)]
 
 
 @pytest.mark.parametrize("top_first", [False, True])
