@@ -53,8 +53,8 @@ SEARCHED_BYTES = 4096
 
 LARGE_WEBP_PIXELS = 2_000_000
 _large_webp_lock = threading.Lock()
-"""Held while a large WebP file is decoded. Pillow holds the GIL while it copies all pixels of such a file, several times
-for several milliseconds. Two threads that do so in turns stop the event loop for up to 100 ms, one thread does not."""
+"""Held while a large WebP file is decoded. Pillow holds the GIL for about 5 ms each time it copies all pixels
+of such a file. Two threads that do this in turn stop the event loop for up to 100 ms."""
 
 JPEG_START = b"\xff\xd8\xff"
 

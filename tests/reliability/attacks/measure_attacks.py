@@ -128,7 +128,7 @@ def section(outcomes: list[Outcome]) -> str:
 def _observe(url: str, outcome: Outcome, seconds: float) -> None:
     stopped = threading.Event()
     stopped.wait(WARM_UP_S)
-    # httpx reads certificates for about 50 ms here and keeps the GIL: with the probes running, it would look like a stall
+    # Before the probes start: httpx reads certificates for 50 ms with the GIL held, which would look like a stall.
     transport, image = httpx.HTTPTransport(local_address=CLIENT_ADDRESS), jpeg()
     probes = [threading.Thread(target=_probe, args=(url, outcome, stopped)) for _ in range(outcome.workers)]
     with httpx.Client(base_url=url, transport=transport, timeout=60) as client:
