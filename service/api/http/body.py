@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope
 
 from service.api.http.body_budget import BodyBudget
 from service.api.http.compression import content_encoding, decompress
-from service.api.http.form import Form, is_form, parse_form
+from service.api.http.form import Fields, Form, is_form, parse_form
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
 from service.api.http.request_headers import content_length, header
 from service.api.http.status_codes import ClientDisconnected
@@ -59,7 +59,7 @@ class BodyReader:
             self._budget.reserve(scope, len(decompressed))
         return decompressed
 
-    async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, dict[str, str]]:
+    async def read_image(self, scope: Scope, receive: Receive) -> tuple[bytes, Fields]:
         """Returns one encoded image (the raw body, or the `file` of a multipart form), and the form's text fields.
 
         Raises the errors of `read` and `parse_form`.
@@ -67,7 +67,7 @@ class BodyReader:
         body = await self.read(scope, receive)
         content_type = header(scope, b"content-type")
         if not is_form(content_type):
-            return body, {}
+            return body, []
         form: Form = await self.parse(body, parse_form, content_type, body, "file", 1)
         return form.files[0][1], form.fields
 

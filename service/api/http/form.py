@@ -23,12 +23,15 @@ MAX_FIELDS = 100
 MAX_FIELD_BYTES = 1024  # of a text field; the rest is dropped, because no parameter is that long
 
 
+Fields = list[tuple[str, str]]
+
+
 class Form(NamedTuple):
-    """Name and bytes of each file of one field, in order, and a dict of the text fields, truncated to
-    MAX_FIELD_BYTES."""
+    """Name and bytes of each file of one field, and name and value of each text field, in order. Values are truncated
+    to MAX_FIELD_BYTES."""
 
     files: list[tuple[str, bytes]]
-    fields: dict[str, str]
+    fields: Fields
 
 
 @dataclass(slots=True)
@@ -46,11 +49,12 @@ class _FormReader:
     Has no reference to the parser, because a cycle would keep the body in memory until the garbage collector runs.
     """
 
-    def __init__(self, max_files: int) -> None:
-        self._limits = {"files": max_files, "fields": MAX_FIELDS}
+    def __init__(self, field: str, max_files: int) -> None:
+        self._field = field
+        self._max_files = max_files
         self._part = _Part()
         self._header_name = self._header_value = b""
-        self._counts = {"files": 0, "fields": 0}
+        self._files = self._fields = 0
         self.parts: list[_Part] = []
         self.is_complete = False
 
@@ -86,23 +90,35 @@ class _FormReader:
         if b"name" not in options:
             raise BadRequest("A part of the multipart body has no name in its Content-Disposition.")
         part.name = _decode(options[b"name"])
-        kind = "files" if b"filename" in options else "fields"
         if b"filename" in options:
             part.filename = _decode(options[b"filename"])
-        self._counts[kind] += 1
-        if self._counts[kind] > self._limits[kind]:
-            raise BadRequest(f"The multipart body has more than {self._limits[kind]} {kind}.")
+        if part.filename:
+            self._count_file()
+        else:  # a text field, or perhaps an empty file input of an HTML form
+            self._fields += 1
+            if self._fields > MAX_FIELDS:
+                raise BadRequest(f"The multipart body has more than {MAX_FIELDS} fields.")
+
+    def _count_file(self) -> None:
+        self._files += 1
+        if self._files > self._max_files:
+            number = "one file" if self._max_files == 1 else f"{self._max_files} files"
+            advice = f"Send at most {number} per request, in the field '{self._field}'."
+            raise BadRequest(f"The multipart body has more than {number}.", advice)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         if part.filename is not None:
+            if not part.filename and not part.data:
+                self._count_file()
             part.data.append(data[start:end])
         elif part.free_bytes > 0:
             part.data.append(data[start : min(end, start + part.free_bytes)])
             part.free_bytes -= end - start
 
     def _on_part_end(self) -> None:
-        self.parts.append(self._part)
+        if self._part.filename != "" or self._part.data:  # otherwise an empty file input of an HTML form
+            self.parts.append(self._part)
 
     def _on_end(self) -> None:
         self.is_complete = True
@@ -116,7 +132,7 @@ def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> 
     if len(options[b"boundary"]) > MAX_BOUNDARY_BYTES:
         raise BadRequest(f"The boundary of the multipart body has more than {MAX_BOUNDARY_BYTES} bytes.")
     try:
-        reader = _FormReader(max_files)
+        reader = _FormReader(field, max_files)
         parser = MultipartParser(options[b"boundary"], reader.callbacks())
         for start in range(0, len(body), SLICE_BYTES):
             parser.write(body[start : start + SLICE_BYTES])
@@ -128,7 +144,7 @@ def parse_form(content_type: bytes, body: bytes, field: str, max_files: int) -> 
     files = [(part.filename, part.data) for part in reader.parts if part.name == field and part.filename is not None]
     if not files:
         raise BadRequest(f"The multipart body has no file in a field named '{field}'.")
-    fields = {part.name: _decode(b"".join(part.data)) for part in reader.parts if part.filename is None}
+    fields = [(part.name, _decode(b"".join(part.data))) for part in reader.parts if part.filename is None]
     return Form([(name, b"".join(data)) for name, data in files], fields)
 
 

@@ -15,6 +15,7 @@ from service.errors import BadImage, BadParameter, BadRequest, BadTensor, Convoy
 
 IMAGES, DATA, ID = "images", "data", "id"
 MAX_ID_LENGTH = 256
+JSON_HINT = 'Send {"images": [{"data": "<base64>"}]}, or a multipart form with the images in the field files.'
 TEXT_TYPES = (str, LargeText)
 
 Images = list[tuple[str | None, bytes | ConvoyError]]
@@ -35,7 +36,7 @@ def _parse_body(body: bytes) -> JsonDocument:
     try:
         return parse_object(body)
     except BadTensor as error:
-        raise BadRequest(error.message.replace("The request", "The body", 1)) from None
+        raise BadRequest(error.message.replace("The request", "The body", 1), JSON_HINT) from None
 
 
 def _image_list(document: JsonDocument) -> Any:

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader, estimate_image_count
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.form import Form, is_form, media_type, parse_form
+from service.api.http.form import Fields, Form, is_form, media_type, parse_form
 from service.api.http.parameters import add_form_fields, query_parameters
 from service.api.http.request_headers import apply_timeout_and_priority, header
 from service.api.http.response_encoder import (
@@ -119,14 +119,14 @@ class ClassifyBatch:
                 reply = await self._encoder.encode(size_bytes, _encode_batch, names, rows, loaded, k)
         await send_response(send, reply, context, JSON_HEADERS)
 
-    async def _parse_images(self, content_type: bytes, body: bytes) -> tuple[batch_request.Images, dict[str, str]]:
+    async def _parse_images(self, content_type: bytes, body: bytes) -> tuple[batch_request.Images, Fields]:
         """Returns the images, and the text fields of a form."""
         if is_form(content_type):
             parsed = self._body_reader.parse(body, parse_form, content_type, body, "files", self._max_images)
             form: Form = await parsed
             return list(form.files), form.fields
         if media_type(content_type) == b"application/json":
-            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), {}
+            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), []
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 

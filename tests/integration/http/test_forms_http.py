@@ -34,6 +34,25 @@ def test_text_fields_of_a_form_are_parameters(service: RunningService, path: str
 
 
 @pytest.mark.parametrize(("path", "field"), [("/classify", "file"), ("/classify/batch", "files"), ("/explain", "file")])
+def test_a_repeated_parameter_must_have_one_value(service: RunningService, path: str, field: str) -> None:
+    body, content_type = encoded(field, version="01")
+    for query, status in [("?version=1&version=001", 200), ("?version=1&version=2", 400), ("?version=2", 400)]:
+        reply = service.client.post(LINEAR + path + query, content=body, headers={"content-type": content_type})
+        assert reply.status_code == status, (query, reply.text)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/classify", "file"), ("/classify/batch", "files"), ("/explain", "file")])
+def test_empty_inputs_of_an_html_form_are_ignored(service: RunningService, path: str, field: str) -> None:
+    """Browsers send a file input without a file as a part without name and content."""
+    body, content_type = encoded(field, version="")
+    empty_input = b'Content-Disposition: form-data; name="mask"; filename=""\r\nContent-Type: application/octet-stream'
+    boundary = b"--" + content_type.partition("boundary=")[2].encode() + b"\r\n"
+    body = boundary + empty_input + b"\r\n\r\n\r\n" + body
+    reply = service.client.post(LINEAR + path, content=body, headers={"content-type": content_type})
+    assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(("path", "field"), [("/classify", "file"), ("/classify/batch", "files"), ("/explain", "file")])
 def test_two_versions_are_a_conflict_even_if_one_is_not_loaded(service: RunningService, path: str, field: str) -> None:
     def post(query: str, **fields: str) -> httpx.Response:
         body, content_type = encoded(field, **fields)
@@ -58,6 +77,14 @@ def test_a_json_batch_is_json_in_any_case(service: RunningService) -> None:
         f"{LINEAR}/classify/batch?_=1", content=b'{"images": []}', headers={"content-type": "Application/JSON"}
     )
     assert reply.json()["error"]["message"] == "images must be a list of at least one image."
+
+
+def test_a_json_batch_that_is_no_json_gets_a_hint_about_batches(service: RunningService) -> None:
+    headers = {"content-type": "application/json"}
+    error = service.client.post(f"{LINEAR}/classify/batch", content=b'{"images": [', headers=headers).json()["error"]
+    assert error["code"] == "bad_request"
+    assert error["message"].startswith("The body is not valid JSON at byte 12")
+    assert error["hint"].startswith('Send {"images": [{"data": "<base64>"}]}')
 
 
 BATCH = json.dumps({"images": [{"data": b64encode(image_bytes()).decode()}]}).encode()

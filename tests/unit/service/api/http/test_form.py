@@ -33,7 +33,7 @@ def test_files_come_out_whole(contents: list[bytes], slice_bytes: int) -> None:
         patch.setattr(form, "SLICE_BYTES", slice_bytes)
         parsed = parse_form(content_type, body, "files", 5)
     assert parsed.files == list(zip(names, contents, strict=True))
-    assert parsed.fields == {"text": "a field"}
+    assert parsed.fields == [("text", "a field")]
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -42,8 +42,38 @@ def test_more_files_than_allowed_are_rejected(count: int) -> None:
     if count == 2:
         assert len(parse_form(content_type, body, "files", 2).files) == 2
     else:
-        with pytest.raises(BadRequest, match="more than 2 files"):
+        with pytest.raises(BadRequest, match="more than 2 files") as error:
             parse_form(content_type, body, "files", 2)
+        assert error.value.hint == "Send at most 2 files per request, in the field 'files'."
+
+
+def test_a_second_file_where_one_is_allowed_is_rejected() -> None:
+    content_type, body = encode([("file", ("a", b"1")), ("photo", ("b", b"2"))])
+    with pytest.raises(BadRequest, match=r"The multipart body has more than one file\.") as error:
+        parse_form(content_type, body, "file", 1)
+    assert error.value.hint == "Send at most one file per request, in the field 'file'."
+
+
+EMPTY_INPUT = b'--x\r\nContent-Disposition: form-data; name="file"; filename=""\r\n\r\n'
+
+
+@pytest.mark.parametrize("empty_first", [True, False])
+def test_an_empty_file_input_of_a_form_is_ignored(empty_first: bool) -> None:
+    parts = [EMPTY_INPUT + b"\r\n", HEAD + b"bytes\r\n"]
+    body = b"".join(parts if empty_first else reversed(parts)) + b"--x--\r\n"
+    assert parse_form(FORM, body, "file", 1) == ([("a", b"bytes")], [])
+
+
+def test_a_file_without_a_name_counts_as_a_file() -> None:
+    unnamed = EMPTY_INPUT + b"bytes\r\n"
+    assert parse_form(FORM, unnamed + b"--x--\r\n", "file", 1).files == [("", b"bytes")]
+    with pytest.raises(BadRequest, match="more than one file"):
+        parse_form(FORM, unnamed + HEAD + b"bytes\r\n--x--\r\n", "file", 1)
+
+
+def test_empty_file_inputs_count_as_fields() -> None:
+    with pytest.raises(BadRequest, match=f"more than {form.MAX_FIELDS} fields"):
+        parse_form(FORM, (EMPTY_INPUT + b"\r\n") * (form.MAX_FIELDS + 1) + b"--x--\r\n", "file", 1)
 
 
 @pytest.mark.parametrize("count", [form.MAX_FIELDS, form.MAX_FIELDS + 1])
@@ -58,7 +88,7 @@ def test_unknown_text_fields_are_allowed_within_a_limit(count: int) -> None:
 
 def test_of_a_long_text_field_only_the_beginning_is_kept() -> None:
     content_type, body = encode([("file", ("a", b"1"))], {"caption": "x\r\n" * 5000})
-    assert parse_form(content_type, body, "file", 1).fields == {"caption": ("x\r\n" * 5000)[: form.MAX_FIELD_BYTES]}
+    assert parse_form(content_type, body, "file", 1).fields == [("caption", ("x\r\n" * 5000)[: form.MAX_FIELD_BYTES])]
 
 
 @pytest.mark.parametrize("kind", [b"Multipart/Form-Data; boundary=x", b"MULTIPART/FORM-DATA ;boundary=x", FORM])

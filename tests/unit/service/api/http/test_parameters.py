@@ -28,12 +28,42 @@ def test_an_unknown_parameter_is_named_with_those_that_there_are() -> None:
         query_parameters(scope("topk=3"), NAMES)
 
 
+@pytest.mark.parametrize("query", ["top_k=3&top_k=3", "top_k=03&top_k=3", "top_k=3&top_k=003"])
+def test_a_repeated_parameter_with_the_same_value_is_one_parameter(query: str) -> None:
+    assert int(query_parameters(scope(query), NAMES)["top_k"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("top_k=3&version=1&top_k=2", "'top_k' is '3' and '2' in the query."),
+        ("version=1&version=10", "'version' is '1' and '10' in the query."),
+        ("version=0&version=", "'version' is '0' and '' in the query."),
+        ("version=stable&version=Stable", "'version' is 'stable' and 'Stable' in the query."),
+    ],
+)
+def test_a_repeated_parameter_with_another_value_is_rejected(query: str, message: str) -> None:
+    with pytest.raises(BadRequest) as error:
+        query_parameters(scope(query), NAMES)
+    assert str(error.value) == message
+
+
 def test_fields_of_a_form_are_parameters_and_unknown_ones_are_ignored() -> None:
-    fields = {"top_k": "2", "submit": "Send", "csrf": "x"}
+    fields = [("top_k", "2"), ("submit", "Send"), ("submit", "Again"), ("csrf", "x")]
     assert add_form_fields({"version": "1"}, fields, NAMES) == {"version": "1", "top_k": "2"}
     assert add_form_fields({"top_k": "2"}, fields, NAMES) == {"top_k": "2"}
+    assert add_form_fields({"top_k": "02"}, fields, NAMES) == {"top_k": "02"}
+
+
+def test_a_field_without_a_value_is_an_empty_input_of_a_form() -> None:
+    assert add_form_fields({"version": "1"}, [("version", ""), ("top_k", "")], NAMES) == {"version": "1"}
 
 
 def test_a_value_that_differs_between_form_and_query_is_rejected() -> None:
     with pytest.raises(BadRequest, match="'top_k' is '3' in the query and '2' in the form"):
-        add_form_fields({"top_k": "3"}, {"top_k": "2"}, NAMES)
+        add_form_fields({"top_k": "3"}, [("top_k", "2")], NAMES)
+
+
+def test_two_values_in_a_form_are_rejected() -> None:
+    with pytest.raises(BadRequest, match="'top_k' is '3' and '2' in the form"):
+        add_form_fields({}, [("top_k", "3"), ("top_k", "2")], NAMES)
