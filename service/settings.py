@@ -253,6 +253,12 @@ class Settings(BaseSettings):
                 ipaddress.ip_network(name)
         return value
 
+    @field_validator("host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        """Accepts an IPv6 address as it is written in a URL, such as [::1]."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
     @field_validator("allowed_hosts")
     @classmethod
     def _check_host_names(cls, value: str) -> str:

@@ -48,7 +48,7 @@ def write_json(path: Path, values: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file. Raises a TrainingError that names the file if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise system_error(f"{path} cannot be read: {error.strerror}.", error) from error
     except ValueError as error:

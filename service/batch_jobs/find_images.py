@@ -162,7 +162,7 @@ def _expand_glob(pattern: str) -> Iterator[_Listed]:
 def _read_list(path: str) -> Iterator[ImageFile]:
     """Yields the images of a list with one path or URL per line. Ignores empty lines and lines that begin with #."""
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise CannotStartJob(

@@ -66,6 +66,11 @@ def serve(settings: Settings) -> None:
         from service.server.serve import serve as run
 
         exit_code = run(settings)
+    except ConvoyError as error:
+        if logs.is_text(settings.log_format):
+            raise
+        reason, exit_code = _describe_error(error)
+        logs.event(logging.CRITICAL, "cannot start", reason=reason)
     except KeyboardInterrupt:  # before the server has begun to handle signals
         logs.event(logging.INFO, "stopped", pid=os.getpid())
         exit_code = EXIT_STOPPED

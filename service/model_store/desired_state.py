@@ -5,6 +5,7 @@
 Models that the file does not name are served according to the settings. Independent of the versions that are loaded.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -84,7 +85,7 @@ class StateFile:
     def read(self) -> DesiredState:
         """Returns the content of the file, or all defaults if there is no file. Raises BadState, naming the field."""
         try:
-            return DesiredState.model_validate_json(self.path.read_bytes())
+            return DesiredState.model_validate_json(self.path.read_bytes().removeprefix(BOM_UTF8))
         except FileNotFoundError:
             return DesiredState()
         except OSError as error:

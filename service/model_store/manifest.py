@@ -4,6 +4,7 @@ It contains everything that the service must know about a network. Independent o
 """
 
 import json
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -285,7 +286,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads and checks `folder/manifest.json`. Raises BrokenVersion, naming the file and the field."""
     path = safe_path(folder, MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
-        text = path.read_bytes()
+        text = path.read_bytes().removeprefix(BOM_UTF8)  # which editors on Windows add
         _check_format(path, text)
         return Manifest.model_validate_json(text)
     except OSError as error:

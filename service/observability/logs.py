@@ -128,8 +128,7 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
     process are log lines as well. `static_fields` are added to every line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    handler.setFormatter((TextFormatter if is_text else JsonFormatter)(static_fields))
+    handler.setFormatter((TextFormatter if is_text(log_format) else JsonFormatter)(static_fields))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)
     logger.setLevel(level.upper())
@@ -141,6 +140,11 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
     uvicorn_errors.addFilter(_is_not_about_a_request)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     _log_uncaught_errors()
+
+
+def is_text(log_format: LogFormat) -> bool:
+    """Whether logs in this format are readable lines, and not JSON."""
+    return log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
 
 
 def _is_not_about_a_request(record: logging.LogRecord) -> bool:

@@ -128,7 +128,7 @@ def _parse_digest(secret: str, source: str) -> bytes:
 
 def _read_keys(file: Path) -> list[Key]:
     try:
-        return parse_keys(file.read_text(encoding="utf-8"), str(file))
+        return parse_keys(file.read_text(encoding="utf-8-sig"), str(file))
     except OSError as error:
         raise BadKeys(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -220,6 +220,11 @@ def test_providers_that_can_share_a_graph_are_allowed(providers: str) -> None:
     assert Settings(providers=providers).providers == providers
 
 
+@pytest.mark.parametrize(("host", "address"), [("[::1]", "::1"), ("::1", "::1"), ("0.0.0.0", "0.0.0.0")])
+def test_an_ipv6_address_may_be_in_brackets(host: str, address: str) -> None:
+    assert Settings(host=host).host == address
+
+
 @pytest.mark.parametrize("name", ["api.example.com:8000", "https://api.example.com", "*", "*example.com", "a.*.com"])
 def test_an_allowed_host_is_a_name_without_a_port(name: str) -> None:
     with pytest.raises(ValidationError, match="must be a name without a port") as raised:

@@ -51,3 +51,8 @@ def test_missing_and_damaged_json_is_reported(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(TrainingError, match=r"bad\.json is damaged"):
         read_json(tmp_path / "bad.json")
+
+
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"new": "ü"}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "recipe.json") == {"new": "ü"}

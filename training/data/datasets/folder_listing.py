@@ -123,7 +123,7 @@ def _with_labels_file(listing: FolderListing) -> FolderListing:
         return listing
     try:
         pairs = [
-            line.strip().split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+            line.strip().split(maxsplit=1) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
         ]
     except (OSError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} cannot be read as UTF-8 text: {error}.") from error

@@ -67,8 +67,10 @@ def test_a_glob_of_any_depth_finds_hidden_folders_that_it_names(image_folder: Pa
     assert list_names("photos/**/.cache/*.png") == ["photos/.cache/2.png", "photos/a/.cache/1.png"]
 
 
-def test_a_list_keeps_its_own_order_and_its_comments_to_itself(image_folder: Path) -> None:
-    Path("list.txt").write_text("# the best ones\nphotos/b/2.png\n\nphotos/gone.png\nphotos/a/1.webp\n")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("head", ["", "# the best ones\n"])
+def test_a_list_keeps_its_own_order_and_its_comments_to_itself(image_folder: Path, head: str, encoding: str) -> None:
+    Path("list.txt").write_text(f"{head}photos/b/2.png\n\nphotos/gone.png\nphotos/a/1.webp\n", encoding=encoding)
     assert list_names("list.txt") == ["photos/b/2.png", "photos/gone.png", "photos/a/1.webp"]
 
 

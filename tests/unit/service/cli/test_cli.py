@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -154,6 +155,24 @@ def test_a_misspelt_variable_is_reported(root: Path) -> None:
     line = json.loads(result.stderr.splitlines()[0])
     assert (line["variable"], line["nearest"]) == ("CONVOY_PROT", "CONVOY_PORT")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("log_format", ["json", "auto", "text"])
+def test_an_error_at_the_start_has_the_format_of_the_log(root: Path, log_format: str) -> None:
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        port = used.getsockname()[1]
+        result = convoy(root, "serve", "--port", str(port), "--log-format", log_format)
+    *_, last = result.stderr.splitlines()
+    reason = f"Cannot listen on 127.0.0.1:{port}: Address already in use. Stop the program that listens there"
+    assert result.returncode == EXIT_RETRY
+    if log_format == "text":
+        assert last.startswith(f"Error: {reason}")
+    else:
+        line = json.loads(last)
+        assert (line["level"], line["event"]) == ("critical", "cannot start")
+        assert line["reason"].startswith(reason)
 
 
 @pytest.mark.parametrize("command", ["serve", "classify", "models"])

@@ -31,8 +31,10 @@ def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.glob("deep/*.part")] == []
 
 
-def test_people_can_write_it(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(json.dumps({"models": {"m": {"versions": {"specific": [3, 1]}}}}))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_people_can_write_it(tmp_path: Path, encoding: str) -> None:
+    text = json.dumps({"models": {"m": {"versions": {"specific": [3, 1]}}}})
+    (tmp_path / "state.json").write_text(text, encoding=encoding)
     assert StateFile(tmp_path / "state.json").read().spec_of("m").versions == Specific(specific=[3, 1])
 
 

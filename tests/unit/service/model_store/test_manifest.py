@@ -122,6 +122,11 @@ def test_a_manifest_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / MANIFEST_FILE).read_text()) == FULL
 
 
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(json.dumps(FULL), encoding="utf-8-sig")
+    assert read_manifest(tmp_path) == Manifest.model_validate(FULL)
+
+
 def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
     needed = {key: FULL[key] for key in ("input", "classes", "labels")}
     variant = {"file": "model.onnx", "sha256": SHA256, "precision": "float32", "bytes": 1}

@@ -54,6 +54,11 @@ def test_the_command_appends_lines_to_a_file_and_prints_only_the_keys(tmp_path: 
     assert file.stat().st_ino == inode, "a container that mounts the file alone would not see another one"
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"shop inference {SECRET}", encoding="utf-8-sig")
+    assert Keyring("", tmp_path / "keys").authorize(SECRET.encode(), "inference") == "shop"
+
+
 def test_a_key_with_a_bad_scope_leaves_the_file_unchanged(tmp_path: Path) -> None:
     result = CliRunner().invoke(key, ["shop", "--scopes", "all", "--append", str(tmp_path / "keys")])
     assert isinstance(result.exception, BadKeys)

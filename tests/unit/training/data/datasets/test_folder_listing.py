@@ -54,8 +54,9 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["labels.txt", "LOC_synset_mapping.txt"])
 def test_a_file_of_labels_names_the_classes(tmp_path: Path, name: str) -> None:
     create_files(tmp_path, "n01/1.jpg", "n02/1.jpg")
-    (tmp_path / name).write_text("n02 house finch, linnet\nn01\ttench\n\n")
-    assert list_images(tmp_path).labels == ("tench", "house finch, linnet")
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / name).write_text("n02 house finch, linnet\nn01\ttench\n\n", encoding=encoding)
+        assert list_images(tmp_path).labels == ("tench", "house finch, linnet")
     (tmp_path / name).write_text("n02 linnet\n")
     with pytest.raises(TrainingError, match=rf"{name} does not name n01; write a line 'folder label'"):
         list_images(tmp_path)
