@@ -34,6 +34,7 @@ EXIT_CANNOT_START = EXIT_RETRY
 """Exit code of a service whose workers cannot start."""
 KILL_GRACE_S = 5.0  # after the drain timeout
 HANG_POLL_S = 1.0
+MAX_WAKE_BYTES = 4096
 CLEAN_EXIT_CODES = (0, -signal.SIGTERM)  # a worker that has not begun to serve ends with -SIGTERM
 
 WorkerTarget = Callable[[socket.socket, int], None]
@@ -66,6 +67,8 @@ class Supervisor:
             _WorkerProcess(worker_id, gpus[worker_id % len(gpus)] if gpus else None) for worker_id in range(workers)
         ]
         self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
         self._is_stopping = False
         self._status = SupervisorStatus(time.time())
         status_store.publish_supervisor(self._status)
@@ -75,6 +78,9 @@ class Supervisor:
 
         Returns the exit code: 0, EXIT_REQUESTS_LOST or EXIT_CANNOT_START.
         """
+        # Python runs a handler before or after a system call. A signal just before a wait would therefore take effect
+        # only when the wait ends; the byte that Python writes at once ends it.
+        signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._on_signal)
         while not self._is_stopping:
@@ -98,15 +104,13 @@ class Supervisor:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(worker.process.pid, signal.SIGINT)
         self._is_stopping = True
-        os.write(self._wake_writer, b"!")
 
     def _serve_on(self) -> None:
         """Waits for the end of the delay, while readiness fails."""
         self._publish(replace(self._status, is_stopping=True))
         end_s = time.monotonic() + self._stop_delay_s
-        os.read(self._wake_reader, 1)  # consumes the first signal, so that only another signal ends the wait
         while self._stop_delay_s and (remaining_s := end_s - time.monotonic()) > 0:
-            multiprocessing.connection.wait([self._wake_reader], remaining_s)
+            self._wait([], remaining_s)
 
     def _start_missing_workers(self) -> None:
         for worker in self._workers:
@@ -124,7 +128,12 @@ class Supervisor:
         starts_s = [worker.restarts.next_start_s for worker in self._workers if worker.process is None]
         timeout_s = max(0.0, min([now_s + HANG_POLL_S, *starts_s]) - now_s)
         sentinels = [worker.process.sentinel for worker in self._workers if worker.process is not None]
-        multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s)
+        self._wait(sentinels, timeout_s)
+
+    def _wait(self, sentinels: Sequence[int], timeout_s: float) -> None:
+        """Waits until a process ends or a signal arrives, at most `timeout_s`."""
+        if self._wake_reader in multiprocessing.connection.wait([*sentinels, self._wake_reader], timeout_s):
+            os.read(self._wake_reader, MAX_WAKE_BYTES)
 
     def _reap_dead_workers(self) -> bool:
         """Schedules the restarts of workers that died. Returns whether the service must end, because too few workers
@@ -168,12 +177,14 @@ class Supervisor:
             process.terminate()
         end_s = time.monotonic() + self._drain_timeout_s + KILL_GRACE_S
         for process in alive:
-            process.join(max(0.0, end_s - time.monotonic()))
+            while process.is_alive() and (remaining_s := end_s - time.monotonic()) > 0:
+                self._wait([process.sentinel], remaining_s)
             if process.is_alive():
                 logs.event(logging.ERROR, "worker is killed", pid=process.pid)
                 process.kill()
                 process.join()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # SIGINT while Python exits would replace the exit code
+        signal.set_wakeup_fd(-1)
         return 0 if all(process.exitcode in CLEAN_EXIT_CODES for process in alive) else EXIT_REQUESTS_LOST
 
 
