@@ -170,7 +170,7 @@ class BadHttp(ConvoyError):
 
 
 class UnsupportedHttpVersion(ConvoyError):
-    """The request line names HTTP/0.9 or HTTP/2.0. Versions that do not exist, such as HTTP/1.2, are `bad_http`."""
+    """The request line names an HTTP version with another major version than 1, such as HTTP/2.0."""
 
     code = "unsupported_http_version"
     hint = "Send HTTP/1.1; a proxy in front of the service can speak HTTP/2 with clients."

@@ -17,7 +17,7 @@ from service.api.http.responses import json_bytes
 from service.api.http.status_codes import STATUS, error_json
 from service.errors import BadHttp, BodyTooLarge, ConvoyError, HeadersTooLarge, SlowRequest, TooManyConnections
 from service.server.connection_cap import EVICTION_ORDER, UNREAD, ClientWait
-from service.server.framing import check_codings, check_version_and_host
+from service.server.framing import check_codings, check_version_and_host, effective_version
 from service.server.limits import ConnectionLimits
 from service.server.lingering_close import LingeringClose
 from service.server.request_timer import BODY, HEAD, IDLE, RequestTimer
@@ -42,6 +42,7 @@ class LimitedProtocol(HttpToolsProtocol):
         **uvicorn_arguments: Any,
     ) -> None:
         super().__init__(**uvicorn_arguments)
+        self.parser.set_dangerous_leniencies(lenient_version=True)  # `check_version_and_host` checks the version
         self._limits = limits
         self._on_rejected = on_rejected
         self._on_closed = on_closed
@@ -147,7 +148,7 @@ class LimitedProtocol(HttpToolsProtocol):
         first_line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # the same as in uvicorn
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)  # as in the first one
         self._feed_parser(b"\r\n".join([first_line, *headers, b"\r\n"]) + rest)
 
     def on_message_begin(self) -> None:
@@ -160,7 +161,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._received_bytes > self._limits.max_header_bytes or len(self.headers) > MAX_HEADERS:
             self._check_headers()
-        self._check(check_version_and_host, self.parser.get_http_version(), self.headers)
+        http_version = effective_version(self.parser.get_http_version())
+        self._check(check_version_and_host, http_version, self.headers)
         if self._is_for_health_checks and HEALTH_PATH not in self.url:
             self._error = TooManyConnections("The service has its maximum number of connections.")
             raise self._error
@@ -171,6 +173,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._check_upgrade()
             return
         super().on_headers_complete()
+        self.scope["http_version"] = http_version
         self._phase = BODY
         self._request_count += 1
         if self._is_upgrade or self._request_count == self._limits.max_requests:

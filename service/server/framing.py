@@ -13,6 +13,11 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Pairs of a lower-case name and a value."""
 
 
+def effective_version(http_version: str) -> str:
+    """Returns 1.1 for later minor versions, as RFC 9110, 2.5, requires, and every other version unchanged."""
+    return "1.1" if http_version.startswith("1.") and http_version != "1.0" else http_version
+
+
 def check_version_and_host(http_version: str, headers: Headers) -> None:
     """Raises UnsupportedHttpVersion, or BadHttp unless there is one Host (RFC 9112, 3.2; optional in HTTP/1.0)."""
     if http_version not in HTTP_VERSIONS:

@@ -172,10 +172,28 @@ def test_a_request_needs_exactly_one_host(limited: RunningService, lines: list[s
         assert connection.statuses() == []
 
 
-def test_another_version_of_http_is_named_as_the_cause(limited: RunningService) -> None:
+@pytest.mark.parametrize("version", ["0.9", "2.0", "2.1", "3.0"])
+def test_another_version_of_http_is_named_as_the_cause(limited: RunningService, version: str) -> None:
     with RawConnection(limited) as connection:
-        connection.send(b"GET /health/live HTTP/2.0\r\nhost: x\r\n\r\n" + HIDDEN)
+        connection.send(f"GET /health/live HTTP/{version}\r\nhost: x\r\n\r\n".encode() + HIDDEN)
         check_error(connection.read_response(), 505, "unsupported_http_version")
+        assert connection.statuses() == []
+
+
+@pytest.mark.parametrize("upgrade", [[], UPGRADE], ids=["", "in another protocol"])
+def test_a_later_minor_version_is_answered_as_http_1_1(limited: RunningService, upgrade: list[str]) -> None:
+    image = image_bytes()
+    body = b"%x\r\n%b\r\n" % (len(image), image) + LAST
+    request = head(CHUNKED, *upgrade, version="1.2") + body
+    with RawConnection(limited) as connection:
+        connection.send(request if upgrade else request + head(CHUNKED, "connection: close", version="1.2") + body)
+        assert connection.statuses() == ([200] if upgrade else [200, 200])
+
+
+def test_a_later_minor_version_needs_a_host(limited: RunningService) -> None:
+    with RawConnection(limited) as connection:
+        connection.send(b"GET /health/live HTTP/1.2\r\n\r\n" + HIDDEN)
+        check_error(connection.read_response(), 400, "bad_http")
         assert connection.statuses() == []
 
 

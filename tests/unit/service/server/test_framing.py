@@ -3,7 +3,7 @@
 import pytest
 
 from service.errors import BadHttp, UnsupportedHttpVersion
-from service.server.framing import check_codings, check_version_and_host
+from service.server.framing import check_codings, check_version_and_host, effective_version
 
 HOST = (b"host", b"convoy")
 OTHER = (b"accept", b"*/*")
@@ -24,6 +24,13 @@ def test_a_missing_host_and_two_of_them_are_rejected(
 ) -> None:
     with pytest.raises(BadHttp, match=f"has {count} Host headers"):
         check_version_and_host(version, headers)
+
+
+@pytest.mark.parametrize(
+    ("version", "effective"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.2", "1.1"), ("1.9", "1.1"), ("2.0", "2.0")]
+)
+def test_later_minor_versions_are_the_highest_known_one(version: str, effective: str) -> None:
+    assert effective_version(version) == effective
 
 
 @pytest.mark.parametrize("version", ["2.0", "0.9", "3.0"])
