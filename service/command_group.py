@@ -18,6 +18,14 @@ def echo_line(text: str, *, err: bool = False) -> None:
     click.echo("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), err=err)
 
 
+def describe_system_error(error: MemoryError | OSError) -> tuple[str, int]:
+    """Returns the message and the exit code of an error of the system, such as a full disk."""
+    if isinstance(error, MemoryError):
+        return "There was too little memory.", EXIT_RETRY
+    message = f"{error.filename or 'The system'}: {error.strerror or error}."
+    return message, EXIT_RETRY if may_pass(error) else EXIT_USAGE_ERROR
+
+
 class CommandGroup(click.Group):
     """Exits without a traceback on errors of `error_type`, and lists commands in the order of registration.
 
@@ -44,11 +52,8 @@ class CommandGroup(click.Group):
             message, exit_code = self._describe_error(error)
         except BrokenPipeError:  # the reader has closed the pipe, and click exits without a message
             raise
-        except OSError as error:
-            message = f"{error.filename or 'The system'}: {error.strerror or error}."
-            exit_code = EXIT_RETRY if may_pass(error) else EXIT_USAGE_ERROR
-        except MemoryError:
-            message, exit_code = "There was too little memory.", EXIT_RETRY
+        except (MemoryError, OSError) as error:
+            message, exit_code = describe_system_error(error)
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(EXIT_STOPPED)

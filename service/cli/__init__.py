@@ -17,7 +17,8 @@ from service.batch_jobs.errors import JobInterrupted, OutputBusy
 from service.cli.batch import batch
 from service.cli.keys import key
 from service.cli.models import models
-from service.cli.options import GroupedSettings, complete_model_name, settings_options
+from service.cli.options import complete_model_name, settings_options
+from service.cli.start_errors import StartCommand
 from service.command_group import CommandGroup, echo_line
 from service.errors import ConvoyError, ModelFailed, VersionUnavailable
 from service.exit_codes import EXIT_BUG, EXIT_RETRY, EXIT_STOPPED, EXIT_USAGE_ERROR, may_pass
@@ -55,7 +56,11 @@ def cli() -> None:
     """Classify images over HTTP, or without a server."""
 
 
-@click.command(cls=GroupedSettings, epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models")
+@click.command(
+    cls=StartCommand,
+    describe_error=_describe_error,
+    epilog="Example: CONVOY_PORT=9000 convoy serve --models /srv/models",
+)
 @settings_options()
 def serve(settings: Settings) -> None:
     """Serve the models over HTTP until SIGTERM.
@@ -66,11 +71,6 @@ def serve(settings: Settings) -> None:
         from service.server.serve import serve as run
 
         exit_code = run(settings)
-    except ConvoyError as error:
-        if logs.is_text(settings.log_format):
-            raise
-        reason, exit_code = _describe_error(error)
-        logs.event(logging.CRITICAL, "cannot start", reason=reason)
     except KeyboardInterrupt:  # before the server has begun to handle signals
         logs.event(logging.INFO, "stopped", pid=os.getpid())
         exit_code = EXIT_STOPPED

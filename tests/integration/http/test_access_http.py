@@ -1,5 +1,6 @@
 """Access control over HTTP behind an ingress: keys and scopes, CORS, root path, proxies, page headers."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,5 +252,6 @@ def test_keys_that_cannot_be_read_are_reported_before_anything_listens(tmp_path:
 
     result = subprocess.run([CONVOY, "serve", "--keys", "shop all x"], capture_output=True, text=True, timeout=20)
     assert result.returncode == 2
-    assert result.stderr.startswith("Error: CONVOY_KEYS, line 1 has an unknown scope; the scopes are inference, ")
-    assert "Traceback" not in result.stderr
+    line = json.loads(result.stderr)
+    assert line["event"] == "cannot start"
+    assert line["reason"].startswith("CONVOY_KEYS, line 1 has an unknown scope; the scopes are inference, ")

@@ -31,7 +31,9 @@ COMMANDS = [path for name, program in PROGRAMS.items() for path in commands_belo
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(PROGRAMS[arguments[0]], arguments[1:], prog_name=arguments[0])
+    """Runs a command as on a terminal, where errors are text. `convoy serve` would otherwise log them as JSON."""
+    runner = CliRunner(env={"CONVOY_LOG_FORMAT": "text"})
+    return runner.invoke(PROGRAMS[arguments[0]], arguments[1:], prog_name=arguments[0])
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -175,6 +175,34 @@ def test_an_error_at_the_start_has_the_format_of_the_log(root: Path, log_format:
         assert line["reason"].startswith(reason)
 
 
+WRONG_STARTS = {
+    "bad flag": (["--prot", "80"], {}, "No such option '--prot'"),
+    "bad argument": (["more"], {}, "Got unexpected extra argument (more)"),
+    "bad setting": ([], {"CONVOY_PORT": "many"}, "--port or CONVOY_PORT is 'many'"),
+    "bad key": (["--keys", "shop"], {}, "CONVOY_KEYS, line 1 has 1 words"),
+    "no keys file": (["--keys-file", "none"], {}, "none cannot be read"),
+    "bad log format": ([], {"CONVOY_LOG_FORMAT": "xml"}, "--log-format or CONVOY_LOG_FORMAT is 'xml'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "variables", "reason"), WRONG_STARTS.values(), ids=WRONG_STARTS)
+@pytest.mark.parametrize("log_format", ["json", "auto", "text"])
+def test_every_wrong_start_has_the_format_of_the_log(
+    root: Path, arguments: list[str], variables: dict[str, str], reason: str, log_format: str
+) -> None:
+    env = {**os.environ, "CONVOY_LOG_FORMAT": log_format, **variables}
+    command = [CONVOY, "serve", *arguments]
+    result = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, timeout=30)
+    *_, last = result.stderr.splitlines()
+    assert result.returncode == 2
+    if log_format == "text" and "CONVOY_LOG_FORMAT" not in variables:
+        assert last.startswith(f"Error: {reason}")
+    else:
+        (line,) = [json.loads(text) for text in result.stderr.splitlines()]
+        assert (line["level"], line["event"]) == ("critical", "cannot start")
+        assert line["reason"].startswith(reason)
+
+
 @pytest.mark.parametrize("command", ["serve", "classify", "models"])
 def test_help_shows_an_example(root: Path, command: str) -> None:
     assert "Example: " in convoy(root, command, "--help").stdout
