@@ -62,4 +62,5 @@ def _log_format(context: click.Context) -> logs.LogFormat:
     """Returns the format that the flag or the variable names. Errors in the settings can occur before the settings
     exist, and the format itself can be wrong: then it is `auto`."""
     name = context.params.get("log_format") or os.environ.get(LOG_FORMAT_VARIABLE)
-    return name if name in ("json", "text") else "auto"
+    formats: dict[str | None, logs.LogFormat] = {"json": "json", "text": "text"}
+    return formats.get(name, "auto")
