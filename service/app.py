@@ -54,7 +54,7 @@ from service.model_store.mirror import BucketMirror, open_mirror
 from service.model_store.mirror_thread import MirrorThread
 from service.model_store.repository import Repository
 from service.observability.logs import RequestLogLimiter
-from service.observability.metrics import Metrics
+from service.observability.metrics import OTHER_LABEL, Metrics
 from service.observability.tracing import create_tracer
 from service.settings import Settings, split_list
 from service.workers.background_tasks import BackgroundTasks
@@ -176,7 +176,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         *app.router.routes,
         *_add_routes(app, endpoints, registry, worker_group, shutdown_state, repository_body_reader, settings),
     ]
-    for path in {route.path for route in routes if isinstance(route, Route)}:
+    for path in {OTHER_LABEL, *(route.path for route in routes if isinstance(route, Route))}:
         metrics.declare_route(path)
     _add_error_handlers(app)
     install_openapi(app, with_keys=requires_api_key(settings))

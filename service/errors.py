@@ -325,6 +325,10 @@ class OutOfMemory(ModelFailed):
     hint = "Try again, send fewer images per request, or raise CONVOY_GPU_MEMORY_LIMIT_BYTES."
 
 
+FAILURES = (ModelFailed, ModelHung, DeadlineExceeded)
+"""Errors that count as failures of a version. All others are errors of the client, or rejections."""
+
+
 class BrokenVersion(ConvoyError):
     """A version folder cannot be served: its manifest, checksum, graph or warm-up failed."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ from service.api.http.status_codes import LOG_FIELDS, ClientDisconnected, error_
 from service.classification.request_context import RequestContext
 from service.errors import ConvoyError, Draining, OutOfMemory
 from service.observability import logs
-from service.observability.logs import SERVER_ERROR, RequestLogLimiter, shorten
+from service.observability.logs import RequestLogLimiter, is_server_error, shorten
 from service.observability.metrics import OTHER_LABEL, Metrics
 from service.observability.tracing import Tracer
 from service.workers.shutdown import ShutdownState
@@ -26,7 +27,8 @@ MAX_REQUEST_ID_LENGTH = 128
 OUT_OF_MEMORY_HINT = "Try again, or send fewer or smaller images at once."
 NOT_FOUND = 404
 REDIRECTS = range(300, 400)
-HEALTH = "/health/"  # part of the path of every health check, in every protocol
+HEALTH_CHECK = re.compile(r".*/health/.*|.*/ready|/v1/models/[^:]*")
+"""Routes of the health checks of the service and of a model, in every protocol. Alerts leave out the same routes."""
 CLIENT_CLOSED_REQUEST = 499  # nginx's code for a client that has disconnected; logged and counted, but never sent
 
 
@@ -144,7 +146,7 @@ class RequestMiddleware:
 
 def _is_failure(route: str, status: int) -> bool:
     """Whether the service failed. A health check that returns 503, for example while models load, is not a failure."""
-    return status >= SERVER_ERROR and HEALTH not in route
+    return is_server_error(status) and not HEALTH_CHECK.fullmatch(route)
 
 
 def _log_level(route: str, status: int) -> int:

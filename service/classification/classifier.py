@@ -40,17 +40,18 @@ class Classifier:
         self._decoder = ImageDecoder(decode_pool, limits)
         self._timeout_s = request_timeout_s
 
-    def admit(self, model: str, version: str | None, count: int = 1) -> LoadedVersion:
+    def admit(self, model: str, version: str | None, count: int = 1, *, background: bool = False) -> LoadedVersion:
         """Returns the version for a request of about `count` images, if its queue has capacity for them.
 
-        Called before any work for the request. Raises UnknownModel, UnknownVersion, NotReady, Overloaded or
+        Called before any work for the request. A rejection is counted as one of background work if `background` is set.
+        Raises UnknownModel, UnknownVersion, NotReady, Overloaded or
         DeadlineTooShort.
         """
         loaded = self._registry.get(model, version)
         try:
             loaded.batcher.check_capacity(count, self._timeout_s)
         except REJECTIONS as error:
-            self._metrics.count_rejection(error.code, loaded.model)
+            self._metrics.count_rejection(error.code, loaded.model, background=background)
             raise
         return loaded
 

@@ -69,7 +69,7 @@ class ImageDecoder:
         if work > LARGE_WORK:  # closed until it is decoded, because the decoder of a WebP keeps a canvas in memory
             image.image.close()
             return _raise_error(*await self._decode_postponed(context, [PostponedImage(encoded, work)]))
-        self._check_in_time(context, work)
+        self._check_in_time(context, [work])
         read = self._decode_pool.run(_owner(context), work, self._read_limited, image, work, context.loaded)
         return await self._decoded(context, read)
 
@@ -83,7 +83,7 @@ class ImageDecoder:
         # Small images are decoded in the same chunk in which they are opened, larger images by separate jobs.
         owner, pixel_budget = _owner(context), PixelBudget(MAX_REQUEST_PIXELS_FACTOR * self._limits.max_pixels)
         parts = list(split_into_chunks(images))
-        self._check_in_time(context, max(map(_unopened_work, parts)))  # small images are not checked later
+        self._check_in_time(context, [max(map(_unopened_work, parts))])  # small images are not checked later
         opening = [
             self._decode_pool.run(owner, _unopened_work(chunk), self._decode_chunk, chunk, context.loaded, pixel_budget)
             for chunk in parts
@@ -97,17 +97,19 @@ class ImageDecoder:
     async def _decode_postponed(
         self, context: RequestContext, images: Sequence[PostponedImage]
     ) -> list[Pixels | ConvoyError]:
-        self._check_in_time(context, sum(image.work for image in images))
+        self._check_in_time(context, [image.work for image in images])
         reading = [
             self._decode_pool.run(_owner(context), image.work, self._open_and_read, image, context.loaded)
             for image in images
         ]
         return await self._decoded(context, asyncio.gather(*reading))
 
-    def _check_in_time(self, context: RequestContext, work: int) -> None:
-        """Raises TooLateToStart if the images of the request would not be decoded before its deadline."""
+    def _check_in_time(self, context: RequestContext, works: Sequence[int]) -> None:
+        """Raises TooLateToStart or DeadlineTooShort if the images of the request would not be decoded before its
+        deadline. `works` is the work of each job."""
+        context.decode_alone_s = max(context.decode_alone_s, self._decode_pool.alone_s(works))
         try:
-            self._decode_pool.check_in_time(_owner(context), work, context.remaining_s())
+            self._decode_pool.check_in_time(_owner(context), sum(works), context.remaining_s())
         except REJECTIONS as error:
             context.count_rejection(error)
             raise

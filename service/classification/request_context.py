@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 from typing import Any, TypeVar
 
-from service.errors import ConvoyError, DeadlineExceeded, DeadlineTooShort, TooLateToStart
+from service.errors import FAILURES, ConvoyError, DeadlineExceeded, DeadlineTooShort, TooLateToStart
 from service.loaded_models.loaded_version import LoadedVersion
 from service.observability.metrics import BACKGROUND, Metrics
 from service.observability.stage_timings import StageTimings
@@ -22,6 +22,7 @@ class RequestContext:
         "_metrics",
         "background",
         "client",
+        "decode_alone_s",
         "image_count",
         "loaded",
         "timings",
@@ -33,6 +34,8 @@ class RequestContext:
         self.image_count = 1
         self.client = ""
         """The client of the request: the name of an API key, or an address."""
+        self.decode_alone_s = 0.0
+        """Expected seconds in which an idle service would decode the images of the request."""
         self.timings = StageTimings()
         self._metrics = metrics
         self._deadline_s = self.timings.started_at_s + timeout_s
@@ -68,7 +71,7 @@ class RequestContext:
     def count_rejection(self, error: ConvoyError) -> None:
         """Counts the request as rejected, by the error's code.
 
-        If even an idle model could not keep the client's time limit, that limit is the reason, not the load. Such a
+        If even an idle service could not keep the client's time limit, that limit is the reason, not the load. Such a
         request may still be accepted at first, because an idle model runs it to update its expected run time.
         """
         reason = DeadlineTooShort.code if self._is_client_timeout_too_short(error) else error.code
@@ -83,16 +86,20 @@ class RequestContext:
         if kind is None:
             self.timings.record_success(self.loaded.statistics, self._metrics, self.loaded.model, self._kind())
             return
-        self.timings.record_failure(self.loaded.statistics)
+        is_unexpected = isinstance(error, Exception) and not isinstance(error, ConvoyError)
+        is_failure = is_unexpected or isinstance(error, FAILURES)
         if isinstance(error, DeadlineExceeded) and self._is_client_timeout_too_short(error):
             self._metrics.short_client_deadlines.inc()
+            is_failure = False
+        self.timings.record_error(self.loaded.statistics, is_failure=is_failure)
 
     def _is_client_timeout_too_short(self, error: BaseException) -> bool:
-        """Whether the cause of the error is a time limit of the client that even an idle model cannot keep."""
+        """Whether the cause of the error is a time limit of the client that even an idle service cannot keep."""
         if self._client_timeout_s is None or not isinstance(error, (DeadlineExceeded, TooLateToStart)):
             return False
+        run_timeout_s = self._client_timeout_s - self.decode_alone_s
         admission = self.loaded.batcher.admission
-        return isinstance(error, DeadlineTooShort) or admission.is_too_short(self.image_count, self._client_timeout_s)
+        return isinstance(error, DeadlineTooShort) or admission.is_too_short(self.image_count, run_timeout_s)
 
     def _kind(self) -> str:
         """Returns the kind under which the duration is counted: only requests of one kind are comparable."""

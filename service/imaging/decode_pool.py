@@ -9,13 +9,13 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from service.errors import TooLateToStart
+from service.errors import DeadlineTooShort, TooLateToStart
 
 T = TypeVar("T")
 
@@ -58,11 +58,21 @@ class DecodePool:
         self._large = FairThreads(large_threads, threads, 1, clock)
 
     def check_in_time(self, owner: Hashable, work: int, timeout_s: float) -> None:
-        """Raises TooLateToStart if a new job of `work` would not be done within `timeout_s`."""
-        wait_s = SAFETY_FACTOR * self._threads_for(work).expected_done_s(owner, work)
-        if wait_s > timeout_s:
-            message = f"The images would be decoded in {wait_s:.1f} s, longer than the request may take."
-            raise TooLateToStart(message, max(0.0, wait_s - timeout_s))
+        """Raises TooLateToStart if new jobs of `work` together would not be done within `timeout_s`, and
+        DeadlineTooShort if even idle threads could not do them."""
+        threads = self._threads_for(work)
+        wait_s = SAFETY_FACTOR * threads.expected_done_s(owner, work)
+        if wait_s <= timeout_s:
+            return
+        if (alone_s := SAFETY_FACTOR * threads.alone_s(work)) > timeout_s:
+            raise DeadlineTooShort(f"Decoding the images takes {alone_s:.3g} s, longer than the time limit.")
+        message = f"The images would be decoded in {wait_s:.1f} s, longer than the request may take."
+        raise TooLateToStart(message, max(0.0, wait_s - timeout_s))
+
+    def alone_s(self, works: Sequence[int]) -> float:
+        """Expected seconds of new jobs with these amounts of work on idle threads. Each job has one thread."""
+        threads = self._threads_for(max(works))
+        return SAFETY_FACTOR * max(threads.alone_s(sum(works)), threads.job_s(max(works)))
 
     def run(self, owner: Hashable, work: int, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         """Returns a future with the result of `function(*args)`. Cancelling it cancels a job that has not started."""
@@ -102,7 +112,15 @@ class FairThreads:
         one."""
         own = self._work_by_owner.get(owner, 0) + work
         others = (min(own, theirs) for key, theirs in self._work_by_owner.items() if key != owner)
-        return (own + sum(others)) * self._recent_s / self._recent_work / self._threads
+        return self.alone_s(own + sum(others))
+
+    def alone_s(self, work: int) -> float:
+        """Expected seconds of new jobs of `work` together, without any others."""
+        return self.job_s(work) / self._threads
+
+    def job_s(self, work: int) -> float:
+        """Expected seconds of one job on its thread."""
+        return work * self._recent_s / self._recent_work
 
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -14,7 +14,7 @@ LogFormat = Literal["auto", "json", "text"]
 
 logger = logging.getLogger("convoy")
 
-CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR = 400, 429, 500
+CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR, UNSUPPORTED_VERSION = 400, 429, 500, 505
 MAX_TEXT_LENGTH = 256
 # JSON allows these characters unescaped, but terminals execute some of them.
 _ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
@@ -110,10 +110,16 @@ class RequestLogLimiter:
     def try_acquire(self, status: int, now_s: float) -> int | None:
         """Returns the number of lines of this kind skipped since the last line; None if this line must be skipped
         too."""
-        if status >= SERVER_ERROR:
+        if is_server_error(status):
             return self._server_errors.try_acquire(now_s)
         is_client_error = status >= CLIENT_ERROR and status != TOO_MANY_REQUESTS
         return (self._client_errors if is_client_error else self._answers).try_acquire(now_s)
+
+
+def is_server_error(status: int) -> bool:
+    """Whether the status reports a failure of the service. An unsupported HTTP version (505) is an error of the
+    client."""
+    return status >= SERVER_ERROR and status != UNSUPPORTED_VERSION
 
 
 def shorten(text: str) -> str:

@@ -92,7 +92,12 @@ class Metrics:
         self.decode_s = self._histogram(
             "convoy_decode_seconds", "Seconds of decoding and preprocessing per request.", "model"
         )
-        self.queue_s = self._histogram("convoy_queue_seconds", "Seconds that a request waits for its batch.", "model")
+        self.queue_s = self._histogram(
+            "convoy_queue_seconds",
+            "Seconds that a request waits for its batch. `kind` as above: interactive work goes first.",
+            "model",
+            "kind",
+        )
         self.compute_s = self._histogram("convoy_compute_seconds", "Seconds per run of a model.", "model")
         self.batch_images = Histogram(
             "convoy_batch_images",
@@ -229,7 +234,7 @@ class Metrics:
         """Observes the durations of a successful request to `model`: in total, for decoding, and in the queue."""
         key = (model, kind)
         if key not in self._answer_metrics:
-            series = self.response_s.labels(model, kind), self.decode_s.labels(model), self.queue_s.labels(model)
+            series = self.response_s.labels(model, kind), self.decode_s.labels(model), self.queue_s.labels(model, kind)
             self._answer_metrics[key] = series
         total, decode, queue = self._answer_metrics[key]
         total.observe(total_s)
@@ -268,7 +273,12 @@ class Metrics:
 
 def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
     """Returns counters with the labels `model` and `version`, for the versions that are loaded now."""
-    requests = _counter("convoy_version_requests_total", "Requests to a version by outcome.", "outcome")
+    requests = _counter(
+        "convoy_version_requests_total",
+        "Requests to a version. `outcome` is `success`, `failure`, or `refused`, which is an error of the client or a "
+        "rejection.",
+        "outcome",
+    )
     seconds = _counter(
         "convoy_version_seconds_total", "Seconds of successful requests to a version, in total and by stage.", "stage"
     )
@@ -278,6 +288,7 @@ def version_metrics(stats_by_version: StatsByVersion) -> list[Metric]:
         names = orjson.loads(key)
         requests.add_metric([*names, "success"], statistics.success.count)
         requests.add_metric([*names, "failure"], statistics.fail.count)
+        requests.add_metric([*names, "refused"], statistics.refused.count)
         for stage, total_s in _stages(statistics).items():
             seconds.add_metric([*names, stage], total_s)
         images.add_metric(names, statistics.images)

@@ -36,9 +36,9 @@ class StageTimings:
         statistics.add_success(total_s, self.decode_s, self.queue_s, self.compute_s, encode_s)
         metrics.record_answer(model, kind, total_s, self.decode_s, self.queue_s)
 
-    def record_failure(self, statistics: VersionStats) -> None:
-        """Ends the request, and counts it as failed."""
-        statistics.fail.add(time.perf_counter() - self.started_at_s)
+    def record_error(self, statistics: VersionStats, *, is_failure: bool) -> None:
+        """Ends the request, and counts it as failed, or else as refused."""
+        (statistics.fail if is_failure else statistics.refused).add(time.perf_counter() - self.started_at_s)
 
     def log_fields(self) -> dict[str, int | float]:
         """Fields for the request's log line."""

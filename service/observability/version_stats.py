@@ -26,6 +26,9 @@ class VersionStats:
 
     success: DurationTotal = field(default_factory=DurationTotal)
     fail: DurationTotal = field(default_factory=DurationTotal)
+    """Requests that failed because of the service or the model."""
+    refused: DurationTotal = field(default_factory=DurationTotal)
+    """Requests with errors of the client, and requests rejected because of the load."""
     decode: DurationTotal = field(default_factory=DurationTotal)
     queue: DurationTotal = field(default_factory=DurationTotal)
     compute: DurationTotal = field(default_factory=DurationTotal)

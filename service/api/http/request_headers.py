@@ -49,4 +49,9 @@ def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:
         if not timeout.isdigit() or not 0 < len(timeout) <= MAX_TIMEOUT_DIGITS or not int(timeout):
             raise BadParameter("X-Request-Timeout-Ms must be a whole number of milliseconds, at least 1.")
         context.limit_timeout(int(timeout) / 1000)
-    context.background = BACKGROUND.search(header(scope, PRIORITY)) is not None
+    context.background = is_background(scope)
+
+
+def is_background(scope: Scope) -> bool:
+    """Whether the header Priority marks the request as background work."""
+    return BACKGROUND.search(header(scope, PRIORITY)) is not None

@@ -15,7 +15,7 @@ from service.api.http.body import BodyReader, estimate_image_count
 from service.api.http.disconnect import CancelOnDisconnect
 from service.api.http.form import Fields, Form, is_form, media_type, parse_form
 from service.api.http.parameters import add_form_fields, query_parameters
-from service.api.http.request_headers import apply_timeout_and_priority, header
+from service.api.http.request_headers import apply_timeout_and_priority, header, is_background
 from service.api.http.response_encoder import (
     ResponseEncoder,
     join,
@@ -173,7 +173,7 @@ def _admit(classifier: Classifier, scope: Scope, version: str | None, count: int
     """Rejects a request that is certain to fail. Ignores an unknown version if the body is a form. The form is not
     parsed yet, and a version in its fields that differs from the query is reported as a conflict."""
     try:
-        classifier.admit(scope["path_params"]["model"], version, count)
+        classifier.admit(scope["path_params"]["model"], version, count, background=is_background(scope))
     except UnknownVersion:
         if not is_form(header(scope, b"content-type")):
             raise

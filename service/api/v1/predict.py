@@ -9,7 +9,7 @@ from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader, estimate_tensor_count
 from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.request_headers import apply_timeout_and_priority
+from service.api.http.request_headers import apply_timeout_and_priority, is_background
 from service.api.http.response_encoder import ResponseEncoder, outputs_bytes
 from service.api.http.responses import JSON_HEADERS, send_response
 from service.api.openapi.operations import ModelName, VersionName, json_content, prediction_responses, request_body
@@ -47,14 +47,13 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         params = scope["path_params"]
-        self._classifier.admit(params["model"], params.get("version"))
+        self._classifier.admit(params["model"], params.get("version"), background=is_background(scope))
         body = await self._body_reader.read(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             apply_timeout_and_priority(scope, context)
             loaded = context.loaded
-            self._classifier.admit(
-                loaded.model, loaded.version, estimate_tensor_count(body, loaded.manifest.input.shape)
-            )
+            count = estimate_tensor_count(body, loaded.manifest.input.shape)
+            self._classifier.admit(loaded.model, loaded.version, count, background=context.background)
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
                 del body  # is larger than the parsed request

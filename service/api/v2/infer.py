@@ -11,7 +11,7 @@ from service.api.fast_router import EndpointResponse
 from service.api.http.body import BodyReader, estimate_tensor_count
 from service.api.http.compression import compress_body
 from service.api.http.disconnect import CancelOnDisconnect
-from service.api.http.request_headers import apply_timeout_and_priority, content_length, header
+from service.api.http.request_headers import apply_timeout_and_priority, content_length, header, is_background
 from service.api.http.response_encoder import ResponseEncoder, outputs_bytes
 from service.api.http.responses import JSON_HEADERS, Headers, send_response
 from service.api.openapi import operations
@@ -22,7 +22,6 @@ from service.api.v2.response_encoder import EncodedResponse, encode, max_respons
 from service.api.v2.schemas import INFER_EXAMPLES, InferBody, InferReply
 from service.classification.classifier import Classifier
 from service.errors import BadTensor
-from service.loaded_models.loaded_version import LoadedVersion
 
 JSON_LENGTH_HEADER = b"inference-header-content-length"
 MAX_DIGITS = 18  # Python raises an error for numbers with thousands of digits
@@ -68,15 +67,19 @@ class Infer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         params = scope["path_params"]
-        loaded = self._classifier.admit(params["model"], params.get("version"))
+        # The priority in the body is not known yet.
+        background = is_background(scope)
+        loaded = self._classifier.admit(params["model"], params.get("version"), background=background)
         json_length = _json_length(scope)
         if json_length is not None:
-            self._admit(loaded, (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape))
+            count = (content_length(scope) - json_length) // math.prod(loaded.manifest.input.shape)
+            self._classifier.admit(loaded.model, loaded.version, count, background=background)
         body = await self._body_reader.read(scope, receive)
         with self._classifier.context(params["model"], params.get("version")) as context:
             loaded = context.loaded
             if json_length is None:
-                self._admit(loaded, estimate_tensor_count(body, loaded.manifest.input.shape))
+                count = estimate_tensor_count(body, loaded.manifest.input.shape)
+                self._classifier.admit(loaded.model, loaded.version, count, background=background)
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(
@@ -94,9 +97,6 @@ class Infer:
                 )
         reply_body, headers = await compress_body(scope, reply.body)
         await send_response(send, reply_body, context, _content_headers(reply) + headers)
-
-    def _admit(self, loaded: LoadedVersion, count: int) -> None:
-        self._classifier.admit(loaded.model, loaded.version, count)
 
 
 def _json_length(scope: Scope) -> int | None:

@@ -157,7 +157,7 @@ def _version_statistics(loaded: LoadedVersion, totals: StatsByVersion) -> Versio
         execution_count=sum(total.count for total in statistics.batches.values()),
         inference_stats=InferStatistics(
             success=_duration(statistics.success),
-            fail=_duration(statistics.fail),
+            fail=_duration(statistics.fail.plus(statistics.refused)),
             queue=_duration(statistics.queue),
             compute_input=_duration(statistics.decode),
             compute_infer=_duration(statistics.compute),

@@ -46,9 +46,11 @@ def code_of(reply: httpx.Response) -> str:
     return str(body["code"] if isinstance(body["error"], str) else body["error"]["code"])
 
 
-def check_rejections(service: RunningService, model: str, code: str, status: int, timeout_ms: int) -> None:
+def check_rejections(
+    service: RunningService, model: str, code: str, status: int, timeout_ms: int, priority: str = "normal"
+) -> None:
     """Sends all kinds of requests at once, and checks that each is rejected with this code and status, and counted."""
-    headers = {"x-request-timeout-ms": str(timeout_ms)}
+    headers = {"x-request-timeout-ms": str(timeout_ms)} | ({"priority": "u=7"} if priority == "background" else {})
     with ThreadPoolExecutor(len(REQUESTS)) as threads:
         sent = {name: threads.submit(send, service.client, model, headers) for name, send in REQUESTS.items()}
         replies = {name: future.result() for name, future in sent.items()}
@@ -56,8 +58,8 @@ def check_rejections(service: RunningService, model: str, code: str, status: int
         REQUESTS, (code, status)
     )
     assert {"retry-after" in reply.headers for reply in replies.values()} == {status == 429}
-    assert service.metric("convoy_refused_total", model=model, reason=code) == len(REQUESTS)
-    assert service.metric("convoy_refused_total") == len(REQUESTS)
+    assert service.metric("convoy_refused_total", model=model, reason=code, priority=priority) == len(REQUESTS)
+    assert service.metric("convoy_refused_total", priority=priority) == len(REQUESTS)
 
 
 def test_a_request_whose_answer_would_be_late_is_rejected_at_once(tmp_path: Path) -> None:
@@ -99,7 +101,8 @@ def test_a_request_that_finds_the_queue_full_is_rejected_at_once(
         headers = {"inference-header-content-length": "0", "x-request-timeout-ms": "5000"}
         filler = other.submit(httpx.post, path, content=bytes(IMAGE_BYTES * count), headers=headers, timeout=60)
         service.wait_until(lambda: service.metric("convoy_queue_images", model="hangs") == count)
-        check_rejections(service, "hangs", "queue_full", 429, timeout_ms=10_000)
+        for priority in ("normal", "background"):
+            check_rejections(service, "hangs", "queue_full", 429, timeout_ms=10_000, priority=priority)
         assert filler.result().status_code == 504
 
 

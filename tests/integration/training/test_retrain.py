@@ -41,6 +41,9 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     worse = convoy_train(tmp_path, *command, "1")
     assert worse.exit_code == 3, worse.output
     assert "The published version is kept" in worse.output
+    scheduled = convoy_train(tmp_path, *command, "1", "--exit-zero")
+    assert scheduled.exit_code == 0, scheduled.output
+    assert "The published version is kept" in scheduled.output
     forgiven = convoy_train(tmp_path, *command, "1", "--max-drop", "1")
     assert forgiven.exit_code == 0, forgiven.output
     published = {int(path.name): path for path in (tmp_path / "models/toy").iterdir()}
@@ -50,8 +53,9 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     assert accuracies[1] is not None
     assert accuracies[0] > accuracies[1]
     outcomes = [read_json(run.outcome_path) for run in run_folder.all_runs(tmp_path / "runs", "toy-retrained")]
-    assert [list(outcome) for outcome in outcomes] == [["published"], ["worse", "decision"], ["published", "decision"]]
-    rejected, allowed = (outcome["decision"] for outcome in outcomes[1:])
+    kept = ["worse", "decision"]
+    assert [list(outcome) for outcome in outcomes] == [["published"], kept, kept, ["published", "decision"]]
+    rejected, _, allowed = (outcome["decision"] for outcome in outcomes[1:])
     assert (rejected["part"], rejected["images"], rejected["published"]) == ("validation", XO.validation, "toy/1")
     assert rejected["accuracy"] < rejected["published_accuracy"]
     figure = f"accuracy {rejected['published_accuracy']:.4f} of the published {published[1]} on 500 validation images"

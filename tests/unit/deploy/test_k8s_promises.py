@@ -41,6 +41,7 @@ USER = 10001
 SATURATION = "convoy:saturation:rate1m"
 # Environment variables that training reads.
 OF_TRAINING = {"CONVOY_DATA", "CONVOY_COORDINATOR", "CONVOY_NUM_PROCESSES"}
+CONTAINER = re.compile(r"\bcontainer(=[^,}]*)")
 METRIC = re.compile(r"\bconvoy_[a-z_]+\b")
 QUERIES = re.compile(r'"(?:expr|query)": "((?:[^"\\]|\\.)*)"')
 MIB = 2**20
@@ -213,23 +214,49 @@ def test_every_core_has_a_worker_where_models_run_on_cpus(monkeypatch: pytest.Mo
             assert settings.workers == int(container_of(manifests)["resources"]["limits"]["cpu"])
 
 
-def test_keda_asks_for_the_namespace_of_the_overlay(tmp_path: Path) -> None:
-    """The lines of docs/kubernetes.md are added."""
+def test_the_documented_overlay_scales_on_the_saturation_of_its_namespace(tmp_path: Path) -> None:
     page = (ROOT / "docs/kubernetes.md").read_text()
-    (replacements,) = re.findall(r"```yaml\n(replacements:.*?)```", page, re.DOTALL)
+    (example,) = re.findall(r"```yaml\n(apiVersion: kustomize[^`]*namespace: images\n.*?)```", page, re.DOTALL)
     (tmp_path / "convoy").symlink_to(ROOT)
     (tmp_path / "mine").mkdir()
-    overlay = {
-        "namespace": "images",
-        "resources": ["../convoy/k8s/overlays/cpu"],
-        "components": ["../convoy/k8s/components/monitoring", "../convoy/k8s/components/keda"],
-    }
-    text = yaml.safe_dump(overlay | yaml.safe_load(replacements))
-    (tmp_path / "mine/kustomization.yaml").write_text(text)
+    (tmp_path / "mine/kustomization.yaml").write_text(example)
     scaled = of_kind(render((tmp_path / "mine").resolve()), "ScaledObject")
     queries = [one["metadata"]["query"] for one in scaled["spec"]["triggers"] if one["type"] == "prometheus"]
     assert queries == [f'sum({SATURATION}{{namespace="images"}})']
     assert scaled["metadata"]["namespace"] == "images"
+
+
+@pytest.mark.parametrize(
+    ("overlay", "components", "kind"),
+    [
+        ("cpu", ("kserve",), "HorizontalPodAutoscaler"),
+        ("gpu", ("kserve",), "HorizontalPodAutoscaler"),
+        ("cpu", ("monitoring", "custom-metrics", "kserve"), "HorizontalPodAutoscaler"),
+        ("gpu", ("monitoring", "keda", "kserve"), "ScaledObject"),
+    ],
+)
+def test_with_kserve_the_autoscaler_is_the_same(overlay: str, components: tuple[str, ...], kind: str) -> None:
+    """KServe's own autoscaler would look at CPUs only. KServe names its Deployment after the InferenceService."""
+    *others, _ = components
+    plain = of_kind(render(K8S / "overlays" / overlay, *others), kind)["spec"]
+    manifests = render(K8S / "overlays" / overlay, *components)
+    scaled = of_kind(manifests, kind)["spec"]
+    assert scaled.pop("scaleTargetRef")["name"] == "convoy-predictor"
+    assert plain.pop("scaleTargetRef")["name"] == "convoy"
+    assert scaled == plain
+    service = of_kind(manifests, "InferenceService")
+    assert service["metadata"]["annotations"]["serving.kserve.io/autoscalerClass"] == "external"
+    assert "scaleMetric" not in service["spec"]["predictor"]
+
+
+def test_the_rules_select_the_pods_of_kserve_too() -> None:
+    """KServe copies the label to its Service, which it names `convoy-predictor`, and requires the container's name."""
+    manifests = render(K8S / "overlays/cpu", "monitoring", "kserve")
+    monitor, service = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "InferenceService")
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "convoy"
+    containers = {selector for query in _queries(K8S / "monitoring/rules.yml") for selector in CONTAINER.findall(query)}
+    assert containers == {'=~"convoy|kserve-container"'}
+    assert container_of(manifests)["name"] == "kserve-container"
 
 
 def test_kserve_s_gateway_is_admitted() -> None:
@@ -254,7 +281,8 @@ def test_the_operator_and_grafana_are_given_the_alerts_and_the_dashboard() -> No
     manifests = render(K8S / "overlays/cpu", "monitoring")
     rules = yaml.safe_load((K8S / "monitoring/rules.yml").read_text())
     assert of_kind(manifests, "PrometheusRule")["spec"] == rules
-    job = of_kind(manifests, "Service")["metadata"]["name"]
+    label = of_kind(manifests, "ServiceMonitor")["spec"]["jobLabel"]
+    job = of_kind(manifests, "Service")["metadata"]["labels"][label]
     expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
     selectors = [
         selector for expr in expressions for selector in re.findall(r"\b(?:convoy_\w+|up)(?:\{(.*?)\})?", expr)

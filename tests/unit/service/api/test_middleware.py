@@ -13,6 +13,7 @@ from service.observability.metrics import Metrics
 from service.workers.shutdown import ShutdownState
 
 CLASSIFY, READY, V2_READY = "/api/v1/models/{model}/classify", "/health/ready", "/v2/health/ready"
+V1_STATUS, V1_PREDICT = "/v1/models/{model}/versions/{version}", "/v1/models/{model}/versions/{version}:predict"
 
 
 class FakeTracer:
@@ -65,6 +66,12 @@ async def handle(middleware: RequestMiddleware) -> None:
         (CLASSIFY, 504, logging.ERROR),
         (READY, 503, logging.INFO),
         (V2_READY, 503, logging.INFO),
+        ("/v2/models/{model}/ready", 503, logging.INFO),
+        ("/v2/models/{model}/infer", 503, logging.ERROR),
+        ("/v1/models/{model}", 503, logging.INFO),
+        (V1_STATUS, 503, logging.INFO),
+        (V1_PREDICT, 503, logging.ERROR),
+        (CLASSIFY, 505, logging.INFO),
     ],
 )
 def test_only_failures_of_the_service_are_errors_in_logs_and_traces(
@@ -86,7 +93,7 @@ def test_at_the_level_warning_only_failures_leave_a_line(
     assert len(caplog.records) == lines
 
 
-@pytest.mark.parametrize(("status", "level"), [(400, logging.INFO), (503, logging.ERROR)])
+@pytest.mark.parametrize(("status", "level"), [(400, logging.INFO), (503, logging.ERROR), (505, logging.INFO)])
 def test_a_request_that_reached_no_route_is_logged_like_the_others(
     status: int, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -214,9 +214,13 @@ def test_images_that_do_not_fit_into_memory_are_rejected_before_any_decoding(roo
                 await attempt
         with pytest.raises(QueueFull):
             classifier.admit("linear", None)
+        for _ in range(2):
+            with pytest.raises(QueueFull):
+                classifier.admit("linear", None, background=True)
         assert batcher.queued_images == 0
         text = classifier._metrics.to_text(classifier._metrics.families()).decode()
         assert 'convoy_refused_total{model="linear",priority="normal",reason="queue_full"} 3.0' in text
+        assert 'convoy_refused_total{model="linear",priority="background",reason="queue_full"} 2.0' in text
 
     with_classifier(root, test)
 

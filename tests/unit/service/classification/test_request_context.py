@@ -1,13 +1,25 @@
 """The context of a request counts its outcome: successes by kind, and deadlines that no response could meet."""
 
+import asyncio
+from contextlib import suppress
 from pathlib import Path
-from unittest.mock import Mock
+from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 
 from service.classification.classifier import Classifier
 from service.classification.request_context import RequestContext
-from service.errors import DeadlineExceeded, DeadlineTooShort, ExpiredInQueue, ModelFailed, TooLateToStart
+from service.errors import (
+    BadImage,
+    DeadlineExceeded,
+    DeadlineTooShort,
+    ExpiredInQueue,
+    ModelFailed,
+    ModelHung,
+    QueueFull,
+    TooLateToStart,
+)
 from service.inference.admission import Admission
 from service.inference.run_times import RunTimes
 from service.loaded_models.registry import Registry
@@ -78,6 +90,33 @@ def test_a_deadline_below_the_run_time_counts_if_the_client_chose_it(
     with_classifier(root, test)
 
 
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (ModelFailed("wrong"), "fail"),
+        (ModelHung("hangs"), "fail"),
+        (DeadlineExceeded("late"), "fail"),
+        (ExpiredInQueue("late"), "fail"),
+        (RuntimeError("a bug"), "fail"),
+        (BadImage("damaged"), "refused"),
+        (QueueFull("full", 1.0), "refused"),
+        (TooLateToStart("late", 1.0), "refused"),
+        (asyncio.CancelledError(), "refused"),
+    ],
+)
+def test_only_failures_of_the_service_count_as_failures_of_a_version(
+    root: Path, error: BaseException, outcome: str
+) -> None:
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        loaded = registry.get("linear")
+        with suppress(type(error)), RequestContext(loaded, classifier._metrics, TIMEOUT_S):
+            raise error
+        counts = {name: getattr(loaded.statistics, name).count for name in ("success", "fail", "refused")}
+        assert counts == {"success": 0, "fail": 0, "refused": 0} | {outcome: 1}
+
+    with_classifier(root, test)
+
+
 def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Path) -> None:
     """The model is idle, so that it accepts the request, which then expires."""
 
@@ -101,6 +140,36 @@ def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Pat
         for reason in ("deadline_too_short", "expired_in_queue"):
             labels = {"model": "linear", "reason": reason, "priority": "normal"}
             assert count(classifier, "convoy_refused_total", **labels) == 1, reason
+
+    with_classifier(root, test)
+
+
+@pytest.mark.parametrize(("client_timeout_s", "is_short"), [(0.5, True), (2.0, False)])
+def test_a_limit_shorter_than_decoding_is_no_failure_of_the_service(
+    root: Path, client_timeout_s: float, is_short: bool
+) -> None:
+    """The run of the model alone would have fitted into the limit."""
+
+    async def test(classifier: Classifier, registry: Registry) -> None:
+        batcher = registry.get("linear").batcher
+        batcher.admission = Admission(RunTimes(32, {1: 0.001}), max_queue_images=10, batch_size=32, instances=1)
+        classifier._decoder._decode_pool.alone_s = Mock(return_value=1.0)  # type: ignore[method-assign]
+
+        async def expire(work: Any) -> None:
+            work.cancel()
+            raise DeadlineExceeded("late")
+
+        async def decode() -> None:
+            with classifier.context("linear", None) as context:
+                context.limit_timeout(client_timeout_s)
+                await classifier.decode(context, image_bytes(80, 80, image_format="JPEG"))
+
+        late = patch.object(RequestContext, "within_deadline", new=lambda self, work: expire(work))
+        with late, pytest.raises(ExpiredInQueue):
+            await decode()
+        reason = "deadline_too_short" if is_short else "expired_in_queue"
+        assert count(classifier, "convoy_refused_total", model="linear", reason=reason, priority="normal") == 1
+        assert count(classifier, "convoy_short_client_deadlines_total") == is_short
 
     with_classifier(root, test)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import TooLateToStart
+from service.errors import DeadlineTooShort, TooLateToStart
 from service.imaging.decode_pool import JOBS_PER_THREAD, LARGE_NICENESS, LARGE_WORK, SAFETY_FACTOR, DecodePool
 from tests.unit.service.batching import ManualClock
 
@@ -193,6 +193,25 @@ def test_the_expected_time_is_that_of_the_work_ahead() -> None:
         hold.set()
         await asyncio.gather(waiting[0], waiting[2])
         decode_pool.check_in_time("a", 2, 2 / 2 * SAFETY_FACTOR * 1.01)
+
+    with_decode_pool(2, test, clock)
+
+
+def test_a_time_that_idle_threads_cannot_keep_is_too_short() -> None:
+    """The cause is the limit of the client, and not the work of others. Each job has one of two threads."""
+    clock = ManualClock()
+
+    def job(seconds: float) -> None:
+        clock.now_s += seconds
+
+    async def test(decode_pool: DecodePool) -> None:
+        for _ in range(300):
+            await decode_pool.run("a", 3, job, 3.0)
+        with pytest.raises(DeadlineTooShort, match=r"Decoding the images takes 5.5 s, longer than the time limit"):
+            decode_pool.check_in_time("a", 10, 5.4)
+        decode_pool.check_in_time("a", 10, 5.6)
+        for works, alone_s in (([10], 10), ([4, 6], 6), ([4, 6, 6, 4], 10)):
+            assert decode_pool.alone_s(works) == pytest.approx(alone_s * SAFETY_FACTOR, rel=1e-3)
 
     with_decode_pool(2, test, clock)
 

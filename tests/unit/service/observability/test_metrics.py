@@ -163,6 +163,8 @@ def test_each_version_has_its_own_counters() -> None:
     one.add_batch(8, 0.3)
     one.add_batch(1, 0.1)
     two.fail.add(0.5)
+    two.refused.add(0.1)
+    two.refused.add(0.1)
     statistics = {version_key("digits", "1"): one, version_key("digits", "2"): two}
     first, second = {"model": "digits", "version": "1"}, {"model": "digits", "version": "2"}
     assert version_value(statistics, "convoy_version_images_total", **first) == 17
@@ -170,6 +172,7 @@ def test_each_version_has_its_own_counters() -> None:
     assert version_value(statistics, "convoy_version_requests_total", **first, outcome="success") == 1
     assert version_value(statistics, "convoy_version_requests_total", **first, outcome="failure") == 0
     assert version_value(statistics, "convoy_version_requests_total", **second, outcome="failure") == 1
+    assert version_value(statistics, "convoy_version_requests_total", **second, outcome="refused") == 2
     seconds = {"request": 1.0, "decode": 0.1, "queue": 0.2, "compute": 0.3, "encode": 0.05}
     for stage, expected in seconds.items():
         assert version_value(statistics, "convoy_version_seconds_total", **first, stage=stage) == expected

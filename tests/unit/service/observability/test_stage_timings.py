@@ -31,5 +31,5 @@ def test_a_request_is_counted_as_a_success_with_its_stages_or_as_a_failure() -> 
     timings.record_success(statistics, metrics, "linear", "batch")
     assert (statistics.success.count, statistics.fail.count) == (1, 0)
     assert (statistics.queue.seconds, statistics.compute.seconds) == (0.25, 0.5)
-    timings.record_failure(statistics)
+    timings.record_error(statistics, is_failure=True)
     assert (statistics.success.count, statistics.fail.count) == (1, 1)
