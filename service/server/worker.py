@@ -55,6 +55,9 @@ LAST_REQUEST_GRACE_S = 1.0
 POLL_INTERVAL_S = 0.02
 SIGNAL_POLL_S = 0.3  # uvicorn polls for signals every 0.1 s
 REJECTION_S = 0.3  # for answering the requests that are rejected at the end of the drain timeout
+MIN_REJECTION_TURNS = 10
+"""Turns of the event loop for these answers, however long they take: a thread that parses a large body can hold the GIL
+for longer than REJECTION_S, and the answers would be lost without a turn in which to write them."""
 GIVEN_UP_S = 5.0
 """The time after a second SIGINT for clients that are still sending to receive their responses."""
 SWITCH_INTERVAL_S = 0.0005
@@ -182,6 +185,8 @@ class WorkerServer(uvicorn.Server):
             self._shutdown_state.is_rejecting = True
             for task in list(self.server_state.tasks):
                 task.cancel()
+            for _ in range(MIN_REJECTION_TURNS):
+                await asyncio.sleep(0)
             now_s = self._clock()
             last_s = min(now_s + GIVEN_UP_S, max(end_s, now_s) + REJECTION_S)
             await self._wait_for_connections(lambda: self._clock() >= last_s)

@@ -34,14 +34,17 @@ REQUEST = f"POST {NATIVE_PATH} HTTP/1.1\r\nHost: convoy\r\nContent-Length: 0\r\n
 
 
 class FakeClock:
-    """A clock that only the test advances, and that signals when it was read."""
+    """A clock that only the test advances, and that signals when it was read. With `step_s`, each reading advances it,
+    as if the event loop were blocked in between."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.step_s = 0.0
         self._was_read = asyncio.Event()
 
     def __call__(self) -> float:
         self._was_read.set()
+        self.now_s += self.step_s
         return self.now_s
 
     async def until_read(self, times: int) -> None:
@@ -51,10 +54,14 @@ class FakeClock:
 
 
 class WaitingApp:
-    """Answers each request when the test allows it. With `is_streaming` the response starts before the wait."""
+    """Answers each request when the test allows it. With `is_streaming` the response starts before the wait.
+
+    A cancelled request ends after `turns_to_end` turns of the event loop.
+    """
 
     def __init__(self) -> None:
         self.is_streaming = False
+        self.turns_to_end = 0
         self.may_answer = asyncio.Event()
         self._accepted = asyncio.Semaphore(0)
 
@@ -63,7 +70,12 @@ class WaitingApp:
         if self.is_streaming:
             await send(start)
         self._accepted.release()
-        await self.may_answer.wait()
+        try:
+            await self.may_answer.wait()
+        except asyncio.CancelledError:
+            for _ in range(self.turns_to_end):
+                await asyncio.sleep(0)
+            raise
         if not self.is_streaming:
             await send(start)
         await send({"type": "http.response.body", "body": b"ok"})
@@ -290,6 +302,28 @@ def test_a_second_sigint_gives_requests_up_at_once(tmp_path: Path, monkeypatch: 
             await stopping
             assert (await reply.read()).startswith(b"HTTP/1.1 503 ")
             assert harness.lost() == (1, 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_requests_are_answered_although_the_event_loop_is_blocked_past_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signals: int
+) -> None:
+    """A thread that parses a large body holds the GIL."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, monkeypatch) as harness:
+            harness.app.turns_to_end = 3
+            reply = await harness.send()
+            harness.clock.step_s = DRAIN_TIMEOUT_S + GIVEN_UP_S
+            stopping = harness.stop()
+            if signals == 2:
+                harness.server.handle_exit(signal.SIGINT, None)
+            await stopping
+            assert harness.lost() == (1, 1)
+            assert not harness.server.server_state.tasks
+            assert (await reply.read()).startswith(b"HTTP/1.1 503 ")
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from service.workers import restart_policy
+from service.workers import restart_policy, supervisor
 from service.workers.restart_policy import MAX_EARLY_DEATHS
 from service.workers.shutdown import EXIT_REQUESTS_LOST
 from service.workers.supervisor import EXIT_CANNOT_START, Supervisor, WorkerTarget
@@ -137,6 +137,27 @@ def test_a_worker_that_lost_requests_is_reported_by_the_exit_code(tmp_path: Path
     stopping.start()
     assert run(end_with_lost_requests, tmp_path, workers=1, sock=sock) == EXIT_REQUESTS_LOST
     stopping.join()
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that another thread receives interrupts no wait of the supervisor, like one just before the wait."""
+    monkeypatch.setattr(supervisor, "HANG_POLL_S", 60.0)
+    sock = socket.create_server(("127.0.0.1", 0))
+    address, stopped = sock.getsockname(), threading.Event()
+    is_stopped_in_time: list[bool] = []
+
+    def stop_when_ready() -> None:
+        with socket.create_connection(address) as client:
+            client.recv(1)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            is_stopped_in_time.append(stopped.wait(20))
+
+    stopping = threading.Thread(target=stop_when_ready)
+    stopping.start()
+    assert run(end_with_lost_requests, tmp_path, workers=1, sock=sock) == EXIT_REQUESTS_LOST
+    stopped.set()
+    stopping.join()
+    assert is_stopped_in_time == [True]
 
 
 def test_a_second_sigint_reaches_the_workers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
