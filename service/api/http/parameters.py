@@ -9,6 +9,8 @@ from service.errors import BadParameter, BadRequest
 
 CACHE_BUSTER = "_"
 """A parameter that clients add to bypass caches. It is ignored."""
+NUMBERS = ("top_k", "version")
+"""Parameters whose leading zeros make no difference. A class may have the label '01'."""
 
 
 def query_parameters(scope: Scope, names: Sequence[str]) -> dict[str, str]:
@@ -48,11 +50,15 @@ def add_form_fields(
 
 
 def _set(parameters: dict[str, str], name: str, value: str, place: str, other_place: str) -> None:
-    """Raises BadRequest if the parameter already has a different value. Leading zeros of numbers make no difference."""
+    """Raises BadRequest if the parameter already has a different value."""
     known = parameters.setdefault(name, value)
-    if known != value and not (known.isdigit() and value.isdigit() and known.lstrip("0") == value.lstrip("0")):
+    if known != value and not (name in NUMBERS and _is_same_number(known, value)):
         where = "" if place == other_place else f" in the {place}"
         raise BadRequest(
             f"'{name}' is '{known}'{where} and '{value}' in the {other_place}.",
             "Send the parameter once, or the same value each time.",
         )
+
+
+def _is_same_number(text: str, other: str) -> bool:
+    return text.isdigit() and other.isdigit() and text.lstrip("0") == other.lstrip("0")

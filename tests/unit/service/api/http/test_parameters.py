@@ -48,6 +48,13 @@ def test_a_repeated_parameter_with_another_value_is_rejected(query: str, message
     assert str(error.value) == message
 
 
+def test_labels_of_classes_that_differ_in_leading_zeros_are_different() -> None:
+    with pytest.raises(BadRequest, match="'class' is '1' and '01' in the query"):
+        query_parameters(scope("class=1&class=01"), ("class", "version"))
+    with pytest.raises(BadRequest, match="'class' is '1' in the query and '01' in the form"):
+        add_form_fields({"class": "1"}, [("class", "01")], ("class", "version"))
+
+
 def test_fields_of_a_form_are_parameters_and_unknown_ones_are_ignored() -> None:
     fields = [("top_k", "2"), ("submit", "Send"), ("submit", "Again"), ("csrf", "x")]
     assert add_form_fields({"version": "1"}, fields, NAMES) == {"version": "1", "top_k": "2"}
