@@ -20,8 +20,11 @@ def main(name: str, path: str) -> None:
     images = torch.rand(2, *timm.data.resolve_model_data_config(model)["input_size"])
     with torch.no_grad():
         spread = float(model(images).std())
-        classifier = model.get_classifier()
-        classifier.weight *= 4.0 / max(spread, 1e-6)
+        # The last linear layers, of which distilled networks have two, whose outputs are averaged.
+        heads = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        classes = model.num_classes
+        for head in [head for head in heads if head.out_features == classes]:
+            head.weight *= 4.0 / max(spread, 1e-6)
     torch.onnx.export(model, (images,), path, dynamic_shapes=({0: "batch"},), external_data=False)
 
 

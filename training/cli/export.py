@@ -136,7 +136,8 @@ def export(
         return
     assert source is not None, "one of the two was given"
     data_options = DataOptions(data_dir, data, data_note, skip_unreadable)
-    network_source = sources.open_source(source, dataset, data_options, LoadOptions(custom_objects, unsafe_lambda))
+    load_options = LoadOptions(custom_objects, unsafe_lambda)
+    network_source = sources.open_source(source, dataset, data_options, load_options, options["size"])
     echo_published(exporter.export(network_source, exporter.options_for(network_source, **options), click.echo))
 
 

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from service.inference.providers import Placement
 from service.model_store.manifest import FEATURES_GRAPH, Acceptance, Activation, ExtraGraph, Input, Preprocessing
@@ -27,7 +26,7 @@ from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, is_channels_first, prepare_network
 from training.export.publish import publish
 from training.export.quantization.paired_acceptance import compare_on_openvino, describe
-from training.export.resize_options import Like, resize_fields
+from training.export.resize_options import Like, checked_preprocessing, resize_fields
 from training.export.scaling import LabeledImages, NetworkToCheck, Scaling, check_scaling, unscaled_warning
 from training.export.serving_model import (
     DETECTION_IMAGES,
@@ -98,10 +97,7 @@ def options_for(
     if shorter is not None:
         changed |= {"resize": "shorter", "shorter": shorter}
     defaults = Preprocessing() if source.dataset is None else source.dataset.preprocessing
-    try:
-        preprocessing = Preprocessing(**{**defaults.model_dump(exclude={"jpeg_scale"}), **changed}).with_jpeg_scale()
-    except ValidationError as error:
-        raise TrainingError(f"The preprocessing is invalid: {error.errors()[0]['msg']}.") from error
+    preprocessing = checked_preprocessing(**{**defaults.model_dump(exclude={"jpeg_scale"}), **changed})
     return ExportOptions(
         name,
         models_dir,

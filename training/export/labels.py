@@ -61,10 +61,10 @@ def read_class_labels(path: Path) -> ClassLabels:
     """
     if path.suffix.lower() != ".json":
         printed = _read_text(path).strip()
-        return _parse_printed_dict(path, printed) if printed.startswith("{") else _without_prefixes(read_labels(path))
+        return _parse_printed(path, printed) if printed.startswith(("{", "[")) else _without_prefixes(read_labels(path))
     try:
         return class_labels_of(json.loads(_read_text(path)))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise TrainingError(f"{path} is not of the form {FORMS}.") from error
 
 
@@ -80,27 +80,34 @@ def class_labels_of(content: Any) -> ClassLabels:
         raise ValueError("no labels")
     if all(isinstance(row, str) for row in rows):
         return _without_prefixes(tuple(rows))
-    if not all(isinstance(label, str) for row in rows for label in row):
+    if not all(isinstance(row, list | tuple) and all(isinstance(label, str) for label in row) for row in rows):
         raise TypeError("labels are not text")
     return ClassLabels(tuple(label for _, label in rows), tuple(name for name, _ in rows))
 
 
 def parse_names(text: str) -> ClassLabels:
-    """Parses labels from a printed Python dictionary, {0: 'tench', ...}. Raises ValueError, TypeError or KeyError."""
+    """Parses labels from a printed Python dictionary or list, {0: 'tench', ...} or ['tench', ...].
+
+    Raises ValueError, TypeError or KeyError.
+    """
     try:
         content = ast.literal_eval(text)
-    except SyntaxError as error:
+    except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError("no dictionary") from error
-    if not isinstance(content, dict):
-        raise TypeError("no dictionary")
-    return class_labels_of({str(index): label for index, label in content.items()})
+    if isinstance(content, dict):
+        content = {str(index): label for index, label in content.items()}
+    elif not isinstance(content, list):
+        raise TypeError("no dictionary and no list")
+    return class_labels_of(content)
 
 
-def _parse_printed_dict(path: Path, text: str) -> ClassLabels:
+def _parse_printed(path: Path, text: str) -> ClassLabels:
     try:
         return parse_names(text)
     except (ValueError, TypeError, KeyError) as error:
-        raise TrainingError(f"{path} starts with a brace but is not of the form {{0: 'tench', 1: ...}}.") from error
+        raise TrainingError(
+            f"{path} starts with a bracket but is not of the form {{0: 'tench', 1: ...}} or ['tench', ...]."
+        ) from error
 
 
 def _without_prefixes(labels: tuple[str, ...]) -> ClassLabels:

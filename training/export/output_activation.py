@@ -49,6 +49,8 @@ def detect_head(predictions: NDArray[np.floating], options: OutputOptions, last_
             f"The network's outputs lie between {predictions.min():.3g} and {predictions.max():.3g}, so they are not "
             "probabilities: leave out --probabilities, or use --logits."
         )
+    if options.kind == "logits" and last_activation in ("sigmoid", "softmax"):
+        raise TrainingError(f"The network ends in a {last_activation}: leave out --logits.")
     if (options.activation == "binary" and outputs != 1) or (options.activation == "softmax" and outputs == 1):
         raise TrainingError(
             f"The network outputs {outputs} number{'s' * (outputs > 1)} per image, which does not fit --activation "
@@ -76,6 +78,11 @@ def _detect_softmax(predictions: NDArray[np.floating], options: OutputOptions, i
     sums_to_one = is_in_unit_range and np.allclose(predictions.sum(axis=1), 1, atol=SUM_TOLERANCE)
     if options.kind == "logits" or (options.kind == "detect" and not is_in_unit_range):
         return Head("softmax", True)
+    if options.kind == "probabilities" and options.activation == "softmax" and not sums_to_one:
+        raise TrainingError(
+            "The network's outputs do not sum to 1, so they are not those of a softmax: use --activation sigmoid if "
+            "each label has an independent probability."
+        )
     if sums_to_one or options.activation == "softmax":
         return Head("softmax", options.kind == "detect" and not sums_to_one)
     if options.kind == "probabilities":

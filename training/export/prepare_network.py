@@ -25,7 +25,7 @@ class PrepareOptions:
 
 def prepare_network(model: keras.Model, options: PrepareOptions, log: Log) -> keras.Model:
     """Returns the network in the form to export, which may be the network itself. Raises TrainingError."""
-    model = _fix_size(_select_output(model, options.output), options.size)
+    model = with_size(_select_output(model, options.output), options.size)
     precisions = sorted({layer.compute_dtype for layer in all_layers(model)} & {"float16", "bfloat16"})
     if not precisions:
         return model
@@ -70,7 +70,8 @@ def _outputs_by_name(model: keras.Model) -> dict[str, keras.KerasTensor]:
     return {} if output is None else {getattr(model, "output_names", ["output"])[0]: output}
 
 
-def _fix_size(model: keras.Model, size: tuple[int, int] | None) -> keras.Model:
+def with_size(model: keras.Model, size: tuple[int, int] | None) -> keras.Model:
+    """Returns the network for images of `size`, which is needed if it accepts any size. Raises TrainingError."""
     shapes = [tensor.shape for tensor in getattr(model, "inputs", None) or []]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         return model  # rejected elsewhere
@@ -99,7 +100,8 @@ def _fix_size(model: keras.Model, size: tuple[int, int] | None) -> keras.Model:
 
 def _with_input(model: keras.Model, image: keras.KerasTensor) -> keras.Model:
     """Returns the network with another input. Its layers are copied if possible, so that feature maps are available."""
-    if type(model) not in (keras.Model, keras.Sequential) and not hasattr(model, "operations"):
+    holds_graph = any(isinstance(layer, keras.layers.TFSMLayer) for layer in all_layers(model))
+    if holds_graph or (type(model) not in (keras.Model, keras.Sequential) and not hasattr(model, "operations")):
         return keras.Model(image, model(image), name=model.name)
     copy = keras.models.clone_model(model, input_tensors=image)
     copy.set_weights(model.get_weights())

@@ -2,6 +2,11 @@
 
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from service.model_store.manifest import Preprocessing
+from training.errors import TrainingError
+
 Like = Literal["torchvision", "keras", "timm"]
 RESIZING: dict[Like, dict[str, Any]] = {
     "torchvision": {"resize_rule": "torchvision", "interpolation": "bilinear", "antialias": True},
@@ -18,3 +23,16 @@ def resize_fields(
     stated = {"interpolation": interpolation, "antialias": antialias, "background": background}
     named = {} if like is None else RESIZING[like]
     return named | {field: value for field, value in stated.items() if value is not None}
+
+
+def checked_preprocessing(**fields: Any) -> Preprocessing:
+    """Returns the preprocessing with these fields of the manifest. Raises TrainingError for fields that contradict each
+    other."""
+    try:
+        return Preprocessing(**fields).with_jpeg_scale()
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise TrainingError(
+            f"The flags for resizing contradict each other: {reason}. --like sets the defaults of --interpolation and "
+            "--antialias."
+        ) from error

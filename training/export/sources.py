@@ -31,6 +31,7 @@ from training.export.keras_files import (
     load_network,
 )
 from training.export.labels import read_class_labels
+from training.export.prepare_network import with_size
 from training.export.serving_model import input_of
 from training.recipes.base import Recipe, suggestion
 from training.runs.run_folder import RECIPE_FILE, Run, open_run
@@ -71,9 +72,10 @@ def open_source(
     dataset_name: str | None,
     data_options: DataOptions = DEFAULT_OPTIONS,
     load_options: LoadOptions = DEFAULT_LOAD_OPTIONS,
+    size: tuple[int, int] | None = None,
 ) -> Source:
     """Opens a run's folder, a `.keras` or `.h5` file or a SavedModel folder, optionally with a data set for the
-    measurement.
+    measurement. `size` is height and width in pixels, for networks that accept any size.
 
     Raises TrainingError for an unfinished run, a file that is not a Keras model, and missing data.
     """
@@ -87,6 +89,7 @@ def open_source(
     model = load_network(path, load_options)
     if dataset_name is None and data_options.folder is None:
         return Source(path.name, model)
+    model = with_size(model, size)
     dataset = load_dataset.for_network(dataset_name, data_options, input_of(model), DEFAULT_PREPROCESSING, None)
     return Source(path.name, model, dataset.labels, dataset)
 

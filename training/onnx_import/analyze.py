@@ -167,6 +167,8 @@ def _detect_interface(
     if not np.isfinite(rows).all():
         raise TrainingError("The network outputs NaN or infinity: check --scale, --mean and --std.")
     head = detect_head(rows, OutputOptions(options.output_kind, options.activation), last_activation)
+    if options.drop_first and head.activation == "binary":
+        raise TrainingError("The network has one output, not one per class: leave out --drop-first-class.")
     return ModelInterface(
         signature,
         output_name,

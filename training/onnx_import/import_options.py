@@ -8,7 +8,7 @@ from pathlib import Path
 from service.model_store.manifest import Activation, Preprocessing
 from training.errors import TrainingError
 from training.export.output_activation import Outputs
-from training.export.resize_options import Like, resize_fields
+from training.export.resize_options import Like, checked_preprocessing, resize_fields
 from training.export.scaling import format_number
 from training.onnx_import.reader import InputSignature, Layout, Size
 
@@ -76,7 +76,7 @@ def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple
     if options.size and options.crop and options.size != options.crop:
         raise TrainingError("--size and --crop state different input sizes: leave one out.")
     if options.resize is None:
-        return Preprocessing(**common).with_jpeg_scale(), size
+        return checked_preprocessing(**common), size
     match = RESIZE_PATTERN.fullmatch(options.resize)
     if match is None or (match[1] == "shorter" and match[3]):
         raise TrainingError(
@@ -86,13 +86,13 @@ def preprocessing_of(options: ImportOptions, signature: InputSignature) -> tuple
     if match[1] == "squash":
         if options.crop is not None:
             raise TrainingError("--crop works only with --resize shorter:N; squash:N leaves nothing to crop.")
-        return Preprocessing(**common).with_jpeg_scale(), (int(match[2]), int(match[3] or match[2]))
+        return checked_preprocessing(**common), (int(match[2]), int(match[3] or match[2]))
     shorter = int(match[2])
     stated = size or (shorter, shorter)
     needed_px = max(own or side for own, side in zip(signature.sides, stated, strict=True))
     if shorter < needed_px:
         raise TrainingError(f"--resize shorter:{shorter} is too small: {needed_px} pixels are cropped from it.")
-    return Preprocessing(resize="shorter", shorter=shorter, **common).with_jpeg_scale(), size
+    return checked_preprocessing(resize="shorter", shorter=shorter, **common), size
 
 
 def _flag(name: str, value: object) -> list[str]:

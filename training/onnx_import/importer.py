@@ -17,11 +17,11 @@ from service.model_store.manifest import Input, Preprocessing
 from training.data.datasets.image_files import read_prepared_file
 from training.errors import TrainingError, first_line
 from training.export.parity import (
-    IMAGE_SUFFIXES,
     MAX_DIFFERENCE,
     ParitySample,
     check_parity,
     describe_parity,
+    find_images,
     sample_folder,
 )
 from training.export.publish import publish
@@ -157,7 +157,7 @@ def _parity_sample(check_options: CheckOptions, model_input: Input, preprocessin
 
 
 def _run_check(folder: Path, network: ForeignNetwork, pipeline: ServingPipeline) -> CheckResult:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = find_images(folder)
     prepared = list(_prepare_images(paths, network))
     images = np.stack(prepared)
     return CheckResult(

@@ -58,7 +58,8 @@ def select_output(path: Path, model: onnx.ModelProto, name: str | None) -> str:
 def is_quantized(path: Path, name: str, raw: NDArray[Any]) -> bool:
     """Returns whether an output has probabilities as integers from 0 to 255.
 
-    Raises TrainingError for other integers.
+    Raises TrainingError for other integers of at most 8 bits, even if their type is a floating-point type: they are
+    quantized with an unknown scale.
     """
     rows = raw.reshape(len(raw), -1).astype(np.float64)
     sums = rows.sum(axis=1)
@@ -66,9 +67,10 @@ def is_quantized(path: Path, name: str, raw: NDArray[Any]) -> bool:
     is_sum_of_levels = sums.min() >= MIN_QUANTIZED_SUM and sums.max() <= MAX_QUANTIZED_SUM
     if is_whole and is_sum_of_levels and rows.min() >= 0 and rows.shape[1] > 1:
         return True
-    if raw.dtype.kind in "iub":
+    is_of_8_bits = rows.min() >= -128 and 1 < rows.max() <= 255
+    if raw.dtype.kind in "iub" or (is_whole and is_of_8_bits):
         raise TrainingError(
-            f"{path} outputs integers ({raw.dtype}) of unknown scale. Export it with a floating-point output: in "
+            f"{path} outputs whole numbers ({raw.dtype}) of unknown scale. Export it with a floating-point output: in "
             "TFLite, inference_output_type = tf.float32; in tf2onnx, --outputs with the tensor before the last "
             f"quantization. Or choose another output than {name!r} with --output."
         )

@@ -20,6 +20,8 @@ from training.onnx_import.wrap import ModelInterface
 TOP_K = 5
 MAX_PLAUSIBLE_INPUT = 256.0
 MAX_RANGE_IMAGES = 64
+MAX_UNIT_MEAN = 5.0
+"""Means below this value are of pixels that have been scaled to about 0 to 1 or -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def implausible_inputs(
     hint = f"common scalings: {'; '.join(scaling.flags for scaling in COMMON_SCALINGS)}"
     if options.is_unscaled and not _scales_itself(Graph(model), interface.signature.name):
         yield f"warning: the network gets unscaled pixels, {low:.0f} to {high:.0f}; {hint}"
+    elif options.scale == 1 and set(options.std) == {1.0} and 0 < max(map(abs, options.mean)) < MAX_UNIT_MEAN:
+        yield f"warning: --mean is that of scaled pixels, but the values are from {low:.3g} to {high:.3g}; {hint}"
     elif max(-low, high) > MAX_PLAUSIBLE_INPUT and not options.is_unscaled:
         yield f"warning: the network gets values from {low:.3g} to {high:.3g}; check --scale; {hint}"
 

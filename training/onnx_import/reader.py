@@ -3,6 +3,7 @@
 This module does not run graphs and does not change what they compute.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -25,8 +26,11 @@ SUPPORTED_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
 """Domains of the operators that onnxruntime supports."""
 SHAPE_OPERATORS = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
 """Operators that may follow an activation because they do not change its values."""
+ACTIVATIONS = ("Sigmoid", "Softmax")
+LINEAR_OPERATORS = ("Conv", "Gemm", "MatMul", "Add")
 TARGET_OPSET = 18
 MIN_OPSET = 13
+RGBA_ADVICE = "; for RGBA, export the network with a step in front that adds the opaque fourth channel"
 MAX_BYTES = 2**31 - 1
 
 
@@ -60,6 +64,9 @@ def open_graph(path: Path) -> onnx.ModelProto:
     initializers = {tensor.name for tensor in model.graph.initializer}
     for tensor in [tensor for tensor in model.graph.input if tensor.name in initializers]:
         model.graph.input.remove(tensor)  # before IR version 4, initializers had to be listed as inputs
+    for size in (size for tensor in model.graph.input for size in tensor.type.tensor_type.shape.dim):
+        if size.HasField("dim_value") and size.dim_value <= 0:  # by some converters, for a size that is not fixed
+            size.Clear()
     if model.ByteSize() > MAX_BYTES:
         raise TrainingError(f"{path} and its weights are larger than the 2 GB that one ONNX file can hold.")
     model.ir_version = max(model.ir_version, 8)
@@ -74,6 +81,8 @@ def read_signature(path: Path, model: onnx.ModelProto, layout: Layout | None, dt
             f"{path} has {len(model.graph.input)} inputs ({names}); a classifier has one input, images."
         )
     tensor = model.graph.input[0]
+    if not tensor.type.tensor_type.HasField("shape"):
+        raise TrainingError(f"The input of {path} states no shape: export it with a fixed or symbolic input shape.")
     shape = [d.dim_value if d.HasField("dim_value") else None for d in tensor.type.tensor_type.shape.dim]
     actual = DTYPES.get(tensor.type.tensor_type.elem_type)
     if actual is None or dtype not in (None, actual):
@@ -106,26 +115,41 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 def widen_to_float32(model: onnx.ModelProto) -> None:
     """Converts float16 to float32, which is exact. CPUs compute in float32 anyway."""
-    graph = model.graph
-    for value in [*graph.input, *graph.output, *graph.value_info]:
-        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-            value.type.tensor_type.elem_type = TensorProto.FLOAT
-    for tensor in graph.initializer:
-        _widen_tensor_to_float32(tensor)
-    for field in (field for node in graph.node for field in node.attribute):
-        if field.name in ("to", "dtype") and field.i == TensorProto.FLOAT16:
-            field.i = TensorProto.FLOAT
-        if field.HasField("t"):
-            _widen_tensor_to_float32(field.t)
+    for graph in _graphs(model):
+        values = (
+            [*graph.value_info]
+            if isinstance(graph, onnx.FunctionProto)
+            else [*graph.input, *graph.output, *graph.value_info]
+        )
+        for value in values:
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+                value.type.tensor_type.elem_type = TensorProto.FLOAT
+        for tensor in getattr(graph, "initializer", ()):
+            _widen_tensor_to_float32(tensor)
+        for field in (field for node in graph.node for field in node.attribute):
+            if field.name in ("to", "dtype") and field.i == TensorProto.FLOAT16:
+                field.i = TensorProto.FLOAT
+            if field.HasField("t"):
+                _widen_tensor_to_float32(field.t)
+
+
+def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+    """Yields the graph, the functions, and the graphs in their nodes, such as the branches of an If."""
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for field in (field for node in graph.node for field in node.attribute):
+            waiting += [*([field.g] if field.HasField("g") else []), *field.graphs]
 
 
 def last_activation(model: onnx.ModelProto, output_name: str) -> str | None:
-    """Returns the activation at the end of an output; None for another operator."""
+    """Returns the activation at the end of an output, or the operator if it is certainly none; otherwise None."""
     producers = {output: node for node in model.graph.node for output in node.output}
     node = producers.get(output_name)
     while node is not None and node.op_type in SHAPE_OPERATORS:
         node = producers.get(node.input[0])
-    return node.op_type.lower() if node is not None and node.op_type in ("Sigmoid", "Softmax") else None
+    return node.op_type.lower() if node is not None and node.op_type in (*ACTIVATIONS, *LINEAR_OPERATORS) else None
 
 
 def _widen_tensor_to_float32(tensor: onnx.TensorProto) -> None:
@@ -211,16 +235,17 @@ def _layout(path: Path, shape: list[int | None], stated: Layout | None) -> Layou
     sizes: dict[Layout, int | None] = {"nchw": shape[1], "nhwc": shape[3]}
     if stated is not None:
         if sizes[stated] not in (1, 3, None):
-            raise TrainingError(f"{path} takes {_format_shape(shape)}, which is not {stated} with 1 or 3 channels.")
+            advice = RGBA_ADVICE if sizes[stated] == 4 else ""
+            raise TrainingError(
+                f"{path} takes {_format_shape(shape)}, which is not {stated} with 1 or 3 channels{advice}."
+            )
         return stated
     possible: list[Layout] = [name for name, size in sizes.items() if size in (1, 3)]
     if len(possible) == 1:
         return possible[0]
     if possible or None in sizes.values():
         raise TrainingError(f"{path} takes {_format_shape(shape)}, which could be either layout: use --layout.")
-    advice = ""
-    if 4 in sizes.values():
-        advice = "; for RGBA, export the network with a step in front that adds the opaque fourth channel"
+    advice = RGBA_ADVICE if 4 in sizes.values() else ""
     raise TrainingError(f"{path} takes {_format_shape(shape)}, which has no dimension of 1 or 3 channels{advice}.")
 
 

@@ -1,5 +1,6 @@
 """Imported networks compute the same as their files; wrong preprocessing and unsupported files are rejected."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from service.inference.session import Session
@@ -155,7 +156,50 @@ def wrong_dynamic_batch() -> onnx.ModelProto:
     return model
 
 
+def whole_numbers(levels: float) -> Callable[[], onnx.ModelProto]:
+    """Returns a function that makes a graph whose sigmoids are multiplied by `levels` and rounded."""
+
+    def make() -> onnx.ModelProto:
+        model = third_party_graph(output_kind="logits")
+        model.graph.node[-1].output[0] = "rows"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(levels), "levels"))
+        model.graph.node.extend(
+            [
+                helper.make_node("Sigmoid", ["rows"], ["sigmoids"]),
+                helper.make_node("Mul", ["sigmoids", "levels"], ["scaled"]),
+                helper.make_node("Round", ["scaled"], ["out"]),
+            ]
+        )
+        return model
+
+    return make
+
+
+def without_input_shape() -> onnx.ModelProto:
+    model = third_party_graph()
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    return model
+
+
 REJECTED = {
+    "sigmoids as bytes": (whole_numbers(255.0), [], "outputs whole numbers (float32) of unknown scale"),
+    "sigmoids in percent": (whole_numbers(100.0), [], "outputs whole numbers (float32) of unknown scale"),
+    "no input shape": (without_input_shape, [], "states no shape"),
+    "flags of resizing": (
+        third_party_graph,
+        ["--like", "keras", "--interpolation", "bicubic"],
+        "The flags for resizing contradict each other: interpolation is 'bicubic'; without antialias",
+    ),
+    "four channels, with layout": (
+        lambda: third_party_graph(channels=4),
+        ["--layout", "nchw"],
+        "not nchw with 1 or 3 channels; for RGBA, export the network with a step in front",
+    ),
+    "background of a binary network": (
+        lambda: third_party_graph(classes=1, output_kind="logits"),
+        ["--drop-first-class", "--logits"],
+        "has one output, not one per class: leave out --drop-first-class",
+    ),
     "two inputs": (two_inputs, [], "has 2 inputs (data, more)"),
     "two outputs": (two_outputs, [], "use --output to choose the output with the classes: out, pool"),
     "custom operator": (custom_operator, [], "operators that onnxruntime does not support: acme.Sparkle"),
@@ -196,6 +240,61 @@ def test_what_cannot_be_served_is_reported_in_a_sentence(
     assert output.startswith("Error: ")
     assert output.count("\n") == 1
     assert not Path("models").exists()
+
+
+def test_a_check_on_an_empty_folder_is_rejected_in_a_sentence(working_dir: Path) -> None:
+    onnx.save(third_party_graph(), "net.onnx")
+    Path("photos").mkdir()
+    Path("empty").mkdir()
+    Image.fromarray(random_images()[0]).save("photos/1.png")
+    flags = ["--name", "net", "--labels", "labels.txt", "--images", "photos", "--check", "empty"]
+    assert run("net.onnx", *flags) == (2, "Error: empty contains no images (.bmp, .gif, .jpeg, .jpg, .png, .webp).\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "warns"),
+    [
+        (["--mean", "0.485,0.456,0.406"], True),
+        (["--mean", "0.5"], True),
+        (["--mean", "123.68,116.779,103.939"], False),
+        (["--mean", "128", "--scale", "1"], False),
+        (["--mean", "0.5", "--scale", "1/255"], False),
+    ],
+)
+def test_a_mean_of_scaled_pixels_without_their_scaling_gets_a_warning(
+    working_dir: Path, flags: list[str], warns: bool
+) -> None:
+    onnx.save(third_party_graph(gain=0.02), "net.onnx")
+    code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt", *flags)
+    assert code == 0, output
+    assert ("warning: --mean is that of scaled pixels" in output) == warns
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_side_of_zero_or_less_is_any_size(working_dir: Path, size: int) -> None:
+    model = third_party_graph()
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.dim_value = size
+    assert import_version(model, "--size", "12", "--scale", "1/255").manifest.input.shape == (12, 12, 3)
+
+
+def test_half_precision_in_a_branch_is_widened(working_dir: Path) -> None:
+    """The branches of an If, which torch's exporter writes, are graphs of their own."""
+    model = third_party_graph(dtype="float16", output_kind="logits")
+    model.graph.node[-1].output[0] = "rows"
+    branches = {}
+    for name, factor in (("then_branch", 2.0), ("else_branch", 3.0)):
+        half = helper.make_tensor(f"{name}_factor", TensorProto.FLOAT16, [], np.float16([factor]))
+        node = helper.make_node("Mul", ["rows", f"{name}_factor"], [f"{name}_out"])
+        output = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT16, None)
+        branches[name] = helper.make_graph([node], name, [], [output], [half])
+    model.graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["out"], **branches))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = random_images()
+    pixels = (images.transpose(0, 3, 1, 2) / 255).astype(np.float16)
+    expected = softmax(session.run(None, {"data": pixels})[0].astype(np.float64))
+    np.testing.assert_allclose(answers(import_version(model, "--scale", "1/255"), images), expected, atol=0.02)
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07\x12\x00"])

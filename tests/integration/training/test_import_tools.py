@@ -272,7 +272,7 @@ def for_segmentation() -> onnx.ModelProto:
     ("make", "message"),
     [
         (with_argmax, "ends in ArgMax: 'last' contains indices or the top classes only"),
-        (with_unknown_integers, "outputs integers (uint8) of unknown scale. Export it with a floating-point output"),
+        (with_unknown_integers, "outputs whole numbers (uint8) of unknown scale. Export it with a floating-point"),
         (in_training_mode, "was exported in training mode (Dropout): call model.eval()"),
         (dynamically_quantized, "results depend on the other images in a batch: import the float32 file"),
         (for_segmentation, "for the task 'segment', according to its metadata"),

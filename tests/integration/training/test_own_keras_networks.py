@@ -95,6 +95,19 @@ def test_a_folder_with_val_has_a_test_set(folder: Path, tmp_path: Path) -> None:
     assert read_manifest(folder / "models/colors/1").variants[0].test_accuracy == 1.0
 
 
+def test_a_network_of_any_size_is_given_one_with_a_data_set(folder: Path) -> None:
+    model = keras.models.load_model("colors.keras")
+    image = keras.Input((None, None, 3))
+    x = layers.Rescaling(1 / 255)(image)
+    for layer in model.layers:
+        x = layer(x)
+    keras.Model(image, x).save("any.keras")
+    output = convoy_train("export any.keras --name colors --data photos --size 20x24")
+    assert "accuracy 1.0000" in output
+    assert read_manifest(Path("models/colors/1")).input.shape == (20, 24, 3)
+    assert "choose one with --size 224" in convoy_train("export any.keras --name colors --data photos", code=2)
+
+
 def test_the_card_s_command_repeats_the_export(folder: Path) -> None:
     options = f"--data photos --scale 1/255 --shorter 30 --labels {folder / 'labels.txt'} --models-dir elsewhere"
     (folder / "labels.txt").write_text("\n".join(CLASSES))

@@ -10,12 +10,14 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+import tensorflow
 from keras import layers
 
 from training.errors import TrainingError
 from training.export.graph.keras_to_onnx import to_onnx
 from training.export.keras_files import LoadOptions, cause_of, load_network
 from training.export.output_activation import OutputOptions
+from training.export.precision_copy import float64_copy
 from training.export.prepare_network import PrepareOptions, prepare_network
 from training.export.scaling import Scaling
 from training.export.serving_model import input_of, to_serving_model
@@ -62,6 +64,59 @@ def test_a_saved_model_folder_is_exported(tmp_path: Path) -> None:
     assert source.name == "saved"
     assert source.model is not None
     assert_exportable(source.model, answers(model))
+
+
+def grouped() -> keras.Model:
+    """Keras traces a grouped convolution as a function for TensorFlow's compiler."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(6, 3, groups=3, activation="relu")(layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, layers.Dense(3, activation="softmax")(layers.Flatten()(x)))
+
+
+def test_a_grouped_convolution_in_a_saved_model_is_exported(tmp_path: Path) -> None:
+    model = grouped()
+    model.export(tmp_path / "saved", verbose=False)
+    graph = to_onnx(to_serving_model(load_network(tmp_path / "saved"), Scaling(), OutputOptions(), IMAGES).network)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"image": IMAGES})[0], answers(model), atol=1e-6)
+
+
+def any_size() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(image))
+    return keras.Model(image, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_a_saved_model_of_any_size_is_given_one(tmp_path: Path) -> None:
+    model = any_size()
+    model.export(tmp_path / "saved", verbose=False)
+    sized = prepare_network(load_network(tmp_path / "saved"), PrepareOptions(size=SHAPE[:2]), print)
+    assert input_of(sized).shape == SHAPE
+    np.testing.assert_allclose(answers(sized), answers(model), atol=1e-6)
+
+
+def test_a_saved_model_for_single_images_is_rejected_in_a_sentence(tmp_path: Path) -> None:
+    class Mean(tensorflow.Module):
+        @tensorflow.function(input_signature=[tensorflow.TensorSpec((1, *SHAPE))])
+        def predict(self, images: tensorflow.Tensor) -> dict[str, tensorflow.Tensor]:
+            return {"scores": tensorflow.reduce_mean(images, [1, 2])}
+
+    module = Mean()
+    tensorflow.saved_model.save(module, str(tmp_path / "one"), signatures={"serving_default": module.predict})
+    with pytest.raises(TrainingError, match="one takes batches of exactly 1: export it with the batch size None"):
+        load_network(tmp_path / "one")
+
+
+def test_a_saved_model_in_half_precision_is_rejected_in_a_sentence(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        network().export(tmp_path / "half", verbose=False)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    with pytest.raises(TrainingError, match=r"half computes in float16: export the \.keras file of the network"):
+        load_network(tmp_path / "half")
 
 
 def test_a_folder_of_neither_kind_states_what_was_looked_for(tmp_path: Path) -> None:
@@ -136,12 +191,57 @@ def test_custom_objects_come_from_a_module(tmp_path: Path) -> None:
     module.write_text(MODULE)
     with pytest.raises(TrainingError, match=r"it uses '(Half|negated)', which is not part of Keras: use --custom-obj"):
         load_network(path)
-    assert load_network(path, LoadOptions(custom_objects=module)).get_layer("half").name == "half"
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(TrainingError, match=r"empty\.py does not define '(Half|negated)', which it uses"):
+        load_network(path, LoadOptions(custom_objects=tmp_path / "empty.py"))
+    model = load_network(path, LoadOptions(custom_objects=module))
+    assert model.get_layer("half").name == "half"
+    copy = float64_copy(model)
+    assert copy is not None, "the reference of the parity check"
+    np.testing.assert_allclose(answers(copy), answers(model), rtol=1e-5)
     module.write_text("raise ValueError('no')")
     with pytest.raises(TrainingError, match=r"--custom-objects .*objects\.py fails: ValueError: no"):
         load_network(path, LoadOptions(custom_objects=module))
     with pytest.raises(TrainingError, match="is not a Python file"):
         load_network(path, LoadOptions(custom_objects=tmp_path / "none.py"))
+
+
+SUBCLASS = """
+import keras
+
+class Brightness(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.flat = keras.layers.Flatten()
+        self.dense = keras.layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.dense(self.flat(x / 255))
+"""
+
+
+def test_a_subclassed_network_takes_the_images_that_it_was_built_with(tmp_path: Path) -> None:
+    module, namespace = tmp_path / "objects.py", {}
+    module.write_text(SUBCLASS)
+    exec(SUBCLASS, namespace)
+    model = namespace["Brightness"]()
+    expected = answers(model)
+    model.save(tmp_path / "own.keras")
+    loaded = load_network(tmp_path / "own.keras", LoadOptions(custom_objects=module))
+    assert input_of(loaded).shape == SHAPE
+    np.testing.assert_allclose(answers(loaded), expected, rtol=1e-5)
+
+
+def test_a_file_of_weights_only_is_named_as_such(tmp_path: Path) -> None:
+    network().save_weights(tmp_path / "all.weights.h5")
+    (tmp_path / "all.weights.h5").rename(tmp_path / "all.h5")
+    with pytest.raises(TrainingError, match=r"it contains weights only: save the whole network with model\.save"):
+        load_network(tmp_path / "all.h5")
+
+
+@pytest.mark.parametrize("name", ["TFOpLambda", "SlicingOpLambda"])
+def test_features_of_keras_2_are_not_taken_for_custom_objects(name: str) -> None:
+    assert "it was saved by Keras 2" in cause_of(ValueError(f"Unknown layer: '{name}'. Please ensure"))
 
 
 def test_code_in_the_file_runs_only_when_it_is_allowed(tmp_path: Path) -> None:

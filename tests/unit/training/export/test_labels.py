@@ -48,6 +48,7 @@ def test_labels_come_from_text_or_json(tmp_path: Path) -> None:
     [
         ("bom.txt", "\ufefftench\nshark\n", ClassLabels(("tench", "shark"))),
         ("printed.txt", "{0: 'tench, Tinca',\n 1: \"hen's egg\"}\n", ClassLabels(("tench, Tinca", "hen's egg"))),
+        ("printed_list.txt", "['tench', \"hen's egg\"]\n", ClassLabels(("tench", "hen's egg"))),
         ("numbered.txt", "0 left hand\n1 right hand\n", ClassLabels(("left hand", "right hand"))),
         ("numbers.txt", "0\n1\n", ClassLabels(("0", "1"))),
         ("some.txt", "0 left\n2 right\n", ClassLabels(("0 left", "2 right"))),
@@ -66,15 +67,21 @@ def test_labels_come_in_the_forms_of_popular_tools(
     assert read_class_labels(tmp_path / name) == expected
 
 
-@pytest.mark.parametrize("content", ["{0: 'a', 2: 'b'}", "{0: 'a'", "{'a'}", "{0: print}", "{}"])
-def test_other_printed_dictionaries_are_rejected(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["{0: 'a', 2: 'b'}", "{0: 'a'", "{'a'}", "{0: print}", "{}", "['a'", "[" * 5000])
+def test_other_printed_values_are_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text(content)
-    with pytest.raises(TrainingError, match=r"starts with a brace but is not of the form \{0: 'tench'"):
+    with pytest.raises(TrainingError, match=r"starts with a bracket but is not of the form \{0: 'tench'"):
         read_class_labels(tmp_path / "labels.txt")
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[1, 2]", "[]", "{}", '{"a": 1, "b": 2}', '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"]
+    "content",
+    [
+        *("", "[1, 2]", "[]", "{}", '{"a": 1, "b": 2}', '{"0": ["n1", "a"], "2": ["n2", "b"]}', '{"0": 3}', "3"),
+        '[{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}]',
+        '{"0": {"id": 0, "name": "cat"}, "1": {"id": 1, "name": "dog"}}',
+        "[" * 5000,
+    ],
 )
 def test_other_json_is_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text(content)

@@ -15,7 +15,7 @@ from tests.support.images import random_pixels
 from training.errors import TrainingError
 from training.export.graph.editor import Graph
 from training.export.graph.keras_to_onnx import to_onnx
-from training.export.parity import MAX_FLOAT32_ERROR, ParitySample, check_parity
+from training.export.parity import ESTIMATION_BATCH, MAX_FLOAT32_ERROR, ParitySample, check_parity
 from training.export.precision_copy import float64_copy
 from training.export.serving_pipeline import ServingPipeline
 
@@ -185,6 +185,30 @@ def test_a_reference_that_is_another_network_is_not_used(sample: ParitySample) -
     assert (parity.graph_error, parity.float32_error) == (None, None)
     with pytest.raises(TrainingError, match="by more than 1e-05 or in the class"):
         check_parity(FixedAnswers(ROWS), FixedAnswers(ROWS + 5e-5), sample, other)
+
+
+@pytest.mark.parametrize(("difference", "passes"), [(7e-5, True), (1e-4, False)])
+def test_without_a_reference_the_error_is_estimated_with_other_batches(
+    sample: ParitySample, difference: float, passes: bool
+) -> None:
+    """Sums in another order change the answers of this network by 4e-5, so twice as much is allowed."""
+
+    number_by_image = {image.tobytes(): number for number, image in enumerate(sample.images)}
+
+    class RoundedAnswers(FixedAnswers):
+        def predict(self, images: np.ndarray, /, *, verbose: int = 0) -> np.ndarray:
+            numbers = [number_by_image[np.rint(image).astype(np.uint8).tobytes()] for image in images]
+            return ROWS[numbers] + (4e-5 if len(images) < len(ROWS) else 0)
+
+    answers, graph = RoundedAnswers(ROWS), FixedAnswers(ROWS + difference)
+    assert len(ROWS) > ESTIMATION_BATCH
+    if passes:
+        parity = check_parity(answers, graph, sample)
+        assert parity.graph_error == pytest.approx(difference)
+        assert parity.float32_error == pytest.approx(4e-5)
+    else:
+        with pytest.raises(TrainingError, match="by more than 8"):
+            check_parity(answers, graph, sample)
 
 
 def test_a_network_that_cannot_be_copied_has_no_reference() -> None:

@@ -91,10 +91,12 @@ def test_one_output_is_the_probability_of_the_second_of_two_labels(activation: s
 
 
 def test_the_user_may_decide() -> None:
-    model = network("sigmoid")
+    model = network("tanh")
     np.testing.assert_allclose(
         serving_answers(model, options=OutputOptions("logits")), softmax(answers(model)), atol=1e-6
     )
+    with pytest.raises(TrainingError, match="ends in a sigmoid: leave out --logits"):
+        serving(network("sigmoid"), options=OutputOptions("logits"))
     with pytest.raises(TrainingError, match=r"lie between .* not probabilities"):
         serving(network(), options=OutputOptions("probabilities"))
     with pytest.raises(TrainingError, match="outputs 4 numbers per image, which does not fit --activation binary"):
