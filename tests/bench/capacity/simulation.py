@@ -42,10 +42,6 @@ class Replica:
         fraction = (images - below) / (above - below)
         return self.batch_s[below] + fraction * (self.batch_s[above] - self.batch_s[below])
 
-    def work_s(self, images: int) -> float:
-        """Returns the core-seconds that one request costs in a full batch of `images` images."""
-        return self.request_s + self.run_s(images) / images
-
     def peak_per_s(self) -> float:
         """Returns the requests per second if every core is busy and every batch is full. The event loop and the model
         use at most one core each."""

@@ -62,10 +62,6 @@ def photographs(results: PhotographResults, command: str) -> str:
     return f"{environment_table(results.environment, command)}\n\n{table(PHOTOGRAPHS_COLUMNS, rows)}"
 
 
-def _medians(rounds: Sequence[object], *names: str) -> list[str]:
-    return [f"{median(getattr(one, name) for one in rounds):,.0f}" for name in names]
-
-
 def cells(rounds: Sequence[LoadResult], images: int) -> list[str]:
     """Returns requests/s, images/s, p50 and p99. A load with a failed request has no figures."""
     median_round = median_result(list(rounds))
