@@ -8,12 +8,13 @@ import argparse
 import os
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from service.hardware import usable_cores
 from service.settings import Settings
 from tests.bench import compare_checkouts, compare_peers, photographs, throughput
-from tests.bench.convoy_process import has_workers
 from tests.bench.decoding import jpeg_cost, jpeg_libraries, paired_loads, reduced_scale
 from tests.bench.decoding.phone_photos import parse_size, photos_folder
 from tests.bench.errors import CannotMeasure
@@ -24,6 +25,7 @@ from tests.bench.report import markdown, overload_section, sections
 REPORT = Path("tests/bench/README.md")
 BENCHMARKS = Path("docs/benchmarks.md")
 CONNECTIONS = (1, 8, 32, 128)
+P = TypeVar("P")
 
 
 def main() -> int:
@@ -38,19 +40,15 @@ def main() -> int:
     return int(voids > 0)
 
 
+def _plan(kind: type[P], args: argparse.Namespace) -> P:
+    """Returns the plan of a command, whose fields are the command's options."""
+    return kind(**{field.name: getattr(args, field.name) for field in fields(kind)})  # type: ignore[arg-type]
+
+
 def _throughput(args: argparse.Namespace) -> int:
     from tests.bench.report import plots
 
-    plan = throughput.Plan(
-        models=args.models,
-        model=args.model,
-        images=args.images,
-        workers=args.workers,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=tuple(args.connections),
-    )
-    results = throughput.measure(plan, _print_progress)
+    results = throughput.measure(_plan(throughput.Plan, args), _print_progress)
     image = args.report.with_name("throughput.svg")
     plots.throughput(results, image)
     content = sections.throughput(results, _command(), image.name)
@@ -61,18 +59,7 @@ def _throughput(args: argparse.Namespace) -> int:
 def _compare_peers(args: argparse.Namespace) -> int:
     from tests.bench.report import plots
 
-    plan = compare_peers.Plan(
-        models=args.models,
-        model=args.model,
-        images=args.images,
-        instances=_instances(args.workers),
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=args.connections,
-        peers=tuple(args.peers),
-        only=tuple(args.only),
-    )
-    results = compare_peers.compare(plan, _print_progress)
+    results = compare_peers.compare(_plan(compare_peers.Plan, args), _print_progress)
     image = args.report.with_name("peers.svg")
     plots.peers(results, image)
     content = sections.peers(results, _command(), image.name)
@@ -81,10 +68,7 @@ def _compare_peers(args: argparse.Namespace) -> int:
 
 
 def _overload(args: argparse.Namespace) -> int:
-    results = overload_run.measure(
-        overload_run.Plan(args.models, args.images, args.workers, args.rounds, args.seconds, tuple(args.parts)),
-        _print_progress,
-    )
+    results = overload_run.measure(_plan(overload_run.Plan, args), _print_progress)
     content = overload_section.overload(
         results.environment, results.excess, results.stops, results.interferences, _command()
     )
@@ -93,18 +77,7 @@ def _overload(args: argparse.Namespace) -> int:
 
 
 def _compare_checkouts(args: argparse.Namespace) -> int:
-    plan = compare_checkouts.Plan(
-        checkouts=tuple(args.checkouts),
-        models=args.models,
-        model=args.model,
-        images=args.images,
-        workers=args.workers,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=args.connections,
-        only=tuple(args.only),
-        photo_size=args.photo_size,
-    )
+    plan = _plan(compare_checkouts.Plan, args)
     results = compare_checkouts.measure(plan, _print_progress)
     _print_progress("\n" + markdown.table(compare_checkouts.HEAD, compare_checkouts.rows(results, plan)))
     return _report_voids(results.voids())
@@ -145,24 +118,10 @@ def _write(content: str, section: str, report: Path) -> int:
 
 
 def _photographs(args: argparse.Namespace) -> int:
-    plan = photographs.Plan(
-        images=args.images,
-        workers=args.workers,
-        rounds=args.rounds,
-        seconds=args.seconds,
-        connections=args.connections,
-    )
-    results = photographs.measure(plan, _print_progress)
+    results = photographs.measure(_plan(photographs.Plan, args), _print_progress)
     content = sections.photographs(results, _command())
     markdown.replace_section(args.report, "photographs", content)
     return _finish(content, results.voids(), args.report)
-
-
-def _instances(workers: int) -> int:
-    if workers > 1 and not has_workers():
-        _print_progress("This version of Convoy supports one worker, so every peer gets one instance.")
-        return 1
-    return workers
 
 
 def _set_up(args: argparse.Namespace) -> int:

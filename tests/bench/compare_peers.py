@@ -37,7 +37,8 @@ class Plan:
     models: Path
     model: str
     images: Path | None
-    instances: int
+    workers: int
+    """Convoy's workers, and instances of each peer."""
     rounds: int
     seconds: float
     connections: int
@@ -141,7 +142,7 @@ def _environment(plan: Plan, model: LocalModel, samples: Samples) -> dict[str, s
         "peers": ", ".join(versions),
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
         "images": samples.source,
-        "instances": f"{plan.instances} of each server (MLServer: 1), one thread per run, no artificial delay"
+        "instances": f"{plan.workers} of each server (MLServer: 1), one thread per run, no artificial delay"
         + (f"; {', '.join(changes)}" if changes else ""),
         "load": f"{plan.connections} connections, {plan.seconds:g} s, {plan.rounds} rounds, interleaved; medians",
     }
@@ -181,7 +182,7 @@ def _server(run: _Run, server: str) -> Iterator[tuple[str, Sequence[Workload]]]:
 
 @contextlib.contextmanager
 def _start_convoy(run: _Run, folder: Path) -> Iterator[tuple[str, Sequence[Workload]]]:
-    settings = convoy_process.bench_settings(run.plan.instances) | ONE_THREAD
+    settings = convoy_process.bench_settings(run.plan.workers) | ONE_THREAD
     singles = [
         load for load in convoy_workloads(run.plan.model, run.results.batch) if not load.kind.startswith("images")
     ]
@@ -193,7 +194,7 @@ def _start_convoy(run: _Run, folder: Path) -> Iterator[tuple[str, Sequence[Workl
 def _start_peer(run: _Run, peer: Peer, folder: Path) -> Iterator[tuple[str, Sequence[Workload]]]:
     configuration = folder / "configuration"
     configuration.mkdir()
-    config = PeerConfig(run.model.graph, run.model.shape, run.plan.instances, free_ports(3), configuration)
+    config = PeerConfig(run.model.graph, run.model.shape, run.plan.workers, free_ports(3), configuration)
     command, extra = peer.start(config)
     log = folder / "log"
     with run_process(command, os.environ | environment(config) | extra, log) as process:

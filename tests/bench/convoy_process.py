@@ -75,17 +75,9 @@ def status_of(url: str) -> int | None:
 
 def bench_settings(workers: int) -> dict[str, str]:
     """Returns the settings that the benchmark changes: the number of workers, and a queue that holds the images of all
-    connections.
-
-    Raises CannotMeasure for several workers if this version of Convoy supports only one.
-    """
+    connections."""
     queue = {} if "CONVOY_MAX_QUEUE_IMAGES" in os.environ else {"CONVOY_MAX_QUEUE_IMAGES": str(QUEUE_IMAGES)}
-    return queue | ({"CONVOY_WORKERS": str(workers)} if has_workers() else {})
-
-
-def has_workers() -> bool:
-    """Returns whether this version of Convoy has the setting `workers`; otherwise it has one worker."""
-    return "workers" in Settings.model_fields
+    return queue | {"CONVOY_WORKERS": str(workers)}
 
 
 def caller_settings() -> list[str]:

@@ -122,12 +122,12 @@ def measure(plan: Plan, progress: Callable[[str], None]) -> ThroughputResults:
 
 
 def _environment(plan: Plan, model: LocalModel, samples: Samples) -> dict[str, Any]:
-    workers = plan.workers if convoy_process.has_workers() else 1
     changes = convoy_process.caller_settings()
     return machine_info.describe() | {
         "model": f"{model.name} version {model.folder.version}, input {'x'.join(map(str, model.shape))}",
         "images": samples.source,
-        "service": f"{workers} worker(s), settings as shipped but for a queue of {convoy_process.QUEUE_IMAGES} images"
+        "service": f"{plan.workers} worker(s), settings as shipped "
+        + f"but for a queue of {convoy_process.QUEUE_IMAGES} images"
         + (f", and {', '.join(changes)}" if changes else ""),
         "rounds": f"{plan.rounds}, interleaved; medians",
     }

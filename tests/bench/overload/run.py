@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.bench import convoy_process, machine_info
 from tests.bench.overload import excess, large_bodies, stop
@@ -15,7 +14,8 @@ from tests.bench.overload.stop import Stop
 PARTS = ("excess", "stop", "bodies")
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True)
+class Plan:
     """The options of a run."""
 
     models: Path
