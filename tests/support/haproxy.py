@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.bench.processes import free_ports
+
 # Debian installs HAProxy into a folder that is not on every PATH.
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
@@ -58,12 +60,19 @@ class Balancer:
         """Stops new connections to the slot. Existing connections stay open."""
         self._send_commands(f"set server {slot} state drain")
 
+    def statistics(self) -> str:
+        """Returns HAProxy's statistics as CSV, with the result of the last health check of each slot."""
+        return self._ask("show stat")
+
     def _send_commands(self, commands: str) -> None:
+        answer = self._ask(commands)
+        assert not answer.strip() or "changed" in answer or "no need" in answer, answer
+
+    def _ask(self, commands: str) -> str:
         with socket.socket(socket.AF_UNIX) as admin:
             admin.connect(str(self._admin))
             admin.sendall(f"{commands}\n".encode())
-            answer = b"".join(iter(lambda: admin.recv(4096), b"")).decode()
-        assert not answer.strip() or "changed" in answer or "no need" in answer, answer
+            return b"".join(iter(lambda: admin.recv(4096), b"")).decode()
 
 
 @contextmanager
@@ -72,9 +81,7 @@ def haproxy(
 ) -> Iterator[Balancer]:
     """Runs HAProxy with its files in `folder`. With `tcp` it forwards connections without parsing HTTP. `defaults` and
     `server` are additional lines and options of its configuration."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports()
     config = folder / "haproxy.cfg"
     config.write_text(CONFIG.format(folder=folder, port=port, slots=slots, mode=mode, defaults=defaults, server=server))
     process = subprocess.Popen([str(HAPROXY), "-db", "-q", "-f", config])
@@ -88,3 +95,11 @@ def haproxy(
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextmanager
+def haproxy_before(url: str, folder: Path) -> Iterator[str]:
+    """Runs HAProxy with its default number of retries in front of one service. Yields its URL."""
+    with haproxy(folder, slots=1, mode="http", defaults="retries 3") as balancer:
+        balancer.add(url)
+        yield balancer.url

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from tests.reliability.http_clients.clients import CLIENTS, missing_program
-from tests.reliability.http_clients.proxies import missing_proxy, run_haproxy, run_proxy
+from tests.reliability.http_clients.proxies import missing_proxy, run_proxy
+from tests.support.haproxy import haproxy, needs_haproxy
 from tests.support.images import image_bytes
 from tests.support.service_process import RunningService
 
@@ -47,12 +48,13 @@ def test_upgrade_that_a_proxy_forwards_is_ignored(
         assert CLIENTS[name](url + CLASSIFY, [image] * 3, {}) == ["200"] * 3
 
 
+@needs_haproxy
 @pytest.mark.parametrize(
     "check", ["option httpchk", "option httpchk HEAD /health/ready"], ids=["by default", "with HEAD"]
 )
 def test_the_health_checks_of_haproxy_pass(service: RunningService, tmp_path: Path, check: str) -> None:
-    skip_without(missing_proxy("haproxy"))
-    with run_haproxy(address(service), tmp_path, check) as (url, state_url):
+    with haproxy(tmp_path, 1, "http", check, "check inter 100ms") as balancer:
+        balancer.add(service.url)
         checked = "L7OK,"  # passed a check; until the first check has ended, HAProxy assumes that it passes
-        service.wait_until(lambda: checked in httpx.get(state_url).text)
-        assert httpx.get(f"{url}/health/live").status_code == 200
+        service.wait_until(lambda: checked in balancer.statistics())
+        assert httpx.get(f"{balancer.url}/health/live").status_code == 200
