@@ -1,11 +1,11 @@
 """Sends SIGTERM under full load: the service must answer every request that it has accepted."""
 
 import contextlib
-import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 from tests.bench import convoy_process
@@ -14,25 +14,13 @@ from tests.bench.load_generators.closed_loop import require_tool
 from tests.bench.load_generators.retrying_clients import REJECTED, Load, RequestRecord
 from tests.bench.overload.excess import CAPACITY_TIMEOUT_S, capacity, client_count, service_settings
 from tests.bench.overload.scenarios import Progress, Scenario
-from tests.bench.processes import free_ports, run_process
+from tests.support.haproxy import haproxy_before
 
 TIMEOUTS_S = (2.0, 30.0)
 WORKERS = (1, 2)
 LOAD_S = 6.0
 """Seconds of load before the signal."""
 EXIT_MARGIN_S = 15.0
-HAPROXY_CONFIG = """
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 60s
-  timeout server 60s
-frontend front
-  bind 127.0.0.1:{front}
-  default_backend convoy
-backend convoy
-  server one 127.0.0.1:{back}
-"""
 
 
 class Stop(NamedTuple):
@@ -77,7 +65,11 @@ def _stop(
     clients = client_count(capacity_per_s, timeout_s, 2)
     with contextlib.ExitStack() as stack:
         service = stack.enter_context(convoy_process.run_convoy(scenario.models, work / "stop.log", settings))
-        url = stack.enter_context(_haproxy(service.url, work)) if is_behind_haproxy else service.url
+        url = (
+            stack.enter_context(haproxy_before(service.url, Path(mkdtemp(dir=work))))
+            if is_behind_haproxy
+            else service.url
+        )
         load_s = LOAD_S + timeout_s + EXIT_MARGIN_S
         load = retrying_clients.start([Load(url + scenario.workload.path, scenario.body, clients, load_s)])
         time.sleep(LOAD_S)
@@ -103,16 +95,3 @@ def _exit_code(process: subprocess.Popen[bytes], timeout_s: float) -> int | None
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None
-
-
-@contextlib.contextmanager
-def _haproxy(service_url: str, work: Path) -> Iterator[str]:
-    """Runs HAProxy with default settings in front of the service. Yields the address of HAProxy."""
-    (front,) = free_ports()
-    config = work / "haproxy.cfg"
-    config.write_text(HAPROXY_CONFIG.format(front=front, back=service_url.rpartition(":")[2]))
-    url = f"http://127.0.0.1:{front}"
-    with run_process(["haproxy", "-f", config], os.environ, work / "haproxy.log"):
-        while convoy_process.status_of(f"{url}/health/ready") != 200:
-            time.sleep(convoy_process.POLL_S)
-        yield url
