@@ -5,15 +5,15 @@ Each kind of traffic has its own thread and connection. No kind is a fault of th
 
 import collections
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import httpx
 
 from tests.bench.resnet50 import FLOAT32 as RESNET50
+from tests.support.background_threads import BackgroundThreads
 
 LENET5 = "mnist-lenet5"
 SEVEN = Path(__file__).parents[1] / "data/seven.png"
@@ -21,17 +21,16 @@ TIMEOUT_S = 60
 SHORT_DEADLINE_MS = 5
 UPLOAD_S, UPLOAD_CHUNKS = 8.0, 16
 BATCH_IMAGES = {LENET5: 16, RESNET50: 4}
-EXPLANATIONS_AT_ONCE = 4
+EXPLANATIONS, EXPLANATIONS_AT_ONCE = "explanations, several at once", 4
 
 
-class HealthyTraffic:
+class HealthyTraffic(BackgroundThreads):
     """Sends requests within the context. `answers` counts responses by kind and status."""
 
     def __init__(self, url: str, photo: bytes) -> None:
         self.answers: collections.Counter[tuple[str, int]] = collections.Counter()
         self._url = url
         self._images = {LENET5: SEVEN.read_bytes(), RESNET50: photo}
-        self._stop = threading.Event()
         kinds: dict[str, tuple[Callable[[httpx.Client], httpx.Response], float]] = {
             "LeNet-5, single images": (lambda client: self._classify(client, LENET5), 0.5),
             "ResNet-50, single images": (lambda client: self._classify(client, RESNET50), 2.0),
@@ -39,29 +38,16 @@ class HealthyTraffic:
             "ResNet-50, batches": (lambda client: self._batch(client, RESNET50), 20.0),
             "slow uploads": (self._upload_slowly, 1.0),
             "time limits of 5 ms": (self._limit_too_short, 5.0),
-            "explanations, several at once": (self._explain, 10.0),
+            EXPLANATIONS: (self._explain, 10.0),
             "images that cannot be read": (self._send_damaged, 5.0),
         }
-        self._threads = [threading.Thread(target=self._send, args=(kind, *how)) for kind, how in kinds.items()]
-        self._threads += [
-            threading.Thread(target=self._send, args=("explanations, several at once", self._explain, 10.0))
-            for _ in range(EXPLANATIONS_AT_ONCE - 1)
-        ]
-
-    def __enter__(self) -> "HealthyTraffic":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        others = [partial(self._send, EXPLANATIONS, *kinds[EXPLANATIONS])] * (EXPLANATIONS_AT_ONCE - 1)
+        super().__init__(*(partial(self._send, kind, *how) for kind, how in kinds.items()), *others)
 
     def _send(self, kind: str, send: Callable[[httpx.Client], httpx.Response], mean_pause_s: float) -> None:
         rng = random.Random(kind)
         with httpx.Client(base_url=self._url, timeout=TIMEOUT_S) as client:
-            while not self._stop.wait(min(rng.expovariate(1 / mean_pause_s), 5 * mean_pause_s)):
+            while not self.stopping.wait(min(rng.expovariate(1 / mean_pause_s), 5 * mean_pause_s)):
                 try:
                     status = send(client).status_code
                 except httpx.RemoteProtocolError:  # an idle connection that the service closed at the same time

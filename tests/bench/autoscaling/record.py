@@ -9,7 +9,6 @@ import itertools
 import json
 import shutil
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from tests.bench.resnet50 import FLOAT32 as RESNET50
 from tests.bench.resnet50 import write_float32
 from tests.bench.sample_images import load_samples
 from tests.bench.workloads import convoy_workloads
+from tests.support.background_threads import BackgroundThreads
 
 FILE = Path(__file__).with_name("recorded.json")
 LENET5 = "mnist-lenet5"
@@ -57,26 +57,17 @@ class Sample(NamedTuple):
     answered: float
 
 
-class Sampler:
+class Sampler(BackgroundThreads):
     """Reads the pod's counters every SAMPLE_S within the context."""
 
     def __init__(self, service: convoy_process.Service) -> None:
         self.samples: list[Sample] = []
         self._service = service
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Sampler":
-        self._started_s = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._is_over.set()
-        self._thread.join()
+        super().__init__(self._run)
 
     def _run(self) -> None:
-        while not self._is_over.wait(SAMPLE_S if self.samples else 0.0):
+        self._started_s = time.monotonic()
+        while not self.stopping.wait(SAMPLE_S if self.samples else 0.0):
             self.samples.append(self._sample())
 
     def _sample(self) -> Sample:

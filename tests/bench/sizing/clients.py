@@ -4,7 +4,7 @@ import collections
 import http.client
 import io
 import threading
-from types import TracebackType
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 
 from service.model_store.manifest import Manifest
 from tests.load.traffic import FORM, multipart_form
+from tests.support.background_threads import BackgroundThreads
 
 CLIENTS = 8
 BATCH_IMAGES = 32
@@ -51,30 +52,19 @@ def batch(model: str, image: bytes) -> Payload:
     return Payload(f"/api/v1/models/{model}/classify/batch", body, FORM, BATCH_IMAGES)
 
 
-class Clients:
+class Clients(BackgroundThreads):
     """Sends `payloads` until the context ends, each over its own connection."""
 
     def __init__(self, address: str, payloads: list[Payload]) -> None:
         self._address = address
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(one,), daemon=True) for one in payloads]
+        super().__init__(*(partial(self._send, one) for one in payloads))
         self.statuses: collections.Counter[int] = collections.Counter()
         self.images = self.batches = 0
         self._lock = threading.Lock()
 
-    def __enter__(self) -> "Clients":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(TIMEOUT_S)
-
     def _send(self, payload: Payload) -> None:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
-        while not self._stop.is_set():
+        while not self.stopping.is_set():
             connection.request("POST", payload.path, payload.body, {"Content-Type": payload.content_type})
             reply = connection.getresponse()
             reply.read()
@@ -83,5 +73,5 @@ class Clients:
                 self.images += payload.images * (reply.status == 200)
                 self.batches += payload.images > 1 and reply.status == 200
             if reply.status != 200:
-                self._stop.wait(REJECTION_PAUSE_S)
+                self.stopping.wait(REJECTION_PAUSE_S)
         connection.close()

@@ -2,12 +2,10 @@
 
 import json
 import shutil
-import threading
 import time
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from service.model_store.manifest import Manifest, read_manifest
 from service.model_store.repository import Repository
@@ -15,6 +13,7 @@ from tests.bench.convoy_process import Service, run_convoy
 from tests.bench.errors import CannotMeasure
 from tests.bench.processes import cpu_s, proportional_bytes
 from tests.bench.sizing.clients import CLIENTS, Clients, batch, photograph, single
+from tests.support.background_threads import BackgroundThreads
 
 SETTLE_S = 3.0
 SAMPLE_INTERVAL_S = 0.05
@@ -39,25 +38,16 @@ class Size:
     cpu_ms: float
 
 
-class _PeakMemory:
+class _PeakMemory(BackgroundThreads):
     """Samples the memory of a process tree within the context."""
 
     def __init__(self, pid: int) -> None:
         self.mib = 0
         self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> "_PeakMemory":
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__init__(self._sample)
 
     def _sample(self) -> None:
-        while not self._stop.wait(SAMPLE_INTERVAL_S):
+        while not self.stopping.wait(SAMPLE_INTERVAL_S):
             self.mib = max(self.mib, proportional_bytes(self._pid) // MIB)
 
 
