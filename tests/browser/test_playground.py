@@ -8,10 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests.browser.page_actions import CHROMIUM, chromium, draw_seven, wait_until_idle
 from tests.documentation import ROOT
+from tests.support.images import encode
+from tests.support.model_versions import linear_graph, write_version
 from tests.support.service_process import RunningService
 
 if TYPE_CHECKING:
@@ -250,4 +253,21 @@ def test_a_key_is_requested_and_kept_in_the_tab_only(browser: "Browser") -> None
         page.locator(".confusion img").wait_for()
         page.click("#forget-key")
         page.locator("#key-dialog").wait_for()
+        session.context.close()
+
+
+def test_all_likely_labels_of_a_network_with_independent_labels_are_shown(browser: "Browser", tmp_path: Path) -> None:
+    """Seven of eight labels are above 50 %, more than the five classes that are shown of other networks."""
+    shape, classes = (8, 8, 1), 8
+    weights = np.full((64, classes), 0.1, np.float32) * np.array([1, 1, 1, -1, 1, 1, 1, 1], np.float32)
+    write_version(
+        tmp_path, "many", 1, shape, classes, graph=linear_graph(weights, shape, "sigmoid"), activation="sigmoid"
+    )
+    with RunningService(tmp_path) as service:
+        session = PageSession(browser, service.url)
+        wait_until_idle(session.page)
+        session.drop({"white.png": encode(np.full(shape, 255, np.uint8))})
+        likely = [f"class-{index}" for index in range(classes) if index != 3]
+        assert sorted(session.page.locator(".verdict strong").inner_text().split(", ")) == likely
+        assert "class-3" not in session.page.inner_text("#answer")
         session.context.close()

@@ -14,6 +14,7 @@ import { chooseTab, listenForTabs } from "./tabs.js";
 
 const DRAWING = "drawing.png";
 const TOP_K = 5;
+const MULTI_LABEL_TOP_K = 50; // more labels than that are hardly above 50 %
 const SETTLE_MS = 150;
 
 class Playground {
@@ -75,6 +76,10 @@ class Playground {
     return this.version.activation === "sigmoid";
   }
 
+  get topK() {
+    return this.multiLabel ? MULTI_LABEL_TOP_K : TOP_K;
+  }
+
   reset() {
     this.requestNumber++;
     this.setImages([]);
@@ -103,12 +108,12 @@ class Playground {
     if (!blob) return;
     const requestNumber = ++this.requestNumber;
     const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify`;
-    const { body, timing } = await this.post(path, { top_k: TOP_K }, blob);
+    const { body, timing } = await this.post(path, { top_k: this.topK }, blob);
     if (requestNumber !== this.requestNumber) return;
     const image = { name: DRAWING, url: URL.createObjectURL(blob), blob, drawn: true, predictions: body.predictions, multiLabel: this.multiLabel };
     this.setImages([image]);
     showTiming(timing);
-    this.showCommands({ path, query: this.query({ top_k: TOP_K }), names: [DRAWING], many: false });
+    this.showCommands({ path, query: this.query({ top_k: this.topK }), names: [DRAWING], many: false });
     this.selectImage(0);
   }
 
@@ -121,13 +126,13 @@ class Playground {
       const form = new FormData();
       for (const file of files) form.append("files", file, file.name);
       const path = `api/v1/models/${encodeURIComponent(this.model.name)}/classify/batch`;
-      const { body, timing } = await this.post(path, { top_k: TOP_K }, form);
+      const { body, timing } = await this.post(path, { top_k: this.topK }, form);
       if (requestNumber !== this.requestNumber) return;
       this.setImages(files.map((file, index) => ({
         name: file.name, url: URL.createObjectURL(file), blob: file, multiLabel: this.multiLabel, ...body.results[index],
       })));
       showTiming(timing);
-      this.showCommands({ path, query: this.query({ top_k: TOP_K }), names: files.map(({ name }) => name), many: true });
+      this.showCommands({ path, query: this.query({ top_k: this.topK }), names: files.map(({ name }) => name), many: true });
       this.selectImage(this.images.findIndex(({ predictions }) => predictions));
     });
   }

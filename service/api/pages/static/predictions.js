@@ -39,7 +39,7 @@ function one(image) {
     { className: "one" },
     el("p", { className: "verdict" }, el("strong", {}, label), " ", el("span", {}, detail)),
     image.drawn ? null : head(image),
-    bars(image.predictions),
+    bars(shown(image.predictions)),
   );
 }
 
@@ -52,6 +52,11 @@ function verdict({ predictions, multiLabel }) {
   return { label: likely.map(({ label }) => label).join(", ") || "No label above 50 %", detail: "" };
 }
 
+/** Returns the first five labels, and all that are above 50 %. */
+function shown(predictions) {
+  return predictions.filter(({ probability }, rank) => rank < 5 || probability > 0.5);
+}
+
 function entry(image, isChosen, onChoose) {
   if (image.error) return el("li", { className: "broken" }, head(image), errorNotice(image.error));
   const { label, detail } = verdict(image);
@@ -62,7 +67,7 @@ function entry(image, isChosen, onChoose) {
     head(image),
     el("span", { className: "short" }, el("strong", {}, label), ` ${detail}`),
   );
-  return el("li", { className: isChosen ? "chosen" : "" }, button, isChosen ? bars(image.predictions) : null);
+  return el("li", { className: isChosen ? "chosen" : "" }, button, isChosen ? bars(shown(image.predictions)) : null);
 }
 
 function head(image) {
