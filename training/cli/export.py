@@ -9,6 +9,7 @@ import click
 from training.cli.options import (
     ACTIVATION,
     ANTIALIAS,
+    CHANNELS,
     DATA,
     DATA_DIR,
     FOLDER,
@@ -75,6 +76,7 @@ from training.errors import TrainingError
 )
 @click.option("--mean", type=FRACTIONS, default="0", help="One value, or one per channel: 0.485,0.456,0.406.")
 @click.option("--std", type=FRACTIONS, default="1", help="One value, or one per channel.")
+@CHANNELS
 @click.option("--size", type=SIZE, help="Input size, if the network accepts any: 224, or 192x256 (height x width).")
 @click.option("--output", help="Name of the output with the classes, if there are several.")
 @click.option(

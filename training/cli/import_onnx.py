@@ -8,6 +8,7 @@ import click
 from training.cli.options import (
     ACTIVATION,
     ANTIALIAS,
+    CHANNELS,
     FOLDER,
     FRACTION,
     FRACTIONS,
@@ -44,12 +45,7 @@ from training.cli.options import (
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "uint8"]), help="Data type of the input. Default: the graph's."
 )
-@click.option(
-    "--channels",
-    type=click.Choice(["rgb", "bgr"]),
-    default="rgb",
-    help="Order of the channels that the network expects.",
-)
+@CHANNELS
 @click.option(
     "--scale",
     type=FRACTION,

@@ -131,6 +131,13 @@ LIMIT = click.option("--limit", type=int, help="Maximum number of images of each
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
 
+CHANNELS = click.option(
+    "--channels",
+    type=click.Choice(["rgb", "bgr"]),
+    default="rgb",
+    show_default=True,
+    help="Order of the channels that the network expects; --mean and --std are in the same order.",
+)
 LIKE = click.option(
     "--like",
     type=click.Choice(["torchvision", "keras", "timm"]),

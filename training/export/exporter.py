@@ -7,6 +7,7 @@ any backend.
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -79,6 +80,7 @@ def options_for(
     scale: float = 1.0,
     mean: tuple[float, ...] = (0.0,),
     std: tuple[float, ...] = (1.0,),
+    channels: Literal["rgb", "bgr"] = "rgb",
     shorter: int | None = None,
     like: Like | None = None,
     interpolation: str | None = None,
@@ -104,7 +106,7 @@ def options_for(
         labels,
         images,
         OutputOptions(outputs or "detect", activation),
-        Scaling(scale, mean, std),
+        Scaling(scale, mean, std, channels == "bgr"),
         preprocessing,
         features,
         flip,

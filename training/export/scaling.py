@@ -6,7 +6,7 @@ but worse ones.
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import keras
@@ -33,11 +33,15 @@ MAX_DECIMAL_LENGTH = 7
 
 @dataclass(frozen=True)
 class Scaling:
-    """The scaling of pixels 0..255 that the network expects: (pixel * scale - mean) / std."""
+    """The scaling of pixels 0..255 that the network expects: (pixel * scale - mean) / std.
+
+    With `bgr` the network expects the channels in the order blue, green, red, in which `mean` and `std` are as well.
+    """
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    bgr: bool = False
 
     @property
     def is_identity(self) -> bool:
@@ -49,6 +53,7 @@ class Scaling:
         flags = [f"--scale {format_number(self.scale)}"]
         flags += [f"--mean {_format_numbers(self.mean)}"] * (set(self.mean) != {0.0})
         flags += [f"--std {_format_numbers(self.std)}"] * (set(self.std) != {1.0})
+        flags += ["--channels bgr"] * self.bgr
         return " ".join(flags)
 
     def describe(self) -> str:
@@ -61,9 +66,14 @@ class Scaling:
         return product if set(self.std) == {1.0} else f"({product}) / {_format_numbers(self.std)}"
 
     def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Scales images, (n, height, width, channels)."""
+        """Scales RGB or gray images, (n, height, width, channels)."""
+        images = images[..., ::-1] if self.bgr else images
         scaled: NDArray[np.float32] = ((images * self.scale - self.mean) / self.std).astype(np.float32)
         return scaled
+
+
+def _with_reversed_channels(scaling: Scaling) -> Scaling:
+    return replace(scaling, mean=scaling.mean[::-1], std=scaling.std[::-1], bgr=not scaling.bgr)
 
 
 COMMON_SCALINGS = (
@@ -121,7 +131,9 @@ class NetworkToCheck:
         return _Result(scaling, accuracy, loss, answers.shape[1])
 
     def others(self, stated: Scaling, known: LabeledImages) -> Iterator[_Result]:
-        for scaling in COMMON_SCALINGS:
+        is_color = known.images.shape[-1] == 3
+        in_other_order = [_with_reversed_channels(one) for one in (stated, *COMMON_SCALINGS) if is_color]
+        for scaling in (*in_other_order[:1], *COMMON_SCALINGS, *in_other_order[1:]):
             if scaling == stated or known.images.shape[-1] < len(scaling.mean):
                 continue
             try:
@@ -155,8 +167,7 @@ def check_scaling(network: NetworkToCheck, stated: Scaling, known: LabeledImages
     elif is_no_better_than_chance(result.accuracy, result.classes, len(known)):
         log(
             f"warning: accuracy {result.accuracy:.1%} on {len(known)} of the images is no better than chance; check "
-            "the order of the classes (folders sort by name), the order of the color channels (RGB), --scale, --mean "
-            "and --std"
+            "the order of the classes (folders sort by name), --channels, --scale, --mean and --std"
         )
 
 

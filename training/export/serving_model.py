@@ -61,7 +61,7 @@ class ServingModel:
     def describe(self, scaling: Scaling, preprocessing: Preprocessing) -> str:
         """Returns one line for the user: the assumptions about the input, and the additions to the network."""
         height, width, channels = self.network.input_shape[1:]
-        colors = {1: "gray", 3: "RGB"}[channels]
+        colors = "gray" if channels == 1 else "BGR" if scaling.bgr else "RGB"
         resized = "both sides scaled to it"
         if preprocessing.shorter is not None:
             resized = f"shorter side scaled to {preprocessing.shorter}, center cropped"
@@ -121,7 +121,10 @@ def _probabilities(raw: keras.KerasTensor, head: Head) -> keras.KerasTensor:
 
 
 def apply_scaling(image: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
-    """Scales pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
+    """Orders and scales pixels as the network expects them. Raises TrainingError for a scaling that does not fit."""
+    if scaling.bgr and image.shape[-1] != 3:
+        raise TrainingError("--channels bgr is for networks that take color images.")
+    image = image[..., ::-1] if scaling.bgr else image
     return image if scaling.is_identity else _rescaling_layer(scaling, image.shape[-1])(image)
 
 

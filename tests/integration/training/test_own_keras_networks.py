@@ -16,7 +16,7 @@ from keras import layers
 
 from service.cli import cli as convoy
 from service.model_store.manifest import read_manifest
-from tests.support.images import COLORS, write_image_folder
+from tests.support.images import COLORS, noisy_image, write_image_folder
 from training.cli import main
 from training.data.datasets.base import ArraySplit, Dataset
 
@@ -59,6 +59,26 @@ def test_pixels_that_are_scaled_outside_the_network_are_noticed(folder: Path) ->
     forced = convoy_train("export colors.keras --name colors --data photos --scale 1/255 --mean 0.5 --force")
     assert "warning: accuracy" in forced
     assert read_manifest(folder / "models/colors/1").metrics["check_accuracy"] < 0.9
+
+
+def test_a_network_for_bgr_is_noticed_and_exported(folder: Path) -> None:
+    """OpenCV reads images in this order."""
+    random = np.random.default_rng(0)
+    for name, color in (("sea", (60, 100, 200)), ("sunset", (200, 100, 60))):
+        Path("views", name).mkdir(parents=True)
+        for number in range(10):
+            noisy_image(color, random).save(f"views/{name}/{number}.png")
+    image = keras.Input((24, 24, 3))
+    means = layers.GlobalAveragePooling2D()(image)
+    bluer_or_redder = layers.Dense(2, activation="softmax")
+    model = keras.Model(image, bluer_or_redder(means))
+    bluer_or_redder.set_weights([np.array([[10, -10], [0, 0], [-10, 10]]), np.zeros(2)])
+    model.save("bgr.keras")
+    command = "export bgr.keras --name views --data views --scale 1/255"
+    assert "100.0% with --scale 1/255 --channels bgr: the network seems to expect" in convoy_train(command, code=2)
+    output = convoy_train(f"{command} --channels bgr")
+    assert "), BGR; pixels: pixel * 1/255" in output
+    assert "accuracy 1.0000" in output
 
 
 def test_without_labels_unscaled_pixels_get_a_warning(folder: Path) -> None:

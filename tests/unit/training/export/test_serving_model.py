@@ -116,6 +116,8 @@ def test_the_last_activation_is_found(last: str | None, name: str) -> None:
     ("scaling", "expected"),
     [
         (Scaling(1 / 127.5, (1.0,), (1.0,)), IMAGES / 127.5 - 1),
+        (Scaling(bgr=True), IMAGES[..., ::-1]),
+        (Scaling(1.0, (103.9, 116.8, 123.7), bgr=True), IMAGES[..., ::-1] - np.array([103.9, 116.8, 123.7])),
         (Scaling(1 / 255, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), (IMAGES / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]),
         (Scaling(1.0, (100, 110, 120), (1.0,)), IMAGES - np.array([100.0, 110, 120])),
     ],
