@@ -80,7 +80,7 @@ class ConnectionCap:
         return count >= self._max_connections
 
     def is_reserve_full(self, count: int) -> bool:
-        """Whether not even another connection for health checks is allowed."""
+        """Whether the reserve for health checks is full as well, so that no further connection is accepted."""
         return count >= self._max_connections + HEALTH_RESERVE
 
     def evict(self) -> bool:

@@ -37,7 +37,7 @@ class Head:
 
 
 def detect_head(predictions: NDArray[np.floating], options: OutputOptions, last_activation: str | None = None) -> Head:
-    """Returns the head of a network with these predictions, (n, outputs), for real images.
+    """Returns the head of a network. `predictions` are its outputs for n real images, (n, outputs).
 
     `last_activation` is the name of the network's last function, if known. Raises TrainingError if the predictions
     contradict the options, or if neither determines the activation.

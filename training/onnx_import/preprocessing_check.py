@@ -21,7 +21,7 @@ TOP_K = 5
 MAX_PLAUSIBLE_INPUT = 256.0
 MAX_RANGE_IMAGES = 64
 MAX_UNIT_MEAN = 5.0
-"""Means below this value are of pixels that have been scaled to about 0 to 1 or -1 to 1."""
+"""The means of pixels that have been scaled to about 0 to 1, or -1 to 1, are below this value."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,8 @@ def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
 
 
 def last_activation(model: onnx.ModelProto, output_name: str) -> str | None:
-    """Returns the activation at the end of an output, or the operator if it is certainly none; otherwise None."""
+    """Returns the name of the activation that produces an output, or of the operator if it is certainly no activation.
+    Returns None if the operator may be part of an activation."""
     producers = {output: node for node in model.graph.node for output in node.output}
     node = producers.get(output_name)
     while node is not None and node.op_type in SHAPE_OPERATORS:
@@ -174,7 +175,8 @@ def _read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # onnx's own exception, or an OSError
         names = sorted(_external_files(model))
         raise TrainingError(
-            f"{path} stores its weights in {', '.join(names)}, which is missing or damaged in the same folder."
+            f"{path} stores its weights in separate files ({', '.join(names)}). At least one of them is damaged, or "
+            "missing from its folder."
         ) from error
     return model
 

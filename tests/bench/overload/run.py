@@ -21,9 +21,9 @@ class Plan:
     models: Path
     images: Path | None
     workers: int
-    """Duration of each load in the parts `excess` and `bodies`. `stop` has durations of its own."""
     rounds: int
     seconds: float
+    """Duration of each load in the parts `excess` and `bodies`. The part `stop` sets its own durations."""
     parts: tuple[str, ...] = PARTS
 
 

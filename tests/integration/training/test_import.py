@@ -121,7 +121,7 @@ def test_a_graph_of_an_old_opset_and_weights_in_another_file(working_dir: Path) 
     np.testing.assert_allclose(answers(apart, images), expected, atol=1e-6)
     Path("apart.bin").unlink()
     code, output = run("apart.onnx", "--name", "apart", "--labels", "labels.txt")
-    assert (code, "stores its weights in apart.bin, which is missing or damaged" in output) == (2, True)
+    assert (code, "separate files (apart.bin). At least one of them is damaged, or missing" in output) == (2, True)
 
 
 def two_inputs() -> onnx.ModelProto:

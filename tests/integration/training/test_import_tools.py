@@ -29,7 +29,7 @@ LABELED = [*IMPORT, "--labels", "labels.txt"]
 
 
 def with_last(model: onnx.ModelProto, *nodes: onnx.NodeProto, output_type: int, **constants: object) -> onnx.ModelProto:
-    """Appends nodes from `out` to `last` to a model. `last` becomes the model's output."""
+    """Appends to a model the nodes that lead from `out` to `last`. `last` becomes the model's output."""
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(np.array(v), name) for name, v in constants.items())
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("last", output_type, None))

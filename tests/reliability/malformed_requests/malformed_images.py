@@ -51,7 +51,7 @@ def mutated_image(random: Generator, valid: dict[str, bytes]) -> Case:
 
 
 def polyglot(random: Generator, valid: dict[str, bytes]) -> Case:
-    """Returns two files in one, of different image formats or of an image and another file."""
+    """Returns two files joined into one: two images of different formats, or an image and another file."""
     files = [*valid.values(), *TEXTS, *OTHER_FORMATS]
     first, second = (files[random.integers(len(files))] for _ in range(2))
     joined = first + second if random.random() < 0.5 else mutations.splice(random, first + b"\0", [second + b"\0"])
@@ -73,7 +73,7 @@ def invalid_png_header(random: Generator, valid: dict[str, bytes]) -> Case:
     fields = struct.pack(">LLBBBBB", width, height, depth, color, *random.integers(0, 3, 3).tolist())
     lines = zlib.compress(bytes(int(random.integers(2000))))
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", lines) + END
-    return body_image("announces what is not there", data, mutations.pick(random, list(MODELS)))
+    return body_image("header with false dimensions", data, mutations.pick(random, list(MODELS)))
 
 
 def crafted_cases() -> Iterator[Case]:
@@ -98,7 +98,7 @@ def crafted_cases() -> Iterator[Case]:
 
 
 def _false_dimensions() -> Iterator[Case]:
-    kind = "announces what is not there"
+    kind = "header with false dimensions"
     yield body_image(kind, header(SIDE, SIDE) + chunk(b"IDAT", zlib.compress(bytes(10**6))) + END)
     yield body_image(kind, header(2**31 - 1, 4) + chunk(b"IDAT", b"") + END)
     for name, marker, struct_format in (("jpeg", b"\xff\xc0", ">HH"), ("gif", b"GIF8", "<HH")):

@@ -37,7 +37,9 @@ HELD_OBJECTS: dict[str, type] = {
     "server_state": ServerState,
     "lifespan": LifespanOn,
 }
-CALLED_BY_PARSER = {"on_chunk_header"}  # not a method of uvicorn: see the test with a chunk
+CALLED_BY_PARSER = {
+    "on_chunk_header"
+}  # a callback of httptools: see `test_the_parser_calls_back_for_every_part_of_a_request`
 
 
 def root_package(module: str) -> str:
@@ -46,7 +48,7 @@ def root_package(module: str) -> str:
 
 @cache
 def subclasses_of_dependencies() -> dict[str, type]:
-    """Yields every class of the service that has a base class from a dependency, by module and name."""
+    """Returns every class of the service that has a base class from a dependency, by module and name."""
     names = [name for name in MODULES if root_package(name) == "service"]
     classes = {
         f"{name}.{cls.__name__}": cls
@@ -164,7 +166,7 @@ def test_everything_that_a_subclass_uses_of_its_base_class_is_there() -> None:
 
 
 def test_every_method_of_a_subclass_overrides_one_or_is_called_by_the_service() -> None:
-    """A method that is neither an override nor used was an override until the dependency renamed the original."""
+    """A method that overrides nothing and is not called probably overrode a method that the dependency has renamed."""
     trees = [ast.parse(path.read_text()) for name, path in MODULES.items() if root_package(name) == "service"]
     used = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     unused = {

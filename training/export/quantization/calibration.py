@@ -33,7 +33,8 @@ class CalibrationData:
     accepting it.
 
     `held_out` and `calibration` are disjoint. `has_training_split` states whether the network was trained without the
-    held-out images, `has_published_test` whether the version's test accuracy was measured on the same test images.
+    held-out images. `has_published_test` states whether the version's test accuracy was measured on the test images of
+    `dataset`.
     """
 
     dataset: Dataset
@@ -105,7 +106,7 @@ def _folder_options(manifest: Manifest) -> FolderOptions:
 def _split(dataset: Dataset, provenance: Provenance) -> tuple[Indices, Indices, bool]:
     """Returns held-out images, other images, and whether this is the version's split instead of a random one."""
     if splits := published_split(dataset, provenance):
-        # Runs without held-out images: use the validation images, although they may have selected the epoch.
+        # Runs without held-out images have validation images, which may have decided which epoch was kept.
         held_out = splits.holdout if len(splits.holdout) else splits.validation
         if len(held_out) >= MIN_HELD_OUT:
             return held_out, splits.train, True

@@ -64,10 +64,10 @@ def test_the_largest_run_within_a_time(seconds: float, limit: int, images: int) 
 def test_the_safety_factor_grows_with_how_much_runs_vary() -> None:
     times = RunTimes(32, MEASURED_S)
     assert times.safety_factor == MIN_SAFETY_FACTOR
-    times.record(8, 0.045 * 1.5)  # half a run more than expected
+    times.record(8, 0.045 * 1.5)  # half of the expected time more than expected
     scale, deviation = 1 + SMOOTHING * 0.5, SMOOTHING * 0.5
     assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
-    times.record(8, 0.045 * 1.5)  # the same time again, which is now 0.4 more than expected
+    times.record(8, 0.045 * 1.5)  # the same time again; the expected time has grown, so the excess is 0.4 of it
     scale, deviation = scale + SMOOTHING * 0.4, deviation + SMOOTHING * (0.4 - deviation)
     assert times.safety_factor == pytest.approx(1 + DEVIATIONS * deviation / scale)
     times.record(8, 0.45)

@@ -1,4 +1,5 @@
-"""The root of all models: a version that is being replaced is not removed, and an unmounted volume is not empty."""
+"""The root of all models: a version that is being replaced is not unloaded, and an unmounted volume is not mistaken for
+an empty folder."""
 
 import shutil
 from pathlib import Path

@@ -18,7 +18,7 @@ from tests.support.model_versions import write_version
 
 @pytest.fixture
 def gpu_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host with a GPU, its build of onnxruntime, and a processor that the plugin does not support."""
+    """A host with a GPU, the GPU build of onnxruntime, and a processor that the plugin does not support."""
     monkeypatch.setattr(session_opener, "available_providers", lambda: [CUDA_PROVIDER, CPU_PROVIDER])
     monkeypatch.setattr(session_opener, "has_nvidia_gpu", lambda: True)
     monkeypatch.setattr(session_opener, "find_plugin", lambda: Plugin(None, "no device"))

@@ -46,7 +46,8 @@ def test_long_texts_are_decoded_across_slices(slice_bytes: int, monkeypatch: pyt
 def test_escapes_of_json_encoders_change_nothing(
     escapes: dict[str, str], slice_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gson escapes "=" and .NET escapes "+": a body above 256 KB was rejected, a smaller one was not."""
+    """Gson escapes "=" and .NET escapes "+". Bodies above 256 KB, which are cut into slices, must accept these escapes
+    as smaller bodies do."""
     monkeypatch.setattr(large_json, "SLICE_BYTES", slice_bytes)
     data = bytes(range(255, -1, -1))
     content = json.dumps(base64.encodebytes(data).decode())
