@@ -1,15 +1,11 @@
-"""All peers get the same graph, instances, threads and batches; errors name what is missing."""
+"""All peers get the same graph, instances, threads and batches."""
 
 import ast
 import json
-import shutil
-import subprocess
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
-from tests.bench.errors import CannotMeasure
 from tests.bench.peers import environments
 from tests.bench.peers.servers import APPS, MAX_BATCH, PEERS, PeerConfig, environment
 from tests.bench.peers.servers import mlserver as start_mlserver
@@ -83,57 +79,11 @@ def test_triton_is_configured_for_the_job_and_for_its_own_python(config: PeerCon
     assert start.environment["LD_LIBRARY_PATH"] == f"{site / 'nvidia_pytriton.libs'}:/opt/python3.12/lib"
 
 
-def test_a_triton_without_its_python_is_a_sentence(config: PeerConfig, triton: Path) -> None:
-    with pytest.raises(CannotMeasure, match=r"no backend for Python 3\.12"):
-        start_triton(config)
-
-
 def test_mlserver_listens_where_it_should(config: PeerConfig, cache: Path) -> None:
     start_mlserver(config)
     settings = json.loads((config.folder / "settings.json").read_text())
     assert (settings["http_port"], settings["grpc_port"], settings["metrics_port"]) == (1, 2, 3)
     assert json.loads((config.folder / "model-settings.json").read_text())["max_batch_size"] == MAX_BATCH
-
-
-def test_an_unknown_peer_is_a_sentence(cache: Path) -> None:
-    with pytest.raises(CannotMeasure, match="There is no peer 'torchserve'; the peers are triton, mlserver"):
-        environments.set_up(["torchserve"])
-    assert not cache.exists()
-
-
-def test_a_full_disk_is_reported_before_anything_is_installed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**10, 9 * 10**9, 10**9))
-    with pytest.raises(CannotMeasure, match=r"has 1\.0 GB free; 3 GB are needed"):
-        environments.set_up(["litserve"])
-    assert not (cache / "litserve").exists()
-
-
-def test_a_python_that_is_none_is_a_sentence(cache: Path) -> None:
-    with pytest.raises(CannotMeasure, match=r"python9\.99 cannot create an environment"):
-        environments.set_up(["litserve"], "python9.99")
-
-
-def test_an_environment_is_made_with_the_given_python(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands: list[list[str]] = []
-
-    def record_command(command: list[object], **_: object) -> subprocess.CompletedProcess[str]:
-        commands.append([str(part) for part in command])
-        (cache / "triton").mkdir(exist_ok=True)
-        return subprocess.CompletedProcess([], returncode=int("pip" in commands[-1]))
-
-    monkeypatch.setattr(environments.subprocess, "run", record_command)
-    with pytest.raises(CannotMeasure, match=r"nvidia-pytriton could not .* setup --peers triton --python"):
-        environments.set_up(["triton"], "/opt/python3.11")
-    assert commands[0] == ["/opt/python3.11", "-m", "venv", "--clear", str(cache / "triton")]
-    assert not (cache / "triton/ready").exists()
-
-
-def test_what_is_installed_is_left_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cache / "ray").mkdir(parents=True)
-    (cache / "ray/ready").touch()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: pytest.fail("nothing is to be installed"))
-    environments.set_up(["ray"])
 
 
 def test_the_installed_version_is_read(cache: Path) -> None:
