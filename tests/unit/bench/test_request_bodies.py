@@ -1,6 +1,5 @@
-"""Every kind of body is correct, bodies rotate, and the responses of all servers are parsed."""
+"""Bodies of every kind rotate, and the responses of all servers are parsed."""
 
-import base64
 import json
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from service.imaging.decode import decode
 from tests.bench.errors import CannotMeasure
 from tests.bench.local_model import LocalModel
-from tests.bench.request_bodies import JSON_LENGTH, KINDS, Bodies, Sizes, binary_head, predicted_classes
+from tests.bench.request_bodies import KINDS, Bodies, Sizes, predicted_classes
 from tests.bench.sample_images import Samples, load_samples
 from tests.support.model_versions import write_digit_model, write_version
 
@@ -63,37 +62,6 @@ def test_the_bodies_of_a_kind_differ(kind: str, bodies: Bodies) -> None:
     assert body.images in (1, BATCH)
 
 
-def test_an_image_is_sent_as_it_is(bodies: Bodies, samples: Samples) -> None:
-    body = bodies.get("image")
-    assert body.file(2).read_bytes() == samples.encoded[2]
-    assert body.headers() == {"Content-Type": "image/png"}
-
-
-def test_tensors_as_json(bodies: Bodies, samples: Samples) -> None:
-    (entry,) = json.loads(bodies.get("v2 json batch").file(1).read_bytes())["inputs"]
-    assert entry["shape"] == [BATCH, 28, 28, 1]
-    assert np.array_equal(np.reshape(entry["data"], entry["shape"]), samples.tensors[BATCH : 2 * BATCH])
-
-
-def test_tensors_behind_their_json(bodies: Bodies, samples: Samples) -> None:
-    body = bodies.get("v2 binary batch")
-    assert body.json_length is not None
-    data = body.file(0).read_bytes()
-    (entry,) = json.loads(data[: body.json_length])["inputs"]
-    assert entry["parameters"]["binary_data_size"] == len(data) - body.json_length
-    assert data[body.json_length :] == samples.tensors[:BATCH].tobytes()
-    assert body.headers()[JSON_LENGTH] == str(body.json_length)
-
-
-def test_base64_for_the_peers(bodies: Bodies, samples: Samples) -> None:
-    assert base64.b64decode(json.loads(bodies.get("base64").file(0).read_bytes())["image"]) == samples.encoded[0]
-
-
-def test_large_inputs_make_small_batches() -> None:
-    assert Sizes.of((28, 28, 1)) == Sizes.of((32, 32, 3)) == Sizes(64, 50)
-    assert Sizes.of((224, 224, 3)) == Sizes(8, 10)
-
-
 def _rows(*best: int) -> np.ndarray:
     return np.eye(10, dtype=np.float32)[list(best)]
 
@@ -122,7 +90,3 @@ def test_every_form_of_answer_is_understood(answer: object, best: tuple[int, ...
 def test_a_binary_answer_is_understood() -> None:
     head = json.dumps(_v2((8, 0), parameters={"binary_data_size": 80})).encode()
     assert predicted_classes(head + _rows(8, 0).tobytes(), str(len(head))) == (8, 0)
-
-
-def test_a_binary_header_contains_its_size() -> None:
-    assert json.loads(binary_head((2, 3, 3, 1)))["inputs"][0]["parameters"] == {"binary_data_size": 18}
