@@ -9,7 +9,7 @@ from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.microbenchmark import SIZES
 from tests.bench.photographs import PhotographResults
-from tests.bench.report import markdown, plots, sections
+from tests.bench.report import markdown, sections
 from tests.bench.stage_timing.timers import STAGES
 from tests.bench.throughput import ThroughputResults, median_result
 
@@ -155,18 +155,3 @@ def test_only_the_section_is_replaced(tmp_path: Path) -> None:
 def test_a_report_without_the_section_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match="has no lines <!-- alone: begin -->"):
         markdown.replace_section(tmp_path / "README.md", "alone", "figures")
-
-
-def test_plots_show_the_figures_and_change_only_with_them(
-    throughput_results: ThroughputResults, peer_results: PeerResults, tmp_path: Path
-) -> None:
-    for name in ("first", "second"):
-        plots.throughput(throughput_results, tmp_path / f"{name}.svg")
-        plots.peers(peer_results, tmp_path / f"{name}-peers.svg")
-    assert (tmp_path / "first.svg").read_bytes() == (tmp_path / "second.svg").read_bytes()
-    assert (tmp_path / "first-peers.svg").read_bytes() == (tmp_path / "second-peers.svg").read_bytes()
-    assert "v2 json x64" in (tmp_path / "first.svg").read_text()
-    bars = (tmp_path / "first-peers.svg").read_text()
-    assert "LitServe" in bars
-    assert "6,000" in bars
-    assert "x64" not in bars
