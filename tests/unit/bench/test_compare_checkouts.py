@@ -6,7 +6,6 @@ import pytest
 
 from tests.bench import compare_checkouts
 from tests.bench.compare_checkouts import CheckoutResults, Plan
-from tests.bench.errors import CannotMeasure
 from tests.bench.load_generators.closed_loop import LoadResult
 from tests.bench.report import markdown
 
@@ -61,9 +60,3 @@ def test_a_failed_request_makes_void(drifting: CheckoutResults) -> None:
 def test_what_never_answered_has_no_ratios(drifting: CheckoutResults) -> None:
     drifting.runs["image"][0][2] = load_result(0.0, failed=8)
     assert [set(row[2:]) for row in compare_checkouts.rows(drifting, plan())] == [{"void"}, {"void"}]
-
-
-def test_one_round_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_checkouts, "require_tool", lambda tool: None)
-    with pytest.raises(CannotMeasure, match="need at least --rounds 2"):
-        compare_checkouts.measure(plan(rounds=1), print)

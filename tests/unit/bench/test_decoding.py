@@ -13,8 +13,7 @@ from service.model_store.manifest import Preprocessing
 from service.model_store.repository import Repository
 from tests.bench.decoding.jpeg_cost import measure_shares
 from tests.bench.decoding.paired_loads import DIGIT_MODEL, FULL_SCALE, PHOTO_MODEL, with_chunk, write_models
-from tests.bench.decoding.phone_photos import phone_photo, photos_folder
-from tests.bench.errors import CannotMeasure
+from tests.bench.decoding.phone_photos import phone_photo
 from tests.support.images import image_bytes
 from tests.support.model_versions import write_version
 
@@ -46,11 +45,3 @@ def test_the_counted_share_is_that_of_the_service(scale: int) -> None:
     shares = measure_shares(photo, scale, rounds=1)
     assert shares.counted == pytest.approx(1 / scale + 2 * len(photo) / (640 * 480), abs=1e-5)
     assert measure_shares(phone_photo(Image.linear_gradient("L"), (640, 480), 0, progressive=True), 8, 1).counted == 1
-
-
-def test_photos_come_from_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("CONVOY_DATA", str(tmp_path))
-    assert photos_folder() == tmp_path / "photos"
-    monkeypatch.delenv("CONVOY_DATA")
-    with pytest.raises(CannotMeasure, match="CONVOY_DATA"):
-        photos_folder()

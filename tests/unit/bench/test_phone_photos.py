@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.bench import compare_checkouts
-from tests.bench.decoding.phone_photos import NOISE, parse_size, phone_photo, write_photos
+from tests.bench.decoding.phone_photos import NOISE, phone_photo, write_photos
 from tests.bench.decoding.reduced_scale import Comparison
 from tests.bench.errors import CannotMeasure
 from tests.unit.bench.test_compare_checkouts import plan
@@ -29,12 +29,6 @@ def test_a_photo_has_the_size_the_image_and_noise() -> None:
 def test_photos_differ_in_their_noise() -> None:
     gray = Image.new("L", (40, 30), 100)
     assert phone_photo(gray, SIZE, 0) == phone_photo(gray, SIZE, 0) != phone_photo(gray, SIZE, 1)
-
-
-def test_a_size_is_two_numbers() -> None:
-    assert parse_size("4032x3024") == (4032, 3024)
-    with pytest.raises(ValueError, match="unpack"):
-        parse_size("4032")
 
 
 def test_checkouts_are_sent_photos_of_the_stated_size(tmp_path: Path) -> None:
