@@ -45,7 +45,6 @@ class RequestRecord(NamedTuple):
     start_s: float
     latency_s: float
     status: int
-    is_json: bool
 
 
 class Run(NamedTuple):
@@ -151,9 +150,9 @@ class _Client:
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(_Connection, self._host, self._port)
         started_s = time.monotonic()
-        status, is_json, retry_after_s = await self._connection.send(next(self._requests))
+        status, retry_after_s = await self._connection.send(next(self._requests))
         latency_s = time.monotonic() - started_s
-        self._records.append(RequestRecord(started_s - self._epoch_s, latency_s, status, is_json))
+        self._records.append(RequestRecord(started_s - self._epoch_s, latency_s, status))
         return max(MIN_PAUSE_S, retry_after_s) if status in REJECTED else 0.0
 
 
@@ -164,19 +163,19 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's transport is not a subclass
-        self._answer: asyncio.Future[tuple[int, bool, float]] | None = None
+        self._answer: asyncio.Future[tuple[int, float]] | None = None
 
-    async def send(self, request: bytes) -> tuple[int, bool, float]:
-        """Returns the status, whether the response is JSON, and the seconds of `Retry-After`."""
+    async def send(self, request: bytes) -> tuple[int, float]:
+        """Returns the status and the seconds of `Retry-After`."""
         self._parser = httptools.HttpResponseParser(self)
-        self._is_json, self._retry_after_s = False, 0.0
+        self._retry_after_s = 0.0
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         try:
             return await asyncio.wait_for(self._answer, ANSWER_TIMEOUT_S)
         except TimeoutError:
             self.transport.abort()
-            return LOST, False, 0.0
+            return LOST, 0.0
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -184,17 +183,15 @@ class _Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"retry-after":
             self._retry_after_s = float(value)
-        elif name.lower() == b"content-type":
-            self._is_json = value.startswith(b"application/json")
 
     def on_message_complete(self) -> None:
         if not self._parser.should_keep_alive():
             self.transport.close()
-        self._resolve(self._parser.get_status_code(), self._is_json, self._retry_after_s)
+        self._resolve(self._parser.get_status_code(), self._retry_after_s)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._resolve(LOST, False, 0.0)
+        self._resolve(LOST, 0.0)
 
-    def _resolve(self, status: int, is_json: bool, retry_after_s: float) -> None:
+    def _resolve(self, status: int, retry_after_s: float) -> None:
         if self._answer is not None and not self._answer.done():
-            self._answer.set_result((status, is_json, retry_after_s))
+            self._answer.set_result((status, retry_after_s))

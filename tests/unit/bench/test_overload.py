@@ -11,9 +11,9 @@ from tests.bench.report.overload_section import overload as section
 
 
 def test_answers_are_counted_in_the_window_in_which_they_arrive() -> None:
-    good = [RequestRecord(n / 10, 0.2, 200, True) for n in range(100)]
-    rejected = [RequestRecord(n / 5, 0.001, 429 if n % 2 else 503, True) for n in range(50)]
-    late = [RequestRecord(6.0, 0.5, 504, True)]
+    good = [RequestRecord(n / 10, 0.2, 200) for n in range(100)]
+    rejected = [RequestRecord(n / 5, 0.001, 429 if n % 2 else 503) for n in range(50)]
+    late = [RequestRecord(6.0, 0.5, 504)]
     outcome = summarize([*good, *rejected, *late], 5, 10)
     assert (outcome.good_per_s, outcome.rejected_per_s) == (pytest.approx(10, abs=0.3), 5)
     assert outcome.late_per_s == 0.2
@@ -22,17 +22,17 @@ def test_answers_are_counted_in_the_window_in_which_they_arrive() -> None:
 
 
 def test_a_late_answer_is_the_slowest_of_the_accepted() -> None:
-    records = [RequestRecord(0, 2.5, 504, True), RequestRecord(0, 2.4, 504, True), RequestRecord(0, 0.1, 200, True)]
+    records = [RequestRecord(0, 2.5, 504), RequestRecord(0, 2.4, 504), RequestRecord(0, 0.1, 200)]
     assert summarize(records, 0, 3).accepted_p99_ms == pytest.approx(2400)
 
 
 def test_an_answer_after_the_window_is_not_good() -> None:
-    assert summarize([RequestRecord(n / 10, 20.0, 200, True) for n in range(100)], 5, 10).good_per_s == 0
+    assert summarize([RequestRecord(n / 10, 20.0, 200) for n in range(100)], 5, 10).good_per_s == 0
 
 
 @pytest.mark.parametrize("status", [500, 502, LOST])
 def test_any_other_status_is_a_failure_even_outside_the_window(status: int) -> None:
-    assert summarize([RequestRecord(0, 0.1, status, True)], 5, 10).failed == 1
+    assert summarize([RequestRecord(0, 0.1, status)], 5, 10).failed == 1
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_clients_are_capacity_times_timeout_up_to_the_maximum(
 
 def test_a_stop_loses_what_is_neither_answered_nor_rejected() -> None:
     statuses = (200, 200, 429, 503, 504, 500, 502, LOST)
-    assert count([RequestRecord(0, 0, status, True) for status in statuses]) == (2, 2, 1, 3)
+    assert count([RequestRecord(0, 0, status) for status in statuses]) == (2, 2, 1, 3)
 
 
 def excess_results(*, failed: int = 0) -> ExcessResults:
