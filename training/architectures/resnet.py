@@ -32,6 +32,7 @@ class _BlockOptions:
 
     bottleneck: bool
     stride_in_3x3: bool
+    pooled_shortcut: bool
     last_gamma: str
 
 
@@ -44,6 +45,7 @@ def resnet(
     width: float = 1.0,
     zero_init_last_gamma: bool = False,
     drop_path: float = 0.0,
+    resnet_d: bool = False,
 ) -> keras.Model:
     """ResNet-18, 34, 50, 101 or 152, with projections where the shape changes (the paper's option B).
 
@@ -51,12 +53,18 @@ def resnet(
     3x3 convolution (Torch's "v1.5": 0.5 points more accurate, slightly slower). `width` scales the number of filters in
     every layer. With `zero_init_last_gamma` the residual branch of every block starts at zero, so that the block
     initially passes on only its shortcut (Goyal et al. 2017). `drop_path` is the rate at which training drops the last
-    block (stochastic depth); the rate falls linearly towards the first block. Output: logits.
+    block (stochastic depth); the rate falls linearly towards the first block. `resnet_d` replaces the 7x7 convolution
+    by three of 3x3, and averages pixels before the projections that halve the size, which otherwise skip three of four
+    (ResNet-D in He et al. 2018, "Bag of tricks"). Output: logits.
     """
     bottleneck, blocks = DEPTHS[depth]
-    block_options = _BlockOptions(bottleneck, stride_in_3x3, "zeros" if zero_init_last_gamma else "ones")
+    block_options = _BlockOptions(bottleneck, stride_in_3x3, resnet_d, "zeros" if zero_init_last_gamma else "ones")
     image, x = normalized_input(input_shape, normalization)
-    x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
+    if resnet_d:
+        for number, (filters, stride) in enumerate(((32, 2), (32, 1), (64, 1)), start=1):
+            x = relu(conv_norm(x, round(filters * width), 3, stride, f"conv1_{number}"), f"conv1_{number}")
+    else:
+        x = relu(conv_norm(x, round(64 * width), 7, 2, "conv1"), "conv1")
     x = layers.ZeroPadding2D(1, name="pool1_pad")(x)  # zeros never win here: after the ReLU no value is below 0
     x = layers.MaxPooling2D(3, 2, name="pool1")(x)
     drop_rates = iter(linear_drop_rates(drop_path, sum(blocks)))
@@ -75,7 +83,12 @@ def _block(
     channels = 4 * filters if block_options.bottleneck else filters
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
-        shortcut = conv_norm(x, channels, 1, stride, f"{name}_shortcut")
+        if block_options.pooled_shortcut and stride > 1:
+            shortcut = layers.AveragePooling2D(stride, padding="same", name=f"{name}_pool")(shortcut)
+            stride_of_shortcut = 1
+        else:
+            stride_of_shortcut = stride
+        shortcut = conv_norm(shortcut, channels, 1, stride_of_shortcut, f"{name}_shortcut")
     x = (_bottleneck if block_options.bottleneck else _basic)(x, filters, stride, block_options, name)
     x = drop_path(x, drop_rate, name)
     return relu(layers.Add(name=f"{name}_add")([shortcut, x]), name)

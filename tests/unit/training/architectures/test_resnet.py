@@ -61,3 +61,16 @@ def test_zero_init_last_gamma_starts_blocks_as_their_shortcut() -> None:
     stage_outputs = keras.Model(model.input, [model.get_layer(name).output for name in ("pool1", "conv2_2_relu")])
     before, after = stage_outputs(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32"))
     np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_resnet_d_has_a_deep_stem_and_averages_before_its_projections() -> None:
+    """The number of weights is that of timm's resnet18d."""
+    model = build_without_weights("resnet18", resnet_d=True)
+    assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == 11_708_744
+    pools = [layer for layer in model.layers if isinstance(layer, keras.layers.AveragePooling2D)]
+    assert [pool.output.shape[1] for pool in pools] == [28, 14, 7]
+    assert model.get_layer("conv1_3_relu").output.shape == (None, 112, 112, 64)
+    assert build_without_weights("resnet18", input_shape=(33, 31, 3), classes=10, resnet_d=True).output.shape == (
+        None,
+        10,
+    )
