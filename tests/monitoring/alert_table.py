@@ -5,14 +5,14 @@ from typing import Any
 from tests.monitoring import results
 
 CONDITIONS = {
-    "ConvoyDown": "an instance cannot be scraped for 1 min",
+    "ConvoyDown": "an instance cannot be scraped for 1 min; a new one for 16 min",
     "ConvoyGone": "there has been no instance for 1 min",
     "ConvoyNotReady": "an instance is not ready for 5 min",
     "ConvoyWorkerUnresponsive": "an event loop was blocked for 5 s within the last 2 min",
     "ConvoyWorkerRestarting": "more than 2 workers were replaced in 15 min",
     "ConvoyRestarting": "the service started more than twice in 15 min",
     "ConvoyModelHangs": "a run has not returned within the request timeout, for 1 min",
-    "ConvoyQueueFilling": "a tenth of the requests has waited for more than 5 s, for 5 min",
+    "ConvoyQueueFilling": "a tenth of the requests has waited for more than 5 s, for 5 min, at least 10 requests",
     "ConvoyBackgroundTaskFailing": "more than 2 failures of a background task in 10 min",
     "ConvoyKeysInvalid": "the file of API keys is invalid for 1 min",
     "ConvoyVersionLags": "a version is not loaded on all instances for 15 min",
@@ -25,7 +25,7 @@ CONDITIONS = {
     "ConvoyBucketVersionMissing": "a version in the bucket cannot be downloaded for 10 min",
     "ConvoyMemoryNearLimit": "more than 90% of a pod's memory limit for 5 min",
     "ConvoyJobFailed": "a Job has failed",
-    "ConvoyNightlyMissed": "no nightly training has succeeded for 49 h",
+    "ConvoyNightlyMissed": "no nightly training has succeeded for 49 h, unless it is suspended",
 }
 
 

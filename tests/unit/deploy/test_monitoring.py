@@ -176,3 +176,22 @@ def test_every_alert_was_caused_and_fired_and_is_in_the_documentation() -> None:
 def test_the_checks_know_the_interval_of_scrapes() -> None:
     config = yaml.safe_load((shipped_config.FOLDER / "prometheus.yml").read_text())
     assert config["global"]["scrape_interval"] == f"{shipped_config.SCRAPE_INTERVAL_S:g}s"
+
+
+def test_no_alert_fired_in_an_hour_of_healthy_traffic_of_every_kind() -> None:
+    healthy = results.read()["healthy"]
+    assert healthy["minutes"] >= 60
+    assert healthy["fired"] == {}
+    answers = healthy["answers"]
+    assert answers["time limits of 5 ms"]["504"] > 0
+    assert answers["explanations, several at once"]["429"] > 0
+    assert all(
+        answers[kind]["200"] > 100
+        for kind in (
+            "LeNet-5, single images",
+            "ResNet-50, single images",
+            "LeNet-5, batches",
+            "ResNet-50, batches",
+            "slow uploads",
+        )
+    )
