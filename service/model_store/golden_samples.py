@@ -45,6 +45,8 @@ def read_golden_samples(path: Path, model_input: Input, classes: int) -> GoldenS
         images = arrays.pop(IMAGES_ARRAY)
     except Exception as error:  # zipfile and NumPy raise many types, for example for encrypted members or huge shapes
         raise BrokenVersion(f"{path} is not an archive of samples: {shorten(str(error))}.") from error
+    if not images.size:
+        raise BrokenVersion(f"{path} holds no images.")
     if images.dtype != np.uint8 or images.shape[1:] != model_input.shape:
         raise BrokenVersion(
             f"{path} holds {images.dtype} images {images.shape[1:]}; the model accepts uint8 {model_input.shape}."

@@ -163,7 +163,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._check_headers()
         http_version = effective_version(self.parser.get_http_version())
         self._check(check_version_and_host, http_version, self.headers)
-        if self._is_for_health_checks and HEALTH_PATH not in self.url:
+        if self._is_for_health_checks and HEALTH_PATH not in self.url.partition(b"?")[0]:
             self._error = TooManyConnections("The service has its maximum number of connections.")
             raise self._error
         if len(self.pipeline) >= MAX_PIPELINED:

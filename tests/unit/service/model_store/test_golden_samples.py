@@ -108,6 +108,12 @@ def test_a_member_that_is_not_an_array_is_rejected(path: Path) -> None:
         read_golden_samples(path, INPUT, 5)
 
 
+def test_an_archive_without_images_is_rejected(tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz", images=IMAGES[:0], float32=np.zeros((0, 5), np.float32))
+    with pytest.raises(BrokenVersion, match=r"none\.npz holds no images"):
+        read_golden_samples(tmp_path / "none.npz", INPUT, 5)
+
+
 def test_a_reason_is_one_short_sentence(path: Path) -> None:
     archive_of(path, images=b"\x93NUMPY\1\0\x10\x27" + b"(" * 10_000)
     with pytest.raises(BrokenVersion, match="is not an archive of samples") as raised:

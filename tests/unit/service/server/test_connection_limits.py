@@ -113,7 +113,10 @@ def test_the_time_for_headers_runs_until_the_first_request_is_there(
     assert transport.closed or protocol._lingering.is_active
 
 
-@pytest.mark.parametrize(("path", "is_answered"), [(b"/health/live", True), (b"/docs", False)])
+@pytest.mark.parametrize(
+    ("path", "is_answered"),
+    [(b"/health/live", True), (b"/v2/health/ready?x=1", True), (b"/docs", False), (b"/docs?x=/health/", False)],
+)
 def test_a_connection_for_health_checks_answers_nothing_else(
     transport: FullTransport, loop: ManualLoop, path: bytes, is_answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
