@@ -95,7 +95,7 @@ def _slow(stage: Stage) -> None:
     service = stage.service(models, max_batch_size=1)
     service.wait_ready()
     stage.mark_caused()
-    for _ in range(8):
+    for _ in range(16):
         stage.send_regularly(service, "slow", BLACK, pause_s=0.0)
 
 
@@ -204,7 +204,7 @@ SCENARIOS = (
         "slow",
         {
             "ConvoySlow": "a model takes over a second for an image",
-            "ConvoyQueueFilling": "eight clients send requests to the same model without a pause",
+            "ConvoyQueueFilling": "sixteen clients send requests to the same model without a pause",
         },
         _slow,
     ),
