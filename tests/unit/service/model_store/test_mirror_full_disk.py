@@ -198,7 +198,8 @@ def test_a_disk_that_another_program_has_filled_is_used_as_soon_as_there_is_room
     bucket.read.clear()
     bucket.chunks = sound  # type: ignore[method-assign]
     mirror.sync()
-    assert not bucket.read
+    # The other versions were fetched at the same time, and may have found the disk full as well.
+    assert [path for path in bucket.read if path.startswith("large/")] == []
     disk.total_bytes = 10 * GRAPH_BYTES
     mirror.sync()
     assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
