@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -386,21 +387,32 @@ def test_an_error_has_its_kind_and_is_not_tried_again(
     assert len(server.requests) == 1
 
 
-def test_an_answer_that_cannot_be_unpacked_is_none_of_convoys(classify: Classify, server: ScriptedServer) -> None:
-    server.replies = [(200, {"content-encoding": "gzip"}, b"no gzip")]
-    with pytest.raises(ServiceError, match="does not come from Convoy"):
-        classify()
-    assert len(server.requests) == 1
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "deflate"])
+def test_an_answer_is_neither_requested_compressed_nor_decompressed(
+    classify: Classify, server: ScriptedServer, coding: str
+) -> None:
+    """httpx would decompress 1 KB to more than 1 GB, before the client could check the size."""
+    body = gzip.compress(gzip.compress(bytes(30_000_000)))
+    server.replies = [(200, {"content-encoding": coding}, body)]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ServiceError, match="does not come from Convoy"):
+            classify()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    ((_, headers, _),) = server.requests
+    assert {name.lower(): value for name, value in headers.items()}["accept-encoding"] == "identity"
 
 
-def test_an_answer_that_expands_to_much_is_not_kept(
+def test_a_large_answer_is_not_kept(
     classify: Classify, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unpacked = b" " * 100_000 + GOOD[2]
-    server.replies = [(200, {"content-encoding": "gzip"}, gzip.compress(unpacked))]
-    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(unpacked))
+    large = b" " * 100_000 + GOOD[2]
+    server.replies = [(200, {}, large)]
+    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(large))
     assert classify().best.label == "seven"
-    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(unpacked) - 1)
+    monkeypatch.setattr(clients, "MAX_ANSWER_BYTES", len(large) - 1)
     with pytest.raises(ServiceError, match=r"larger than \d+ bytes") as raised:
         classify()
     assert raised.value.code == "answer_too_large"
