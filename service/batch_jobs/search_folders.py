@@ -3,6 +3,7 @@ distinguish images from other files.
 """
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -77,13 +78,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def match_glob(pattern: str, root: str | None = None) -> Iterator[str | Irregular]:
     """Yields the files that match the pattern, in any order and possibly more than once.
 
-    After `**`, links are followed only within `root`, by default the folder before `**`.
+    Links are followed only within `root`: by default the folder before `**`, or before the first part with a wildcard.
     """
     parts = pattern.split(os.sep)
     if RECURSIVE not in parts:
+        root = root or os.path.realpath(_fixed_folder(parts))
         for path in glob.iglob(pattern):
             if not os.path.isdir(path):
-                yield path if root is None or _is_within(os.path.realpath(path), root) else Irregular(path)
+                is_regular = _is_within(os.path.realpath(path), root) and not _passes_upwards(path)
+                yield path if is_regular else Irregular(path)
         return
     at = parts.index(RECURSIVE)
     before, after = os.sep.join(parts[:at]) or (os.sep if at else os.curdir), os.sep.join(parts[at + 1 :]) or "*"
@@ -92,3 +95,20 @@ def match_glob(pattern: str, root: str | None = None) -> Iterator[str | Irregula
             relative = folder.removeprefix(os.curdir).removeprefix(os.sep) if before == os.curdir else folder
             yield from (entry for entry in entries if isinstance(entry, Irregular) and os.path.isdir(entry.path))
             yield from match_glob(os.path.join(glob.escape(relative), after), root or os.path.realpath(base))
+
+
+def _passes_upwards(path: str) -> bool:
+    """Whether a folder in the path is a link to a folder above, so that the path is another name of the same file."""
+    folder = os.path.dirname(path)
+    while folder not in ("", os.sep):
+        parent = os.path.dirname(folder)
+        if os.path.islink(folder) and _is_within(os.path.realpath(parent or os.curdir), os.path.realpath(folder)):
+            return True
+        folder = parent
+    return False
+
+
+def _fixed_folder(parts: list[str]) -> str:
+    """Returns the folder before the first part of a pattern that has a wildcard."""
+    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts[:-1]))
+    return os.sep.join(fixed) or (os.sep if fixed else os.curdir)

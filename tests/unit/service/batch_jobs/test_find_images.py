@@ -153,6 +153,20 @@ def test_links_out_of_the_folder_and_to_folders_above_are_passed_over(image_fold
         irregular = {path.removeprefix(f"{image_folder}/") for path in listing.irregular}
         assert irregular == links.keys() | {"photos/b/notes.txt"}
     assert [image.name for image in find_images(["photos/b/**", "photos/**/folder/*"]).images] == ALL[2:]
+    for pattern in ("photos/*/*.*", "./photos/*/*.*", f"{image_folder}/photos/?/*.*"):
+        listing = find_images([pattern])
+        names = [image.name.removeprefix(f"{image_folder}/").removeprefix("./") for image in listing.images]
+        assert names == sorted([*ALL, "photos/a/notes.txt"])
+        assert {Path(path).name for path in listing.irregular} == {"secret.png", "lost.png", "notes.txt"}
+    listing = find_images(["photos/a/1.webp", "photos/*/*/*.png", "photos/*/*/a/*.png"])
+    assert [image.name for image in listing.images] == ["photos/a/1.webp"]
+    irregular = {
+        "photos/a/folder/secret.png",
+        "photos/b/self/2.png",
+        "photos/b/up/a/secret.png",
+        "photos/b/up/a/lost.png",
+    }
+    assert set(listing.irregular) == irregular
     assert "photos/a/folder/secret.png" in find_images(["photos", "photos/**/folder/*"]).irregular
 
 
