@@ -6,6 +6,7 @@ Knows what connections wait for, but is independent of HTTP.
 import logging
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
@@ -22,18 +23,22 @@ EVICTED_DIVISOR = 32
 LOG_INTERVAL_S = 10.0
 UNREAD = "unread"
 EVICTION_ORDER = (IDLE, HEAD, BODY, UNREAD)
-"""What connections wait for, in the order in which they are closed."""
+"""What connections wait for, in the order in which those of one address are closed."""
 
 
 class ClientWait(NamedTuple):
-    """The order in which connections are closed: by `rank` in EVICTION_ORDER, then by the end of their time limit."""
+    """The order in which connections of one address are closed: by `rank` in EVICTION_ORDER, then by the end of their
+    time limit."""
 
     rank: int
     due_s: float
 
 
 class Evictable(Protocol):
-    """A connection that may be closed while it waits for its client."""
+    """A connection that may be closed while it waits for its client. `client` is the client's address and port."""
+
+    @property
+    def client(self) -> tuple[str, int] | None: ...
 
     def client_wait(self) -> ClientWait | None:
         """Returns what the connection waits for; None while the service works for it."""
@@ -84,13 +89,20 @@ class ConnectionCap:
         return count >= self._max_connections + HEALTH_RESERVE
 
     def evict(self) -> bool:
-        """Closes connections that wait for their clients, in EVICTION_ORDER. Returns whether any were closed.
+        """Closes connections that wait for their clients. Returns whether any were closed.
 
-        Closes a thirty-second of the maximum per call, because each call has to check all connections.
+        Begins with the address that has the most of them, so that a client with many connections does not close those
+        of the others. Closes a thirty-second of the maximum per call, because each call has to check all connections.
         """
         waits = [(connection.client_wait(), connection) for connection in self._connections]
         waiting = sorted(((wait, connection) for wait, connection in waits if wait is not None), key=lambda one: one[0])
-        evicted = waiting[: max(1, self._max_connections // EVICTED_DIVISOR)]
+        counts = Counter(_address(connection) for _, connection in waiting)
+        ranked: list[tuple[int, Evictable]] = []
+        for _, connection in waiting:
+            ranked.append((counts[_address(connection)], connection))
+            counts[_address(connection)] -= 1
+        ranked.sort(key=lambda one: -one[0])  # keeps the order of those that leave their addresses the same number
+        evicted = ranked[: max(1, self._max_connections // EVICTED_DIVISOR)]
         for _, connection in evicted:
             connection.evict()
         self._log(len(evicted))
@@ -100,3 +112,7 @@ class ConnectionCap:
         if self._clock() - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = self._clock()
             logs.event(logging.WARNING, "too many connections", limit=self._max_connections, closed=evicted)
+
+
+def _address(connection: Evictable) -> str:
+    return connection.client[0] if connection.client else ""

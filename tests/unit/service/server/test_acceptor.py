@@ -15,6 +15,7 @@ class RecordingProtocol(asyncio.Protocol):
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self.is_waiting = False
+        self.client = ("127.0.0.1", 1)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)

@@ -23,8 +23,9 @@ from tests.unit.service.batching import ManualClock
 class Connection:
     """A connection in a given state of waiting for its client."""
 
-    def __init__(self, wait: ClientWait | None) -> None:
+    def __init__(self, wait: ClientWait | None, address: str = "::1") -> None:
         self.is_evicted = False
+        self.client = (address, 1)
         self._wait = wait
 
     def client_wait(self) -> ClientWait | None:
@@ -43,6 +44,18 @@ def test_those_that_wait_longest_for_the_least_are_closed_first() -> None:
         order += [at for at, one in enumerate(connections) if one.is_evicted and at not in order]
     assert order == [3, 2, 4, 0]
     assert not connections[1].is_evicted
+
+
+def test_the_address_with_the_most_connections_loses_them_first() -> None:
+    """An attacker's connections wait for bodies, which are closed last."""
+    victims = [Connection(ClientWait(0, float(at)), f"victim {at}") for at in range(20)]
+    pairs = [Connection(ClientWait(0, 0.0), "two") for _ in range(2)]
+    attackers = [Connection(ClientWait(2, 0.0), "attacker") for _ in range(12)]
+    cap = ConnectionCap(10 * 32, [*victims, *pairs, *attackers])
+    cap.evict()
+    assert [sum(one.is_evicted for one in group) for group in (victims, pairs, attackers)] == [0, 0, 10]
+    cap.evict()
+    assert [sum(one.is_evicted for one in group) for group in (victims, pairs, attackers)] == [7, 2, 11]
 
 
 def test_a_part_of_many_is_closed_at_a_time() -> None:
