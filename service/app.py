@@ -108,13 +108,15 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
         state, status_store, registry, repository, metrics, background_tasks, settings.repository_timeout_s, mirror
     )
     watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
-    decode_pool, parse_thread = DecodePool(settings.decode_threads or usable_cores()), ParseThread()
+    request_timeout_s = settings.request_timeout_ms / 1000
+    decode_pool = DecodePool(settings.decode_threads or usable_cores())
+    parse_thread = ParseThread(request_timeout_s)
     classifier = Classifier(
         registry,
         metrics,
         decode_pool,
         limits=decode_limits(settings, settings.workers),
-        request_timeout_s=settings.request_timeout_ms / 1000,
+        request_timeout_s=request_timeout_s,
     )
     explainer = Explainer(classifier, settings.max_queue_images)
     keyring = Keyring(settings.keys, settings.keys_file) if requires_api_key(settings) else None

@@ -2,7 +2,7 @@
 
 Predictions take precedence: the forward passes of an explanation are background work in the model's own queue. They use
 at most a quarter of the queue and of the memory for images, and about two seconds of the model's run time. Only a few
-explanations run at the same time, at most one per client.
+explanations run at the same time, at most one per client: a caller holds a permit until the explanation is encoded.
 """
 
 import asyncio
@@ -75,48 +75,45 @@ class Explainer:
         return self._classifier.context(model, version)
 
     async def preprocessed(self, context: RequestContext, encoded: bytes) -> Explanation:
-        """Returns the image as the network sees it. Raises the errors of decoding, or Overloaded."""
-        with self._limited(context):
-            return Explanation(await self._classifier.decode(context, encoded))
+        """Returns the image as the network sees it. Raises the errors of decoding."""
+        return Explanation(await self._classifier.decode(context, encoded))
 
     async def occlude(self, context: RequestContext, encoded: bytes, class_name: str | None) -> OcclusionHeatmap:
         """Explains the class `class_name` (a label or an index), or by default the most probable class.
 
-        Raises the errors of classification, BadParameter for an unknown class, or Overloaded.
+        Raises the errors of classification, or BadParameter for an unknown class.
         """
         loaded = context.loaded
         requested = None if class_name is None else _class_index(class_name, loaded.labels)
-        with self._limited(context):
-            height, width, _ = loaded.manifest.input.shape
-            patches = occlusion.patch_grid(height, width, self._max_passes(loaded) - 1)
-            with self._classifier.reserve_slots(context, len(patches) + 1):
-                image = await self._classifier.decode(context, encoded)
-                batch = await self._run_on_thread(context, occlusion.occlude_patches, image, patches)
-            rows = await self._classifier.infer_reserved(context, batch)
-            index = int(rows[0].argmax()) if requested is None else requested
-            activation = loaded.manifest.activation
-            heatmap = await self._run_on_thread(
-                context, occlusion.importance, rows, index, patches, height, width, activation
-            )
+        height, width, _ = loaded.manifest.input.shape
+        patches = occlusion.patch_grid(height, width, self._max_passes(loaded) - 1)
+        with self._classifier.reserve_slots(context, len(patches) + 1):
+            image = await self._classifier.decode(context, encoded)
+            batch = await self.run_on_thread(context, occlusion.occlude_patches, image, patches)
+        rows = await self._classifier.infer_reserved(context, batch)
+        index = int(rows[0].argmax()) if requested is None else requested
+        activation = loaded.manifest.activation
+        heatmap = await self.run_on_thread(
+            context, occlusion.importance, rows, index, patches, height, width, activation
+        )
         prediction = Prediction(index, loaded.labels[index], float(rows[0, index]))
         return OcclusionHeatmap(image, prediction, heatmap, len(rows))
 
     async def feature_maps(self, context: RequestContext, encoded: bytes) -> FeatureMaps:
         """Returns filters and feature maps.
 
-        Raises the errors of decoding, BadParameter for a version without feature maps, or Overloaded.
+        Raises the errors of decoding, or BadParameter for a version without feature maps.
         """
-        with self._limited(context):
-            image = await self._classifier.decode(context, encoded)
-            compute = context.loaded.feature_graph.layer_outputs
-            return FeatureMaps(image, await self._run_on_thread(context, compute, image))
+        image = await self._classifier.decode(context, encoded)
+        compute = context.loaded.feature_graph.layer_outputs
+        return FeatureMaps(image, await self.run_on_thread(context, compute, image))
 
     def close(self) -> None:
         """Rejects further work. Does not wait for a running explanation."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
-    def _limited(self, context: RequestContext) -> Iterator[None]:
+    def permit(self, context: RequestContext) -> Iterator[None]:
         """Marks the request as background work. Raises Overloaded if too many explanations run already."""
         client, context.background = context.client, True
         if client in self._active_clients or len(self._active_clients) >= MAX_CONCURRENT_EXPLANATIONS:
@@ -135,8 +132,8 @@ class Explainer:
         max_images = min(self._max_images, loaded.batcher.max_request_images // QUEUE_DIVISOR)
         return max(MIN_PASSES, min(max_images, int(MAX_COMPUTE_MS / max(image_ms, 0.001))))
 
-    async def _run_on_thread(self, context: RequestContext, work: Callable[..., T], *args: Any) -> T:
-        """Runs a function on a thread of low priority."""
+    async def run_on_thread(self, context: RequestContext, work: Callable[..., T], *args: Any) -> T:
+        """Runs a function on a thread of low priority. Raises DeadlineExceeded."""
         future = asyncio.get_running_loop().run_in_executor(self._executor, self._run_busy, work, *args)
         return await context.within_deadline(future)
 

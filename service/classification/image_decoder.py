@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from service.classification.request_context import RequestContext
 from service.errors import REJECTIONS, ConvoyError, DeadlineExceeded, ExpiredInQueue, TooManyPixels
+from service.fair_threads import Owner
 from service.imaging.decode import OpenedImage
 from service.imaging.decode_pool import LARGE_WORK, DecodePool
 from service.imaging.fast_png import decode_simple_png
-from service.imaging.limits import DecodeLimits, is_slow_to_open
+from service.imaging.limits import DecodeLimits
 from service.imaging.model_input import open_for_model, read_opened
 from service.imaging.pixel_budget import DecodeMemory, PixelBudget
+from service.imaging.png_texts import is_slow_to_open
 from service.imaging.preprocess import preprocess
 from service.loaded_models.loaded_version import LoadedVersion
 
@@ -31,6 +33,8 @@ MAX_CHUNK_BYTES = 16384
 # Estimated work of an image that has not been opened, in addition to its bytes. A much larger image is decoded by a
 # separate job anyway.
 UNOPENED_WORK = MAX_INLINE_PIXELS
+# Additional work of opening a PNG whose texts are unpacked: about 2 ms.
+UNPACKED_TEXT_WORK = 200_000
 # The images of a request may have this many times the maximum pixels of one image. Without a limit, 16 MB of images
 # could take minutes of CPU time.
 MAX_REQUEST_PIXELS_FACTOR = 2
@@ -185,7 +189,11 @@ def split_into_chunks(images: Sequence[bytes | ConvoyError]) -> Iterator[Sequenc
 
 
 def _unopened_work(images: Sequence[bytes | ConvoyError]) -> int:
-    return sum(UNOPENED_WORK + len(image) for image in images if not isinstance(image, ConvoyError))
+    return sum(
+        UNOPENED_WORK + len(image) + (UNPACKED_TEXT_WORK if is_slow_to_open(image) else 0)
+        for image in images
+        if not isinstance(image, ConvoyError)
+    )
 
 
 def _work(image: OpenedImage, encoded: bytes) -> int:
@@ -199,10 +207,10 @@ def _raise_error(result: Pixels | ConvoyError) -> Pixels:
     return result
 
 
-def _owner(context: RequestContext) -> tuple[str, str, bool]:
-    """Returns the owner of a job. Threads alternate between clients, models, and interactive and background
-    requests."""
-    return context.client, context.loaded.model, context.background
+def _owner(context: RequestContext) -> Owner:
+    """Returns the owner of a job. Threads alternate between clients, and between the models and the interactive and
+    background requests of a client."""
+    return Owner(context.client, (context.loaded.model, context.background))
 
 
 def _to_model_input(image: OpenedImage, loaded: LoadedVersion) -> Pixels:

@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # isort: skip # noqa: F401
 
 from service.errors import BadImage, UnsupportedImage
-from service.imaging import bmp_run_length  # noqa: F401  # registers its decoder
+from service.imaging import bmp_run_length, png_texts  # noqa: F401  # register a decoder and a class
 from service.imaging.fast_png import decode_simple_png
 from service.imaging.limits import (
     DecodeCost,

@@ -19,10 +19,7 @@ from service.errors import BadImage, ImageTooLarge
 MAX_HEADER_READS = 1_000
 MAX_PIXEL_READS = 5_000
 BYTES_PER_EXTRA_READ = 128  # one more read per 128 bytes, so that the size of the body limits the reads of a request
-# Chunks of a PNG that Pillow unpacks while it opens the file, each to at most a megabyte. A valid PNG has one color
-# profile, and photo software writes up to ten texts.
-MAX_UNPACKED_CHUNKS = {b"iCCP": 1, b"zTXt": 20, b"iTXt": 20}
-PNG_SIGNATURE, PNG_CHUNK_HEADER_BYTES = b"\x89PNG\r\n\x1a\n", 8
+COLOR_PROFILE, PNG_CHUNK_HEADER_BYTES = b"iCCP", 8  # a valid PNG has at most one color profile
 MAX_SCANS = 100
 MAX_SEGMENTS = 1_000
 # Pixels times scans of a progressive JPEG that is decoded at a reduced scale: its header may have a much larger size
@@ -59,12 +56,12 @@ class TooManyReads(OSError):
 
 
 class LimitedReader(io.BytesIO):
-    """An encoded image as a file. Raises TooManyReads after a limited number of reads and of PNG chunks."""
+    """An encoded image as a file. Raises TooManyReads after a limited number of reads, and for two color profiles."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self._reads_left = MAX_HEADER_READS
-        self._chunks_left = MAX_UNPACKED_CHUNKS.copy()
+        self._color_profiles = 0
 
     def allow_pixel_reads(self) -> None:
         """Sets the limit for reading the pixels, after the header has been accepted."""
@@ -75,16 +72,11 @@ class LimitedReader(io.BytesIO):
         if self._reads_left < 0:
             raise TooManyReads("it consists of too many small parts")
         data = super().read(size)
-        if size == PNG_CHUNK_HEADER_BYTES and (chunk := data[4:]) in self._chunks_left:
-            self._chunks_left[chunk] -= 1
-            if self._chunks_left[chunk] < 0:
-                raise TooManyReads(f"it has more than {MAX_UNPACKED_CHUNKS[chunk]} chunks of the type {chunk.decode()}")
+        if size == PNG_CHUNK_HEADER_BYTES and data[4:] == COLOR_PROFILE:
+            self._color_profiles += 1
+            if self._color_profiles > 1:
+                raise TooManyReads("it has more than one color profile")
         return data
-
-
-def is_slow_to_open(data: bytes) -> bool:
-    """Whether the file is a PNG with compressed chunks. Opening it may then take milliseconds, even if it is small."""
-    return data.startswith(PNG_SIGNATURE) and any(chunk in data for chunk in MAX_UNPACKED_CHUNKS)
 
 
 class DecodeLimits(NamedTuple):

@@ -4,6 +4,7 @@ Timeouts are several seconds here. `python -m tests.reliability attacks` measure
 machine.
 """
 
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,11 +16,13 @@ import pytest
 
 from tests.reliability.attacks.attack_requests import (
     CLASSIFY,
-    jpeg,
+    client_requests,
     png_with_many_exif_fields,
     png_with_many_profiles,
+    png_with_many_texts,
     webp_with_a_large_canvas,
 )
+from tests.reliability.attacks.measure_attacks import send
 from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
@@ -35,6 +38,7 @@ ATTACKS = {
     "canvas": (webp_with_a_large_canvas(), CONNECTIONS, {200, 429, 504}),
     "profiles": (png_with_many_profiles(), 2, {400}),
     "EXIF fields": (png_with_many_exif_fields(), CONNECTIONS, {200}),
+    "texts": (png_with_many_texts(), CONNECTIONS, {200}),
 }
 """Bodies, number of connections, and the expected statuses of the attackers' responses."""
 
@@ -78,7 +82,7 @@ def attack(service: RunningService, body: bytes, connections: int) -> Iterator[C
 def test_another_address_gets_its_answers(
     service: RunningService, body: bytes, connections: int, attacker_statuses: set[int]
 ) -> None:
-    image = jpeg()
+    requests = itertools.cycle(client_requests())
     transport = httpx.HTTPTransport(local_address=CLIENT_ADDRESS)
     headers = {"x-request-timeout-ms": str(TIMEOUT_MS)}
     with (
@@ -86,7 +90,7 @@ def test_another_address_gets_its_answers(
         httpx.Client(base_url=service.url, transport=transport, timeout=60, headers=headers) as client,
     ):
         service.wait_until(lambda: bool(attackers))
-        statuses = Counter(client.post(CLASSIFY, content=image).status_code for _ in range(REQUESTS))
+        statuses = Counter(send(client, next(requests)).status_code for _ in range(REQUESTS))
     assert statuses[200] >= MIN_ANSWERED, (statuses, attackers)
     assert statuses.keys() <= {200, 429}
     assert attackers.keys() <= attacker_statuses

@@ -11,7 +11,7 @@ from service.api.http.body_budget import BodyBudget
 from service.api.http.compression import content_encoding, decompress
 from service.api.http.form import Fields, Form, is_form, parse_form
 from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTES, ParseThread
-from service.api.http.request_headers import content_length, header
+from service.api.http.request_headers import client_name, content_length, header
 from service.api.http.status_codes import ClientDisconnected
 from service.errors import BodyTooLarge
 
@@ -48,8 +48,7 @@ class BodyReader:
         if len(chunks) == 1:
             body = chunks[0]
         else:
-            is_small = sum(map(len, chunks)) <= MAX_INLINE_JOIN_BYTES
-            body = await self._parse_thread.run(is_small, b"".join, chunks)
+            body = await self._run(scope, sum(map(len, chunks)), MAX_INLINE_JOIN_BYTES, b"".join, chunks)
         if not (encoding := content_encoding(scope)):
             return body
         # Always in a thread, because a thousandth of the limit can decompress to the whole limit. Not in the parsing
@@ -68,16 +67,26 @@ class BodyReader:
         content_type = header(scope, b"content-type")
         if not is_form(content_type):
             return body, []
-        form: Form = await self.parse(body, parse_form, content_type, body, "file", 1)
+        form: Form = await self.parse(scope, body, parse_form, content_type, body, "file", 1)
         return form.files[0][1], form.fields
 
-    async def parse(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
-        """Returns the result of `function(*args)`, which parses the body. Parses a large body in the thread."""
-        return await self._parse_thread.run(len(body) <= MAX_INLINE_BYTES, function, *args)
+    async def parse(self, scope: Scope, body: bytes, function: Callable[..., T], *args: Any) -> T:
+        """Returns the result of `function(*args)`, which parses the body. Parses a large body in the thread.
 
-    async def parse_json(self, body: bytes, function: Callable[..., T], *args: Any) -> T:
+        Raises TooLateToStart while earlier bodies of the client would take longer than a request may take.
+        """
+        return await self._run(scope, len(body), MAX_INLINE_BYTES, function, *args)
+
+    async def parse_json(self, scope: Scope, body: bytes, function: Callable[..., T], *args: Any) -> T:
         """Does the same as `parse`, for a body of JSON or raw tensors."""
-        return await self._parse_thread.run(len(body) <= MAX_INLINE_JSON_BYTES, function, *args)
+        return await self._run(scope, len(body), MAX_INLINE_JSON_BYTES, function, *args)
+
+    async def _run(
+        self, scope: Scope, size_bytes: int, max_inline_bytes: int, function: Callable[..., T], *args: Any
+    ) -> T:
+        if size_bytes <= max_inline_bytes:
+            return function(*args)
+        return await self._parse_thread.run(client_name(scope), size_bytes, function, *args)
 
 
 async def read_chunks(scope: Scope, receive: Receive, limit_bytes: int, budget: BodyBudget) -> list[bytes]:

@@ -5,6 +5,7 @@ one slice, and the total time is less than half, because a slice stays in the CP
 `json_arrays` and the parsers check the contents of arrays.
 """
 
+import functools
 import re
 import secrets
 from collections.abc import Iterator
@@ -16,11 +17,14 @@ SLICE_BYTES = 1 << 18
 MIN_TEXT_BYTES = 2048  # longer than any id, even if each of its 256 characters is escaped
 MIN_ARRAY_BYTES = 256
 SHOWN_BYTES = 64
+MAX_GAP_BYTES, MAX_ESCAPES = 32, 64  # of strings that are skipped together
 MAX_TEXTS = 100_000
 MAX_STRUCTURE_BYTES = 1 << 20
-"""Maximum bytes of the document outside of strings and cut-out arrays. simdjson parses that many bytes in 5 ms."""
+"""Maximum bytes of the document outside of strings and cut-out arrays. simdjson parses that many bytes in 5 ms.
+The MAX_GAP_BYTES before a short string do not count, so the number of strings limits them."""
 
 _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
+_TEXT_PART = re.compile(rb'(?:[^"\\]++|\\.)++', re.DOTALL)
 _BRACKETS_TO_SPACES = bytes.maketrans(b"[]", b"  ")
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _WHITESPACE = b" \t\n\r"
@@ -130,7 +134,13 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
         kept.append(b'"%b"' % placeholder)
 
     position = structure_bytes = texts = 0
+    short_texts = _short_texts(MIN_TEXT_BYTES)
     while position < len(text):
+        run = short_texts.match(text, position, position + SLICE_BYTES)
+        if run is not None:
+            kept.append(run[0])
+            texts += run[0].count(b'"') // 2
+            position = run.end()
         quote = text.find(b'"', position)
         end = len(text) if quote < 0 else quote
         array_start, array_end = _array_span(text, position, end)
@@ -155,6 +165,16 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
             limit = f"more than {MAX_STRUCTURE_BYTES} bytes outside of strings and arrays of numbers"
             raise BadTensor(f"The JSON contains {limit}.")
     return b"".join(kept), large
+
+
+@functools.cache
+def _short_texts(min_text_bytes: int) -> re.Pattern[bytes]:
+    """Matches consecutive strings that are not cut out, each with the MAX_GAP_BYTES before it at most.
+
+    A loop in Python takes 1 us per string: 100 ms for a document that gzip compresses to 300 bytes.
+    """
+    part = rb'[^"\\]{0,%d}+' % (min_text_bytes - 2)
+    return re.compile(rb'(?:[^"]{0,%d}+"%b(?:\\.%b){0,%d}+")++' % (MAX_GAP_BYTES, part, part, MAX_ESCAPES), re.DOTALL)
 
 
 def _shown_beginning(text: bytes, start: int) -> bytes:
@@ -189,16 +209,17 @@ def _is_balanced(text: bytes, start: int, end: int) -> bool:
 
 def _text_end(text: bytes, quote: int) -> int:
     """Returns the position after the string that begins at `quote`. Raises BadTensor if the string does not end."""
-    position = quote + 1
-    for _ in range(MAX_TEXTS):
-        position = text.find(b'"', position) + 1
-        if not position:
-            raise BadTensor(
-                f"The request is not valid JSON at byte {quote}: the string that begins there is not terminated."
-            )
-        before = position - 2
-        while text[before] == ord("\\") and before > quote:
-            before -= 1
-        if (position - before) % 2 == 0:
-            return position
-    raise TooManyImages(f"A string in the JSON contains more than {MAX_TEXTS} quotation marks.")
+    first_quote = text.find(b'"', quote + 1)
+    if text[first_quote - 1] != ord("\\"):  # as in base64
+        end = first_quote
+    else:
+        end = quote + 1
+        while (part := _TEXT_PART.match(text, end, end + SLICE_BYTES + 1)) is not None:
+            end = part.end()
+        if text[end : end + 1] != b'"':
+            end = -1
+    if end < 0:
+        raise BadTensor(
+            f"The request is not valid JSON at byte {quote}: the string that begins there is not terminated."
+        )
+    return end + 1

@@ -1,13 +1,17 @@
-"""The thread that parses large bodies while the event loop serves small requests.
+"""The thread that parses large bodies while the event loop serves small requests. Clients take turns.
 
 There is only one, because parsing holds the GIL most of the time, and more threads would delay the event loop.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
+
+from service.errors import TooLateToStart
+from service.fair_threads import JOBS_PER_THREAD, FairThreads, Owner, QueuedJob
 
 MAX_INLINE_BYTES = 65536
 """Bodies up to this size are parsed on the event loop."""
@@ -19,17 +23,26 @@ T = TypeVar("T")
 
 
 class ParseThread:
-    """Runs functions on large bodies in the order of their arrival."""
+    """Runs functions on large bodies, those of one client in the order of their arrival."""
 
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, "parse")
+    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._timeout_s = timeout_s
+        self._thread = FairThreads(ThreadPoolExecutor(1, "parse"), 1, JOBS_PER_THREAD, clock)
 
-    async def run(self, is_inline: bool, function: Callable[..., T], *args: Any) -> T:
-        """Calls `function(*args)` inline or in the thread, and returns its result."""
-        if is_inline:
-            return function(*args)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args))
+    async def run(self, client: str, size_bytes: int, function: Callable[..., T], *args: Any) -> T:
+        """Returns the result of `function(*args)`, which parses a body of this size, from the thread.
+
+        Raises TooLateToStart if the client's earlier bodies would take longer than the timeout.
+        """
+        owner, loop = Owner(client), asyncio.get_running_loop()
+        wait_s = self._thread.expected_done_s(owner, size_bytes)
+        if wait_s > self._timeout_s:
+            message = f"The body would be parsed in {wait_s:.1f} s, longer than a request may take."
+            raise TooLateToStart(message, wait_s - self._timeout_s)
+        future: asyncio.Future[T] = loop.create_future()
+        self._thread.add(QueuedJob(owner, size_bytes, future, partial(function, *args)))
+        return await future
 
     def close(self) -> None:
         """Drops the functions that have not started."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()

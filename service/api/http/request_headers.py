@@ -1,6 +1,8 @@
 """Reads request headers from the ASGI scope, and applies the two that set a request's deadline and priority."""
 
+import functools
 import re
+from ipaddress import AddressValueError, IPv6Address
 
 from starlette.types import Scope
 
@@ -15,6 +17,7 @@ HEADERS_BY_NAME = "convoy.headers_by_name"
 TIMEOUT = b"x-request-timeout-ms"
 MAX_TIMEOUT_DIGITS = 9
 PRIORITY = b"priority"
+MAX_CACHED_NETWORKS = 4096
 BACKGROUND = re.compile(rb"(?:^|[,\s])u=7\b")
 
 
@@ -32,9 +35,23 @@ def content_length(scope: Scope) -> int:
 
 
 def client_name(scope: Scope) -> str:
-    """Returns the sender of the request: the name of its API key, or its address if the service has no keys."""
+    """Returns the sender of the request: the name of its API key, or its address if the service has no keys.
+
+    All IPv6 addresses of one /64 network are one client, because a single host may use them all.
+    """
     address = scope["client"]
-    return scope[LOG_FIELDS].get("key") or (address[0] if address else "")
+    return scope[LOG_FIELDS].get("key") or (_network(address[0]) if address else "")
+
+
+@functools.lru_cache(MAX_CACHED_NETWORKS)
+def _network(address: str) -> str:
+    try:
+        ipv6 = IPv6Address(address)
+    except AddressValueError:
+        return address
+    if ipv6.ipv4_mapped is not None:
+        return str(ipv6.ipv4_mapped)
+    return f"{IPv6Address(int(ipv6) >> 64 << 64)}/64"
 
 
 def apply_timeout_and_priority(scope: Scope, context: RequestContext) -> None:

@@ -98,9 +98,10 @@ class ClassifyBatch:
         _admit(self._classifier, scope, version)
         body = await self._body_reader.read(scope, receive)
         content_type = header(scope, b"content-type")
-        count = await self._body_reader.parse(body, estimate_image_count, content_type, body)
-        _admit(self._classifier, scope, version, count)
-        images, fields = await self._parse_images(content_type, body)
+        with CancelOnDisconnect(scope):
+            count = await self._body_reader.parse(scope, body, estimate_image_count, content_type, body)
+            _admit(self._classifier, scope, version, count)
+            images, fields = await self._parse_images(scope, content_type, body)
         if fields:
             version, k = parse_parameters(add_form_fields(query, fields, PARAMETERS))
         del body  # as large as the images
@@ -119,14 +120,16 @@ class ClassifyBatch:
                 reply = await self._encoder.encode(size_bytes, _encode_batch, names, rows, loaded, k)
         await send_response(send, reply, context, JSON_HEADERS)
 
-    async def _parse_images(self, content_type: bytes, body: bytes) -> tuple[batch_request.Images, Fields]:
+    async def _parse_images(
+        self, scope: Scope, content_type: bytes, body: bytes
+    ) -> tuple[batch_request.Images, Fields]:
         """Returns the images, and the text fields of a form."""
         if is_form(content_type):
-            parsed = self._body_reader.parse(body, parse_form, content_type, body, "files", self._max_images)
+            parsed = self._body_reader.parse(scope, body, parse_form, content_type, body, "files", self._max_images)
             form: Form = await parsed
             return list(form.files), form.fields
         if media_type(content_type) == b"application/json":
-            return await self._body_reader.parse_json(body, batch_request.parse, body, self._max_images), []
+            return await self._body_reader.parse_json(scope, body, batch_request.parse, body, self._max_images), []
         raise UnsupportedBody(f"A batch cannot be sent as '{content_type.decode('latin-1')}'.")
 
 

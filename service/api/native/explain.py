@@ -1,6 +1,5 @@
 """POST .../explain: explains one image's prediction, as JSON with images in base64, or as one PNG."""
 
-import asyncio
 import base64
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -69,9 +68,11 @@ class Explain:
         as_png = PNG in header(scope, b"accept")
         with self._explainer.context(scope["path_params"]["model"], version) as context:
             apply_timeout_and_priority(scope, context)
-            with CancelOnDisconnect(scope):
+            with CancelOnDisconnect(scope), self._explainer.permit(context):
                 explanation = await self._explain(method, context, image, class_name)
-                body = await asyncio.to_thread(_to_png if as_png else _to_json, explanation, method, context)
+                # On the explainer's thread and with the permit, because it takes 100 ms for a large image.
+                encode = _to_png if as_png else _to_json
+                body = await self._explainer.run_on_thread(context, encode, explanation, method, context)
                 self._encoder.reserve(scope, len(body))  # a slow client may keep it in memory
         await send_response(send, body, context, PNG_HEADERS if as_png else JSON_HEADERS)
 

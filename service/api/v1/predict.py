@@ -55,7 +55,9 @@ class Predict:
             count = estimate_tensor_count(body, loaded.manifest.input.shape)
             self._classifier.admit(loaded.model, loaded.version, count, background=context.background)
             with CancelOnDisconnect(scope):
-                request = await self._body_reader.parse_json(body, parse, body, loaded.manifest.input, self._max_images)
+                request = await self._body_reader.parse_json(
+                    scope, body, parse, body, loaded.manifest.input, self._max_images
+                )
                 del body  # is larger than the parsed request
                 size_bytes = self._encoder.reserve(
                     scope, max_response_bytes(request, loaded), outputs_bytes(loaded, request.count)

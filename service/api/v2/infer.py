@@ -83,7 +83,7 @@ class Infer:
             apply_timeout_and_priority(scope, context)
             with CancelOnDisconnect(scope):
                 request = await self._body_reader.parse_json(
-                    body, parse, body, json_length, loaded.manifest.input, self._max_images
+                    scope, body, parse, body, json_length, loaded.manifest.input, self._max_images
                 )
                 context.limit_timeout(request.timeout_s)
                 context.background = context.background or request.background

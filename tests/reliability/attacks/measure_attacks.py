@@ -2,6 +2,7 @@
 memory."""
 
 import argparse
+import itertools
 import socket
 import tempfile
 import threading
@@ -19,13 +20,12 @@ from tests.bench.report import markdown
 from tests.reliability import report
 from tests.reliability.attacks.attack_requests import (
     BODY_BYTES,
-    CLASSIFY,
     IMAGE_ATTACKS,
     INPUT_BYTES,
     MEMORY_ATTACKS,
     OTHER_BYTES,
     SETTINGS,
-    jpeg,
+    client_requests,
     write_models,
 )
 from tests.reliability.attacks.attackers import attacking
@@ -129,7 +129,7 @@ def _observe(url: str, outcome: Outcome, seconds: float) -> None:
     stopped = threading.Event()
     stopped.wait(WARM_UP_S)
     # Before the probes start: httpx reads certificates for 50 ms with the GIL held, which would look like a stall.
-    transport, image = httpx.HTTPTransport(local_address=CLIENT_ADDRESS), jpeg()
+    transport, requests = httpx.HTTPTransport(local_address=CLIENT_ADDRESS), itertools.cycle(client_requests())
     probes = [threading.Thread(target=_probe, args=(url, outcome, stopped)) for _ in range(outcome.workers)]
     with httpx.Client(base_url=url, transport=transport, timeout=60) as client:
         for thread in probes:
@@ -137,12 +137,18 @@ def _observe(url: str, outcome: Outcome, seconds: float) -> None:
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             started_s = time.monotonic()
-            outcome.statuses[client.post(CLASSIFY, content=image).status_code] += 1
+            outcome.statuses[send(client, next(requests)).status_code] += 1
             outcome.latencies_ms.append((time.monotonic() - started_s) * 1000)
             stopped.wait(CLIENT_INTERVAL_S)
     stopped.set()
     for thread in probes:
         thread.join()
+
+
+def send(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+    """Sends a request of `client_requests` to the service of the client."""
+    headers = {"content-type": request.headers["content-type"]} if "content-type" in request.headers else {}
+    return client.post(request.url.path, content=request.read(), headers=headers)
 
 
 def _probe(url: str, outcome: Outcome, stopped: threading.Event) -> None:

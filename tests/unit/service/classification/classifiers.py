@@ -12,6 +12,7 @@ from PIL import Image
 from service.classification.classifier import Classifier
 from service.classification.top_k import Probabilities
 from service.errors import ConvoyError
+from service.fair_threads import Owner
 from service.imaging import model_input
 from service.imaging.decode_pool import DecodePool
 from service.imaging.limits import DECODED_BYTES_PER_PIXEL, DecodeLimits
@@ -52,7 +53,7 @@ def with_classifier(
                 request_timeout_s=10,
             )
             test_ended = threading.Event()
-            jobs = [decode_pool.run("somebody else", 1, test_ended.wait) for _ in range(busy)]
+            jobs = [decode_pool.run(Owner("somebody else"), 1, test_ended.wait) for _ in range(busy)]
             try:
                 await asyncio.wait_for(test(classifier, registry), 60)
             finally:

@@ -10,7 +10,8 @@ import pytest
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer, Explanation
 from service.errors import QueueFull
-from service.imaging.decode_pool import JOBS_PER_THREAD, DecodePool
+from service.fair_threads import JOBS_PER_THREAD, Owner
+from service.imaging.decode_pool import DecodePool
 from service.imaging.limits import DecodeLimits
 from service.loaded_models.registry import Registry
 from service.model_store.desired_state import DesiredState
@@ -42,7 +43,8 @@ def test_a_version_that_is_replaced_while_the_image_is_decoded_still_answers(tmp
                 closing(Explainer(classifier, QUEUE_IMAGES)) as explainer,
                 explainer.context("linear", None) as context,
             ):
-                blocked = decode_pool.run("somebody else", 1, release.wait)
+                blocked = decode_pool.run(Owner("somebody else"), 1, release.wait)
+                context.background = True
                 explaining = asyncio.create_task(explainer.occlude(context, image_bytes(90, 90), None))
                 await asyncio.sleep(0)  # the explanation waits until its image is decoded
                 write_version(tmp_path, "linear", 2)
@@ -72,9 +74,10 @@ def test_a_client_has_one_explanation_at_a_time(tmp_path: Path) -> None:
                 async def explain(client: str) -> Explanation:
                     with explainer.context("linear", None) as context:
                         context.client = client
-                        return await explainer.preprocessed(context, image_bytes(90, 90))
+                        with explainer.permit(context):
+                            return await explainer.preprocessed(context, image_bytes(90, 90))
 
-                blocked = [decode_pool.run("somebody else", 1, release.wait) for _ in range(JOBS_PER_THREAD)]
+                blocked = [decode_pool.run(Owner("somebody else"), 1, release.wait) for _ in range(JOBS_PER_THREAD)]
                 first, other = asyncio.create_task(explain("one")), asyncio.create_task(explain("other"))
                 await asyncio.sleep(0)
                 with pytest.raises(QueueFull, match="for this client"):

@@ -17,6 +17,7 @@ from service.classification import image_decoder
 from service.classification.classifier import Classifier
 from service.classification.image_decoder import MAX_CHUNK_BYTES, MAX_CHUNK_IMAGES, split_into_chunks
 from service.errors import BadImage, ImageTooLarge, TooLateToStart
+from service.fair_threads import Owner
 from service.imaging import decode_pool, model_input
 from service.imaging.limits import DECODED_BYTES_PER_PIXEL
 from service.imaging.pixel_budget import PixelBudget
@@ -78,7 +79,7 @@ def test_images_that_cannot_be_decoded_in_time_are_rejected_at_once(
     data, hold = image_bytes(90, 90), threading.Event()
 
     async def test(classifier: Classifier, registry: Registry) -> None:
-        large_job = classifier._decoder._decode_pool.run(("", "linear", False), 10**10, hold.wait, 60)
+        large_job = classifier._decoder._decode_pool.run(Owner("", ("linear", False)), 10**10, hold.wait, 60)
         with pytest.raises(TooLateToStart):
             await answer(classifier, data)
         assert registry.get("linear").batcher.queued_images == 0
@@ -134,8 +135,8 @@ def test_a_header_that_takes_long_is_not_opened_on_the_event_loop(
         return open_image(*args)
 
     monkeypatch.setattr(model_input, "open_image", record_thread)
-    profile = chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(1_000_000)))
-    data = header(8, 8) + profile + chunk(b"IDAT", zlib.compress(bytes(72))) + END
+    text = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1_000_000)))
+    data = header(8, 8) + text + chunk(b"IDAT", zlib.compress(bytes(72))) + END
 
     async def test(classifier: Classifier, registry: Registry) -> None:
         await answer(classifier, data)

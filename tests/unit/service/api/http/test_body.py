@@ -18,6 +18,7 @@ from service.api.http.parse_thread import MAX_INLINE_BYTES, MAX_INLINE_JSON_BYTE
 from service.api.http.status_codes import ClientDisconnected
 from service.errors import BodyTooLarge
 from tests.support.images import image_bytes
+from tests.unit.service.api.scopes import request_scope
 
 SHAPE = (8, 8, 1)
 
@@ -70,9 +71,9 @@ class Arriving:
 
 
 def read_in_thread(client: Arriving, limit_bytes: int = 10**7, headers: dict[bytes, bytes] | None = None) -> bytes:
-    with closing(ParseThread()) as parse_thread:
+    with closing(ParseThread(10)) as parse_thread:
         reader = BodyReader(limit_bytes, BodyBudget(10**9, lambda: None), parse_thread)
-        return asyncio.run(reader.read({"headers": list((headers or {}).items())}, client.receive))  # type: ignore
+        return asyncio.run(reader.read(request_scope(headers=(headers or {}).items()), client.receive))
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"ab", b"c", b""], [b"x" * MAX_INLINE_JOIN_BYTES, b"y"]], ids=len)
@@ -98,7 +99,9 @@ def test_a_client_that_disconnects_has_no_body() -> None:
     ("method", "max_inline_bytes"), [("parse", MAX_INLINE_BYTES), ("parse_json", MAX_INLINE_JSON_BYTES)]
 )
 def test_only_large_bodies_are_parsed_in_the_thread(method: str, max_inline_bytes: int) -> None:
-    with closing(ParseThread()) as parse_thread:
+    with closing(ParseThread(10)) as parse_thread:
         parse = getattr(BodyReader(10**6, BodyBudget(10**9, lambda: None), parse_thread), method)
-        threads = [asyncio.run(parse(bytes(max_inline_bytes + more), threading.get_ident)) for more in (0, 1)]
+        threads = [
+            asyncio.run(parse(request_scope(), bytes(max_inline_bytes + more), threading.get_ident)) for more in (0, 1)
+        ]
     assert [thread == threading.get_ident() for thread in threads] == [True, False]

@@ -18,8 +18,10 @@ from service.errors import BadImage, BodyTooLarge, MemoryFull
 from service.observability.logs import RequestLogLimiter
 from service.observability.metrics import Metrics
 from service.workers.shutdown import ShutdownState
+from tests.unit.service.api.scopes import request_scope
 
 LIMIT_BYTES = 100
+GZIP = [(b"content-encoding", b"gzip")]
 
 
 class Rejections:
@@ -30,11 +32,6 @@ class Rejections:
 
     def __call__(self) -> None:
         self.count += 1
-
-
-def request_scope(**headers: str) -> Scope:
-    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": pairs}
 
 
 def test_bodies_are_let_in_up_to_the_limit() -> None:
@@ -80,6 +77,36 @@ def test_large_bodies_leave_memory_for_small_ones() -> None:
     assert budget.used_bytes == 3 * MAX_SMALL_BYTES
 
 
+def test_one_client_leaves_a_third_of_each_part_to_the_others() -> None:
+    """Its requests wait for their turn to be decoded, so its bodies would fill the memory for many seconds."""
+    rejections = Rejections()
+    budget = BodyBudget(12 * MAX_SMALL_BYTES, rejections)
+    scopes = [request_scope("one") for _ in range(8)]
+    for scope in scopes:
+        budget.reserve(scope, MAX_SMALL_BYTES)
+    with pytest.raises(MemoryFull, match="this client's other requests fill its share"):
+        budget.reserve(request_scope("one"), 1)
+    with pytest.raises(MemoryFull, match="this client's other requests"):
+        budget.reserve(scopes[0], 1)
+    assert rejections.count == 2
+    budget.reserve(request_scope("another"), MAX_SMALL_BYTES)
+    release_body(scopes[0])
+    budget.reserve(request_scope("one"), MAX_SMALL_BYTES)
+    with pytest.raises(MemoryFull, match="this client's other requests"):
+        budget.reserve(request_scope("one"), 1)
+
+
+def test_one_client_leaves_memory_for_large_bodies() -> None:
+    budget, large = BodyBudget(12 * MAX_SMALL_BYTES, Rejections()), request_scope("one")
+    budget.reserve(large, 5 * MAX_SMALL_BYTES)
+    budget.reserve(large, MAX_SMALL_BYTES)
+    budget.reserve(large, MAX_SMALL_BYTES)  # a single body may be larger than the share
+    with pytest.raises(MemoryFull, match="this client's other requests"):
+        budget.reserve(request_scope("one"), 2 * MAX_SMALL_BYTES)
+    budget.reserve(request_scope("another"), 2 * MAX_SMALL_BYTES)
+    budget.reserve(request_scope("one"), MAX_SMALL_BYTES)
+
+
 def test_what_a_request_holds_is_released_once() -> None:
     budget, scopes = BodyBudget(LIMIT_BYTES, Rejections()), [request_scope(), request_scope()]
     for scope in scopes:
@@ -115,17 +142,20 @@ class Client:
 def test_a_body_of_known_length_is_rejected_before_it_is_read() -> None:
     budget, client = BodyBudget(LIMIT_BYTES, Rejections()), Client(bytes(60))
     budget.reserve(request_scope(), 50)
-    with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
-        asyncio.run(BodyReader(10**6, budget, thread).read(request_scope(content_length="60"), client.receive))
+    with closing(ParseThread(10)) as thread, pytest.raises(MemoryFull):
+        asyncio.run(
+            BodyReader(10**6, budget, thread).read(request_scope(headers=[(b"content-length", b"60")]), client.receive)
+        )
     assert (client.received, budget.used_bytes) == (0, 50)
 
 
-@pytest.mark.parametrize("headers", [{}, {"content_length": "45"}])
-def test_a_body_counts_as_it_arrives(headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"45")]])
+def test_a_body_counts_as_it_arrives(headers: list[tuple[bytes, bytes]]) -> None:
     """Clients that announce large bodies but send nothing do not block other requests."""
-    budget, client, scope = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5), request_scope(**headers)
+    budget, client = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5)
+    scope = request_scope(headers=headers)
     budget.reserve(request_scope(), 50)
-    with closing(ParseThread()) as thread, pytest.raises(MemoryFull):
+    with closing(ParseThread(10)) as thread, pytest.raises(MemoryFull):
         asyncio.run(BodyReader(10**6, budget, thread).read(scope, client.receive))
     assert (client.received, budget.used_bytes) == (3, 90)
     release_body(scope)
@@ -135,9 +165,9 @@ def test_a_body_counts_as_it_arrives(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("known_length", [True, False])
 def test_a_body_counts_once_and_again_decompressed(known_length: bool) -> None:
     body = gzip.compress(bytes(80))
-    headers = {"content_length": str(len(body))} if known_length else {}
-    budget, scope = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(content_encoding="gzip", **headers)
-    with closing(ParseThread()) as thread:
+    headers = [(b"content-length", b"%d" % len(body))] if known_length else []
+    budget, scope = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(headers=[*GZIP, *headers])
+    with closing(ParseThread(10)) as thread:
         reader = BodyReader(10**6, budget, thread)
         assert asyncio.run(reader.read(scope, Client(body).receive)) == bytes(80)
     assert budget.used_bytes == len(body) + 80
@@ -158,7 +188,7 @@ def test_few_bodies_are_decompressed_before_they_count(monkeypatch: pytest.Monke
             return function(*args)
 
         monkeypatch.setattr(asyncio, "to_thread", to_thread)
-        scopes = [request_scope(content_encoding="gzip") for _ in range(count)]
+        scopes = [request_scope(headers=GZIP) for _ in range(count)]
         reading = [asyncio.ensure_future(reader.read(scope, Client(body).receive)) for scope in scopes]
         for _ in range(10):  # until all bodies have arrived
             await asyncio.sleep(0)
@@ -167,7 +197,7 @@ def test_few_bodies_are_decompressed_before_they_count(monkeypatch: pytest.Monke
         released.set()
         return await asyncio.gather(*reading)
 
-    with closing(ParseThread()) as thread:
+    with closing(ParseThread(10)) as thread:
         assert asyncio.run(run(BodyReader(10**6, budget, thread))) == [bytes(80)] * count
     assert budget.used_bytes == count * (len(body) + 80)
 

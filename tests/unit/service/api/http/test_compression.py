@@ -25,6 +25,7 @@ from service.api.http.compression import (
 )
 from service.api.http.parse_thread import ParseThread
 from service.errors import BadRequest, BodyTooLarge, ConvoyError, UnsupportedBody
+from tests.unit.service.api.scopes import request_scope
 
 LIMIT = 100_000
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
@@ -38,9 +39,9 @@ def read_request(body: bytes, *encodings: str | None) -> bytes:
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(b"content-encoding", encoding.encode("latin-1")) for encoding in encodings if encoding is not None]
-    with closing(ParseThread()) as parse_thread:
+    with closing(ParseThread(10)) as parse_thread:
         reader = BodyReader(LIMIT, BodyBudget(10**9, lambda: None), parse_thread)
-        return asyncio.run(reader.read({"headers": headers}, receive))  # type: ignore[arg-type]
+        return asyncio.run(reader.read(request_scope(headers=headers), receive))
 
 
 def send_response(body: bytes, accepted: str | None) -> tuple[bytes, dict[bytes, bytes]]:

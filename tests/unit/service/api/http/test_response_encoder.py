@@ -8,9 +8,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from starlette.types import Message, Scope
+from starlette.types import Message
 
-from service.api.http.body_budget import BodyBudget, release_body
+from service.api.http.body_budget import RESERVATION, BodyBudget, release_body
 from service.api.http.response_encoder import (
     MAX_INLINE_BYTES,
     PREDICTION_BYTES,
@@ -25,6 +25,7 @@ from service.api.http.responses import PIECE_BYTES, Body, send_response
 from service.errors import MemoryFull, ResponseTooLarge
 from service.observability.stage_timings import StageTimings
 from tests.unit.service.api.responses import whole, with_labels
+from tests.unit.service.api.scopes import request_scope
 
 LIMIT_BYTES, BUDGET_BYTES = 300_000, 500_000
 
@@ -42,14 +43,14 @@ def encoder(budget: BodyBudget) -> Iterator[ResponseEncoder]:
 
 def test_a_response_over_the_limit_is_rejected_and_holds_nothing(encoder: ResponseEncoder, budget: BodyBudget) -> None:
     with pytest.raises(ResponseTooLarge, match="up to 300001 bytes; the maximum is 300000"):
-        encoder.reserve({}, LIMIT_BYTES + 1)
+        encoder.reserve(request_scope(), LIMIT_BYTES + 1)
     assert budget.used_bytes == 0
 
 
 def test_large_responses_count_in_the_memory_for_bodies_until_they_are_sent(
     encoder: ResponseEncoder, budget: BodyBudget
 ) -> None:
-    scopes: list[Scope] = [{}, {}]
+    scopes = [request_scope(), request_scope()]
     assert encoder.reserve(scopes[0], LIMIT_BYTES, outputs_bytes=100_000) == LIMIT_BYTES
     assert budget.used_bytes == 400_000
     with pytest.raises(MemoryFull):
@@ -60,9 +61,9 @@ def test_large_responses_count_in_the_memory_for_bodies_until_they_are_sent(
 
 
 def test_small_responses_hold_nothing(encoder: ResponseEncoder, budget: BodyBudget) -> None:
-    scope: Scope = {}
+    scope = request_scope()
     encoder.reserve(scope, MAX_INLINE_BYTES - 100, outputs_bytes=100)
-    assert (budget.used_bytes, scope) == (0, {})
+    assert (budget.used_bytes, RESERVATION in scope) == (0, False)
     encoder.reserve(scope, MAX_INLINE_BYTES - 100, outputs_bytes=101)
     assert budget.used_bytes == MAX_INLINE_BYTES + 1
 
