@@ -35,15 +35,18 @@ def make_batch_dynamic(network: onnx.ModelProto, batch: int) -> None:
 def run_per_image(network: onnx.ModelProto, tensor: str, output: str, input_type: int) -> tuple[str, str]:
     """Moves all nodes into a Scan over the first dimension of `tensor`, so that the graph runs on one image at a time.
 
-    Returns the names of the input and output, whose batch size is arbitrary. Initializers stay outside the Scan.
+    Returns the names of the input and of the output, which is float32. Their batch size is arbitrary. Initializers stay
+    outside the Scan.
     """
     graph = network.graph
-    batch, rows, image, row, axis = (f"{tensor}__{name}" for name in ("batch", "rows", "image", "row", "axis"))
+    names = ("batch", "rows", "image", "values", "row", "axis")
+    batch, rows, image, values, row, axis = (f"{tensor}__{name}" for name in names)
     body = helper.make_graph(
         [
             helper.make_node("Unsqueeze", [image, axis], [tensor]),
             *graph.node,
-            helper.make_node("Squeeze", [output, axis], [row]),
+            helper.make_node("Cast", [output], [values], to=TensorProto.FLOAT),
+            helper.make_node("Squeeze", [values, axis], [row]),
         ],
         "image",
         [helper.make_tensor_value_info(image, input_type, None)],

@@ -115,7 +115,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 def widen_to_float32(model: onnx.ModelProto) -> None:
     """Converts float16 to float32, which is exact. CPUs compute in float32 anyway."""
-    for graph in _graphs(model):
+    for graph in all_graphs(model):
         values = (
             [*graph.value_info]
             if isinstance(graph, onnx.FunctionProto)
@@ -133,7 +133,7 @@ def widen_to_float32(model: onnx.ModelProto) -> None:
                 _widen_tensor_to_float32(field.t)
 
 
-def _graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
+def all_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionProto]:
     """Yields the graph, the functions, and the graphs in their nodes, such as the branches of an If."""
     waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     while waiting:

@@ -15,7 +15,7 @@ from service.model_store.manifest import IMAGE, PROBABILITIES, Activation, Input
 from training.export.graph.editor import BATCH_DIMENSION, Graph
 from training.export.graph.optimize import optimize_graph
 from training.onnx_import.dynamic_batch_size import make_batch_dynamic, run_per_image
-from training.onnx_import.reader import InputSignature
+from training.onnx_import.reader import InputSignature, all_graphs
 
 NETWORK_PREFIX = "net/"
 
@@ -68,7 +68,7 @@ def wrap_graph(model: onnx.ModelProto, interface: ModelInterface, *, per_image: 
 
     With `per_image` the network runs once per image, because its fixed batch size cannot be changed.
     """
-    network = compose.add_prefix(model, NETWORK_PREFIX)
+    network = _with_prefix(model)
     del network.graph.value_info[:]  # they contain the old batch size
     first, last = NETWORK_PREFIX + interface.signature.name, NETWORK_PREFIX + interface.output_name
     is_kernel_reversed = interface.bgr and _reverse_first_kernel(Graph(network), first)
@@ -95,6 +95,17 @@ def wrap_graph(model: onnx.ModelProto, interface: ModelInterface, *, per_image: 
     _drop_last_identities(Graph(result))
     onnx.checker.check_model(result)
     return result
+
+
+def _with_prefix(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of the model in which all tensors have NETWORK_PREFIX."""
+    network = onnx.ModelProto()
+    network.CopyFrom(model)
+    # Given in advance, because add_prefix_graph does not rename the outer initializers that the branches of an If read.
+    names = {tensor.name for graph in all_graphs(model) for tensor in getattr(graph, "initializer", ())}
+    renamed = {name: NETWORK_PREFIX + name for name in names}
+    compose.add_prefix_graph(network.graph, NETWORK_PREFIX, inplace=True, name_map=renamed)
+    return network
 
 
 def _input_nodes(interface: ModelInterface, is_kernel_reversed: bool) -> Iterator[onnx.NodeProto | TensorProto]:

@@ -11,7 +11,7 @@ from onnx import version_converter
 from service.inference.session import Session
 from service.loaded_models.verify_version import verify
 from service.model_store.checksums import sha256_of
-from service.model_store.manifest import Preprocessing, SplitSpec, read_manifest, write_manifest
+from service.model_store.manifest import Activation, Preprocessing, SplitSpec, read_manifest, write_manifest
 from service.model_store.repository import Repository
 from tests.support.images import COLORS, write_image_folder
 from tests.support.model_versions import write_version
@@ -62,7 +62,7 @@ def write_pets_versions(root: Path, provenance: dict[str, object] | None = None)
 def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarray:
     folder = Repository(root).open(name, version)
     [variant] = folder.manifest.variants
-    return Session(folder.graph_path(variant), folder.manifest.input, 2, 1).run(images)
+    return Session(folder.graph_path(variant), folder.manifest.input, folder.manifest.classes, 1).run(images)
 
 
 def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) -> None:
@@ -79,6 +79,24 @@ def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) ->
     assert all(finding.is_ok for finding in verify(Repository(root), "together", 1))
     card = (root / "together/1/card.md").read_text()
     assert "convoy-train ensemble models/net/1 models/net/2 models/net/3 --name together" in card
+
+
+@pytest.mark.parametrize(("activation", "classes"), [("sigmoid", 3), ("binary", 2)])
+def test_an_ensemble_of_sigmoids_keeps_its_kind_of_answers(
+    tmp_path: Path, activation: Activation, classes: int
+) -> None:
+    root = tmp_path / "models"
+    for number in (1, 2):
+        write_version(root, "tags", number, (8, 8, 3), classes, seed=number, activation=activation)
+    photos = write_image_folder(tmp_path / "photos", *COLORS, count=4)
+    members = (root / "tags/1", root / "tags/2")
+    code, output = run(*members, "--name", "both", "--images", photos, "--models-dir", root)
+    assert code == 0, output
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    rows = [answers(root, "tags", number, images) for number in (1, 2)]
+    np.testing.assert_allclose(answers(root, "both", 1, images), np.mean(rows, axis=0), atol=1e-6)
+    assert Repository(root).open("both", 1).manifest.activation == activation
+    assert all(finding.is_ok for finding in verify(Repository(root), "both", 1))
 
 
 def test_an_ensemble_can_be_a_member(root: Path) -> None:

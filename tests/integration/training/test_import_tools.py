@@ -99,6 +99,42 @@ def test_a_batch_that_cannot_be_changed_is_served_image_by_image_with_a_warning(
     np.testing.assert_allclose(answers(version, random_images()), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("output_type", [TensorProto.DOUBLE, TensorProto.UINT8])
+def test_a_batch_that_cannot_be_changed_may_end_in_another_type(output_type: int) -> None:
+    plain = with_last(with_class_token(), helper.make_node("Softmax", ["out"], ["last"]), output_type=TensorProto.FLOAT)
+    model = with_last(with_class_token(), helper.make_node("Softmax", ["out"], ["p"]), output_type=output_type)
+    if output_type == TensorProto.UINT8:
+        nodes = [helper.make_node("Mul", ["p", "levels"], ["big"]), helper.make_node("Round", ["big"], ["whole"])]
+    else:
+        nodes = [helper.make_node("Identity", ["p"], ["whole"])]
+    nodes.append(helper.make_node("Cast", ["whole"], ["last"], to=output_type))
+    version = import_version(with_last(model, *nodes, output_type=output_type, levels=np.float32(255)), *SCALED)
+    assert "Scan" in {node.op_type for node in onnx.load(version.path / "model.onnx").graph.node}
+    atol = 1e-5 if output_type == TensorProto.DOUBLE else 1 / 100
+    np.testing.assert_allclose(answers(version, random_images()), expected_rows(plain), atol=atol)
+
+
+def test_branches_that_read_outer_initializers_are_imported() -> None:
+    """torch's exporter writes such Ifs for dynamic shapes."""
+    model = third_party_graph(output_kind="logits")
+    model.graph.node[-1].output[0] = "rows"
+    branches = {}
+    for name, operator in (("then_branch", "Mul"), ("else_branch", "Add")):
+        node = helper.make_node(operator, ["rows", "factor"], [f"{name}_out"])
+        output = helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, None)
+        branches[name] = helper.make_graph([node], name, [], [output])
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "factor"))
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["data"], ["mean"], keepdims=0),
+            helper.make_node("Greater", ["mean", "factor"], ["is_large"]),
+            helper.make_node("If", ["is_large"], ["out"], **branches),
+        ]
+    )
+    expected = softmax(expected_rows(model))
+    np.testing.assert_allclose(answers(import_version(model, *SCALED), random_images()), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("quantize", ["QuantizeLinear", "Cast", "as float"])
 def test_probabilities_of_0_to_255_are_dequantized(quantize: str) -> None:
     model, plain = third_party_graph(), third_party_graph()
