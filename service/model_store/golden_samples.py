@@ -18,6 +18,8 @@ from service.observability.logs import shorten
 SAMPLES_FILE = "samples.npz"
 IMAGES_ARRAY = "images"
 MAX_UNPACKED_BYTES = 256 * 1024**2
+MAX_IMAGES = 1_000
+"""The model runs on all images in one batch. Exported versions have 8 of them."""
 TOLERANCES: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
 """Maximum difference between a probability on another processor and the stored probability. int8 rounds to coarse
 steps."""
@@ -47,6 +49,8 @@ def read_golden_samples(path: Path, model_input: Input, classes: int) -> GoldenS
         raise BrokenVersion(f"{path} is not an archive of samples: {shorten(str(error))}.") from error
     if not images.size:
         raise BrokenVersion(f"{path} holds no images.")
+    if len(images) > MAX_IMAGES:
+        raise BrokenVersion(f"{path} holds {len(images)} images, more than the {MAX_IMAGES} that are allowed.")
     if images.dtype != np.uint8 or images.shape[1:] != model_input.shape:
         raise BrokenVersion(
             f"{path} holds {images.dtype} images {images.shape[1:]}; the model accepts uint8 {model_input.shape}."

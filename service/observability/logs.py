@@ -4,6 +4,8 @@ import json
 import logging
 import sys
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
@@ -16,6 +18,8 @@ logger = logging.getLogger("convoy")
 
 CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR, UNSUPPORTED_VERSION = 400, 429, 500, 505
 MAX_TEXT_LENGTH = 256
+CLIENT_EVENTS = ("client does not read", "model failed", "out of memory", "unexpected error")
+MAX_CLIENT_EVENTS_PER_S = 10
 # JSON allows these characters unescaped, but terminals execute some of them.
 _ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
@@ -55,10 +59,10 @@ class TextFormatter(logging.Formatter):
         self._static_fields = static_fields or {}
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
+        time_of_day = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         fields = self._static_fields | getattr(record, "fields", {})
         values = "".join(f"  {_printable(str(name))}={_quoted(value)}" for name, value in fields.items())
-        line = f"{time} {record.levelname:<8} {_printable(record.getMessage())}{values}"
+        line = f"{time_of_day} {record.levelname:<8} {_printable(record.getMessage())}{values}"
         if record.exc_info:
             traceback = self.formatException(record.exc_info)
             line += "".join(f"\n    {_printable(text)}" for text in traceback.splitlines())
@@ -116,6 +120,24 @@ class RequestLogLimiter:
         return (self._client_errors if is_client_error else self._answers).try_acquire(now_s)
 
 
+class ClientEventLimiter(logging.Filter):
+    """Limits the lines about faults that a client can repeat at will: MAX_CLIENT_EVENTS_PER_S of each event."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._limiters = {event: LogRateLimiter(MAX_CLIENT_EVENTS_PER_S) for event in CLIENT_EVENTS}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        limiter = self._limiters.get(record.getMessage())
+        if limiter is None:
+            return True
+        skipped = limiter.try_acquire(self._clock())
+        if skipped:
+            record.fields = {**getattr(record, "fields", {}), "skipped": skipped}
+        return skipped is not None
+
+
 def is_server_error(status: int) -> bool:
     """Whether the status reports a failure of the service. An unsupported HTTP version (505) is an error of the
     client."""
@@ -134,6 +156,7 @@ def configure(level: str, log_format: LogFormat = "json", **static_fields: Any) 
     process are log lines as well. `static_fields` are added to every line.
     """
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(ClientEventLimiter())
     handler.setFormatter((TextFormatter if is_text(log_format) else JsonFormatter)(static_fields))
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, getattr(logging, level.upper())), force=True)
     logging.captureWarnings(True)

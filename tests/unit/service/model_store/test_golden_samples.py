@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import BrokenVersion
-from service.model_store.golden_samples import MAX_UNPACKED_BYTES, GoldenSamples, read_golden_samples
+from service.model_store.golden_samples import MAX_IMAGES, MAX_UNPACKED_BYTES, GoldenSamples, read_golden_samples
 from service.model_store.manifest import Input
 
 INPUT = Input(height=8, width=6, channels=3)
@@ -112,6 +112,13 @@ def test_an_archive_without_images_is_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "none.npz", images=IMAGES[:0], float32=np.zeros((0, 5), np.float32))
     with pytest.raises(BrokenVersion, match=r"none\.npz holds no images"):
         read_golden_samples(tmp_path / "none.npz", INPUT, 5)
+
+
+def test_an_archive_with_too_many_images_for_one_batch_is_rejected(tmp_path: Path) -> None:
+    images = np.zeros((MAX_IMAGES + 1, *INPUT.shape), np.uint8)
+    np.savez_compressed(tmp_path / "many.npz", images=images, float32=np.zeros((MAX_IMAGES + 1, 5), np.float32))
+    with pytest.raises(BrokenVersion, match=r"holds 1001 images, more than the 1000 that are allowed"):
+        read_golden_samples(tmp_path / "many.npz", INPUT, 5)
 
 
 def test_a_reason_is_one_short_sentence(path: Path) -> None:

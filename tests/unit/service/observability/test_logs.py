@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 
 from service.observability import logs
 from service.observability.logs import (
+    CLIENT_EVENTS,
+    MAX_CLIENT_EVENTS_PER_S,
     MAX_TEXT_LENGTH,
+    ClientEventLimiter,
     JsonFormatter,
     LogFormat,
     LogRateLimiter,
@@ -27,6 +30,7 @@ from service.observability.logs import (
     TextFormatter,
     shorten,
 )
+from tests.unit.service.batching import ManualClock
 
 
 def line_of(message: object = "it happened", *args: object, **extra: Any) -> dict[str, Any]:
@@ -138,6 +142,30 @@ def test_a_flood_of_one_kind_of_lines_hides_no_other_kind() -> None:
     assert [limiter.try_acquire(status, 1.0) for status in (200, 429, 499, 503)] == [0, None, None, 0]
     assert limiter.try_acquire(422, 2.0) == 3
     assert [limiter.try_acquire(status, 2.0) for status in (504, 302)] == [0, 1]
+
+
+def test_a_fault_that_a_client_repeats_is_logged_a_few_times_a_second() -> None:
+    """A request for a model that fails writes a line of its own, beside the line of the request."""
+    clock = ManualClock()
+    limiter = ClientEventLimiter(clock)
+
+    def skipped_before(event: str) -> int | None:
+        """Returns the number of skipped lines that the line states; None if it is skipped."""
+        record = logging.LogRecord("convoy", logging.ERROR, "file.py", 1, event, (), None)
+        record.fields = {"request_id": "7"}
+        if not limiter.filter(record):
+            return None
+        fields: dict[str, Any] = record.__dict__["fields"]
+        assert fields.pop("request_id") == "7"
+        return int(fields.get("skipped", 0))
+
+    for event in CLIENT_EVENTS:
+        clock.now_s += 10
+        lines = [skipped_before(event) for _ in range(100)]
+        assert lines == [0] * MAX_CLIENT_EVENTS_PER_S + [None] * (100 - MAX_CLIENT_EVENTS_PER_S)
+        assert [skipped_before("loaded") for _ in range(100)] == [0] * 100
+        clock.now_s += 1
+        assert skipped_before(event) == 100 - MAX_CLIENT_EVENTS_PER_S
 
 
 @pytest.mark.parametrize("text", ["\x7f", "\x80", "\x9b31m", "é\x9f", "\ud800\x85"])
