@@ -115,7 +115,10 @@ class UnknownVersion(ConvoyError):
     """The model exists, but not in that version."""
 
     code = "unknown_version"
-    hint = "GET /api/v1/models/{model}, or `convoy models`, lists its versions."
+    hint = (
+        "GET /api/v1/models/{model} lists the loaded versions. By default only the newest one is loaded: "
+        "CONVOY_LATEST_VERSIONS or the state file loads more."
+    )
 
 
 class UnknownDocument(ConvoyError):

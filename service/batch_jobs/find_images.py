@@ -16,6 +16,8 @@ from service.exit_codes import may_pass
 from service.model_store.object_store import BucketUnreachable, ObjectInfo, is_url, open_bucket
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif")
+UNSUPPORTED_SUFFIXES = (".heic", ".heif", ".avif", ".tif", ".tiff", ".jxl")
+"""Images that the service does not read. They are listed, so that each is reported as unreadable."""
 LIST_SUFFIXES = (".txt", ".list", ".lst")
 COMPRESSED_TAR_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 TAR_SEPARATOR = "::"
@@ -145,7 +147,7 @@ def _image_or_irregular(path: str, entry: os.DirEntry[str] | None = None) -> Ima
 
 
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_job_file(name)
+    return name.lower().endswith((*IMAGE_SUFFIXES, *UNSUPPORTED_SUFFIXES)) and not is_job_file(name)
 
 
 def _expand_glob(pattern: str) -> Iterator[_Listed]:
@@ -191,7 +193,7 @@ def _list_tar(path: str) -> Iterator[_Listed]:
 
 def _list_bucket(url: str) -> Iterator[_Listed]:
     """Returns a bucket's objects by name, or only the object that the URL names."""
-    if url.lower().endswith(IMAGE_SUFFIXES):
+    if url.lower().endswith((*IMAGE_SUFFIXES, *UNSUPPORTED_SUFFIXES)):
         folder_url, _, name = url.rpartition("/")
         return iter([ImageFile(url, name, folder_url)])
     bucket = open_bucket(url)

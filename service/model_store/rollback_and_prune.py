@@ -12,6 +12,8 @@ from service.errors import UnknownModel, UnknownVersion
 from service.model_store.desired_state import DesiredState, Latest, Specific, StateFile
 from service.model_store.repository import Repository
 
+FOLLOWS = "A running service follows when it has loaded that version, which takes seconds."
+
 
 def roll_back(repository: Repository, state: StateFile | None, model: str, target_version: int | None) -> str:
     """Makes `target_version`, or by default the previous version, the default version. Returns a line for the user.
@@ -38,7 +40,8 @@ def roll_back(repository: Repository, state: StateFile | None, model: str, targe
     for number in reversed(newer):  # newest first, so that the default version only gets older between two renames
         folder = repository.version_path(model, number)
         folder.rename(_withdrawn_path(folder))
-    return f"{model} is at version {target}; withdrawn: {_join_numbers(newer) or 'none'}"
+    withdrawn = f"withdrawn: {_join_numbers(newer) or 'none'}"
+    return f"{model} is at version {target}; {withdrawn}. {FOLLOWS}"
 
 
 def undo_rollback(repository: Repository, state: StateFile | None, model: str) -> str:
@@ -56,7 +59,8 @@ def undo_rollback(repository: Repository, state: StateFile | None, model: str) -
     for name in sorted(withdrawn, key=int):
         folder = repository.root / model / name
         _withdrawn_path(folder).rename(folder)
-    return f"{model} is at version {max(map(int, withdrawn))} again"
+    restored = _join_numbers(sorted(map(int, withdrawn)))
+    return f"{model} is at version {max(repository.versions(model))}; restored: {restored}. {FOLLOWS}"
 
 
 def prune_versions(repository: Repository, state: StateFile | None, model: str, keep: int) -> Iterator[str]:

@@ -128,6 +128,20 @@ SKIP_UNREADABLE = click.option(
 EPOCHS = click.option("--epochs", type=int, help="Number of epochs. Default: the recipe's.")
 SEED = click.option("--seed", type=int, help="Seed of all random numbers. Default: the recipe's.")
 LIMIT = click.option("--limit", type=int, help="Maximum number of images of each split, for a quick trial.")
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field of the recipe. Repeatable."
+)
+APPLICATION = click.option(
+    "--from",
+    "application",
+    metavar="keras:NAME",
+    help="Start from this Keras Applications network, trained on ImageNet. The default of RECIPE is then fine-tune.",
+)
+WEIGHTS = click.option(
+    "--weights",
+    type=PATH,
+    help="File with the weights of the --from network (..._notop.h5). Default: downloaded by Keras.",
+)
 MODELS_DIR = click.option("--models-dir", type=FOLDER, default="models", show_default=True)
 RUNS_DIR = click.option("--runs-dir", type=FOLDER, default="runs", show_default=True)
 

@@ -7,17 +7,30 @@ from pathlib import Path
 import click
 
 from service.exit_codes import EXIT_ACCURACY_REGRESSION
-from training.cli.options import DATA, DATA_DIR, MODELS_DIR, RUNS_DIR, SKIP_UNREADABLE, example, import_keras
-from training.errors import AccuracyRegression
+from training.cli.options import (
+    APPLICATION,
+    DATA,
+    DATA_DIR,
+    MODELS_DIR,
+    RUNS_DIR,
+    SETTINGS,
+    SKIP_UNREADABLE,
+    WEIGHTS,
+    example,
+    import_keras,
+)
+from training.cli.run import FINE_TUNE, configure_recipe, parse_changes
+from training.errors import AccuracyRegression, TrainingError
 
 
 @click.command(
     epilog=example(
         "convoy-train retrain mnist-lenet5 --name mnist-lenet5",
         "convoy-train retrain resnet18 --name pets --data photos/ --max-drop 0.005",
+        "convoy-train retrain --from keras:MobileNetV3Small --name pets --data photos/",
     )
 )
-@click.argument("recipe")
+@click.argument("recipe", required=False)
 @click.option("--name", required=True, help="The model's name in the service.")
 @click.option(
     "--max-drop",
@@ -33,18 +46,24 @@ from training.errors import AccuracyRegression
     is_flag=True,
     help="Exit with 0, not 3, if the published version is kept, for schedulers that count any other code as a failure.",
 )
+@SETTINGS
+@APPLICATION
+@WEIGHTS
 @DATA
 @SKIP_UNREADABLE
 @DATA_DIR
 @MODELS_DIR
 @RUNS_DIR
 def retrain(
-    recipe: str,
+    recipe: str | None,
     name: str,
     max_drop: float,
     epochs: int | None,
     seed: int | None,
     exit_zero: bool,
+    settings: tuple[str, ...],
+    application: str | None,
+    weights: Path | None,
     data: Path | None,
     skip_unreadable: bool,
     data_dir: Path | None,
@@ -53,16 +72,16 @@ def retrain(
 ) -> None:
     """Train RECIPE again and publish the result, unless the published version is better.
 
+    Give --set and --from as in the `convoy-train run` of the published version.
+
     The images are split as they were for the published version, whatever the seed. Both versions are measured on the
     same held-out images, on which neither was trained. After an interruption, the same command resumes after the last
     finished epoch, or with the export. The exit code is 3 if the published version is kept.
     """
-    from training.recipes import find_recipe
-    from training.recipes.settings import with_settings
-
-    changes = {"epochs": epochs, "seed": seed, "dataset": data and "folder"}
-    settings = {key: str(value) for key, value in changes.items() if value is not None}
-    configured_recipe = with_settings(find_recipe(recipe), settings)
+    if recipe is None and application is None:
+        raise TrainingError("Name the recipe or the network that the published version was trained with.")
+    changes = parse_changes(settings, {"epochs": epochs, "seed": seed, "dataset": None if data is None else "folder"})
+    configured_recipe = configure_recipe(recipe or FINE_TUNE, application, changes)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # the export needs TensorFlow; Keras reads this when it is imported
     import_keras()
     from training.data.load_dataset import DataOptions
@@ -70,7 +89,10 @@ def retrain(
 
     data_options = DataOptions(data_dir, data, skip_unreadable=skip_unreadable)
     try:
-        click.echo(retrain.retrain(configured_recipe, name, models_dir, runs_dir, data_options, max_drop, click.echo))
+        version = retrain.retrain(
+            configured_recipe, name, models_dir, runs_dir, data_options, max_drop, click.echo, weights
+        )
+        click.echo(version)
     except AccuracyRegression as error:
         click.echo(f"The published version is kept: {error}", err=True)
         sys.exit(0 if exit_zero else EXIT_ACCURACY_REGRESSION)

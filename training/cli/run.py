@@ -10,14 +10,16 @@ import click
 
 from service.exit_codes import EXIT_STOPPED
 from training.cli.options import (
+    APPLICATION,
     DATA,
     DATA_DIR,
     EPOCHS,
     LIMIT,
-    PATH,
     RUNS_DIR,
     SEED,
+    SETTINGS,
     SKIP_UNREADABLE,
+    WEIGHTS,
     example,
     import_keras,
 )
@@ -49,7 +51,7 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
 @EPOCHS
 @SEED
 @LIMIT
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a field of the recipe. Repeatable.")
+@SETTINGS
 @DATA
 @SKIP_UNREADABLE
 @click.option(
@@ -57,17 +59,8 @@ def _recipe_names(context: click.Context, parameter: click.Parameter, incomplete
     type=click.IntRange(min=0),
     help="Threads that read and augment images. Default: one per core. The results do not depend on it.",
 )
-@click.option(
-    "--from",
-    "application",
-    metavar="keras:NAME",
-    help="Start from this Keras Applications network, trained on ImageNet. The default of RECIPE is then fine-tune.",
-)
-@click.option(
-    "--weights",
-    type=PATH,
-    help="File with the weights of the --from network (..._notop.h5). Default: downloaded by Keras.",
-)
+@APPLICATION
+@WEIGHTS
 @click.option("--name", help="Name of the run's folder. Default: the recipe's name.")
 @DATA_DIR
 @click.option("--data-note", help="A note on these data files for the model card.")
@@ -129,7 +122,7 @@ def run(
             "A resumed run keeps its recipe: leave out --epochs, --seed, --limit, --set, --data-note, "
             "--skip-unreadable, --weights."
         )
-    configured_recipe = _configure_recipe(recipe, application, changes)
+    configured_recipe = configure_recipe(recipe, application, changes)
     from training.fit.distributed import data_parallel
 
     context = data_parallel.join(os.environ) if distributed else data_parallel.SINGLE_PROCESS
@@ -173,7 +166,8 @@ def _require_recipe(recipe: str | None, data: Path | None) -> None:
     raise TrainingError(own_images.choices(str(folder), *durations(folder)))
 
 
-def _configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
+def configure_recipe(recipe: str, application: str | None, changes: dict[str, str]) -> "Recipe":
+    """Returns the recipe with the pretrained network of --from and these changes. Raises TrainingError."""
     from training.recipes import find_recipe
     from training.recipes.settings import with_application, with_settings
 

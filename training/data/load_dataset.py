@@ -151,9 +151,8 @@ def check_readable(unreadable: Sequence[str], skip_unreadable: bool) -> None:
     """Raises a TrainingError that lists the images as "file: reason", unless they may be skipped."""
     if unreadable and not skip_unreadable:
         lines = "\n".join(f"  {line}" for line in unreadable)
-        raise TrainingError(
-            f"Images that cannot be read: {len(unreadable):,}. Repair them, or add --skip-unreadable:\n{lines}"
-        )
+        advice = "Repair or remove them, or add --skip-unreadable"
+        raise TrainingError(f"Images that cannot be read: {len(unreadable):,}. {advice}:\n{lines}")
 
 
 def _check_channels(recipe: Recipe, dataset: Dataset) -> None:

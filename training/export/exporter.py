@@ -28,7 +28,14 @@ from training.export.prepare_network import PrepareOptions, is_channels_first, p
 from training.export.publish import publish
 from training.export.quantization.paired_acceptance import compare_on_openvino, describe
 from training.export.resize_options import Like, checked_preprocessing, resize_fields
-from training.export.scaling import LabeledImages, NetworkToCheck, Scaling, check_scaling, unscaled_warning
+from training.export.scaling import (
+    LabeledImages,
+    NetworkToCheck,
+    Scaling,
+    check_scaling,
+    is_no_better_than_chance,
+    unscaled_warning,
+)
 from training.export.serving_model import (
     DETECTION_IMAGES,
     ServingModel,
@@ -186,6 +193,8 @@ def _write_version(folder: Path, version: int, plan: _ExportPlan, log: Log) -> N
     if scores is not None:
         assert source.dataset is not None, "the scores were measured on it"
         log(f"{source.dataset.describe_accuracy(scores.accuracy, scores.images)}, through the service's pipeline")
+        if is_no_better_than_chance(scores.accuracy, len(plan.labels), scores.images):
+            log("warning: this accuracy is no better than chance")
     decision = None if options.comparison is None else options.comparison.decide(pipeline)
     if decision is not None:
         log(f"accuracy {decision.accuracy:.4f} on the same {decision.images:,} images as the published version")

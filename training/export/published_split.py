@@ -3,6 +3,7 @@
 Only manifests and lists of files are read here. Images are not read.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from service.model_store.manifest import Provenance, SplitSpec
@@ -83,12 +84,18 @@ def _split(dataset: Dataset, provenance: Provenance, split_spec: SplitSpec) -> S
 
 
 def with_published_split(
-    recipe: Recipe, published: str, provenance: Provenance, data_options: DataOptions, log: Log
+    recipe: Recipe,
+    published: str,
+    labels: Sequence[str],
+    provenance: Provenance,
+    data_options: DataOptions,
+    log: Log,
 ) -> Recipe:
     """Returns the recipe with the split seed and test share of a published version of the same data set.
 
-    Raises TrainingError if a folder's test set cannot be the version's test set, because test images are missing or
-    changed, or `val/` was added or removed. Added images do not move other images between the sets.
+    Raises TrainingError if the folder has other classes than the version, whose classes are `labels`, or if its test
+    set cannot be the version's test set, because test images are missing or changed, or `val/` was added or removed.
+    Added images do not move other images between the sets.
     """
     seed = split_seed_of(provenance)
     if provenance.dataset != recipe.dataset or seed is None:
@@ -100,11 +107,29 @@ def with_published_split(
     if split_spec is not None and split_spec.test_share is not None:
         recipe = replace(recipe, test_share=split_spec.test_share)
     _, listing = datasets.list_dataset(recipe.dataset, data_options.data_dir, data_options.folder)
+    _check_labels(listing, published, labels)
     if split_spec is not None:
         _check_layout(listing, published, split_spec)
     if listing.test is None:
         _check_test_files(listing, recipe, published, provenance, log)
     return recipe
+
+
+def _check_labels(listing: FolderListing, published: str, labels: Sequence[str]) -> None:
+    if listing.labels == tuple(labels):
+        return
+    changes = [
+        f"{kind}: {', '.join(sorted(names))}"
+        for kind, names in (
+            ("new", set(listing.labels) - set(labels)),
+            ("missing", set(labels) - set(listing.labels)),
+        )
+        if names
+    ]
+    raise TrainingError(
+        f"{listing.folder} and {published} have different classes ({'; '.join(changes) or 'in another order'}), so "
+        "their accuracies cannot be compared: train with convoy-train run, and publish with convoy-train export."
+    )
 
 
 def _check_layout(listing: FolderListing, published: str, split_spec: SplitSpec) -> None:

@@ -25,7 +25,14 @@ RUN_NAME = "{}-retrained"
 
 
 def retrain(
-    recipe: Recipe, name: str, models_dir: Path, runs_dir: Path, data_options: DataOptions, max_drop: float, log: Log
+    recipe: Recipe,
+    name: str,
+    models_dir: Path,
+    runs_dir: Path,
+    data_options: DataOptions,
+    max_drop: float,
+    log: Log,
+    weights: Path | None = None,
 ) -> Path:
     """Trains, or resumes an interrupted run, and publishes the result as the next version of `name`.
 
@@ -36,14 +43,17 @@ def retrain(
     on the test set because there are no other images, `log` and the model card state this.
 
     The decision is recorded in the run's folder. If the process was killed, the next call resumes training, or
-    continues with the export. Raises TrainingError if the images of a folder cannot be split as they were for the
-    newest version.
+    continues with the export. `weights` is the file of a pretrained network. Raises TrainingError if a folder has other
+    classes than the newest version, or if its images cannot be split as they were.
     """
     published = newest_version(models_dir, name)
     if published is not None:
-        provenance = _read_manifest(published).provenance
-        recipe = with_published_split(recipe, _version_name(published), provenance, data_options, log)
-    run = resume_or_train(recipe, runs_dir, log, data_options, RUN_NAME.format(name), reuse_reason=_reuse_reason)
+        manifest = _read_manifest(published)
+        labels = read_labels(published / manifest.labels.file)
+        recipe = with_published_split(recipe, _version_name(published), labels, manifest.provenance, data_options, log)
+    run = resume_or_train(
+        recipe, runs_dir, log, data_options, RUN_NAME.format(name), weights, reuse_reason=_reuse_reason
+    )
     with lock_run(run):
         if run.outcome_path.exists():
             raise TrainingError(f"Another process has already decided on {run.folder}: see its outcome.json.")

@@ -102,9 +102,8 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
             f"The network's {classes} classes have no names: use --labels FILE with one label per line."
         )
     if len(labels) != classes:
-        raise TrainingError(
-            f"{labels_file or source.name} has {len(labels)} labels; the network has {classes} classes."
-        )
+        given = labels_file or (source.name if source.dataset is None else f"The data set {source.dataset.name}")
+        raise TrainingError(f"{given} has {len(labels)} labels; the network has {classes} classes.")
     return labels
 
 

@@ -43,6 +43,8 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     if name in own_images.ARCHITECTURE_NAMES:
         return own_images.recipe_for(name)
+    if "/" in name:
+        raise TrainingError(f"There is no folder {name}.")
     raise TrainingError(
         f"There is no recipe called {name!r}: {suggestion(name, [*RECIPES, *own_images.ARCHITECTURE_NAMES])}"
     )

@@ -81,7 +81,7 @@ def choices(folder: str, about: str = "", durations: Mapping[str, str] = Mapping
     data = shlex.quote(folder)
     lines = [f"Specify a recipe or an architecture. For the images of {folder} ({about or 'one folder per class'}):"]
     for one in SUGGESTED:
-        duration = f"; {durations[one.name]} on this machine" if one.name in durations else ""
+        duration = f"; {one.epochs} epochs take {durations[one.name]} on this machine" if one.name in durations else ""
         lines += [f"  convoy-train run {one.option} --data {data}", f"      {one.fits}{duration}"]
     return "\n".join([*lines, "`convoy-train list` shows all recipes and architectures."])
 

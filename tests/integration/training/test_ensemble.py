@@ -171,7 +171,7 @@ def test_what_is_wrong_with_a_folder_is_reported(root: Path, tmp_path: Path) -> 
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")
     for words, message in (
         ([], "The members were trained on a folder of images: specify it with --data, or use --images FOLDER"),
-        (["--data", "photos"], "cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/note.txt: "),
+        (["--data", "photos"], "cannot be read: 1. Repair or remove them, or add --skip-unreadable:\n  red/note.txt: "),
     ):
         code, output = run(*PETS, *words)
         assert (code, message in output) == (2, True), output

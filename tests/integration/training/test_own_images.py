@@ -138,7 +138,7 @@ def test_workers_and_interruptions_change_no_weight(root: Path, tmp_path: Path) 
         (["run", "mlp", "--data", "empty"], "empty has no folders of images; at least 2 are needed"),
         (
             ["run", "mlp", "--data", "photos"],
-            "Images that cannot be read: 1. Repair them, or add --skip-unreadable:\n  red/n",
+            "Images that cannot be read: 1. Repair or remove them, or add --skip-unreadable:\n  red/n",
         ),
         (["run", "mlp"], "needs a folder of images: specify it with --data"),
         (["run", "resnet1", "--data", "photos"], "did you mean 'resnet18'?"),

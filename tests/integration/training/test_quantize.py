@@ -179,7 +179,7 @@ def test_a_damaged_image_is_named_or_skipped(tmp_path: Path, monkeypatch: pytest
     words = ["quantize", "xo/1", "--data", "photos", "--even-if-slower", "--calibrate-on", "2000"]
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 2
-    assert "cannot be read: 10. Repair them, or add --skip-unreadable:\n" in refused.output
+    assert "cannot be read: 10. Repair or remove them, or add --skip-unreadable:\n" in refused.output
     assert all(f"  O/{i}.png: " in refused.output for i in range(10))
     completed = CliRunner().invoke(main, [*words, "--skip-unreadable"])
     assert completed.exit_code == 0, completed.output

@@ -16,7 +16,7 @@ from training.export.sources import Source
 from training.fit import trainer
 from training.fit.callbacks import Log
 from training.fit.loop import TrainingContext
-from training.recipes import RECIPES, find_recipe
+from training.recipes import find_recipe
 from training.recipes.settings import with_settings
 from training.runs import run_folder
 from training.runs.run_folder import start_run
@@ -32,19 +32,19 @@ def convoy_train(folder: Path, *words: str) -> Result:
     return CliRunner().invoke(main, [*words, "--runs-dir", str(folder / "runs")], catch_exceptions=False)
 
 
-def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs")
     first = convoy_train(tmp_path, *command, "4")
     assert first.exit_code == 0, first.output
     assert first.output.splitlines()[-1].endswith("toy/1")
-    monkeypatch.setitem(RECIPES, "xo", with_settings(XO, {"learning_rate": "1e-6"}))
-    worse = convoy_train(tmp_path, *command, "1")
+    slow = ("1", "--set", "learning_rate=1e-6")
+    worse = convoy_train(tmp_path, *command, *slow)
     assert worse.exit_code == 3, worse.output
     assert "The published version is kept" in worse.output
-    scheduled = convoy_train(tmp_path, *command, "1", "--exit-zero")
+    scheduled = convoy_train(tmp_path, *command, *slow, "--exit-zero")
     assert scheduled.exit_code == 0, scheduled.output
     assert "The published version is kept" in scheduled.output
-    forgiven = convoy_train(tmp_path, *command, "1", "--max-drop", "1")
+    forgiven = convoy_train(tmp_path, *command, *slow, "--max-drop", "1")
     assert forgiven.exit_code == 0, forgiven.output
     published = {int(path.name): path for path in (tmp_path / "models/toy").iterdir()}
     assert sorted(published) == [1, 2], "nothing of the rejected version is left"
@@ -63,6 +63,22 @@ def test_what_is_worse_is_not_published(tmp_path: Path, monkeypatch: pytest.Monk
     assert allowed["max_drop"] == 1
     assert read_manifest(published[2]).variants[0].held_out_accuracy == allowed["accuracy"]
     assert "of 500 validation images correct, toy/1" in (published[2] / "card.md").read_text()
+
+
+def test_retraining_needs_a_recipe_or_a_pretrained_network(tmp_path: Path) -> None:
+    result = convoy_train(tmp_path, "retrain", "--name", "toy", "--models-dir", str(tmp_path / "models"))
+    assert result.exit_code == 2
+    assert "Name the recipe or the network that the published version was trained with" in result.output
+
+
+def test_weights_that_do_not_fit_the_pretrained_network_end_a_retraining(tmp_path: Path) -> None:
+    photos = write_image_folder(tmp_path / "photos", "red", "blue", count=20)
+    (tmp_path / "weights.h5").write_bytes(b"no weights")
+    words = ("--from", "keras:MobileNetV3Small", "--weights", str(tmp_path / "weights.h5"), "--data", str(photos))
+    words += ("--set", "validation=4", "--set", "holdout=4")
+    result = convoy_train(tmp_path, "retrain", *words, "--name", "toy", "--models-dir", str(tmp_path / "models"))
+    assert result.exit_code == 2
+    assert "weights.h5" in result.output
 
 
 class RecordedImages:

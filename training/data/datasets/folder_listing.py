@@ -97,7 +97,10 @@ def _list_classes(folder: Path, part: str, min_classes: int) -> tuple[tuple[str,
         raise TrainingError(f"{folder / part} has {found}; at least {min_classes} are needed: {LAYOUT}.")
     files_by_class = [sorted(_walk_files(folder, os.path.join(part, name))) for name in names]
     if empty := [name for name, files in zip(names, files_by_class, strict=True) if not files]:
-        raise TrainingError(f"{folder / part} has classes without images: {', '.join(empty)}.")
+        names_of_empty = ", ".join(empty)
+        raise TrainingError(
+            f"{folder / part} has classes without images: {names_of_empty}. Add images, or remove these folders."
+        )
     classes = np.repeat(np.arange(len(names)), [len(files) for files in files_by_class])
     return tuple(names), LabeledFiles([path for files in files_by_class for path in files], classes)
 

@@ -40,6 +40,14 @@ def test_a_folder_gives_its_images_in_order_and_counts_the_rest(image_folder: Pa
     assert find_images(["photos"]).skipped == 1
 
 
+def test_images_in_formats_that_are_not_read_are_listed(image_folder: Path) -> None:
+    """Each is reported as unreadable. Otherwise, photos of a phone would be missing from the results without a word."""
+    for name in ("photos/b/3.HEIC", "photos/b/4.tiff"):
+        Path(name).write_bytes(b"anything")
+    assert list_names("photos") == [*ALL, "photos/b/3.HEIC", "photos/b/4.tiff"]
+    assert find_images(["photos"]).skipped == 1
+
+
 def test_a_glob_takes_all_that_it_names(image_folder: Path) -> None:
     assert list_names("photos/a/*") == ["photos/a/1.webp", "photos/a/2.jpg", "photos/a/notes.txt"]
     assert list_names("photos/**/*.png") == ["photos/b/2.png"]

@@ -7,7 +7,7 @@ import pytest
 from service.errors import UnknownModel, UnknownVersion
 from service.model_store.desired_state import ModelSpec, Specific, StateFile
 from service.model_store.repository import Repository
-from service.model_store.rollback_and_prune import prune_versions, roll_back, undo_rollback
+from service.model_store.rollback_and_prune import FOLLOWS, prune_versions, roll_back, undo_rollback
 from tests.support.model_versions import write_version
 
 
@@ -24,16 +24,22 @@ def state(tmp_path: Path) -> StateFile:
 
 
 def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repository) -> None:
-    assert roll_back(repository, None, "linear", None) == "linear is at version 2; withdrawn: 4"
+    assert roll_back(repository, None, "linear", None) == f"linear is at version 2; withdrawn: 4. {FOLLOWS}"
     assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2], [4])
-    assert roll_back(repository, None, "linear", None) == "linear is at version 1; withdrawn: 2"
+    assert roll_back(repository, None, "linear", None) == f"linear is at version 1; withdrawn: 2. {FOLLOWS}"
     with pytest.raises(UnknownVersion, match="no version before 1"):
         roll_back(repository, None, "linear", None)
-    assert undo_rollback(repository, None, "linear") == "linear is at version 4 again"
+    assert undo_rollback(repository, None, "linear") == f"linear is at version 4; restored: 2, 4. {FOLLOWS}"
     assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2, 4], [])
     assert repository.open("linear", 4).version == 4
     with pytest.raises(UnknownVersion, match="no withdrawn version"):
         undo_rollback(repository, None, "linear")
+
+
+def test_undo_names_a_version_that_was_published_after_the_rollback(tmp_path: Path, repository: Repository) -> None:
+    roll_back(repository, None, "linear", None)
+    write_version(tmp_path / "models", "linear", 5)
+    assert undo_rollback(repository, None, "linear") == f"linear is at version 5; restored: 4. {FOLLOWS}"
 
 
 def test_with_a_state_the_folders_stay_and_the_spec_changes(repository: Repository, state: StateFile) -> None:
@@ -79,7 +85,7 @@ def test_pruning_keeps_what_the_state_asks_for(repository: Repository, state: St
 
 def test_folders_with_leading_zeros_keep_their_names(repository: Repository) -> None:
     (repository.root / "linear" / "4").rename(repository.root / "linear" / "0004")
-    assert roll_back(repository, None, "linear", None) == "linear is at version 2; withdrawn: 4"
+    assert roll_back(repository, None, "linear", None) == f"linear is at version 2; withdrawn: 4. {FOLLOWS}"
     assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2], [4])
     undo_rollback(repository, None, "linear")
     assert repository.version_names("linear") == ["0004", "1", "2"]

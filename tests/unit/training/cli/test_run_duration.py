@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from service.hardware import usable_cores
 from tests.support.images import write_image_folder
 from training.cli import main
-from training.cli.run_duration import EFFICIENCY, MATRIX_SIDE, FolderSpeed, describe, measure
+from training.cli.run_duration import EFFICIENCY, MATRIX_SIDE, TRAINING_SHARE, FolderSpeed, describe, measure
 from training.recipes import find_recipe
 from training.recipes.own_images import SUGGESTED, Suggestion
 
@@ -17,7 +17,7 @@ from training.recipes.own_images import SUGGESTED, Suggestion
 def test_decoding_and_arithmetic_add_up_over_images_and_epochs() -> None:
     speed = FolderSpeed(classes=3, images=100, decode_s=0.01, multiply_adds_per_s=1e9)
     network = Suggestion("net", "net", "", epochs=4, multiply_adds=EFFICIENCY * 1e9 / 300)
-    assert speed.duration_s(network) == pytest.approx(4 * 100 * (0.01 + 0.01))
+    assert speed.duration_s(network) == pytest.approx(4 * 100 * TRAINING_SHARE * (0.01 + 0.01))
 
 
 def test_a_folder_is_measured_with_a_clock(tmp_path: Path) -> None:

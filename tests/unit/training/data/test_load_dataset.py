@@ -42,7 +42,9 @@ def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, s
 
 def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     damage(write_image_folder(tmp_path, "red", "blue", count=20))
-    with pytest.raises(TrainingError, match=r"cannot be read: 2\. Repair them, or add --skip-unreadable") as caught:
+    with pytest.raises(
+        TrainingError, match=r"cannot be read: 2\. Repair or remove them, or add --skip-unreadable"
+    ) as caught:
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     lines = str(caught.value).splitlines()[1:]
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]

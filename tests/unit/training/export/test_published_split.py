@@ -1,5 +1,6 @@
 """A new run splits its images as the published version's run did, or is rejected."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from training.recipes.base import Recipe
 
 RECIPE = Recipe(name="mine", dataset="folder", architecture="lenet5", validation=0.1, holdout=0.2, seed=3)
 PUBLISHED = "pets/1"
+LABELS = ("blue", "red")
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def provenance(photos: Path, **changes: object) -> Provenance:
 
 def follow(recipe: Recipe, photos: Path, published: Provenance, log: list[str] | None = None) -> Recipe:
     lines: list[str] = []
-    followed = with_published_split(recipe, PUBLISHED, published, DataOptions(folder=photos), lines.append)
+    followed = with_published_split(recipe, PUBLISHED, LABELS, published, DataOptions(folder=photos), lines.append)
     assert lines == (log or [])
     return followed
 
@@ -76,11 +78,22 @@ def test_another_seed_keeps_the_published_test_images(photos: Path) -> None:
 def test_the_seed_of_a_version_without_a_recorded_split_is_its_own() -> None:
     early = Provenance(source="run x/1", created_utc="2026-01-01T00:00:00Z", dataset="mnist", seed=5)
     recipe = RECIPES["mnist-lenet5"]
-    followed = with_published_split(recipe, PUBLISHED, early, DataOptions(), lambda line: None)
+    followed = with_published_split(recipe, PUBLISHED, (), early, DataOptions(), lambda line: None)
     assert followed == replace(recipe, split_seed=5)
     for other in ({"dataset": "cifar10"}, {"seed": None}):
         published = early.model_copy(update=other)
-        assert with_published_split(recipe, PUBLISHED, published, DataOptions(), lambda line: None) == recipe
+        assert with_published_split(recipe, PUBLISHED, (), published, DataOptions(), lambda line: None) == recipe
+
+
+def test_other_classes_are_rejected_before_training(photos: Path) -> None:
+    published = provenance(photos)
+    write_image_folder(photos, "green", count=3)
+    message = r"photos and pets/1 have different classes \(new: green\), so their accuracies cannot be compared"
+    with pytest.raises(TrainingError, match=message):
+        follow(RECIPE, photos, published)
+    shutil.rmtree(photos / "red")
+    with pytest.raises(TrainingError, match=r"new: green; missing: red"):
+        follow(RECIPE, photos, published)
 
 
 def test_images_that_are_added_are_welcome(photos: Path) -> None:

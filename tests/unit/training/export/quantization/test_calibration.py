@@ -134,7 +134,9 @@ def test_damaged_images_are_named_or_left_out(tmp_path: Path) -> None:
     damaged = [training_files[whole.held_out[5]], training_files[whole.calibration[7]], test_files[3]]
     for name in damaged:
         (photos / name).write_bytes(b"")
-    with pytest.raises(TrainingError, match=r"cannot be read: 3\. Repair them, or add --skip-unreadable") as caught:
+    with pytest.raises(
+        TrainingError, match=r"cannot be read: 3\. Repair or remove them, or add --skip-unreadable"
+    ) as caught:
         load_calibration_data(version, None, DataOptions(folder=photos), 100)
     assert [line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]] == damaged
     rest = load_calibration_data(version, None, DataOptions(folder=photos, skip_unreadable=True), 100)
