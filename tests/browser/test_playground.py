@@ -104,7 +104,7 @@ def test_a_drawn_seven_is_read_and_explained(session: PageSession, service: Runn
         r"answered in .* ms · decoding .* computing .* ms · alone in its batch", page.inner_text("#timing")
     )
     assert page.locator(".strip").count() == 5  # the filters and four layers
-    assert re.search(r"28 . 28 pixels, grey", page.inner_text(".input"))
+    assert re.search(r"28 . 28 pixels, gray", page.inner_text(".input"))
     page.click("text=Show which pixels mattered")
     page.locator(".heat img").wait_for()
     assert "Orange supports 7" in page.inner_text(".heat")
@@ -215,9 +215,9 @@ def test_a_drawing_is_laid_out_as_mnist_digits_are(session: PageSession) -> None
     layout = session.page.evaluate(
         """async () => {
             const { layOutLikeMnist: layOut } = await import("./playground/mnist.js");
-            const grey = new Uint8ClampedArray(280 * 280);
-            for (let y = 40; y < 240; y++) for (let x = 20; x < 70; x++) grey[y * 280 + x] = 255;
-            return { bar: [...layOut(grey, 280, 280, 28)], nothing: layOut(new Uint8ClampedArray(100), 10, 10, 28) };
+            const gray = new Uint8ClampedArray(280 * 280);
+            for (let y = 40; y < 240; y++) for (let x = 20; x < 70; x++) gray[y * 280 + x] = 255;
+            return { bar: [...layOut(gray, 280, 280, 28)], nothing: layOut(new Uint8ClampedArray(100), 10, 10, 28) };
         }"""
     )
     assert layout["nothing"] is None

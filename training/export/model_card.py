@@ -73,7 +73,7 @@ def training_command(recipe: Recipe) -> str:
 
 def _heading(card: CardData) -> str:
     manifest, size = card.manifest, card.manifest.input
-    color = "grey" if size.channels == 1 else "RGB"
+    color = "gray" if size.channels == 1 else "RGB"
     megabytes = sum(variant.bytes for variant in manifest.variants) / 1e6
     flipped = (
         " The probabilities are the mean over the image and its mirror image, which takes twice the time."

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
 REF = "#/components/schemas/"
-IMAGE_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognised by its bytes."
+IMAGE_FORMATS = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]} (first frame); recognized by its bytes."
 
 ModelName = Annotated[str, Path(examples=["mnist-lenet5"])]
 VersionName = Annotated[str, Path(description="Number, or label.", examples=["1"])]

@@ -154,7 +154,7 @@ BAD_REQUESTS: dict[str, tuple[int, str, Request]] = {
     "no JSON": (400, "not valid JSON at byte 1: it is cut off there", post(content=b"{")),
     "no instances": (400, "either `instances` or `inputs`", post(json={})),
     "another shape": (400, "nested in the shape [8, 8, 1]", post(json={"instances": [[1, 2]]})),
-    "normalised pixels": (400, "whole numbers from 0 to 255", post(json={"instances": [[[[0.5]]]]})),
+    "normalized pixels": (400, "whole numbers from 0 to 255", post(json={"instances": [[[[0.5]]]]})),
     "a broken image": (
         400,
         "Image 1: The bytes are not an image",

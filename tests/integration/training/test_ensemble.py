@@ -49,7 +49,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_pets_versions(root: Path, provenance: dict[str, object] | None = None) -> None:
-    """Writes two random versions of `pets` whose manifests name a folder with the classes in COLOURS."""
+    """Writes two random versions of `pets` whose manifests name a folder with the classes in COLORS."""
     for number in (1, 2):
         folder = write_version(root, "pets", number, (8, 8, 3), 3, seed=number, preprocessing=CROPPED)
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in COLORS))

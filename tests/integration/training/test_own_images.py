@@ -31,23 +31,23 @@ def convoy_train(*words: object, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with photos of three classes, one of them damaged, and a run `colours` on it."""
+    """Returns a folder with photos of three classes, one of them damaged, and a run `colors` on it."""
     root = tmp_path_factory.mktemp("own")
     write_image_folder(root / "photos", "red", "green", "blue", count=30)
     (root / "photos" / "red" / "note.txt").write_text("not an image")
     folders = ("--runs-dir", root / "runs", "--data", root / "photos")
-    lines = convoy_train("run", "mlp", *folders, "--name", "colours", "--skip-unreadable", *TINY).splitlines()
+    lines = convoy_train("run", "mlp", *folders, "--name", "colors", "--skip-unreadable", *TINY).splitlines()
     assert lines[1] == "unreadable images skipped: 1, listed in run.json"
     assert lines[2].startswith("3 classes; images: ")
     assert "waiting for data" in lines[3]
-    (folder,) = (root / "runs" / "colours").iterdir()
-    assert lines[-1] == f"Next: convoy-train export {folder} --name colours"
+    (folder,) = (root / "runs" / "colors").iterdir()
+    assert lines[-1] == f"Next: convoy-train export {folder} --name colors"
     return root
 
 
 @pytest.fixture(scope="module")
 def run(root: Path) -> Run:
-    [folder] = (root / "runs" / "colours").iterdir()
+    [folder] = (root / "runs" / "colors").iterdir()
     return Run(folder)
 
 
@@ -69,8 +69,8 @@ def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
 
 
 def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: Path, run: Run) -> None:
-    convoy_train("export", run.folder, "--name", "colours", "--models-dir", root / "models")
-    version = root / "models" / "colours" / "1"
+    convoy_train("export", run.folder, "--name", "colors", "--models-dir", root / "models")
+    version = root / "models" / "colors" / "1"
     manifest = read_manifest(version)
     assert (manifest.preprocessing.resize, manifest.preprocessing.shorter) == ("shorter", 32)
     assert manifest.input.shape == (28, 28, 1)
@@ -87,7 +87,7 @@ def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: 
     assert manifest.variants[0].test_accuracy == run.metrics()["test"]["accuracy"]
     card = (version / "card.md").read_text()
     assert "convoy-train run mlp --seed 1" in card
-    assert "--data FOLDER --name colours" in card
+    assert "--data FOLDER --name colors" in card
     assert str(root) not in card + json.dumps(manifest.model_dump(mode="json"))
 
     lines = convoy_train("evaluate", run.folder).splitlines()

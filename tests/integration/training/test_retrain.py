@@ -109,7 +109,7 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_on_which_nei
     """A new seed used to draw another test set, of which 77% were training images of the published version."""
     recorded = RecordedImages(monkeypatch)
     photos = write_image_folder(tmp_path / "photos", *COLORS, count=40)
-    command = ("retrain", "mlp", "--name", "colours", "--models-dir", str(tmp_path / "models"), "--epochs", "2")
+    command = ("retrain", "mlp", "--name", "colors", "--models-dir", str(tmp_path / "models"), "--epochs", "2")
     command = (*command, "--data", str(photos), "--max-drop", "1", "--seed")
     assert convoy_train(tmp_path, *command, "1").exit_code == 0
     for path in write_image_folder(tmp_path / "more", *COLORS, count=20, seed=1).rglob("*.*"):
@@ -122,17 +122,17 @@ def test_another_seed_on_a_grown_folder_tests_and_decides_on_images_on_which_nei
     assert recorded.decisions == [second["holdout"]] * 2, "of the published version, then of the new one"
     for run in recorded.runs:
         assert not run["train"] & (second["test"] | second["holdout"])
-    runs = run_folder.all_runs(tmp_path / "runs", "colours-retrained")
+    runs = run_folder.all_runs(tmp_path / "runs", "colors-retrained")
     assert [(run.info()["seed"], run.info()["split_seed"]) for run in runs] == [(1, 1), (9, 1)]
     assert read_json(runs[1].outcome_path)["decision"]["part"] == "holdout"
-    provenance = read_manifest(tmp_path / "models/colours/2").provenance
+    provenance = read_manifest(tmp_path / "models/colors/2").provenance
     assert provenance.division is not None
     assert (provenance.seed, provenance.division.seed) == (9, 1)
 
     (photos / min(second["test"])).unlink()
     refused = convoy_train(tmp_path, *command, "9")
     assert refused.exit_code == 2
-    assert f"1 of the {len(second['test'])} test images of colours/2 are missing" in refused.output
+    assert f"1 of the {len(second['test'])} test images of colors/2 are missing" in refused.output
     assert len(recorded.runs) == 2, "before anything is trained"
 
 

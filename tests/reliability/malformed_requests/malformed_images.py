@@ -90,7 +90,7 @@ def crafted_cases() -> Iterator[Case]:
             if len(data) < BODY_BYTES // 2:
                 yield request_with("at the limit of pixels, in every way", data)
     for request_with in (json_batch_image, v2_bytes_image, v1_base64_image):
-        for name in ("png grey", "webp lossless", "jpeg progressive"):
+        for name in ("png gray", "webp lossless", "jpeg progressive"):
             data = images_at_pixel_limit()[name]
             yield request_with(
                 "many at the limit in one request", data, times=min(1000, BODY_BYTES * 5 // 7 // len(data))
@@ -165,7 +165,7 @@ def images_at_pixel_limit() -> dict[str, bytes]:
     alpha.putalpha(Image.fromarray((x // 20 % 256).astype(np.uint8)))
     webp_size = (LIMIT_SIDE, LIMIT_SIDE // 2)
     return {
-        "png grey": _encode(photo.convert("L"), "PNG"),
+        "png gray": _encode(photo.convert("L"), "PNG"),
         "png 16 bits": encode_png((x % 65536)[..., np.newaxis], 16, GRAY),
         "png rgba turned": _encode(alpha, "PNG", compress_level=1, exif=exif_orientation(6)),
         "png palette": _encode(photo.quantize(), "PNG", compress_level=1, transparency=1),

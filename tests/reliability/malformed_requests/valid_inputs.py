@@ -33,11 +33,11 @@ def _pngs() -> dict[str, bytes]:
     palette = random_pixels(16, 1, 3)[:, 0]
     frames = [draw_photo(24, 32).rotate(n * 30) for n in range(3)]
     return {
-        "png grey": encode_png(values[8][..., :1], 8, GRAY),
+        "png gray": encode_png(values[8][..., :1], 8, GRAY),
         "png 1 bit": encode_png(values[1][..., :1], 1, GRAY),
         "png 2 bits transparent": encode_png(values[2][..., :1], 2, GRAY, transparent=transparent_value(1)),
         "png 16 bits": encode_png(values[16][..., :1], 16, GRAY),
-        "png grey alpha": encode_png(values[8][..., :2], 8, GRAY_ALPHA),
+        "png gray alpha": encode_png(values[8][..., :2], 8, GRAY_ALPHA),
         "png rgb": encode_png(values[8][..., :3], 8, RGB),
         "png rgb 16 bits": encode_png(values[16][..., :3], 16, RGB),
         "png rgba interlaced": encode_png(values[8], 8, RGB_ALPHA, interlaced=True),
@@ -50,7 +50,7 @@ def _pngs() -> dict[str, bytes]:
 def _jpegs() -> dict[str, bytes]:
     return {
         "jpeg": _encode(draw_photo(), "JPEG"),
-        "jpeg grey": _encode(draw_photo().convert("L"), "JPEG"),
+        "jpeg gray": _encode(draw_photo().convert("L"), "JPEG"),
         "jpeg cmyk": _encode(draw_photo().convert("CMYK"), "JPEG"),
         "jpeg progressive turned": _encode(draw_photo(), "JPEG", progressive=True, exif=exif_orientation(6)),
         "jpeg 4:4:4 with restarts": _encode(draw_photo(), "JPEG", subsampling=0, restart_marker_rows=1),

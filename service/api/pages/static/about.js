@@ -19,7 +19,7 @@ function facts(model, version) {
   const one = version.batch_ms[1];
   const rows = [
     accuracy(version),
-    ["Input", `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}`],
+    ["Input", `${width} × ${height}, ${channels === 1 ? "gray" : "color"}`],
     ["Classes", version.classes],
     ["Parameters", version.parameters?.toLocaleString("en") ?? "unknown"],
     ["Trained on", version.provenance.dataset ?? "unknown"],

@@ -4,8 +4,8 @@ import { el } from "./dom.js";
 import { layOutLikeMnist } from "./mnist.js";
 
 /** Returns a PNG of the drawing in the model's size, placed like an MNIST digit; null for an empty drawing. */
-export async function toMnistPng({ grey, width, height }, { input, preprocessing }) {
-  const field = layOutLikeMnist(grey, width, height, input.height);
+export async function toMnistPng({ gray, width, height }, { input, preprocessing }) {
+  const field = layOutLikeMnist(gray, width, height, input.height);
   if (!field) return null;
   const canvas = el("canvas", { width: input.height, height: input.height });
   const pen = canvas.getContext("2d");

@@ -78,7 +78,7 @@ async function retryWhenBusy(send, signal) {
 }
 
 function input({ png, width, height, channels }) {
-  const kind = channels === 1 ? "grey" : "colour";
+  const kind = channels === 1 ? "gray" : "color";
   return el(
     "figure",
     { className: "input" },

@@ -9,12 +9,12 @@
 const BOX_FRACTION = 20 / 28; // of the field's side
 const MIN_INK = 16;
 
-/** Returns the smallest box around the ink of `grey` (0 no ink, 255 ink), or null if there is no ink. */
-export function inkBox(grey, width, height) {
+/** Returns the smallest box around the ink of `gray` (0 no ink, 255 ink), or null if there is no ink. */
+export function inkBox(gray, width, height) {
   let [left, top, right, bottom] = [width, height, -1, -1];
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {
-      if (grey[y * width + x] < MIN_INK) continue;
+      if (gray[y * width + x] < MIN_INK) continue;
       left = Math.min(left, x);
       right = Math.max(right, x);
       top = Math.min(top, y);
@@ -25,20 +25,20 @@ export function inkBox(grey, width, height) {
 }
 
 /** Returns the gray values of the field, side x side, for a drawing of width x height; null for an empty drawing. */
-export function layOutLikeMnist(grey, width, height, side) {
-  const box = inkBox(grey, width, height);
+export function layOutLikeMnist(gray, width, height, side) {
+  const box = inkBox(gray, width, height);
   if (!box) return null;
   const scale = (side * BOX_FRACTION) / Math.max(box.width, box.height);
   const small = {
     width: Math.max(1, Math.round(box.width * scale)),
     height: Math.max(1, Math.round(box.height * scale)),
   };
-  small.grey = scaleDown(grey, width, box, small);
-  return centre(small, side);
+  small.gray = scaleDown(gray, width, box, small);
+  return center(small, side);
 }
 
 /** Scales the box down to the small image; each pixel is the mean of the area that it covers. */
-function scaleDown(grey, stride, box, small) {
+function scaleDown(gray, stride, box, small) {
   const columns = spans(box.width, small.width);
   const rows = spans(box.height, small.height);
   const scaled = new Float64Array(small.width * small.height);
@@ -47,7 +47,7 @@ function scaleDown(grey, stride, box, small) {
       let [sum, area] = [0, 0];
       for (const [dy, tall] of row) {
         for (const [dx, wide] of column) {
-          sum += grey[(box.top + dy) * stride + box.left + dx] * tall * wide;
+          sum += gray[(box.top + dy) * stride + box.left + dx] * tall * wide;
           area += tall * wide;
         }
       }
@@ -70,9 +70,9 @@ function spans(length, count) {
 }
 
 /** Puts the small image into the field with its center of mass in the middle, and no part of it outside. */
-function centre(small, side) {
+function center(small, side) {
   let [mass, massX, massY] = [0, 0, 0];
-  small.grey.forEach((value, at) => {
+  small.gray.forEach((value, at) => {
     mass += value;
     massX += value * ((at % small.width) + 0.5);
     massY += value * (Math.floor(at / small.width) + 0.5);
@@ -80,7 +80,7 @@ function centre(small, side) {
   const left = clamp(Math.round(side / 2 - massX / mass), side - small.width);
   const top = clamp(Math.round(side / 2 - massY / mass), side - small.height);
   const field = new Uint8ClampedArray(side * side);
-  small.grey.forEach((value, at) => {
+  small.gray.forEach((value, at) => {
     field[(top + Math.floor(at / small.width)) * side + left + (at % small.width)] = value;
   });
   return field;

@@ -58,8 +58,8 @@ export class Pad {
     const pen = offscreen.getContext("2d", { willReadFrequently: true });
     this.drawStrokes(pen, "#fff");
     const rgba = pen.getImageData(0, 0, SIZE, SIZE).data;
-    const grey = Uint8ClampedArray.from({ length: SIZE * SIZE }, (_, at) => rgba[at * 4 + 3]);
-    return { grey, width: SIZE, height: SIZE };
+    const gray = Uint8ClampedArray.from({ length: SIZE * SIZE }, (_, at) => rgba[at * 4 + 3]);
+    return { gray, width: SIZE, height: SIZE };
   }
 
   beginStroke(event) {
@@ -144,8 +144,8 @@ export class Pad {
     if (this.cursor) this.drawCursor(pen);
   }
 
-  drawStrokes(pen, colour) {
-    Object.assign(pen, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: colour });
+  drawStrokes(pen, color) {
+    Object.assign(pen, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: color });
     for (const stroke of this.strokes) {
       pen.beginPath();
       pen.moveTo(stroke[0].x, stroke[0].y);

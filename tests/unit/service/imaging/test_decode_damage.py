@@ -44,9 +44,9 @@ PALETTED = [frame.convert("P") for frame in FRAMES]
 SMOOTH = Image.fromarray(gradient_image(24, 32))
 
 KINDS = {
-    "png grey 2 bit transparent": encode_png(random_samples(2, 1), 2, GRAY, transparent=transparent_value(1)),
-    "png grey 16 bit transparent": encode_png(random_samples(16, 1), 16, GRAY, transparent=transparent_value(1)),
-    "png grey alpha": encode_png(random_samples(8, 2), 8, GRAY_ALPHA),
+    "png gray 2 bit transparent": encode_png(random_samples(2, 1), 2, GRAY, transparent=transparent_value(1)),
+    "png gray 16 bit transparent": encode_png(random_samples(16, 1), 16, GRAY, transparent=transparent_value(1)),
+    "png gray alpha": encode_png(random_samples(8, 2), 8, GRAY_ALPHA),
     "png rgb 16 bit": encode_png(random_samples(16, 3), 16, RGB),
     "png rgba interlaced": encode_png(random_samples(8, 4), 8, RGB_ALPHA, interlaced=True),
     "png palette": encode_png(
@@ -54,7 +54,7 @@ KINDS = {
     ),
     "png animated": encode_image(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
     "jpeg": encode_image(SMOOTH, "JPEG"),
-    "jpeg grey": encode_image(SMOOTH.convert("L"), "JPEG"),
+    "jpeg gray": encode_image(SMOOTH.convert("L"), "JPEG"),
     "jpeg cmyk": encode_image(SMOOTH.convert("CMYK"), "JPEG"),
     "jpeg progressive turned": encode_image(SMOOTH, "JPEG", progressive=True, exif=b"Exif\0\0" + exif_bytes(6)),
     "webp": encode_image(SMOOTH, "WEBP"),

@@ -108,7 +108,7 @@ def test_gray_images_are_brought_into_order_by_a_reshape(tmp_path: Path) -> None
         node("Flatten", "mean", "probabilities"),
     ]
     constants = {"order": np.array([-1, 1, 8, 7]), "kernel": ones(4, 1, 3, 3)}
-    costs = graph_costs(save(tmp_path / "grey.onnx", nodes, constants, [8, 7, 1], [4]))
+    costs = graph_costs(save(tmp_path / "gray.onnx", nodes, constants, [8, 7, 1], [4]))
     assert costs.rows[1].output == (6, 5, 4)
 
 

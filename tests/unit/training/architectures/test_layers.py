@@ -46,13 +46,13 @@ def test_a_strided_convolution_is_centered_on_the_pixels_that_a_shortcut_takes()
     np.testing.assert_allclose(np.asarray(model(x)), x[:, ::2, ::2], rtol=1e-4)
 
 
-def test_pixels_are_normalised_per_channel() -> None:
+def test_pixels_are_normalized_per_channel() -> None:
     image, x = normalized_input((1, 1, 3), Normalization((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)))
     out = keras.Model(image, x)(np.full((1, 1, 1, 3), 255.0, "float32"))
     np.testing.assert_allclose(np.asarray(out)[0, 0, 0], [1, 3, 1], rtol=1e-6)
 
 
-def test_pixels_are_normalised_in_float32_whatever_the_network_computes_in() -> None:
+def test_pixels_are_normalized_in_float32_whatever_the_network_computes_in() -> None:
     """bfloat16 would change a pixel by up to 1.8 of 255 levels."""
     with keras_setup.dtype_policy("bfloat16"):
         image, x = normalized_input((1, 256, 1), Normalization((0.4822,), (0.2435,)))

@@ -44,7 +44,7 @@ def test_one_by_one_convolutions_of_c_end_its_last_three_stages() -> None:
     assert small == ["conv3_3", "conv4_3", "conv5_3"]
 
 
-def test_a_lrn_normalises_once_after_the_first_convolution() -> None:
+def test_a_lrn_normalizes_once_after_the_first_convolution() -> None:
     model = build_without_weights("vgg-a-lrn")
     (norm,) = (layer for layer in model.layers if isinstance(layer, LocalResponseNormalization))
     assert norm.output.shape[1:] == (224, 224, 64)

@@ -29,7 +29,7 @@ def test_a_file_with_a_data_set(tmp_path: Path) -> None:
     assert source.model.count_params() == network().count_params()
 
 
-def test_a_compiled_network_is_opened_without_its_optimiser(tmp_path: Path) -> None:
+def test_a_compiled_network_is_opened_without_its_optimizer(tmp_path: Path) -> None:
     model = network()
     model.compile("adam", custom_loss)
     model.save(tmp_path / "mine.keras")
@@ -82,7 +82,7 @@ def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
     assert labels_for(source, None, 2) == ("X", "O")
     with pytest.raises(TrainingError, match=r"labels\.txt has 2 labels; the network has 3 classes"):
         labels_for(source, path, 3)
-    with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels"):
+    with pytest.raises(TrainingError, match="The data set xo has 2 labels"):
         labels_for(source, None, 3)
     with pytest.raises(TrainingError, match="2 classes have no names: use --labels FILE"):
         labels_for(open_source(tmp_path / "mine.keras", None), None, 2)

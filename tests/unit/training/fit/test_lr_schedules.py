@@ -60,7 +60,7 @@ def test_the_rate_outside_the_step_is_the_one_inside() -> None:
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_plateaus_lower_the_rate_of_the_optimiser(kind: str) -> None:
+def test_plateaus_lower_the_rate_of_the_optimizer(kind: str) -> None:
     recipe = Recipe(
         name="any",
         dataset="mnist",
@@ -107,7 +107,7 @@ def test_the_warm_up_is_of_what_was_frozen(epoch: float, expected: float) -> Non
     assert fine_tuning_rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(expected, abs=1e-8)
 
 
-def test_an_optimiser_of_a_later_phase_begins_where_that_begins() -> None:
+def test_an_optimizer_of_a_later_phase_begins_where_that_begins() -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", learning_rate=0.2, schedule="cosine")
     assert float(Schedule(recipe, STEPS_PER_EPOCH, first_epoch=5)(0)) == pytest.approx(0.1)
 

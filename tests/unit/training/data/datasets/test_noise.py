@@ -11,7 +11,7 @@ from training.data.datasets.noise import with_noise
 from training.errors import TrainingError
 
 GRAY = ArraySplit(np.full((40, 16, 16, 3), 128, np.uint8), np.zeros(40, np.int64))
-DATASET = Dataset("grey", "Grey", ("a",), GRAY, GRAY)
+DATASET = Dataset("gray", "Gray", ("a",), GRAY, GRAY)
 
 
 def read_all(dataset: Dataset) -> np.ndarray:
