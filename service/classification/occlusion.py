@@ -19,7 +19,8 @@ Patch = tuple[slice, slice]
 
 
 def patch_grid(height: int, width: int, max_patches: int) -> list[Patch]:
-    """Returns at most `max_patches` patches, the same number across and down. Each overlaps half of its neighbors.
+    """Returns at most `max_patches` patches, the same number across and down. Adjacent patches overlap by
+    half of their width or height.
     Returns an empty list if not even 3 x 3 patches are allowed.
     """
     across = min(MAX_PATCHES_PER_SIDE, height, width, math.isqrt(max(0, max_patches)))
@@ -50,10 +51,10 @@ def importance(
     width: int,
     activation: Activation = "softmax",
 ) -> NDArray[np.float32]:
-    """Returns the evidence of each pixel for class `index`, float32 (height, width).
+    """Returns the evidence that each pixel provides for class `index`, float32 (height, width).
 
-    It is the mean, over the patches that cover the pixel, of the decrease in the log-odds of the class when the patch
-    is covered. It is negative if covering makes the network more confident.
+    The evidence is the mean, over the patches that contain the pixel, of the decrease in the log-odds of the class when
+    that patch has the mean color. It is negative if the network is then more confident.
 
     `probabilities`, (1 + patches, classes), are the network's outputs for `occlude_patches`. The measure is log-odds,
     because the probability of a confident prediction hardly changes.
@@ -81,7 +82,8 @@ def log_odds(probabilities: NDArray[np.float32], index: int, activation: Activat
 
 
 def _spans(length: int, count: int) -> list[slice]:
-    """Returns `count` spans over `length` pixels, with evenly spaced centers, each twice as long as the spacing."""
+    """Returns `count` spans over `length` pixels. Each is twice as long as the distance between neighbors. The first
+    and the last end at the border."""
     step = length / count
     starts = [max(0, math.floor((i - 0.5) * step)) for i in range(count)]
     ends = [min(length, math.ceil((i + 1.5) * step)) for i in range(count)]

@@ -1,6 +1,6 @@
-"""Lists and checks the GPUs of this process, with CUDA's numbers, by calling the driver's own library.
+"""Lists and checks the GPUs that this process can use, numbered as in CUDA, through the driver's library.
 
-Like onnxruntime, that library respects CUDA_VISIBLE_DEVICES and the GPUs of the container; nvidia-smi does not.
+Like onnxruntime, that library lists only the GPUs in CUDA_VISIBLE_DEVICES, which nvidia-smi ignores.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ class Gpu:
 
 
 class UnusableGpu(ConvoyError):
-    """A GPU that the settings name does not exist or does not work."""
+    """A GPU in the settings is missing or does not work, or the driver cannot be loaded."""
 
     code = "unusable_gpu"
     hint = "Name only existing GPUs in CONVOY_DEVICE; check CUDA_VISIBLE_DEVICES and the GPUs given to the container."
@@ -36,11 +36,11 @@ def load_driver() -> ctypes.CDLL:
     try:
         driver = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
-        hint = "Install NVIDIA's driver, give the container the GPU, or set CONVOY_DEVICE=cpu."
+        hint = "Install the NVIDIA driver, give the container access to the GPU, or set CONVOY_DEVICE=cpu."
         raise UnusableGpu(f"No GPU can be used: {error}.", hint) from error
     code = driver.cuInit(0)
     if code not in (0, NO_DEVICE):
-        raise _driver_error("NVIDIA's driver does not start", code)
+        raise _driver_error("The NVIDIA driver does not start", code)
     return driver
 
 

@@ -64,7 +64,7 @@ class Candidate:
 
 
 def precision_of(name: str) -> str:
-    """Returns the precision in the name of a candidate; empty for other strings."""
+    """Returns the precision part of a candidate's name; empty for other strings."""
     _, _, rest = name.partition(" ")
     return rest.partition(" ")[0]
 
@@ -74,9 +74,10 @@ def list_candidates(
 ) -> list[Candidate]:
     """Returns the candidates that may serve the version on the CPU, with the baseline first.
 
-    `engines` names the engines that this machine can use: `cpu`, `openvino` or both. With `auto`, a precision below
-    float32 is allowed only if the manifest says that the export accepted it for that graph, engine and hint. Raises
-    BrokenVersion, with advice, if the version or the machine lacks the configured precision.
+    `engines` names the engines that this machine can use: `cpu`, `openvino` or both. With `auto`, only graphs that the
+    manifest marks `automatic` may serve, or the first graph if there are none. On OpenVINO, a graph that the export
+    compared and did not accept is left out, and the hint bf16 needs an acceptance. Raises BrokenVersion, with advice,
+    if the version or the machine lacks the configured precision.
     """
     if precision == "bfloat16":
         return [_bfloat16_candidate(manifest, engines, cpu_flags)]
@@ -115,7 +116,7 @@ def _bfloat16_candidate(manifest: Manifest, engines: Sequence[str], cpu_flags: C
         raise BrokenVersion("There is no float32 graph to compute in bfloat16.", "Set CONVOY_PRECISION=auto.")
     if "openvino" not in engines or BF16_FLAGS.isdisjoint(cpu_flags):
         missing = "a processor with AMX or AVX512-BF16" if "openvino" in engines else "the OpenVINO plugin"
-        raise BrokenVersion(f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or provide what bfloat16 needs.")
+        raise BrokenVersion(f"bfloat16 needs {missing}.", "Set CONVOY_PRECISION=auto, or install what bfloat16 needs.")
     return Candidate(variant, ON_OPENVINO_BF16)
 
 

@@ -97,4 +97,5 @@ def _verify_graph(folder: VersionFolder, candidate: Candidate, samples: GoldenSa
             f"{variant.file} does not return the same results as when it was published: a probability differs by "
             f"{difference:.2g} over {len(expected)} samples ({tolerance:g} is allowed)."
         )
-    return f"sha256 matches, loads and runs, answers {len(expected)} samples as published (to {difference:.1g})"
+    outputs = f"reproduces the published outputs of {len(expected)} samples (to {difference:.1g})"
+    return f"sha256 matches, loads and runs, {outputs}"

@@ -257,7 +257,8 @@ def test_a_key_is_requested_and_kept_in_the_tab_only(browser: "Browser") -> None
 
 
 def test_all_likely_labels_of_a_network_with_independent_labels_are_shown(browser: "Browser", tmp_path: Path) -> None:
-    """Seven of eight labels are above 50 %, more than the five classes that are shown of other networks."""
+    """Seven of the eight labels have a probability above 50 %. For other networks, the page shows the five most
+    probable classes."""
     shape, classes = (8, 8, 1), 8
     weights = np.full((64, classes), 0.1, np.float32) * np.array([1, 1, 1, -1, 1, 1, 1, 1], np.float32)
     write_version(

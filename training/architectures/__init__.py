@@ -104,8 +104,8 @@ def _builder(name: str) -> Builder:
 
 
 def _build_in_thread(builder: Builder, *args: Any, **options: Any) -> keras.Model:
-    # In a separate thread: Keras keeps its list of variables without values per thread, and would create the values
-    # when the next scope of this thread ends.
+    # In a separate thread, because Keras keeps a list of uninitialized variables for each thread, and would initialize
+    # them when the next StatelessScope of the current thread ends.
     with ThreadPoolExecutor(max_workers=1) as executor:
         return executor.submit(_build_stateless, builder, *args, **options).result()
 
@@ -118,7 +118,9 @@ def _build_stateless(builder: Builder, *args: Any, **options: Any) -> keras.Mode
 def _too_small_error(name: str, builder: Builder, options: dict[str, Any]) -> TrainingError:
     height, width, channels = options["input_shape"]
     sides = (side for side in range(1, MAX_TRIED_SIDE_PX) if _fits(builder, options, (side, side, channels)))
-    return TrainingError(f"{name} needs images of at least {next(sides)} pixels a side; {height}x{width} is too small.")
+    return TrainingError(
+        f"{name} needs images of at least {next(sides)} pixels per side; {height}x{width} is too small."
+    )
 
 
 def _fits(builder: Builder, options: dict[str, Any], input_shape: tuple[int, int, int]) -> bool:

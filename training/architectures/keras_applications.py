@@ -174,8 +174,8 @@ def _weights_problem(path: Path, message: str) -> str | None:
     expected, actual = ([int(size) for size in shape.split(",") if size.strip()] for shape in shapes[:2])
     if expected[:-1] == actual[:-1] and expected[-1] == IMAGENET_CLASSES:
         return (
-            f"its last layer has {actual[-1]} classes instead of {IMAGENET_CLASSES}. Save the whole network as a "
-            ".keras file, and export that."
+            f"the last layer in the file has {actual[-1]} classes instead of {IMAGENET_CLASSES}. Save the whole "
+            "network as a .keras file, and export that."
         )
     return f"a layer has the shape {actual} instead of {expected}. It belongs to another network."
 

@@ -64,7 +64,7 @@ class Decision:
         """Describes the decision in sentences for a model card."""
         figures = (
             f"{self.accuracy:.2%} of {self.images:,} {PART_NAMES[self.part]} correct, {self.published} "
-            f"{self.published_accuracy:.2%}; a drop of {self.max_drop:.2%} was allowed"
+            f"{self.published_accuracy:.2%}; a drop of {100 * self.max_drop:.2f} percentage points was allowed"
         )
         if self.part == "test":
             return (

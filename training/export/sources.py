@@ -103,7 +103,7 @@ def labels_for(source: Source, labels_file: Path | None, classes: int) -> tuple[
         )
     if len(labels) != classes:
         given = labels_file or (source.name if source.dataset is None else f"The data set {source.dataset.name}")
-        raise TrainingError(f"{given} has {len(labels)} labels; the network has {classes} classes.")
+        raise TrainingError(f"{given} has {len(labels)} labels, but the network has {classes} classes.")
     return labels
 
 

@@ -200,5 +200,5 @@ def _check_labels(options: ImportOptions, classes: ClassLabels, interface: Model
     if count == interface.classes - 1 and not options.drop_first:
         advice = " If the first class is the background, use --drop-first-class."
     raise TrainingError(
-        f"{options.labels or 'The file'} has {count} labels; the network has {interface.classes} classes.{advice}"
+        f"{options.labels or 'The file'} has {count} labels, but the network has {interface.classes} classes.{advice}"
     )

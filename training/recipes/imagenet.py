@@ -1,4 +1,5 @@
-"""The recipes of ImageNet winners, for any folder in ImageNet's layout (train/<class>/*, val/<class>/*) with --data.
+"""Recipes of networks that won or placed in the ImageNet challenge, for any folder in ImageNet's layout
+(train/<class>/*, val/<class>/*), given with --data.
 
 Each value is from the paper unless a comment states otherwise. All recipes subtract the mean of ImageNet's training
 pixels per color and do not divide by a standard deviation, as in AlexNet's section 2, to which the other papers refer.
@@ -14,15 +15,15 @@ CROP_PX = 224
 
 
 def _crop_area(*shorter_px: int) -> tuple[float, float]:
-    """Returns the fractions of a 4:3 image's area in a 224x224 crop, for the largest and the smallest of the shorter
-    sides."""
+    """Returns the fraction of a 4:3 image that a 224x224 crop covers: first when its shorter side is scaled to the
+    largest of `shorter_px`, then to the smallest."""
     crop_areas = [CROP_PX**2 / (side * side * 4 / 3) for side in shorter_px]
     return round(min(crop_areas), 3), round(max(crop_areas), 3)
 
 
-# Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, rate 0.01 divided by 10
-# when the validation error stops improving, 90 epochs; section 4: crops out of 256x256, mirrored, colors shifted by
-# 0.1, dropout 0.5.
+# Krizhevsky, Sutskever, Hinton 2012. Section 5: batch 128, momentum 0.9, weight decay 0.0005, learning rate 0.01,
+# divided by 10 when the validation error stops improving, 90 epochs; section 4: crops from 256x256 images, mirrored,
+# colors shifted by 0.1, dropout 0.5.
 ALEXNET = Recipe(
     name="imagenet-alexnet",
     about="AlexNet as it was trained in 2012, on a folder in ImageNet's layout",
@@ -40,14 +41,14 @@ ALEXNET = Recipe(
     weight_decay=5e-4,
     schedule="plateau",
     decay=0.1,
-    plateau_epochs=5,  # the paper does not say how long it waited
+    plateau_epochs=5,  # the paper does not state the number of epochs
     epochs=90,
     batch_size=128,
 )
 
-# Simonyan, Zisserman 2014. Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, rate 0.01 divided by
-# 10 when the validation accuracy stops improving, 74 epochs; crops out of shorter sides of 256 to 512, mirrored,
-# AlexNet's shift of colors.
+# Simonyan, Zisserman 2014. Section 3.1: batch 256, momentum 0.9, weight decay 5e-4, dropout 0.5, learning rate 0.01,
+# divided by 10 when the validation accuracy stops improving, 74 epochs; crops from images with shorter sides of 256 to
+# 512, mirrored, AlexNet's shift of colors.
 VGG16 = Recipe(
     name="imagenet-vgg16",
     about="VGG-16 (D) as it was trained in 2014, on a folder in ImageNet's layout",
@@ -65,15 +66,15 @@ VGG16 = Recipe(
     weight_decay=5e-4,
     schedule="plateau",
     decay=0.1,
-    plateau_epochs=5,  # the paper does not say how long it waited
+    plateau_epochs=5,  # the paper does not state the number of epochs
     epochs=74,
     batch_size=256,
 )
 
 # Szegedy et al. 2014. Section 5: auxiliary classifiers with weight 0.3, dropout 0.4. Section 6: momentum 0.9, the rate
-# falls by 4% every 8 epochs, averaged weights, crops of 8 to 100% of the area between 3:4 and 4:3, and Howard's
-# distortions of 2013 (brightness, contrast and color by half). The paper does not state initial rate, batch size,
-# weight decay and number of epochs: these values are from BVLC's GoogLeNet for Caffe.
+# falls by 4% every 8 epochs, averaged weights, crops of 8% to 100% of the area with aspect ratios from 3:4 to 4:3, and
+# Howard's distortions of 2013 (brightness, contrast and color by half). The paper does not state the initial learning
+# rate, batch size, weight decay or number of epochs: these values are from BVLC's GoogLeNet for Caffe.
 GOOGLENET_EPOCHS = 250
 GOOGLENET = Recipe(
     name="imagenet-googlenet",
@@ -101,8 +102,8 @@ GOOGLENET = Recipe(
 )
 
 # He, Zhang, Ren, Sun 2015. Section 3.4: batch 256, momentum 0.9, weight decay 0.0001, rate 0.1 divided by 10 when the
-# error plateaus, 600,000 steps, no dropout; crops out of shorter sides of 256 to 480, mirrored,
-# AlexNet's shift of colors.
+# error plateaus, 600,000 steps, no dropout; crops from images with shorter sides of 256 to 480, mirrored, AlexNet's
+# shift of colors.
 RESNET50 = Recipe(
     name="imagenet-resnet50",
     about="ResNet-50 as it was trained in 2015, on a folder in ImageNet's layout",
@@ -119,7 +120,7 @@ RESNET50 = Recipe(
     weight_decay=1e-4,
     schedule="plateau",
     decay=0.1,
-    plateau_epochs=5,  # the paper does not say how long it waited
+    plateau_epochs=5,  # the paper does not state the number of epochs
     epochs=120,
     batch_size=256,
 )

@@ -5,7 +5,7 @@ the page from reading the response. Therefore the headers Sec-Fetch-Site and Ori
 send neither, and pages cannot change what browsers send.
 
 In DNS rebinding, the page's host name is made to resolve to the address of the service, so that the page has the origin
-of the service. Only the header Host distinguishes such a request. Independent of API keys.
+of the service. Only the Host header distinguishes such a request. All of these checks apply with and without API keys.
 """
 
 import ipaddress
@@ -19,11 +19,12 @@ from service.api.http.request_headers import header
 from service.api.http.status_codes import handle_error
 from service.errors import NotAllowed
 
-HINT = "Send it from a program, or name the page's origin in CONVOY_CORS_ORIGINS."
+HINT = "Send the request from a program, or add the page's origin to CONVOY_CORS_ORIGINS."
 HOST_HINT = "Add the name to CONVOY_ALLOWED_HOSTS, or use the address of the service."
 LOCAL_NAME = "localhost"
 _PORT = re.compile(r":\d*\Z")
-# Headers that a page of another origin may send, and read in the response, beyond those that browsers always allow.
+# Request headers that a page of another origin may send, and response headers that it may read, in addition to those
+# that browsers always allow.
 REQUEST_HEADERS = [
     "Authorization",
     "Content-Type",
@@ -56,7 +57,8 @@ def allow_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
 
 
 class CsrfProtection:
-    """Plain ASGI that rejects each POST from pages of origins other than `allowed_origins`; `*` allows all."""
+    """ASGI middleware that rejects POST requests from web pages unless their origin is the service's own or in
+    `allowed_origins`; `*` allows all."""
 
     def __init__(self, app: ASGIApp, allowed_origins: list[str]) -> None:
         self._app = app
@@ -72,8 +74,8 @@ class CsrfProtection:
     def _is_allowed(self, scope: Scope) -> bool:
         """Whether the request comes from an allowed origin, from the same origin, or not from a web page.
 
-        Browsers send Sec-Fetch-Site only with TLS and to localhost. It takes precedence over Origin, because it is also
-        correct behind a proxy that changes the header Host.
+        Browsers send Sec-Fetch-Site only over TLS or to localhost. For the same origin, it takes precedence over the
+        comparison of Origin with Host, because it is also correct behind a proxy that changes the Host header.
         """
         site, sent_origin = header(scope, b"sec-fetch-site"), header(scope, b"origin")
         if not site and not sent_origin:
@@ -87,7 +89,7 @@ class CsrfProtection:
 
 
 def _host(origin: str) -> str:
-    """Returns `host:port` as in the Host header; empty if the origin has none, such as `null`."""
+    """Returns `host:port` as in the Host header; empty for an origin without a host, such as `null`."""
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -95,7 +97,7 @@ def _host(origin: str) -> str:
 
 
 class HostCheck:
-    """Plain ASGI that rejects requests whose Host is not among the names `allowed_hosts`; `*.` allows subdomains.
+    """ASGI middleware that rejects requests whose Host header is not in `allowed_hosts`; `*.` allows subdomains.
 
     Addresses and localhost are always allowed: a page cannot make them resolve elsewhere, and probes of Kubernetes use
     addresses. Browsers always send a Host, so requests without one are allowed too.
@@ -109,7 +111,7 @@ class HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not self._is_allowed(header(scope, b"host").decode("latin-1")):
-            error = NotAllowed("The name in the header Host is not a name of this service.", HOST_HINT)
+            error = NotAllowed("The Host header does not contain a name of this service.", HOST_HINT)
             await handle_error(scope, error)(scope, receive, send)
         else:
             await self._app(scope, receive, send)

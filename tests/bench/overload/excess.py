@@ -30,7 +30,8 @@ MIN_TIMEOUTS = 6
 
 
 class Outcome(NamedTuple):
-    """Results of the requests that were answered within a time window. Latencies are measured at the client."""
+    """Results of a load. Rates and latencies are those of the responses within a time window, measured at the client.
+    `failed` counts the whole run."""
 
     good_per_s: float
     """Responses with status 200."""
@@ -71,7 +72,8 @@ class ExcessResults:
         return median(step.recovered_per_s / step.capacity_per_s for step in self.steps[scenario, factor])
 
     def voids(self) -> list[str]:
-        """Returns the steps with requests that were neither answered, rejected nor late."""
+        """Returns a message for each scenario and factor with failed requests: no response, or another status than 200,
+        429, 503 and 504."""
         return [
             f"{scenario} at {factor}x: {failed} failed"
             for (scenario, factor), steps in self.steps.items()
@@ -138,7 +140,8 @@ def capacity(scenario: Scenario, url: str, seconds: float, not_found_per_s: floa
 
 
 def client_count(capacity_per_s: float, timeout_s: float, factor: int) -> int:
-    """Returns the number of closed-loop clients whose latency at full capacity is `factor` times the timeout."""
+    """Returns the number of closed-loop clients whose latency at full capacity is `factor` times the timeout; at most
+    MAX_CLIENTS."""
     return min(MAX_CLIENTS, max(1, round(factor * capacity_per_s * timeout_s)))
 
 

@@ -87,7 +87,7 @@ def publish(path: Path, models: Path, dataset: str | None = None, **choices: obj
 
 
 def answers(version: VersionFolder, encoded: list[bytes]) -> np.ndarray:
-    """Returns the probabilities that the service returns."""
+    """Returns the probabilities that the service would return."""
     manifest = version.manifest
     path = version.graph_path(manifest.variants[0])
     session = Session(path, manifest.input, manifest.classes, usable_cores())
@@ -115,7 +115,7 @@ def test_a_run_becomes_a_version_with_everything_in_it(run: Run, tmp_path: Path)
     float32, features = verify(Repository(tmp_path), version.model, version.version)
     assert float32.is_ok
     assert features.is_ok
-    assert "answers 8 samples as published" in float32.text
+    assert "reproduces the published outputs of 8 samples" in float32.text
     assert extra.parity.images == 1000
     assert extra.parity.max_abs_difference <= 1e-5
     assert variant.test_accuracy == manifest.metrics["test_accuracy"] == run.metrics()["test"]["accuracy"]
@@ -242,7 +242,7 @@ def test_nothing_is_published_without_images_labels_or_room(
 
 
 def test_a_wrong_data_set_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"mine\.keras has 2 labels; the network has 3 classes"):
+    with pytest.raises(TrainingError, match=r"The data set xo has 2 labels, but the network has 3 classes"):
         publish(save_model(network(), tmp_path), tmp_path / "models", dataset="xo")
 
 
@@ -259,8 +259,8 @@ def gates_and_skips() -> keras.Model:
 
 
 def padding_before_pooling() -> keras.Model:
-    """Returns a network with a padding before a pooling without ReLU, for which onnxruntime's Pad_Fusion gave wrong
-    results."""
+    """Returns a network that pads the output of a convolution without ReLU with zeros before max pooling. onnxruntime's
+    Pad_Fusion computed wrong results for it, because values below zero are smaller than the padding."""
     image = keras.Input(COLORS)
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(layers.Conv2D(8, 3)(image)))
     return keras.Model(image, layers.Dense(CLASSES)(layers.Flatten()(x)))

@@ -217,7 +217,7 @@ REJECTED = {
     "one label less": (
         lambda: third_party_graph(classes=6),
         [],
-        "has 5 labels; the network has 6 classes. If the first",
+        "has 5 labels, but the network has 6 classes. If the first",
     ),
     "scaled bytes": (lambda: third_party_graph(dtype="uint8"), ["--mean", "1"], "takes uint8 pixels"),
     "one number": (

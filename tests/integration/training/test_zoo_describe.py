@@ -45,7 +45,7 @@ def test_xo_as_one_image(tmp_path: Path) -> None:
     ("arguments", "error"),
     [
         (["resnet-50"], "There is no network named 'resnet-50'; did you mean 'resnet50'?"),
-        (["vgg-d", "--input", "16x16x3"], "vgg-d needs images of at least 32 pixels a side; 16x16 is too small."),
+        (["vgg-d", "--input", "16x16x3"], "vgg-d needs images of at least 32 pixels per side; 16x16 is too small."),
         (["lenet5", "--input", "28x28"], "'28x28' is not an input size"),
         (["lenet5", "--maps", "x.png"], "--maps works only for the X/O network"),
         (["xo", "--kernels", "sobel_x"], "--kernels selects what --maps draws: add --maps FILE."),

@@ -1,4 +1,4 @@
-"""Admission control: the requests that a queue accepts, the errors for the other requests, and the effect of a run."""
+"""Admission control: the requests that a queue accepts, the errors for the others, and the estimated waiting times."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def admission(
 
 
 def measured(run_s: float, images: int = 4, **options: int) -> Admission:
-    """A queue whose model takes `run_s` for a batch of `images`, and fewer images in proportion."""
+    """A queue whose model takes `run_s` for a batch of `images`, and proportionally less for smaller batches."""
     return admission(run_s_by_size={1: run_s / images, images: run_s}, **options)
 
 
@@ -131,7 +131,8 @@ def test_a_request_that_an_idle_model_cannot_do_in_time_gets_no_retry_after() ->
 
 
 def test_a_batch_takes_as_long_on_one_of_several_idle_instances() -> None:
-    """Such a request used to be rejected with 429, although no later attempt could succeed."""
+    """A request whose batches take longer than its timeout even on idle instances used to be rejected with 429,
+    although no later attempt could succeed."""
     queue = measured(run_s=2.0, instances=2)
     with pytest.raises(DeadlineTooShort, match=r"needs 2 s for the request"):
         queue.reserve(4, timeout_s=1.5)
@@ -167,8 +168,8 @@ def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_ima
 
 @pytest.mark.parametrize(("queued", "bound_s"), [(0, 0.45), (10, 0.95)])
 def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s: float) -> None:
-    """A single image takes 50 ms: the request's own image, the queued images, and two full batches of four that are
-    running or about to run."""
+    """The bound is 50 ms for each of these images: the request's own image, the queued images, and two full batches of
+    four that are running or about to run."""
     queue = admission(run_s_by_size={1: 0.05, 4: 0.08})
     queue.reserve(queued)
     assert not queue.is_surely_in_time(1, bound_s - 0.001)
@@ -176,7 +177,8 @@ def test_a_request_with_ample_time_needs_no_exact_estimate(queued: int, bound_s:
 
 
 def test_ample_time_counts_every_instance() -> None:
-    """A single image takes 50 ms: the request's own image, and 16 images of two instances."""
+    """The bound is 50 ms for each of 17 images: the request's own image, and two full batches of four on each of two
+    instances."""
     queue = admission(instances=2, run_s_by_size={1: 0.05, 4: 0.08})
     assert not queue.is_surely_in_time(1, 17 * 0.05 - 0.001)
     assert queue.is_surely_in_time(1, 17 * 0.05 + 0.001)

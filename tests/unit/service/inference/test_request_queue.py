@@ -73,7 +73,8 @@ def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots()
 
 
 def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> None:
-    """Four interactive images and four images of a new request wait, 0.25 s each. Background images do not count."""
+    """Four interactive images are queued, and a new request has four more. Each takes 0.25 s. Background images do not
+    count."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -103,8 +104,8 @@ def test_background_images_that_are_done_or_run_no_longer_count_as_waiting() -> 
 def test_background_images_take_what_interactive_requests_leave(
     slow: float, now_s: float, sizes: list[tuple[int, int]]
 ) -> None:
-    """An image takes `slow` times the maximum time of a run with background images, and eight of them wait. A client
-    that requested explanations used to make every other request wait for a full batch of background images."""
+    """Each image takes `slow` times MAX_BACKGROUND_RUN_S, and eight background images wait. A client that requested
+    explanations used to make all other requests wait for a full batch of background images."""
 
     async def test() -> None:
         image_s = slow * MAX_BACKGROUND_RUN_S
@@ -137,7 +138,11 @@ def test_a_request_begins_with_its_first_batch() -> None:
 @pytest.mark.parametrize(
     ("due_s", "others_due_s", "batches"),
     [
-        (float("inf"), 0.3 * MIN_SAFETY_FACTOR, [[1], [1]]),  # after the first one the second would be late
+        (
+            float("inf"),
+            0.3 * MIN_SAFETY_FACTOR,
+            [[1], [1]],
+        ),  # in one batch with the first image, the second would be late
         (0.6 * MIN_SAFETY_FACTOR, float("inf"), [[1, 1], [1]]),  # a third image would make the first one late
     ],
 )
@@ -159,7 +164,7 @@ def test_a_batch_ends_before_an_image_that_would_make_one_of_its_requests_late(
 
 @pytest.mark.parametrize(("due_s", "is_run"), [(2.74, False), (2.76, True)])
 def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, is_run: bool) -> None:
-    """Ten images in batches of four take two full batches of 1 s and one batch of 0.5 s."""
+    """Ten images in batches of four run for 1 s, 1 s and 0.5 s. With the safety factor of 1.1, this is 2.75 s."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
@@ -178,7 +183,7 @@ def test_a_large_request_is_run_only_if_its_last_batch_is_in_time(due_s: float, 
 def test_the_batches_of_a_large_request_run_side_by_side_on_several_instances(
     count: int, due_s: float, is_run: bool
 ) -> None:
-    """Admission control used to accept such a request, and the queue dropped it as late."""
+    """The queue used to drop such a request as late, although admission control had accepted it."""
 
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0}, instances=2)
@@ -233,7 +238,8 @@ def test_a_request_that_becomes_late_after_a_part_of_it_has_run_is_not_called_ex
 def test_an_error_while_a_batch_forms_fails_the_requests_for_which_it_was_raised(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The images that were already in the batch would never get a result. The images after it run next."""
+    """Images that are already in the batch have left the queue: if their requests did not fail, they would never end.
+    The requests behind the one that raised the error run next."""
 
     async def test() -> None:
         queue, admission = queue_of()

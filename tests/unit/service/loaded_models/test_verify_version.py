@@ -39,7 +39,7 @@ def verify_one(folder: Path) -> Finding:
 def test_a_version_that_is_as_it_was(folder: Path) -> None:
     finding = verify_one(folder)
     assert finding.is_ok
-    assert finding.text.startswith("sha256 matches, loads and runs, answers 5 samples as published (to ")
+    assert finding.text.startswith("sha256 matches, loads and runs, reproduces the published outputs of 5 samples (to ")
 
 
 def test_a_version_without_samples_is_reported(tmp_path: Path) -> None:

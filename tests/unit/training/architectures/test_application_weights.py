@@ -1,4 +1,4 @@
-"""The error for a weights file that does not fit an application states the cause and advice."""
+"""The error for a weights file that does not match a Keras Applications network states the cause and the remedy."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def network(classes: int = 1000, filters: int = 4, extra: bool = False) -> keras
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"classes": 5}, "its last layer has 5 classes instead of 1000. Save the whole network"),
+        ({"classes": 5}, "the last layer in the file has 5 classes instead of 1000. Save the whole network"),
         ({"filters": 6}, "a layer has the shape .* instead of .*belongs to another network"),
     ],
 )

@@ -72,7 +72,7 @@ def test_an_unknown_name_is_reported_with_the_nearest_or_all(name: str, hint: st
 def test_too_small_images_are_rejected_with_the_minimum_size(
     name: str, input_shape: tuple[int, int, int], least: int
 ) -> None:
-    with pytest.raises(TrainingError, match=f"{name} needs images of at least {least} pixels a side"):
+    with pytest.raises(TrainingError, match=f"{name} needs images of at least {least} pixels per side"):
         build(name, input_shape=input_shape)
     channels = input_shape[2]
     assert build_without_weights(name, input_shape=(least, least, channels)).output.shape[0] is None

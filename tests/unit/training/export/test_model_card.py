@@ -77,7 +77,8 @@ def test_a_card_states_on_which_images_a_retrained_network_was_accepted(tmp_path
     text = card(tmp_path, decision=decision)
     assert (
         "after a comparison with pets/2, on images on which neither network was trained: 74.75% of 1,500 held-out "
-        "images correct, pets/2 75.00%; a drop of 0.50% was allowed. The test images had no influence on the "
+        "images correct, pets/2 75.00%; a drop of 0.50 percentage points was allowed. The test images had no "
+        "influence on the "
     ) in text
     text = card(tmp_path, decision=replace(decision, part="test"))
     assert "The accuracy on the test images is therefore slightly too high on average." in text

@@ -80,7 +80,7 @@ def test_labels_come_from_the_file_first(tmp_path: Path) -> None:
     path.write_text("cross \r\nring\r\n", encoding="utf-8")
     assert labels_for(source, path, 2) == ("cross", "ring")
     assert labels_for(source, None, 2) == ("X", "O")
-    with pytest.raises(TrainingError, match=r"labels\.txt has 2 labels; the network has 3 classes"):
+    with pytest.raises(TrainingError, match=r"labels\.txt has 2 labels, but the network has 3 classes"):
         labels_for(source, path, 3)
     with pytest.raises(TrainingError, match="The data set xo has 2 labels"):
         labels_for(source, None, 3)

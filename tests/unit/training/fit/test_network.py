@@ -63,7 +63,7 @@ def test_a_network_in_training_computes_at_each_size_what_one_of_that_size_does(
         (recipe("vgg-a", (32, 64)), 64, "vgg-a flattens them: fc6/kernel has the shape .* for images of 32 pixels"),
         (recipe("mlp", (8, 16), hidden=(4,)), 16, r"mlp flattens them: .* \(192, 4\) for images of 8 .* \(768, 4\)"),
         (recipe("googlenet", (96, 128), auxiliary=True), 128, "googlenet flattens them: auxiliary1_fc"),
-        (recipe("resnet9", (4, 32)), 32, "resnet9 needs images of at least 8 pixels a side; 4x4 is too small"),
+        (recipe("resnet9", (4, 32)), 32, "resnet9 needs images of at least 8 pixels per side; 4x4 is too small"),
         (
             recipe("resnet9", (24, 32)),
             28,

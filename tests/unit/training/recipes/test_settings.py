@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from training.cli.run import _configure_recipe
+from training.cli.run import configure_recipe
 from training.errors import TrainingError
 from training.recipes import RECIPES, find_recipe
 from training.recipes.base import Recipe
@@ -183,7 +183,7 @@ def test_fewer_epochs_shorten_the_warm_up(settings: dict[str, str], warm_up_epoc
 @pytest.mark.parametrize("changes", [{"epochs": "3"}, {"epochs": "3", "warm_up_epochs": "1"}, {}], ids=str)
 def test_a_warm_up_that_is_shortened_is_reported(changes: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     before = find_recipe("mnist-lenet5")
-    after = _configure_recipe("mnist-lenet5", None, changes)
+    after = configure_recipe("mnist-lenet5", None, changes)
     expected = ""
     if changes == {"epochs": "3"}:
         expected = (
