@@ -42,7 +42,7 @@ from service.api.v2.load_unload import MAX_REPOSITORY_BODY_BYTES, repository_rou
 from service.api.v2.metadata import metadata_routes
 from service.classification.classifier import Classifier
 from service.classification.explainer import Explainer
-from service.errors import ConvoyError, MemoryFull
+from service.errors import ConvoyError, MemoryFull, TooLateToStart
 from service.hardware import usable_cores
 from service.imaging.decode_pool import DecodePool
 from service.imaging.pixel_budget import decode_limits
@@ -110,7 +110,7 @@ def create_app(settings: Settings, status_store: WorkerStatusStore, state: State
     watcher = Watcher(state, registry, worker_group, settings.scan_interval_s)
     request_timeout_s = settings.request_timeout_ms / 1000
     decode_pool = DecodePool(settings.decode_threads or usable_cores())
-    parse_thread = ParseThread(request_timeout_s)
+    parse_thread = ParseThread(request_timeout_s, partial(metrics.count_rejection, TooLateToStart.code))
     classifier = Classifier(
         registry,
         metrics,

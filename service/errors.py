@@ -255,7 +255,8 @@ class TooLateToStart(Overloaded):
 
 
 class MemoryFull(Overloaded):
-    """Other requests use up the memory for bodies and responses. This request was not run."""
+    """Requests of other clients, or other requests of this client, use up the memory for bodies and responses. This
+    request was not run."""
 
     code = "memory_full"
 

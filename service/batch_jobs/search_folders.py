@@ -5,12 +5,14 @@ distinguish images from other files.
 import glob
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from service.batch_jobs.errors import CannotStartJob
 
 RECURSIVE = "**"  # in a glob: any number of folders
+_ESCAPED = re.compile(r"\[([*?[])\]")
 
 
 class Irregular(NamedTuple):
@@ -75,40 +77,56 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def match_glob(pattern: str, root: str | None = None) -> Iterator[str | Irregular]:
+def match_glob(pattern: str) -> Iterator[str | Irregular]:
     """Yields the files that match the pattern, in any order and possibly more than once.
 
-    Links are followed only within `root`: by default the folder before `**`, or before the first part with a wildcard.
+    Links are followed only within the folder before the first part with a wildcard, and after `**` only within the
+    folder before `**`; never upwards.
     """
     parts = pattern.split(os.sep)
+    fixed_parts = [_unescape(part) for part in itertools.takewhile(lambda part: not _has_wildcard(part), parts[:-1])]
+    fixed = os.sep.join(fixed_parts) or (os.sep if fixed_parts else os.curdir)
+    return _match(parts, fixed, os.path.realpath(fixed))
+
+
+def _match(parts: list[str], fixed: str, root: str) -> Iterator[str | Irregular]:
+    """`fixed` is the folder within which links are followed, and `root` the same folder without links."""
     if RECURSIVE not in parts:
-        root = root or os.path.realpath(_fixed_folder(parts))
-        for path in glob.iglob(pattern):
+        for path in glob.iglob(os.sep.join(parts)):
             if not os.path.isdir(path):
-                is_regular = _is_within(os.path.realpath(path), root) and not _passes_upwards(path)
-                yield path if is_regular else Irregular(path)
+                yield Irregular(path) if _leaves(path, fixed, root) else path
         return
     at = parts.index(RECURSIVE)
-    before, after = os.sep.join(parts[:at]) or (os.sep if at else os.curdir), os.sep.join(parts[at + 1 :]) or "*"
+    before = os.sep.join(parts[:at]) or (os.sep if at else os.curdir)
     for base in filter(os.path.isdir, glob.iglob(before)):
+        if _leaves(base, fixed, root):
+            yield Irregular(base)
+            continue
         for folder, entries in walk_folders(base):
             relative = folder.removeprefix(os.curdir).removeprefix(os.sep) if before == os.curdir else folder
             yield from (entry for entry in entries if isinstance(entry, Irregular) and os.path.isdir(entry.path))
-            yield from match_glob(os.path.join(glob.escape(relative), after), root or os.path.realpath(base))
+            rest = parts[at + 1 :] or ["*"]
+            inner = [*glob.escape(relative).split(os.sep), *rest] if relative else rest
+            yield from _match(inner, base, os.path.realpath(base))
 
 
-def _passes_upwards(path: str) -> bool:
-    """Whether a folder in the path is a link to a folder above, so that the path is another name of the same file."""
-    folder = os.path.dirname(path)
-    while folder not in ("", os.sep):
-        parent = os.path.dirname(folder)
-        if os.path.islink(folder) and _is_within(os.path.realpath(parent or os.curdir), os.path.realpath(folder)):
+def _leaves(path: str, fixed: str, root: str) -> bool:
+    """Whether a link in the path leads out of the root, or upwards, so that the path is another name of the same file.
+    Links in `fixed` are allowed, because the user named them."""
+    if not _is_within(os.path.realpath(path), root):
+        return True
+    while path not in ("", os.sep, fixed):
+        parent = os.path.dirname(path)
+        if os.path.islink(path) and _is_within(os.path.realpath(parent or os.curdir), os.path.realpath(path)):
             return True
-        folder = parent
+        path = parent
     return False
 
 
-def _fixed_folder(parts: list[str]) -> str:
-    """Returns the folder before the first part of a pattern that has a wildcard."""
-    fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts[:-1]))
-    return os.sep.join(fixed) or (os.sep if fixed else os.curdir)
+def _has_wildcard(part: str) -> bool:
+    return glob.has_magic(_ESCAPED.sub("", part))
+
+
+def _unescape(part: str) -> str:
+    """Reverses `glob.escape`."""
+    return _ESCAPED.sub(r"\1", part)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Protocol
 
+from service.api.http.request_headers import network_of
 from service.observability import logs
 from service.server.request_timer import BODY, HEAD, IDLE
 
@@ -91,8 +92,9 @@ class ConnectionCap:
     def evict(self) -> bool:
         """Closes connections that wait for their clients. Returns whether any were closed.
 
-        Begins with the address that has the most of them, so that a client with many connections does not close those
-        of the others. Closes a thirty-second of the maximum per call, because each call has to check all connections.
+        Begins with the address (of IPv6: the /64 network) that has the most of them, so that a client with many
+        connections does not close those of the others. Closes a thirty-second of the maximum per call, because each
+        call has to check all connections.
         """
         waits = [(connection.client_wait(), connection) for connection in self._connections]
         waiting = sorted(((wait, connection) for wait, connection in waits if wait is not None), key=lambda one: one[0])
@@ -115,4 +117,4 @@ class ConnectionCap:
 
 
 def _address(connection: Evictable) -> str:
-    return connection.client[0] if connection.client else ""
+    return network_of(connection.client[0]) if connection.client else ""

@@ -25,7 +25,7 @@ from service.server.write_coalescing import CoalescingTransport
 from service.server.write_timeout import SlowReaderGuard
 
 MAX_HEADERS = 128
-HEALTH_PATH = b"/health/"
+HEALTH_PATHS = (b"/health/live", b"/health/ready")
 MAX_PIPELINED = 256  # requests of a connection that wait for earlier answers; each takes kilobytes of memory
 
 
@@ -163,7 +163,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._check_headers()
         http_version = effective_version(self.parser.get_http_version())
         self._check(check_version_and_host, http_version, self.headers)
-        if self._is_for_health_checks and HEALTH_PATH not in self.url.partition(b"?")[0]:
+        if self._is_for_health_checks and not self.url.partition(b"?")[0].endswith(HEALTH_PATHS):
             self._error = TooManyConnections("The service has its maximum number of connections.")
             raise self._error
         if len(self.pipeline) >= MAX_PIPELINED:

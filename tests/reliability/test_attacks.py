@@ -16,14 +16,18 @@ import pytest
 
 from tests.reliability.attacks.attack_requests import (
     CLASSIFY,
+    EXPLAIN,
+    EXPLAIN_LARGE,
+    SMALL_IMAGE,
     client_requests,
+    png_with_damaged_texts,
     png_with_many_exif_fields,
     png_with_many_profiles,
     png_with_many_texts,
     webp_with_a_large_canvas,
+    write_models,
 )
 from tests.reliability.attacks.measure_attacks import send
-from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
 CONNECTIONS = 60
@@ -35,12 +39,15 @@ CLIENT_ADDRESS = "127.0.0.2"
 
 
 ATTACKS = {
-    "canvas": (webp_with_a_large_canvas(), CONNECTIONS, {200, 429, 504}),
-    "profiles": (png_with_many_profiles(), 2, {400}),
-    "EXIF fields": (png_with_many_exif_fields(), CONNECTIONS, {200}),
-    "texts": (png_with_many_texts(), CONNECTIONS, {200}),
+    "canvas": (CLASSIFY, webp_with_a_large_canvas(), CONNECTIONS, {200, 429, 504}),
+    "profiles": (CLASSIFY, png_with_many_profiles(), 2, {400}),
+    "EXIF fields": (CLASSIFY, png_with_many_exif_fields(), CONNECTIONS, {200}),
+    "texts": (CLASSIFY, png_with_many_texts(), CONNECTIONS, {200}),
+    "damaged texts": (CLASSIFY, png_with_damaged_texts(), CONNECTIONS, {200}),
+    "explanations": (EXPLAIN, SMALL_IMAGE, CONNECTIONS, {200, 429}),
+    "explanations of a large input": (f"{EXPLAIN_LARGE}?method=input", SMALL_IMAGE, CONNECTIONS, {200, 429}),
 }
-"""Bodies, number of connections, and the expected statuses of the attackers' responses."""
+"""Path, body, number of connections, and the expected statuses of the attackers' responses."""
 
 
 @pytest.fixture(
@@ -52,13 +59,13 @@ ATTACKS = {
 )
 def service(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RunningService]:
     root = tmp_path_factory.mktemp("attacks") / "models"
-    write_version(root, "linear", 1)
+    write_models(root)
     with RunningService(root, workers=request.param) as running:
         yield running
 
 
 @contextmanager
-def attack(service: RunningService, body: bytes, connections: int) -> Iterator[Counter[int]]:
+def attack(service: RunningService, path: str, body: bytes, connections: int) -> Iterator[Counter[int]]:
     """Sends the body repeatedly over several connections within the context. Yields a counter of the response
     statuses."""
     stopped, statuses = threading.Event(), Counter[int]()
@@ -67,7 +74,7 @@ def attack(service: RunningService, body: bytes, connections: int) -> Iterator[C
         with httpx.Client(base_url=service.url, timeout=60) as client:
             while not stopped.wait(PAUSE_S):
                 with suppress(httpx.HTTPError):
-                    statuses[client.post(CLASSIFY, content=body).status_code] += 1
+                    statuses[client.post(path, content=body).status_code] += 1
 
     with ThreadPoolExecutor(connections) as pool:
         for _ in range(connections):
@@ -78,15 +85,15 @@ def attack(service: RunningService, body: bytes, connections: int) -> Iterator[C
             stopped.set()
 
 
-@pytest.mark.parametrize(("body", "connections", "attacker_statuses"), ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.parametrize(("path", "body", "connections", "attacker_statuses"), ATTACKS.values(), ids=ATTACKS.keys())
 def test_another_address_gets_its_answers(
-    service: RunningService, body: bytes, connections: int, attacker_statuses: set[int]
+    service: RunningService, path: str, body: bytes, connections: int, attacker_statuses: set[int]
 ) -> None:
     requests = itertools.cycle(client_requests())
     transport = httpx.HTTPTransport(local_address=CLIENT_ADDRESS)
     headers = {"x-request-timeout-ms": str(TIMEOUT_MS)}
     with (
-        attack(service, body, connections) as attackers,
+        attack(service, path, body, connections) as attackers,
         httpx.Client(base_url=service.url, transport=transport, timeout=60, headers=headers) as client,
     ):
         service.wait_until(lambda: bool(attackers))

@@ -17,11 +17,13 @@ SLICE_BYTES = 1 << 18
 MIN_TEXT_BYTES = 2048  # longer than any id, even if each of its 256 characters is escaped
 MIN_ARRAY_BYTES = 256
 SHOWN_BYTES = 64
-MAX_GAP_BYTES, MAX_ESCAPES = 32, 64  # of strings that are skipped together
+MAX_ESCAPES = 64  # of a string that is skipped together with others
+DENSE_BYTES = 64
+"""Strings that are this close to each other are skipped without counting the bytes between them, because the number of
+strings limits those."""
 MAX_TEXTS = 100_000
 MAX_STRUCTURE_BYTES = 1 << 20
-"""Maximum bytes of the document outside of strings and cut-out arrays. simdjson parses that many bytes in 5 ms.
-The MAX_GAP_BYTES before a short string do not count, so the number of strings limits them."""
+"""Maximum bytes of the document outside of strings and cut-out arrays. simdjson parses that many bytes in 5 ms."""
 
 _BEFORE_ARRAY = re.compile(rb"[ \t\n\r]{0,64}:[ \t\n\r]{0,64}(?=\[)")
 _TEXT_PART = re.compile(rb'(?:[^"\\]++|\\.)++', re.DOTALL)
@@ -134,12 +136,15 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
         kept.append(b'"%b"' % placeholder)
 
     position = structure_bytes = texts = 0
-    short_texts = _short_texts(MIN_TEXT_BYTES)
+    short_texts = _short_texts(MIN_ARRAY_BYTES, MIN_TEXT_BYTES)
     while position < len(text):
         run = short_texts.match(text, position, position + SLICE_BYTES)
         if run is not None:
             kept.append(run[0])
-            texts += run[0].count(b'"') // 2
+            run_texts = run[0].count(b'"') // 2
+            if len(run[0]) > DENSE_BYTES * run_texts:
+                structure_bytes += sum(map(len, run[0].split(b'"')[::2]))
+            texts += run_texts
             position = run.end()
         quote = text.find(b'"', position)
         end = len(text) if quote < 0 else quote
@@ -168,13 +173,13 @@ def cut_out(text: bytes) -> tuple[bytes, LargeValues]:
 
 
 @functools.cache
-def _short_texts(min_text_bytes: int) -> re.Pattern[bytes]:
-    """Matches consecutive strings that are not cut out, each with the MAX_GAP_BYTES before it at most.
+def _short_texts(min_array_bytes: int, min_text_bytes: int) -> re.Pattern[bytes]:
+    """Matches consecutive strings that are not cut out, each with the bytes before it, in which no array is cut out.
 
     A loop in Python takes 1 us per string: 100 ms for a document that gzip compresses to 300 bytes.
     """
     part = rb'[^"\\]{0,%d}+' % (min_text_bytes - 2)
-    return re.compile(rb'(?:[^"]{0,%d}+"%b(?:\\.%b){0,%d}+")++' % (MAX_GAP_BYTES, part, part, MAX_ESCAPES), re.DOTALL)
+    return re.compile(rb'(?:[^"]{0,%d}+"%b(?:\\.%b){0,%d}+")++' % (min_array_bytes, part, part, MAX_ESCAPES), re.DOTALL)
 
 
 def _shown_beginning(text: bytes, start: int) -> bytes:

@@ -25,19 +25,23 @@ T = TypeVar("T")
 class ParseThread:
     """Runs functions on large bodies, those of one client in the order of their arrival."""
 
-    def __init__(self, timeout_s: float, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, timeout_s: float, on_rejected: Callable[[], None], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._timeout_s = timeout_s
+        self._on_rejected = on_rejected
         self._thread = FairThreads(ThreadPoolExecutor(1, "parse"), 1, JOBS_PER_THREAD, clock)
 
     async def run(self, client: str, size_bytes: int, function: Callable[..., T], *args: Any) -> T:
         """Returns the result of `function(*args)`, which parses a body of this size, from the thread.
 
-        Raises TooLateToStart if the client's earlier bodies would take longer than the timeout.
+        Calls `on_rejected` and raises TooLateToStart if the client's earlier bodies will take longer than the timeout.
         """
         owner, loop = Owner(client), asyncio.get_running_loop()
-        wait_s = self._thread.expected_done_s(owner, size_bytes)
+        wait_s = self._thread.expected_done_s(owner, 0)
         if wait_s > self._timeout_s:
-            message = f"The body would be parsed in {wait_s:.1f} s, longer than a request may take."
+            self._on_rejected()
+            message = f"Parsing of the body would start in {wait_s:.1f} s, later than the request may take."
             raise TooLateToStart(message, wait_s - self._timeout_s)
         future: asyncio.Future[T] = loop.create_future()
         self._thread.add(QueuedJob(owner, size_bytes, future, partial(function, *args)))

@@ -40,11 +40,12 @@ def client_name(scope: Scope) -> str:
     All IPv6 addresses of one /64 network are one client, because a single host may use them all.
     """
     address = scope["client"]
-    return scope[LOG_FIELDS].get("key") or (_network(address[0]) if address else "")
+    return scope[LOG_FIELDS].get("key") or (network_of(address[0]) if address else "")
 
 
 @functools.lru_cache(MAX_CACHED_NETWORKS)
-def _network(address: str) -> str:
+def network_of(address: str) -> str:
+    """Returns the /64 network of an IPv6 address; other addresses unchanged."""
     try:
         ipv6 = IPv6Address(address)
     except AddressValueError:

@@ -23,7 +23,8 @@ OTHER_BYTES = 300_000_000
 SETTINGS = {"max_inflight_body_bytes": BODY_BYTES, "max_input_bytes": INPUT_BYTES, "max_connections": MAX_CONNECTIONS}
 CLASSIFY = "/api/v1/models/linear/classify"
 LARGE, WIDE = "/api/v1/models/large/classify", "/v1/models/wide:predict"
-EXPLAIN_LARGE = "/api/v1/models/large/explain"
+EXPLAIN, EXPLAIN_LARGE = "/api/v1/models/linear/explain", "/api/v1/models/large/explain"
+SMALL_IMAGE = encode(np.zeros((9, 9, 1), np.uint8), "PNG")
 
 
 class Attack(NamedTuple):
@@ -85,6 +86,12 @@ def png_with_many_texts(count: int = 20) -> bytes:
     return header(5, 5) + profile + texts * count + chunk(b"IDAT", zlib.compress(bytes(30))) + END
 
 
+def png_with_damaged_texts(count: int = 30) -> bytes:
+    """Returns a file of 31 KB whose XMP data is no UTF-8, so that Pillow unpacks it without keeping it."""
+    text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"\xff" * 1_000_000))
+    return header(5, 5) + text * count + chunk(b"IDAT", zlib.compress(bytes(30))) + END
+
+
 def _packed(path: str, document: object) -> bytes:
     """Returns a request with a compressed body: these bytes, or a JSON document."""
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
@@ -106,10 +113,9 @@ IMAGE_ATTACKS = {
     "many profiles": Attack(post(CLASSIFY, png_with_many_profiles()), 2),
     "many EXIF fields": Attack(post(CLASSIFY, png_with_many_exif_fields()), 60),
     "many texts": Attack(post(CLASSIFY, png_with_many_texts()), 60),
-    "explanations": Attack(post("/api/v1/models/linear/explain", encode(np.zeros((9, 9, 1), np.uint8), "PNG")), 60),
-    "explanations of a large input": Attack(
-        post(f"{EXPLAIN_LARGE}?method=input", encode(np.zeros((1, 1, 1), np.uint8), "PNG")), 60
-    ),
+    "many damaged texts": Attack(post(CLASSIFY, png_with_damaged_texts()), 60),
+    "explanations": Attack(post(EXPLAIN, SMALL_IMAGE), 60),
+    "explanations of a large input": Attack(post(f"{EXPLAIN_LARGE}?method=input", SMALL_IMAGE), 60),
 }
 MEMORY_ATTACKS = {
     "all classes by name": Attack(_packed(WIDE, _ALL_CLASSES), 4),

@@ -166,6 +166,19 @@ def test_links_out_of_the_folder_and_to_folders_above_are_passed_over(image_fold
         names = [image.name.removeprefix(f"{image_folder}/").removeprefix("./") for image in listing.images]
         assert names == sorted([*ALL, "photos/a/notes.txt"])
         assert {Path(path).name for path in listing.irregular} == {"secret.png", "lost.png", "notes.txt"}
+    listing = find_images(["photos/*/**"])
+    assert [image.name for image in listing.images] == sorted([*ALL, "photos/a/notes.txt"])
+    assert "photos/a/folder" in listing.irregular
+    for pattern in ("photos/?/folder/**", "photos/b/u?/**"):
+        with pytest.raises(CannotStartJob) as raised:
+            find_images([pattern])
+        assert "is a pipe, a device, a link" in raised.value.hint
+    Path("self").symlink_to(".")
+    assert len(find_images(["self/photos/b/*.png"]).images) == 1
+    Path("br[1]").mkdir()
+    Path("br[1]/out.png").symlink_to(image_folder / "photos/b/2.png")
+    Path("br[1]/1.png").write_bytes(image_bytes())
+    assert find_images(["br[[]1]/*.png"]).irregular == ["br[1]/out.png"]
     listing = find_images(["photos/a/1.webp", "photos/*/*/*.png", "photos/*/*/a/*.png"])
     assert [image.name for image in listing.images] == ["photos/a/1.webp"]
     irregular = {

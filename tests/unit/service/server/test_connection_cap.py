@@ -58,6 +58,14 @@ def test_the_address_with_the_most_connections_loses_them_first() -> None:
     assert [sum(one.is_evicted for one in group) for group in (victims, pairs, attackers)] == [7, 2, 11]
 
 
+def test_an_ipv6_network_counts_as_one_address() -> None:
+    """A single host may use all of its addresses."""
+    victims = [Connection(ClientWait(0, 0.0), f"192.0.2.{at}") for at in range(20)]
+    attackers = [Connection(ClientWait(2, 0.0), f"2001:db8::{at}") for at in range(20)]
+    ConnectionCap(19 * 32, [*victims, *attackers]).evict()
+    assert [sum(one.is_evicted for one in group) for group in (victims, attackers)] == [0, 19]
+
+
 def test_a_part_of_many_is_closed_at_a_time() -> None:
     connections = [Connection(ClientWait(0, float(at))) for at in range(100)]
     ConnectionCap(96, connections).evict()

@@ -115,7 +115,16 @@ def test_the_time_for_headers_runs_until_the_first_request_is_there(
 
 @pytest.mark.parametrize(
     ("path", "is_answered"),
-    [(b"/health/live", True), (b"/v2/health/ready?x=1", True), (b"/docs", False), (b"/docs?x=/health/", False)],
+    [
+        (b"/health/live", True),
+        (b"/v2/health/ready?x=1", True),
+        (b"/docs", False),
+        (b"/docs?x=/health/", False),
+        (b"/docs?x=/health/live", False),
+        (b"/api/v1/models/health/classify", False),
+        (b"/x/health/y", False),
+        (b"/prefix/health/ready", True),
+    ],
 )
 def test_a_connection_for_health_checks_answers_nothing_else(
     transport: FullTransport, loop: ManualLoop, path: bytes, is_answered: bool, monkeypatch: pytest.MonkeyPatch

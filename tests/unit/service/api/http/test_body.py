@@ -71,7 +71,7 @@ class Arriving:
 
 
 def read_in_thread(client: Arriving, limit_bytes: int = 10**7, headers: dict[bytes, bytes] | None = None) -> bytes:
-    with closing(ParseThread(10)) as parse_thread:
+    with closing(ParseThread(10, lambda: None)) as parse_thread:
         reader = BodyReader(limit_bytes, BodyBudget(10**9, lambda: None), parse_thread)
         return asyncio.run(reader.read(request_scope(headers=(headers or {}).items()), client.receive))
 
@@ -99,7 +99,7 @@ def test_a_client_that_disconnects_has_no_body() -> None:
     ("method", "max_inline_bytes"), [("parse", MAX_INLINE_BYTES), ("parse_json", MAX_INLINE_JSON_BYTES)]
 )
 def test_only_large_bodies_are_parsed_in_the_thread(method: str, max_inline_bytes: int) -> None:
-    with closing(ParseThread(10)) as parse_thread:
+    with closing(ParseThread(10, lambda: None)) as parse_thread:
         parse = getattr(BodyReader(10**6, BodyBudget(10**9, lambda: None), parse_thread), method)
         threads = [
             asyncio.run(parse(request_scope(), bytes(max_inline_bytes + more), threading.get_ident)) for more in (0, 1)

@@ -142,7 +142,7 @@ class Client:
 def test_a_body_of_known_length_is_rejected_before_it_is_read() -> None:
     budget, client = BodyBudget(LIMIT_BYTES, Rejections()), Client(bytes(60))
     budget.reserve(request_scope(), 50)
-    with closing(ParseThread(10)) as thread, pytest.raises(MemoryFull):
+    with closing(ParseThread(10, lambda: None)) as thread, pytest.raises(MemoryFull):
         asyncio.run(
             BodyReader(10**6, budget, thread).read(request_scope(headers=[(b"content-length", b"60")]), client.receive)
         )
@@ -155,7 +155,7 @@ def test_a_body_counts_as_it_arrives(headers: list[tuple[bytes, bytes]]) -> None
     budget, client = BodyBudget(LIMIT_BYTES, Rejections()), Client(*[bytes(20)] * 5)
     scope = request_scope(headers=headers)
     budget.reserve(request_scope(), 50)
-    with closing(ParseThread(10)) as thread, pytest.raises(MemoryFull):
+    with closing(ParseThread(10, lambda: None)) as thread, pytest.raises(MemoryFull):
         asyncio.run(BodyReader(10**6, budget, thread).read(scope, client.receive))
     assert (client.received, budget.used_bytes) == (3, 90)
     release_body(scope)
@@ -167,7 +167,7 @@ def test_a_body_counts_once_and_again_decompressed(known_length: bool) -> None:
     body = gzip.compress(bytes(80))
     headers = [(b"content-length", b"%d" % len(body))] if known_length else []
     budget, scope = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(headers=[*GZIP, *headers])
-    with closing(ParseThread(10)) as thread:
+    with closing(ParseThread(10, lambda: None)) as thread:
         reader = BodyReader(10**6, budget, thread)
         assert asyncio.run(reader.read(scope, Client(body).receive)) == bytes(80)
     assert budget.used_bytes == len(body) + 80
@@ -197,7 +197,7 @@ def test_few_bodies_are_decompressed_before_they_count(monkeypatch: pytest.Monke
         released.set()
         return await asyncio.gather(*reading)
 
-    with closing(ParseThread(10)) as thread:
+    with closing(ParseThread(10, lambda: None)) as thread:
         assert asyncio.run(run(BodyReader(10**6, budget, thread))) == [bytes(80)] * count
     assert budget.used_bytes == count * (len(body) + 80)
 

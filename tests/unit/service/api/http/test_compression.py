@@ -39,7 +39,7 @@ def read_request(body: bytes, *encodings: str | None) -> bytes:
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(b"content-encoding", encoding.encode("latin-1")) for encoding in encodings if encoding is not None]
-    with closing(ParseThread(10)) as parse_thread:
+    with closing(ParseThread(10, lambda: None)) as parse_thread:
         reader = BodyReader(LIMIT, BodyBudget(10**9, lambda: None), parse_thread)
         return asyncio.run(reader.read(request_scope(headers=headers), receive))
 

@@ -53,7 +53,7 @@ def test_a_client_has_one_explanation_at_a_time_until_it_is_encoded(
 
         with (
             closing(Explainer(classifier, 1024)) as explainer,
-            closing(ParseThread(10)) as parse_thread,
+            closing(ParseThread(10, lambda: None)) as parse_thread,
             closing(ResponseEncoder(10**9, budget)) as encoder,
         ):
             endpoint = explain.Explain(explainer, BodyReader(10**6, budget, parse_thread), encoder)
