@@ -1,5 +1,7 @@
-"""Recipes for Imagenette from random weights on a CPU: ResNet-18 of half the width, and GoogLeNet with auxiliary
-classifiers.
+"""Recipes for Imagenette from random weights on a CPU: ResNet-18-D, and GoogLeNet with auxiliary classifiers.
+
+ResNet-18 reached 86.3% of the test images with half the width and 40 epochs, 87.1% with full width, 60 epochs and
+mixup, and 90.6% as below. Two thirds of the epochs use images of 96 pixels, which take two thirds of the time.
 
 GoogLeNet has no batch normalization. With plain SGD, its accuracy was still at chance level after 90 steps; with AdamW
 it was not.
@@ -9,13 +11,14 @@ from training.recipes.base import Recipe
 
 RESNET18 = Recipe(
     name="imagenette-resnet18",
-    about="ResNet-18 of half the width on photos of ten classes, for a CPU",
+    about="ResNet-18-D on photos of ten classes, for a CPU",
     dataset="imagenette",
     architecture="resnet18",
-    architecture_options={"width": 0.5, "zero_init_last_gamma": True},
+    architecture_options={"width": 1.0, "zero_init_last_gamma": True, "resnet_d": True},
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     side_px=128,
+    progressive_side_px=(96, 96, 128),
     learning_rate=0.1,
     nesterov=True,
     schedule="one_cycle",
@@ -25,7 +28,7 @@ RESNET18 = Recipe(
     crop_area=(0.35, 1.0),
     flip=True,
     precision="bfloat16",
-    epochs=40,
+    epochs=70,
     batch_size=64,
     validation=500,
     holdout=1500,

@@ -12,7 +12,14 @@ from training.fit import trainer
 from training.recipes import find_recipe
 from training.recipes.settings import with_settings
 
-SMALL_SETTINGS = {"limit": "320", "epochs": "3", "side_px": "48", "warm_up_epochs": "1", "architecture.width": "0.125"}
+SMALL_SETTINGS = {
+    "limit": "320",
+    "epochs": "3",
+    "side_px": "48",
+    "progressive_side_px": "32,48",
+    "warm_up_epochs": "1",
+    "architecture.width": "0.125",
+}
 
 
 @pytest.mark.slow
