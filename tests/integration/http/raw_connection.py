@@ -17,14 +17,16 @@ TIMEOUT_S = 30
 class RawConnection:
     """A raw connection."""
 
-    def __init__(self, service: RunningService, small_buffers: bool = False) -> None:
-        """Opens the connection. `small_buffers` limits the bytes that are buffered before they are read."""
+    def __init__(self, service: RunningService, small_buffers: bool = False, address: str = "") -> None:
+        """Opens the connection, from this address. `small_buffers` limits the bytes that are buffered before they are
+        read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
         self._socket.settimeout(TIMEOUT_S)
         if small_buffers:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
+        self._socket.bind((address, 0))
         self._socket.connect((parsed.hostname, parsed.port))
         self._buffer = b""
 

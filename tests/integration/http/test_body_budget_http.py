@@ -11,6 +11,7 @@ from tests.support.model_versions import write_version
 from tests.support.service_process import RunningService
 
 MAX_INFLIGHT_BYTES = 4096
+OTHER_ADDRESS = "127.0.0.2"  # of another client, because each client has a share of the memory
 BODY = image_bytes()
 CLASSIFY = "/api/v1/models/linear/classify"
 
@@ -37,7 +38,7 @@ def held_bytes(service: RunningService) -> float:
 
 
 def test_a_request_past_the_bound_is_rejected_unread_until_others_are_answered(service: RunningService) -> None:
-    with RawConnection(service) as slow, RawConnection(service) as other:
+    with RawConnection(service) as slow, RawConnection(service, address=OTHER_ADDRESS) as other:
         slow.send(head(MAX_INFLIGHT_BYTES) + b"x" * (MAX_INFLIGHT_BYTES - 1))
         service.wait_until(lambda: held_bytes(service) == MAX_INFLIGHT_BYTES - 1)
         other.send(head(len(BODY)))  # without a body
@@ -54,7 +55,7 @@ def test_a_request_past_the_bound_is_rejected_unread_until_others_are_answered(s
 
 
 def test_announced_bytes_that_do_not_arrive_keep_no_other_request_out(service: RunningService) -> None:
-    with RawConnection(service) as slow, RawConnection(service) as other:
+    with RawConnection(service) as slow, RawConnection(service, address=OTHER_ADDRESS) as other:
         slow.send(head(MAX_INFLIGHT_BYTES) + b"x")
         service.wait_until(lambda: held_bytes(service) == 1)
         other.send(head(len(BODY)) + BODY)
@@ -63,7 +64,7 @@ def test_announced_bytes_that_do_not_arrive_keep_no_other_request_out(service: R
 
 
 def test_a_body_in_chunks_is_rejected_when_it_passes_the_bound(service: RunningService) -> None:
-    with RawConnection(service) as slow, RawConnection(service) as other:
+    with RawConnection(service) as slow, RawConnection(service, address=OTHER_ADDRESS) as other:
         slow.send(head(None) + chunk(b"x" * 3000))
         service.wait_until(lambda: held_bytes(service) == 3000)
         other.send(head(None) + chunk(b"x" * 1000))

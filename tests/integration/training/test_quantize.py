@@ -102,7 +102,7 @@ def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
         ("int8", True),
         ("float16", True),
     ]
-    assert all("answers 8 samples" in finding.text for finding in findings)
+    assert all("published outputs of 8 samples" in finding.text for finding in findings)
     assert open_manifest(published.with_name("1")).samples is None  # the published version does not change
 
 
