@@ -1,4 +1,4 @@
-"""`convoy-train evaluate`: the accuracy of a published version, or of a run, on a whole test set."""
+"""`convoy-train evaluate`: the accuracy of a published version, or of a run, on a test set or on a folder of images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

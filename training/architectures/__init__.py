@@ -75,7 +75,7 @@ def build(name: str, **options: Any) -> keras.Model:
 
 
 def build_without_weights(name: str, **options: Any) -> keras.Model:
-    """Builds the network with shapes but without values, for inspection only. This takes milliseconds and no memory.
+    """Builds the network with uninitialized weights, for inspection only. This is fast and takes no memory.
 
     Raises TrainingError as `build` does.
     """

@@ -88,8 +88,8 @@ class CommaCommand(click.Command):
 def command_to_repeat(context: click.Context, replacements: dict[str, str]) -> str:
     """Returns the command as the user typed it, for the card of a version.
 
-    The command contains no folder of this machine: absolute paths are cut to their last part, and --models-dir is left
-    out. `replacements` maps words to the words that replace them.
+    Absolute paths are cut to their last part, and --models-dir is left out, because they are paths of this machine.
+    `replacements` maps words to the words that replace them.
     """
     words: list[str] = []
     typed = iter(context.meta[_WORDS])

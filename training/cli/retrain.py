@@ -70,13 +70,14 @@ def retrain(
     models_dir: Path,
     runs_dir: Path,
 ) -> None:
-    """Train RECIPE again and publish the result, unless the published version is better.
+    """Train RECIPE again and publish the result, unless it is worse than the published version by more than --max-drop.
 
     Give --set and --from as in the `convoy-train run` of the published version.
 
     The images are split as they were for the published version, whatever the seed. Both versions are measured on the
-    same held-out images, on which neither was trained. After an interruption, the same command resumes after the last
-    finished epoch, or with the export. The exit code is 3 if the published version is kept.
+    same held-out images, on which neither was trained. Without a published version, the result is published without a
+    comparison. After an interruption, the same command resumes after the last finished epoch, or with the export. The
+    exit code is 3 if the published version is kept.
     """
     if recipe is None and application is None:
         raise TrainingError("Name the recipe or the network that the published version was trained with.")

@@ -25,7 +25,7 @@ PRODUCTS = 5
 TRAINING_COST = 3.0
 """Cost of a training step in forward passes: the backward pass costs two."""
 TRAINING_SHARE = 0.67
-"""Fraction of the images that is trained on, and the validation images, whose forward pass costs a third."""
+"""Training images, plus a third of the validation images, as a fraction of all images."""
 EFFICIENCY = 0.2
 """Fraction of the matrix product's speed that training reaches on CPUs."""
 

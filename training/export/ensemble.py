@@ -63,7 +63,8 @@ class _Members:
 def ensemble(folders: Sequence[Path], name: str, models_dir: Path, evaluation: EvaluationData, log: Log) -> Path:
     """Publishes the mean of several versions as the next version of a model; returns its folder.
 
-    Raises TrainingError if the members' inputs or outputs differ, and if there are no images to measure on.
+    Raises TrainingError if the members' inputs, preprocessing or outputs differ, and if there are no images to
+    measure on.
     """
     if len(folders) < 2:
         raise TrainingError("An ensemble needs at least two members: specify their version folders.")

@@ -122,7 +122,8 @@ def _missing_object(error: BaseException) -> str | None:
 def _with_known_input(model: keras.Model) -> keras.Model:
     """Returns a subclassed network, which does not know its input, as the only layer of a network that does.
 
-    The shape is that of the images with which the network was built before it was saved.
+    The shape is that of the images with which the network was built before it was saved. Returns the network unchanged
+    if its input is known, or if it was not built with images.
     """
     if getattr(model, "inputs", None):
         return model
@@ -192,7 +193,8 @@ def _is_list_of_one(value: Any) -> bool:
 
 
 def _with_input_layer(layers: list[Any]) -> Iterator[Any]:
-    """Moves the shape of images from the first layer, where Keras 3 misreads it, to a layer of its own."""
+    """Moves the shape of images from the first layer, where Keras 3 misreads it, to a new InputLayer before it, and
+    removes it from the other layers."""
     for index, layer in enumerate(layers):
         is_input = layer["class_name"] == "InputLayer"
         shape = None if is_input else layer["config"].pop("batch_input_shape", None)

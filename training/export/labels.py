@@ -28,7 +28,7 @@ class ClassLabels:
     ids: tuple[str, ...] = ()
 
     def index_of_file(self, image: Path, root: Path) -> int | None:
-        """Returns the class that an image's folder names, or else its file name, or None if neither names a class."""
+        """Returns the index of the class that names the image's folder, or else its file; None if there is none."""
         index_by_name = self._index_by_name()
         folder = image.parent.name if image.parent != root else ""
         match = SYNSET.match(image.stem)

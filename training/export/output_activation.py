@@ -39,8 +39,8 @@ class Head:
 def detect_head(predictions: NDArray[np.floating], options: OutputOptions, last_activation: str | None = None) -> Head:
     """Returns the head of a network. `predictions` are its outputs for n real images, (n, outputs).
 
-    `last_activation` is the name of the network's last function, if known. Raises TrainingError if the predictions
-    contradict the options, or if neither determines the activation.
+    `last_activation` is the name of the network's last function, if known. Raises TrainingError if it or the
+    predictions contradict the options, or if nothing determines the activation.
     """
     outputs = predictions.shape[1]
     is_in_unit_range = bool((predictions >= 0).all() and (predictions <= 1 + SUM_TOLERANCE).all())

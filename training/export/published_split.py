@@ -91,7 +91,8 @@ def with_published_split(
     data_options: DataOptions,
     log: Log,
 ) -> Recipe:
-    """Returns the recipe with the split seed and test share of a published version of the same data set.
+    """Returns the recipe with the split seed and test share of a published version. Returns it unchanged for another
+    data set, or if the seed is unknown.
 
     Raises TrainingError if the folder has other classes than the version, whose classes are `labels`, or if its test
     set cannot be the version's test set, because test images are missing or changed, or `val/` was added or removed.

@@ -39,8 +39,8 @@ def retrain(
     Images are split as they were for the newest version, whatever the recipe's seed, so that its training images become
     neither held-out nor test images. Both networks are measured through the service's pipeline on the same held-out
     images, on which neither was trained (`select_images`). If the accuracy drops by more than `max_drop` (0 to 1),
-    AccuracyRegression is raised and nothing is published. The test set has no influence. If the decision must be based
-    on the test set because there are no other images, `log` and the model card state this.
+    AccuracyRegression is raised and nothing is published. The test set has no influence, unless no other images are new
+    to both networks; `log` and the model card then state this.
 
     The decision is recorded in the run's folder. If the process was killed, the next call resumes training, or
     continues with the export. `weights` is the file of a pretrained network. Raises TrainingError if a folder has other
@@ -101,7 +101,7 @@ def _compare(source: Source, published: Path, data_options: DataOptions, max_dro
             "accuracy of the published network is slightly too high on average"
         )
         if manifest.provenance.dataset != source.dataset.name or split_seed_of(manifest.provenance) is None:
-            log(f"{published} does not record its training images: these images may be among them")
+            log(f"{published} does not record its training images: the images of this comparison may be among them")
     return Comparison(images, _version_name(published), accuracy, max_drop)
 
 

@@ -143,9 +143,11 @@ class NetworkToCheck:
 
 
 def check_scaling(network: NetworkToCheck, stated: Scaling, known: LabeledImages, log: Log, *, force: bool) -> None:
-    """Raises a TrainingError that names a better scaling of the pixels, if the images show that there is one.
+    """Raises a TrainingError that names a better scaling of the pixels, if the images show that there is one; with
+    `force`, logs a warning instead.
 
-    With `force`, and for an accuracy that is no better than chance, logs a warning.
+    Also logs a warning if the accuracy is no better than chance. With fewer than MIN_KNOWN_IMAGES images, nothing is
+    checked.
     """
     known = known.few()
     if len(known) < MIN_KNOWN_IMAGES:

@@ -25,7 +25,7 @@ def reserve_version(models_dir: Path, name: str) -> Iterator[int]:
                 continue
             is_lost = not lock_path.exists() or lock_path.stat().st_ino != os.fstat(lock.fileno()).st_ino
             is_taken = (models_dir / name / str(version)).exists()
-            if is_lost or is_taken:  # another process has published this number in the meantime
+            if is_lost or is_taken:  # another process has taken the lock, or published this number
                 if not is_lost:
                     lock_path.unlink()
                 continue
