@@ -18,7 +18,7 @@ class RawConnection:
     """A raw connection."""
 
     def __init__(self, service: RunningService, small_buffers: bool = False, address: str = "") -> None:
-        """Opens the connection, from this address. `small_buffers` limits the bytes that are buffered before they are
+        """Opens the connection, from `address` if given. `small_buffers` limits the bytes that are buffered before they are
         read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
@@ -26,7 +26,8 @@ class RawConnection:
         if small_buffers:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000)
-        self._socket.bind((address, 0))
+        if address:
+            self._socket.bind((address, 0))
         self._socket.connect((parsed.hostname, parsed.port))
         self._buffer = b""
 
