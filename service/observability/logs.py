@@ -19,7 +19,7 @@ logger = logging.getLogger("convoy")
 CLIENT_ERROR, TOO_MANY_REQUESTS, SERVER_ERROR, UNSUPPORTED_VERSION = 400, 429, 500, 505
 MAX_TEXT_LENGTH = 256
 CLIENT_EVENTS = ("client does not read", "model failed", "out of memory", "unexpected error")
-MAX_CLIENT_EVENTS_PER_S = 10
+MAX_CLIENT_EVENTS_PER_S = 100
 # JSON allows these characters unescaped, but terminals execute some of them.
 _ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 

@@ -18,8 +18,8 @@ class RawConnection:
     """A raw connection."""
 
     def __init__(self, service: RunningService, small_buffers: bool = False, address: str = "") -> None:
-        """Opens the connection, from `address` if given. `small_buffers` limits the bytes that are buffered before they are
-        read."""
+        """Opens the connection, from `address` if given. `small_buffers` limits the bytes that are buffered before they
+        are read."""
         parsed = urlparse(service.url)
         self._socket = socket.socket()
         self._socket.settimeout(TIMEOUT_S)
