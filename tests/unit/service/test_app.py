@@ -106,7 +106,7 @@ def test_the_bucket_counts_as_synced_at_the_start_before_the_first_sync(
     assert app.state.metrics.registry.get_sample_value("convoy_bucket_synced_timestamp_seconds", url) == 1234
 
 
-def test_memory_is_given_back_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_trimmed_while_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         was_trimmed = asyncio.Event()
         call_soon = asyncio.get_running_loop().call_soon_threadsafe

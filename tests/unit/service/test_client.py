@@ -225,7 +225,7 @@ def test_a_retry_after_past_the_deadline_is_not_waited_for(classify: Classify, s
 
 
 @pytest.mark.parametrize("first", [RESET, (502, {}, b"<html>"), (503, {}, b"")])
-def test_what_goes_by_is_tried_again(classify: Classify, server: ScriptedServer, first: Reply) -> None:
+def test_temporary_errors_are_retried(classify: Classify, server: ScriptedServer, first: Reply) -> None:
     server.replies = [first, first, GOOD]
     assert classify().model == "m"
     assert len(server.requests) == 3
@@ -241,7 +241,7 @@ def test_waits_grow_and_end_at_the_deadline(classify: Classify, server: Scripted
 
 
 @pytest.mark.parametrize("retry_after", ["0", "-3", "nan", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_a_retry_after_of_no_time_is_no_reason_to_hurry(
+def test_a_retry_after_of_zero_does_not_shorten_the_wait(
     classify: Classify, server: ScriptedServer, retry_after: str
 ) -> None:
     server.replies = [error_reply(503, "draining", Retry_After=retry_after)]
@@ -419,7 +419,7 @@ def test_a_large_answer_is_not_kept(
     assert len(server.requests) == 2, "it is not sent again"
 
 
-def test_a_ring_of_redirects_is_none_of_convoys(server: ScriptedServer) -> None:
+def test_a_redirect_loop_does_not_come_from_convoy(server: ScriptedServer) -> None:
     server.replies = [(307, {"location": "/again"}, b"")]
     with (
         Client(server.url, follow_redirects=True) as client,
@@ -445,7 +445,7 @@ def test_defaults_hold_for_all_calls_and_a_call_may_differ(server: ScriptedServe
     assert headers["x-key"] == "k"
 
 
-def test_a_models_name_cannot_leave_its_place(server: ScriptedServer) -> None:
+def test_a_model_name_is_escaped_in_the_path(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         client.classify("../a/b?c", IMAGE)
     assert server.requests[0][0].startswith("/api/v1/models/..%2Fa%2Fb%3Fc/classify")
@@ -512,7 +512,7 @@ def label_of(png: bytes) -> str:
     return str(zlib.crc32(png))
 
 
-def test_many_go_in_requests_of_32_as_they_are_requested(server: ScriptedServer) -> None:
+def test_classify_many_sends_requests_of_32_images_on_demand(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     taken: list[int] = []
 
@@ -539,7 +539,7 @@ def test_large_images_are_spread_over_requests_by_their_bytes(
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [2, 2, 1]
 
 
-def test_an_unreadable_file_among_many_costs_its_place_only(server: ScriptedServer) -> None:
+def test_an_unreadable_file_among_many_fails_alone(server: ScriptedServer) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
         first, missing, last = client.classify_many("m", [IMAGE, "none.png", IMAGE])
@@ -557,9 +557,7 @@ def truncated_image(image_format: str, mode: str = "RGB") -> Image.Image:
 
 
 @pytest.mark.parametrize("damaged", [("PNG",), ("JPEG",), ("JPEG", "CMYK"), ("TIFF",)])
-def test_a_damaged_image_that_pillow_opened_costs_its_place_only(
-    server: ScriptedServer, damaged: tuple[str, ...]
-) -> None:
+def test_a_damaged_image_opened_by_pillow_fails_alone(server: ScriptedServer, damaged: tuple[str, ...]) -> None:
     server.replies = [batch_reply]
     with Client(server.url) as client:
         _, broken, _ = client.classify_many("m", [IMAGE, truncated_image(*damaged), IMAGE])
@@ -570,14 +568,14 @@ def test_a_damaged_image_that_pillow_opened_costs_its_place_only(
     assert len(server.requests) == 1
 
 
-def test_only_unreadable_files_send_nothing(server: ScriptedServer) -> None:
+def test_unreadable_files_alone_send_no_request(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         assert [type(result) for result in client.classify_many("m", ["a", "b"])] == [BadImage] * 2
         assert list(client.classify_many("m", [])) == []
     assert not server.requests
 
 
-def test_an_image_that_is_too_large_for_any_request_costs_its_place_only(server: ScriptedServer) -> None:
+def test_an_image_too_large_for_any_request_fails_alone(server: ScriptedServer) -> None:
     server.replies = [error_reply(413, "body_too_large")]
     with Client(server.url) as client:
         (result,) = client.classify_many("m", [IMAGE])
@@ -585,7 +583,7 @@ def test_an_image_that_is_too_large_for_any_request_costs_its_place_only(server:
     assert result.code == "body_too_large"
 
 
-def test_an_error_of_all_is_raised_behind_what_came_before(server: ScriptedServer) -> None:
+def test_an_error_of_a_request_is_raised_after_earlier_results(server: ScriptedServer) -> None:
     server.replies = [batch_reply, error_reply(404, "unknown_model")]
     with Client(server.url) as client:
         results = client.classify_many("m", [IMAGE] * 64, concurrency=1)
@@ -711,7 +709,7 @@ def classify_all(server: ScriptedServer, in_tasks: bool, images: Iterable[Any], 
 
 
 @pytest.mark.parametrize("in_tasks", [False, True])
-def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(
+def test_images_over_the_pixel_limit_of_a_request_are_sent_again_in_smaller_requests(
     server: ScriptedServer, in_tasks: bool
 ) -> None:
     server.replies = [pixel_limited_reply(7)]
@@ -722,13 +720,13 @@ def test_what_had_no_room_beside_others_is_sent_again_in_smaller_requests(
     assert left_ms[0] > left_ms[1] > left_ms[2] < left_ms[3], "a retry has the same deadline"
 
 
-def test_what_has_no_room_even_alone_is_a_bad_image(server: ScriptedServer) -> None:
+def test_an_image_over_the_pixel_limit_alone_is_a_bad_image(server: ScriptedServer) -> None:
     server.replies = [pixel_limited_reply(0)]
     assert classify_all(server, False, MANY[:3]) == ["too_many_pixels"] * 3
     assert [body.count(b'name="files"') for _, _, body in server.requests] == [3, 1, 1, 1]
 
 
-def test_what_has_no_room_is_sent_until_the_deadline(server: ScriptedServer) -> None:
+def test_images_over_the_pixel_limit_are_retried_until_the_deadline(server: ScriptedServer) -> None:
     server.replies = [pixel_limited_reply(1), HANG]
     with pytest.raises(DeadlineExceeded):
         classify_all(server, False, MANY[:3], deadline_s=0.5)
@@ -760,7 +758,7 @@ def test_every_error_is_a_client_error_and_prints_what_to_do() -> None:
     assert str(Busy("overloaded", "Full.", "Wait.")) == "Full. Wait."
 
 
-def test_the_codes_are_the_services() -> None:
+def test_the_error_codes_exist_in_the_service() -> None:
     from service import errors
     from service.api.http.status_codes import ROUTING_ERRORS
 

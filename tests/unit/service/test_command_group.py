@@ -47,21 +47,21 @@ def test_an_error_of_the_system_is_a_usage_error(error: OSError, message: str) -
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT])
-def test_an_error_that_may_pass_has_the_exit_code_that_is_retried(number: int) -> None:
+def test_a_temporary_error_has_the_retry_exit_code(number: int) -> None:
     assert run(OSError(number, os.strerror(number), "results")).exit_code == EXIT_RETRY
 
 
-def test_too_little_memory_may_pass() -> None:
+def test_too_little_memory_is_a_temporary_error() -> None:
     result = run(MemoryError())
     assert (result.exit_code, result.stderr) == (EXIT_RETRY, "Error: There was too little memory.\n")
 
 
-def test_ctrl_c_is_no_abort() -> None:
+def test_ctrl_c_exits_with_130() -> None:
     result = run(KeyboardInterrupt())
     assert (result.exit_code, result.stderr) == (130, "Stopped.\n")
 
 
-def test_a_reader_that_has_closed_the_pipe_is_no_error_of_ours() -> None:
+def test_a_closed_output_pipe_is_not_an_error() -> None:
     assert "Error" not in run(BrokenPipeError(32, "Broken pipe")).output
 
 

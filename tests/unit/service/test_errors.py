@@ -24,7 +24,7 @@ def test_codes_are_unique() -> None:
     assert len(set(codes)) == len(codes)
 
 
-def test_a_hint_of_its_own_goes_before_the_usual_one() -> None:
+def test_a_specific_hint_replaces_the_default_hint() -> None:
     error = BrokenVersion("It is broken.", hint="Mend it.")
     assert (str(error), error.message, error.hint) == ("It is broken.", "It is broken.", "Mend it.")
     assert BrokenVersion("It is broken.").hint == BrokenVersion.hint != error.hint

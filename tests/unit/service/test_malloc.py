@@ -53,7 +53,7 @@ asyncio.run(main())
 """
 
 
-def test_what_a_busy_moment_needed_is_given_back_in_time() -> None:
+def test_memory_of_a_load_peak_is_returned_to_the_system() -> None:
     subprocess.run([sys.executable, "-c", TRIM_AFTER_PEAK], check=True)
 
 
@@ -64,7 +64,7 @@ class ReferenceCycle:
         self.itself = self
 
 
-def test_what_only_holds_itself_is_given_back() -> None:
+def test_reference_cycles_are_collected_by_a_trim() -> None:
     """Python alone would rarely collect it: see `worker.GC_THRESHOLDS`."""
     cycle = ReferenceCycle()
     reference = weakref.ref(cycle)
@@ -91,6 +91,6 @@ print(gc.collect())
 """
 
 
-def test_giving_back_leaves_no_garbage_itself() -> None:
+def test_a_trim_leaves_no_garbage() -> None:
     script = [sys.executable, "-c", GARBAGE_OF_TRIM]
     assert int(subprocess.run(script, capture_output=True, check=True, text=True).stdout) == 0

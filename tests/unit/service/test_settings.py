@@ -81,7 +81,7 @@ def test_a_setting_comes_from_its_variable(name: str, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_flag_goes_before_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flag_overrides_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}{name.upper()}", "not even legal")
     assert getattr(Settings(**{name: FIELDS[name].default}), name) == FIELDS[name].default
 
@@ -159,7 +159,7 @@ def test_variables_of_kubernetes_are_ignored(service: str, monkeypatch: pytest.M
     assert Settings() == Settings(port=8000)
 
 
-def test_a_port_that_is_none_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_port_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVOY_PORT", "http://10.0.0.11:8000")
     with pytest.raises(ValidationError):
         Settings()

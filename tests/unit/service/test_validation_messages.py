@@ -62,13 +62,13 @@ def test_a_wrong_value_is_described(changes: dict[str, Any], field: str, descrip
     assert describe_first(raised.value.errors()) == (field, description)
 
 
-def test_a_text_that_is_no_json_is_described() -> None:
+def test_a_text_that_is_not_json_is_described() -> None:
     with pytest.raises(ValidationError) as raised:
         Outer.model_validate_json("{")
     assert describe_first(raised.value.errors()) == ("", "it is not valid JSON")
 
 
-def test_what_is_not_known_is_described_without_pydantics_text() -> None:
+def test_an_unknown_error_is_described_without_the_text_of_pydantic() -> None:
     class Dated(BaseModel):
         at: "complex"
 

@@ -107,7 +107,7 @@ class InstantPool(Executor):
         return future
 
 
-def test_only_so_much_is_decoded_ahead() -> None:
+def test_decoding_ahead_is_limited() -> None:
     pool, workers = InstantPool(), 2
     images = [ImageFile(str(index), "") for index in range(100 * MAX_CHUNK_IMAGES)]
     decoded = decode_in_order(pool, workers, images, SPEC)
@@ -117,7 +117,7 @@ def test_only_so_much_is_decoded_ahead() -> None:
     assert sum(len(chunk) for chunk, _ in decoded) == len(images) - MAX_CHUNK_IMAGES
 
 
-def test_a_small_job_gives_all_workers_something() -> None:
+def test_a_small_job_uses_all_workers() -> None:
     pool = InstantPool()
     list(decode_in_order(pool, 4, [ImageFile(str(index), "") for index in range(20)], SPEC))
     assert pool.submitted >= 4

@@ -23,7 +23,7 @@ from tests.support.images import encode, random_pixels
 SPEC = DecodeSpec(Input(height=8, width=8, channels=1), Preprocessing(background=0), limits=DecodeLimits(100))
 
 
-def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:
+def test_pixels_and_errors_keep_the_order_of_images(tmp_path: Path) -> None:
     first, last = random_pixels(8, 8, seed=1), random_pixels(8, 8, seed=2)
     contents = {"first": encode(first), "text": b"text", "large": encode(random_pixels(20, 20)), "last": encode(last)}
     for name, content in contents.items():
@@ -40,7 +40,7 @@ def test_pixels_and_errors_stand_in_their_places(tmp_path: Path) -> None:
     ]
 
 
-def test_a_part_of_a_file_is_read_from_there(tmp_path: Path) -> None:
+def test_a_byte_range_of_a_file_is_read(tmp_path: Path) -> None:
     pixels = random_pixels(8, 8, seed=3)
     encoded = encode(pixels)
     (tmp_path / "some.tar").write_bytes(b"before" + encoded + b"behind")
@@ -84,7 +84,9 @@ class FlakyBucket(Bucket):
 
 
 @pytest.mark.parametrize("failures", [decode_worker.MAX_READ_ATTEMPTS - 1, decode_worker.MAX_READ_ATTEMPTS])
-def test_a_bucket_is_asked_again_before_the_job_is_given_up(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_bucket_is_retried_before_the_job_is_interrupted(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bucket = FlakyBucket(failures, encode(random_pixels(8, 8)))
     monkeypatch.setattr(decode_worker, "_open_bucket_once", lambda url: bucket)
     monkeypatch.setattr(decode_worker, "FIRST_RETRY_DELAY_S", 0.001)
@@ -124,7 +126,7 @@ def test_a_file_that_no_retry_reads_is_unreadable(number: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "link to a device"])
-def test_what_is_no_file_is_never_opened(tmp_path: Path, kind: str) -> None:
+def test_pipes_and_devices_are_never_opened(tmp_path: Path, kind: str) -> None:
     """Opening a pipe would block forever, and a device may have no end."""
     path, pipe = tmp_path / "a.png", tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -35,7 +35,7 @@ def list_names(*inputs: str) -> list[str]:
 ALL = ["photos/a/1.webp", "photos/a/2.jpg", "photos/b/1.PNG", "photos/b/2.png"]
 
 
-def test_a_folder_gives_its_images_in_order_and_counts_the_rest(image_folder: Path) -> None:
+def test_images_of_a_folder_are_sorted_and_other_files_counted(image_folder: Path) -> None:
     assert list_names("photos") == ALL
     assert find_images(["photos"]).skipped == 1
 
@@ -57,7 +57,7 @@ def test_a_glob_takes_all_that_it_names(image_folder: Path) -> None:
     "pattern",
     ["photos/**", "photos/**/*.*", "**/*.*", "*/**/*.*", "photos/**/*/**/*", "{folder}/photos/**/?/*.*", "**"],
 )
-def test_a_glob_of_any_depth_gives_what_python_finds_without_links(image_folder: Path, pattern: str) -> None:
+def test_a_recursive_glob_matches_like_pythons_glob(image_folder: Path, pattern: str) -> None:
     """This includes folders whose names are patterns, but not hidden folders."""
     for name in ("photos/[ab]/1.png", "photos/a/deep/er/*.png", "photos/.hidden/1.png", "photos/a/.1.png"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,12 +77,12 @@ def test_a_glob_of_any_depth_finds_hidden_folders_that_it_names(image_folder: Pa
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("head", ["", "# the best ones\n"])
-def test_a_list_keeps_its_own_order_and_its_comments_to_itself(image_folder: Path, head: str, encoding: str) -> None:
+def test_a_list_keeps_its_order_without_comments(image_folder: Path, head: str, encoding: str) -> None:
     Path("list.txt").write_text(f"{head}photos/b/2.png\n\nphotos/gone.png\nphotos/a/1.webp\n", encoding=encoding)
     assert list_names("list.txt") == ["photos/b/2.png", "photos/gone.png", "photos/a/1.webp"]
 
 
-def test_what_jobs_leave_among_the_images_is_passed_over(image_folder: Path) -> None:
+def test_files_of_jobs_among_the_images_are_skipped(image_folder: Path) -> None:
     job_files = [f"r{output}{suffix}" for output in OUTPUT_SUFFIXES for suffix in ("", *SIDECAR_SUFFIXES)]
     for name in job_files:
         (image_folder / "photos/b" / name).write_bytes(image_bytes())
@@ -97,7 +97,7 @@ def test_an_image_named_twice_counts_once(image_folder: Path) -> None:
     assert list_names("photos", "photos/a/1.webp", "photos/**/*.jpg") == ALL
 
 
-def test_a_tar_gives_where_each_image_lies(image_folder: Path) -> None:
+def test_images_of_a_tar_are_found_with_their_offsets(image_folder: Path) -> None:
     expected, other = image_bytes(seed=1), image_bytes(seed=2)
     with tarfile.open("some.tar", "w") as tar:
         for name, content in (("7/b.png", other), ("7/a.png", other), ("7/a.png", expected), ("7/x.txt", b"text")):
@@ -263,7 +263,7 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_images_that_cannot_be_read(i
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN])
-def test_an_input_on_an_unreachable_mount_is_not_taken_for_one_that_does_not_exist(
+def test_an_unreachable_mount_is_distinguished_from_a_missing_input(
     image_folder: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sound = os.stat

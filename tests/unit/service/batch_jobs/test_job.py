@@ -87,7 +87,7 @@ def test_every_image_is_in_the_results_or_among_the_errors(work_folder: Path) ->
     ]
 
 
-def test_the_answers_are_those_of_the_model_on_each_image_alone(work_folder: Path) -> None:
+def test_results_equal_those_of_single_images(work_folder: Path) -> None:
     classify(top_k=4)
     folder = work_folder / "models/linear/1"
     manifest = read_manifest(folder)
@@ -165,7 +165,7 @@ def _images_in_batches(batches: int) -> int:
 
 
 @pytest.mark.parametrize("step", ["_write_summary", "_plot_confusion"])
-def test_stopped_while_it_makes_its_files_it_makes_them_again(
+def test_a_job_stopped_while_writing_output_files_writes_them_again(
     work_folder: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: Any) -> None:
@@ -240,7 +240,7 @@ def start_job(finished: bool, batches_until_stop: list[int]) -> None:
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
-def test_another_job_does_not_take_the_output(
+def test_the_output_of_another_job_is_rejected(
     work_folder: Path, change: dict[str, Any], message: str, finished: bool, batches_until_stop: list[int]
 ) -> None:
     write_version(work_folder / "models", "other", 1)
@@ -312,7 +312,7 @@ def test_with_digests_only_the_content_of_an_image_counts(work_folder: Path, bat
     assert classify(image_digests=True).images == 0
 
 
-def test_pipes_are_reported_and_keep_nothing_up(work_folder: Path) -> None:
+def test_pipes_are_reported_and_do_not_block(work_folder: Path) -> None:
     os.mkfifo("photos/class-0/pipe.png")
     report = classify()
     assert files("r.jsonl") == GOOD
@@ -343,7 +343,7 @@ def processor_flags(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[s
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
-def test_what_other_settings_would_answer_is_another_job(
+def test_other_settings_are_another_job(
     processor_flags: set[str], settings: dict[str, Any], message: str, finished: bool, batches_until_stop: list[int]
 ) -> None:
     start_job(finished, batches_until_stop)
@@ -393,7 +393,7 @@ def test_the_output_of_another_program_is_kept(work_folder: Path) -> None:
     assert Path("r.jsonl").read_text() == "mine"
 
 
-def test_a_renewed_output_keeps_nothing_of_the_old_one(work_folder: Path) -> None:
+def test_overwriting_removes_all_old_output_files(work_folder: Path) -> None:
     classify()
     classify(inputs=("photos/class-4",), overwrite=True)
     assert not Path("r.jsonl.errors.jsonl").exists()
@@ -410,7 +410,7 @@ def test_outputs_that_differ_in_their_ending_leave_each_other_alone(work_folder:
 
 
 @pytest.mark.parametrize("inputs", ["photos", "photos/**"])
-def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> None:
+def test_results_among_the_images_are_not_classified(work_folder: Path, inputs: str) -> None:
     """This covers results of another job, of another shard, and of the same job when it is repeated."""
     classify("photos/a.csv")
     for number in (1, 2):
@@ -422,9 +422,7 @@ def test_results_among_the_images_are_none(work_folder: Path, inputs: str) -> No
         assert "nothing was left to do" in "\n".join(classify(output, inputs=(inputs,)).lines())
 
 
-def test_a_job_killed_behind_its_drawing_continues_among_its_images(
-    work_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_killed_after_plotting_continues(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plot = OutputFiles._plot_confusion
 
     def plot_and_stop(*args: Any) -> None:
@@ -439,7 +437,7 @@ def test_a_job_killed_behind_its_drawing_continues_among_its_images(
     assert classify("photos/r.jsonl").images == 0
 
 
-def test_a_stopped_renewal_continues_without_overwrite_and_with_it_begins_again(
+def test_a_stopped_overwrite_continues_without_the_flag_and_restarts_with_it(
     work_folder: Path, batches_until_stop: list[int]
 ) -> None:
     classify(inputs=("photos/class-4",))
@@ -477,7 +475,7 @@ def test_a_broken_version_is_reported(work_folder: Path) -> None:
         classify()
 
 
-def test_a_model_that_fails_leaves_what_is_done_to_continue_from(work_folder: Path) -> None:
+def test_a_job_continues_after_a_model_failure(work_folder: Path) -> None:
     shutil.rmtree(work_folder / "models")
     write_version(work_folder / "models", "linear", graph=brittle_graph((8, 8, 1), 4))
     fatal_image = Path("photos/class-4/40.png")
@@ -524,7 +522,7 @@ def test_an_output_that_can_never_be_is_an_error(work_folder: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("call", ["open", "lock_exclusively"])
-def test_an_output_that_cannot_be_opened_is_final_unless_the_error_may_pass(
+def test_only_a_temporary_output_error_is_retryable(
     work_folder: Path, number: int, kind: type[ConvoyError], call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object, **options: object) -> None:

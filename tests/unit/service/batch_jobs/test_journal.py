@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> Path:
     return journal_path
 
 
-def test_a_job_continues_behind_what_is_done(path: Path) -> None:
+def test_a_job_continues_after_the_last_record(path: Path) -> None:
     with Journal(path) as journal:
         assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
         journal.append([record(2)])
@@ -48,7 +48,7 @@ def test_a_line_that_was_cut_off_is_written_again(path: Path, cut: int) -> None:
         assert list(journal.records()) == [record(0), record(1)]
 
 
-def test_what_a_power_cut_left_is_cut_off(path: Path) -> None:
+def test_garbage_after_a_power_failure_is_removed(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"\0" * 100 + b"\n")
     with Journal(path) as journal:
@@ -56,7 +56,7 @@ def test_what_a_power_cut_left_is_cut_off(path: Path) -> None:
         assert list(journal.records()) == [record(0), record(1)]
 
 
-def test_the_names_are_checked_against_the_jobs(path: Path) -> None:
+def test_a_record_with_an_unexpected_name_is_removed(path: Path) -> None:
     with Journal(path) as journal:
         journal.append([record(4)])
         assert journal.resume(IDENTITY, IMAGES, unchanged) == 2
@@ -136,7 +136,7 @@ def test_an_image_that_is_still_to_be_done_may_change(path: Path) -> None:
 
 
 @pytest.mark.parametrize("now", [Fingerprint(100, "2.png"), None])
-def test_an_image_that_was_missing_and_is_there_now_is_rejected(path: Path, now: Fingerprint | None) -> None:
+def test_a_missing_image_that_has_appeared_is_rejected(path: Path, now: Fingerprint | None) -> None:
     """The image's error would remain in the results, and a finished job would be rejected for the same reason."""
     with Journal(path) as journal:
         journal.append([{"file": "2.png", "error": {"code": "unreadable"}}])

@@ -42,7 +42,7 @@ def test_the_best_classes_are_those_of_the_service(rows: list[list[float]]) -> N
 
 
 @pytest.mark.parametrize("name", ["a.png", "ü/日本.png", "no text \udcff.png", 'quote".png', "line\nbreak.png"])
-def test_any_file_name_comes_back(name: str) -> None:
+def test_any_file_name_survives_json(name: str) -> None:
     entries = [(ImageFile(name, ""), None)]
     (record,) = make_records(entries, np.eye(3, dtype=np.float32), LABELS, FolderLabels(LABELS), 1)
     line = to_json_line(record)
@@ -52,7 +52,7 @@ def test_any_file_name_comes_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("end", [1, 10, 25])
-def test_a_line_that_was_cut_off_is_none(end: int) -> None:
+def test_a_truncated_line_is_none(end: int) -> None:
     line = json.dumps({"file": "a.png", "predictions": []}).encode() + b"\n"
     assert from_json_line(line) is not None
     assert from_json_line(line[:-end]) is None

@@ -21,12 +21,12 @@ def test_the_flag_counts_from_one_and_kubernetes_from_zero() -> None:
     assert resolve_shard(None, {}) == WHOLE_JOB
 
 
-def test_the_flag_goes_before_the_environment() -> None:
+def test_the_flag_overrides_the_environment() -> None:
     assert resolve_shard("1/2", {"JOB_COMPLETION_INDEX": "7", "JOB_COMPLETIONS": "8"}) == Shard(1, 2)
 
 
 @pytest.mark.parametrize("text", ["0/8", "9/8", "3", "3/", "/8", "three/8", "-1/8", "1/0", "1/8/2", "²/8", ""])
-def test_what_is_no_shard_is_reported(text: str) -> None:
+def test_an_invalid_shard_is_reported(text: str) -> None:
     with pytest.raises(CannotStartJob, match="--shard is"):
         resolve_shard(text, {})
 
@@ -40,6 +40,6 @@ def test_what_is_no_shard_is_reported(text: str) -> None:
         {"JOB_COMPLETION_INDEX": "x", "JOB_COMPLETIONS": "8"},
     ],
 )
-def test_a_job_with_only_one_variable_is_rejected_and_not_run_as_a_whole(environ: dict[str, str]) -> None:
+def test_a_job_with_only_one_shard_variable_is_rejected(environ: dict[str, str]) -> None:
     with pytest.raises(CannotStartJob, match="JOB_COMPLETION_INDEX is"):
         resolve_shard(None, environ)

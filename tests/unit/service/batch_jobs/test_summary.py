@@ -35,7 +35,7 @@ def test_counts_and_accuracy() -> None:
     }
 
 
-def test_it_comes_back_from_its_json() -> None:
+def test_a_summary_survives_json() -> None:
     assert Summary.from_json(json.loads(json.dumps(MIXED.to_json()))) == MIXED
 
 
@@ -47,13 +47,13 @@ def test_without_labelled_folders_there_is_no_accuracy() -> None:
     assert not any("Accuracy" in line for line in unlabeled.lines())
 
 
-def test_people_read_the_most_frequent_classes_and_how_many_more_there_are() -> None:
+def test_the_text_lists_the_most_frequent_classes_and_counts_the_rest() -> None:
     lines = list(summary_of(*(record(f"class {at:02}") for at in range(25)), record("class 07")).lines())
     assert lines[0].split() == ["class", "07", "2", "7.7%"]
     assert lines[-1].strip() == "and 5 more classes"
 
 
-def test_an_empty_shard_is_no_error() -> None:
+def test_an_empty_shard_is_not_an_error() -> None:
     report = Report("m version 1, shard 8/8", Summary(), 0, [], Path("r.jsonl"), None, None)
     assert list(report.lines()) == [
         "m version 1, shard 8/8: 0 classified, 0 broken.",

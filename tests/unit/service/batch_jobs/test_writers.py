@@ -74,7 +74,7 @@ def test_csv_has_columns_for_each_rank(tmp_path: Path) -> None:
         " \uff0b",
     ],
 )
-def test_csv_has_no_formula(tmp_path: Path, start: str) -> None:
+def test_formulas_in_csv_are_escaped(tmp_path: Path, start: str) -> None:
     """Spreadsheets execute cells that start with these characters; numbers remain numbers."""
     text, harmless = f"{start}HYPERLINK(A1)", f" a{start} =b"
     prediction = {"index": 0, "label": text, "probability": 1e-5}

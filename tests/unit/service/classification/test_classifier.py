@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_errors_leave_no_place_taken(root: Path) -> None:
+def test_errors_release_their_slots(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         for data, error in (
             (b"nothing", BadImage),
@@ -63,7 +63,7 @@ def test_errors_leave_no_place_taken(root: Path) -> None:
     with_classifier(root, test)
 
 
-def test_images_for_which_there_is_no_memory_leave_no_place_taken(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_without_enough_memory_release_their_slots(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(images: object) -> None:
         raise MemoryError
 
@@ -92,7 +92,7 @@ def test_a_deadline_before_the_images_are_decoded_is_reported_at_once(root: Path
     with_classifier(root, test, busy=4)
 
 
-def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
+def test_reserved_slots_are_used_or_released(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         batcher = registry.get("linear").batcher
         with classifier.context("linear", None) as context:
@@ -107,7 +107,7 @@ def test_places_that_were_taken_are_used_up_or_given_back(root: Path) -> None:
     with_classifier(root, test)
 
 
-def test_many_keep_their_order_with_errors_in_place(root: Path) -> None:
+def test_results_keep_the_order_of_images_including_errors(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         earlier_error = BadImage("It was no base64.")
         results = await predict_many(classifier, [image_bytes(seed=1), b"x", earlier_error, image_bytes(90, 90)])
@@ -138,7 +138,7 @@ def test_an_image_on_which_the_model_fails_costs_no_other_image_its_answer(tmp_p
     with_classifier(tmp_path, test)
 
 
-def test_the_images_of_a_request_have_the_pixels_of_the_largest_few_together(root: Path) -> None:
+def test_the_images_of_a_request_share_one_pixel_limit(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         rows = await predict_many(
             classifier, [image_bytes(100, 100), image_bytes(90, 90), image_bytes(70, 70), image_bytes(40, 40)]
@@ -177,7 +177,7 @@ def test_images_are_decoded_together_where_their_bytes_fit(
     with_classifier(root, test, max_decoded_bytes=max_decoded_bytes)
 
 
-def test_many_and_one_agree(root: Path) -> None:
+def test_single_and_batch_results_agree(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         images = [image_bytes(seed=seed) for seed in range(5)]
         single = [await predict(classifier, data) for data in images]
@@ -187,7 +187,7 @@ def test_many_and_one_agree(root: Path) -> None:
     with_classifier(root, test)
 
 
-def test_places_are_taken_before_any_decoding(root: Path) -> None:
+def test_slots_are_reserved_before_decoding(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         batcher = registry.get("linear").batcher
         batcher.reserve(MAX_QUEUE_IMAGES)
@@ -244,7 +244,7 @@ def test_only_small_images_are_joined_on_the_event_loop(
     with_classifier(root, test)
 
 
-def test_a_cancelled_request_gives_its_places_back_while_it_decodes(root: Path) -> None:
+def test_a_request_cancelled_while_decoding_releases_its_slots(root: Path) -> None:
     async def test(classifier: Classifier, registry: Registry) -> None:
         unretrieved: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: unretrieved.append(context))

@@ -48,9 +48,7 @@ def make_large(monkeypatch: pytest.MonkeyPatch, work: int) -> None:
 
 
 @pytest.mark.parametrize("large_work", [0, 10_000, 1_000_000])
-def test_images_are_answered_alike_however_they_are_divided(
-    root: Path, monkeypatch: pytest.MonkeyPatch, large_work: int
-) -> None:
+def test_results_do_not_depend_on_chunking(root: Path, monkeypatch: pytest.MonkeyPatch, large_work: int) -> None:
     """All images count as large, only the first of a chunk counts as small, or all count as small."""
     images = [image_bytes(44, 44, seed=seed, image_format="WEBP") for seed in range(3)]
     truncated = image_bytes(90, 90)[:-100]
@@ -190,7 +188,7 @@ def test_a_jpeg_that_is_small_only_at_a_reduced_scale_is_decoded_in_a_thread(
 
 
 @given(st.lists(st.one_of(st.integers(0, 2 * MAX_CHUNK_BYTES), st.none()), max_size=80))
-def test_chunks_keep_the_order_and_are_small_unless_of_one(sizes: list[int | None]) -> None:
+def test_chunks_keep_the_order_and_their_size_limit(sizes: list[int | None]) -> None:
     """None represents an error at an image's position."""
     images = [BadImage("broken") if size is None else bytes(size) for size in sizes]
     chunks = list(split_into_chunks(images))

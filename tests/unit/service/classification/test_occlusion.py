@@ -62,7 +62,7 @@ def test_the_pixel_that_decides_is_the_peak_for_its_class_and_the_bottom_for_ano
     assert np.abs(for_class[:3]).max() == 0  # pixels far away have no effect
 
 
-def test_a_sure_answer_still_moves() -> None:
+def test_log_odds_distinguish_probabilities_near_one() -> None:
     sure, less_sure = np.array([[1.0, 1e-9, 0.0]], np.float32), np.array([[1.0, 1e-7, 0.0]], np.float32)
     assert log_odds(sure, 0)[0] - log_odds(less_sure, 0)[0] == pytest.approx(np.log(100), rel=1e-4)
     assert np.isfinite(log_odds(np.array([[1.0, 0.0]], np.float32), 0)).all()

@@ -117,7 +117,7 @@ def test_only_failures_of_the_service_count_as_failures_of_a_version(
     with_classifier(root, test)
 
 
-def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Path) -> None:
+def test_a_short_client_limit_is_not_counted_as_overload(root: Path) -> None:
     """The model is idle, so that it accepts the request, which then expires."""
 
     async def test(classifier: Classifier, registry: Registry) -> None:
@@ -145,7 +145,7 @@ def test_a_short_limit_of_a_client_is_no_rejection_because_of_the_load(root: Pat
 
 
 @pytest.mark.parametrize(("client_timeout_s", "is_short"), [(0.5, True), (2.0, False)])
-def test_a_limit_shorter_than_decoding_is_no_failure_of_the_service(
+def test_a_limit_shorter_than_decoding_is_not_a_service_failure(
     root: Path, client_timeout_s: float, is_short: bool
 ) -> None:
     """The run of the model alone would have fitted into the limit."""
@@ -174,7 +174,7 @@ def test_a_limit_shorter_than_decoding_is_no_failure_of_the_service(
     with_classifier(root, test)
 
 
-def test_a_short_limit_that_expires_before_decoding_is_no_rejection_because_of_the_load(root: Path) -> None:
+def test_a_short_limit_that_expires_before_decoding_is_not_counted_as_overload(root: Path) -> None:
     """The decoders are busy with other images, which raised the alert for overload in an hour of healthy traffic."""
 
     async def test(classifier: Classifier, registry: Registry) -> None:

@@ -35,7 +35,7 @@ def convoy(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([CONVOY, *arguments], cwd=root, capture_output=True, text=True, timeout=30)
 
 
-def test_classify_prints_a_line_a_file(root: Path) -> None:
+def test_classify_prints_one_line_per_file(root: Path) -> None:
     result = convoy(root, "classify", "linear", "good.png", "--top-k", "2")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("good.png: class-")
@@ -83,7 +83,7 @@ def test_models_lists_every_version_and_the_broken_ones(root: Path) -> None:
     assert lines[1].startswith("linear 2: BROKEN: ")
 
 
-def test_models_lists_what_is_no_version(root: Path) -> None:
+def test_models_lists_entries_that_are_not_versions(root: Path) -> None:
     (root / "models/README.md").write_text("")
     (root / "models/linear/latest").mkdir()
     (root / "models/linear/latest/manifest.json").write_text("")
@@ -100,7 +100,7 @@ def test_models_lists_what_is_no_version(root: Path) -> None:
     assert convoy(root, "models", "--models", f"file://{root}/bucket").stdout.splitlines()[:3] == lines[:3]
 
 
-def test_the_life_of_versions(root: Path) -> None:
+def test_models_list_show_rollback_and_prune(root: Path) -> None:
     assert convoy(root, "models", "list").stdout == convoy(root, "models", "--models", "models", "list").stdout
     output = convoy(root, "models", "show", "linear").stdout
     assert output.startswith("linear 2: 8x8x1 -> 4 classes\npreprocessing: resize squash")
@@ -228,7 +228,7 @@ def failed_because_of(cause: Exception) -> ConvoyError:
         (UnknownModel("none"), EXIT_USAGE_ERROR),
     ],
 )
-def test_what_may_pass_is_retried(error: ConvoyError, exit_code: int) -> None:
+def test_only_temporary_errors_have_the_retry_exit_code(error: ConvoyError, exit_code: int) -> None:
     _, described_code = cli._describe_error(error)
     assert described_code == exit_code
 

@@ -84,7 +84,7 @@ def test_only_the_first_signal_is_raised_whatever_a_library_makes_of_it(stop: Ca
     assert raised.value.exit_code == 143
 
 
-def test_without_a_signal_the_handlers_of_before_come_back() -> None:
+def test_without_a_signal_the_previous_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with stop_signals():
         assert signal.getsignal(signal.SIGTERM) is not before

@@ -223,7 +223,7 @@ def test_one_channel_is_luma() -> None:
 
 
 @pytest.mark.parametrize(("depth", "color", "count"), [(16, GRAY, 1), (8, RGB, 3), (8, RGB_ALPHA, 4)])
-def test_an_image_of_several_strips_is_whole(depth: int, color: int, count: int) -> None:
+def test_an_image_of_several_strips_is_decoded_completely(depth: int, color: int, count: int) -> None:
     values = random_samples(depth, count, 1201, 1103)
     assert values[..., 0].size > STRIP_PIXELS
     expected = scale_to_8_bit(depth, values[..., :3])

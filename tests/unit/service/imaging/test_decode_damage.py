@@ -68,7 +68,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_truncated_image_is_rejected_or_whole(kind: str) -> None:
+def test_a_truncated_image_is_rejected_or_complete(kind: str) -> None:
     file = KINDS[kind]
     whole = decode(file, 3, BLACK, MAX_PIXELS)
     refusals = []
@@ -117,7 +117,7 @@ def assert_pixels_or_our_own_error(file: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tail", [bytes(50), b"PK\3\4 an archive", b"<script>", KINDS["png animated"]])
-def test_what_follows_an_image_changes_nothing(kind: str, tail: bytes) -> None:
+def test_trailing_data_is_ignored(kind: str, tail: bytes) -> None:
     np.testing.assert_array_equal(
         decode(KINDS[kind] + tail, 3, BLACK, MAX_PIXELS), decode(KINDS[kind], 3, BLACK, MAX_PIXELS)
     )
@@ -148,7 +148,7 @@ def test_an_image_without_pixels_is_rejected(image_format: str) -> None:
         decode(ZERO_SIZED[image_format], 3, BLACK, MAX_PIXELS)
 
 
-def test_no_body_is_not_an_image() -> None:
+def test_an_empty_body_is_not_an_image() -> None:
     with pytest.raises(BadImage, match="empty"):
         decode(b"", 1, BLACK, MAX_PIXELS)
 

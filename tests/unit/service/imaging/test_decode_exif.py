@@ -75,7 +75,7 @@ def test_a_turned_image_keeps_its_transparency() -> None:
 )
 @pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "JPEG"])
-def test_damaged_exif_turns_nothing(image_format: str, damaged: bytes) -> None:
+def test_damaged_exif_does_not_rotate_an_image(image_format: str, damaged: bytes) -> None:
     expected = decode(with_exif(image_format, noise_image(), exif_bytes(1)), 3, BLACK, MAX_PIXELS)
     assert_pixels_close(decode(with_exif(image_format, noise_image(), damaged), 3, BLACK, MAX_PIXELS), expected, 0)
 

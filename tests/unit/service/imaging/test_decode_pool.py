@@ -30,7 +30,7 @@ def with_decode_pool(
     asyncio.run(run())
 
 
-def test_a_flood_lets_every_other_owner_through_at_once() -> None:
+def test_a_flood_of_one_owner_does_not_delay_other_owners() -> None:
     order: list[str] = []
 
     async def test(decode_pool: DecodePool) -> None:
@@ -153,7 +153,7 @@ def test_an_error_reaches_only_its_caller() -> None:
     with_decode_pool(1, test)
 
 
-def test_threads_that_cannot_be_started_cost_neither_a_finished_job_nor_a_place(
+def test_a_thread_that_cannot_start_loses_no_job_and_no_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused: list[object] = []
@@ -181,7 +181,7 @@ def test_threads_that_cannot_be_started_cost_neither_a_finished_job_nor_a_place(
     assert len(refused) == 2 * JOBS_PER_THREAD
 
 
-def test_what_was_cancelled_is_not_started_and_its_place_is_free() -> None:
+def test_a_cancelled_job_is_not_started_and_frees_its_slot() -> None:
     started: list[int] = []
     hold = threading.Event()
 
@@ -198,7 +198,7 @@ def test_what_was_cancelled_is_not_started_and_its_place_is_free() -> None:
     assert started == [*range(JOBS_PER_THREAD), 99]
 
 
-def test_one_that_is_cancelled_while_it_runs_gives_its_thread_back() -> None:
+def test_a_job_cancelled_while_running_frees_its_thread() -> None:
     hold = threading.Event()
 
     async def test(decode_pool: DecodePool) -> None:

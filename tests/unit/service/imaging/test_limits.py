@@ -118,7 +118,7 @@ def test_the_limit_itself_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("kind", ["webp", "webp lossless", "cmyk", "progressive"])
-def test_what_takes_twice_the_memory_counts_twice(kind: str) -> None:
+def test_formats_that_take_twice_the_memory_count_twice(kind: str) -> None:
     photo = Image.new("CMYK" if kind == "cmyk" else "RGB", (30, 20))
     if "webp" in kind:
         file = encode_image(photo, "WEBP", lossless="lossless" in kind)

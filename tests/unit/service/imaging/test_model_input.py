@@ -146,7 +146,7 @@ def test_other_versions_and_other_formats_are_decoded_in_full() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"interpolation": "nearest"}, {"antialias": False}])
-def test_what_samples_single_pixels_cannot_be_reduced(fields: dict[str, Any]) -> None:
+def test_reduced_decoding_requires_antialias(fields: dict[str, Any]) -> None:
     Preprocessing(**fields)
     with pytest.raises(ValidationError, match="jpeg_scale needs antialias"):
         Preprocessing(**fields, jpeg_scale=True)
@@ -192,7 +192,7 @@ def interleaved_only_in_name(file: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["progressive", "baseline in several scans"])
-def test_what_keeps_its_coefficients_counts_with_its_full_size(form: str) -> None:
+def test_a_jpeg_with_buffered_coefficients_counts_with_its_full_size(form: str) -> None:
     file = encode_image(scene(64, 64), "JPEG", progressive=form == "progressive")
     if form != "progressive":
         file = interleaved_only_in_name(file)

@@ -135,7 +135,7 @@ def test_images_never_take_more_than_the_limit_together(large: int, small: int) 
         second.release()
 
 
-def test_images_of_both_kinds_that_take_from_each_other_do_not_deadlock() -> None:
+def test_small_and_large_images_do_not_deadlock() -> None:
     memory = DecodeMemory(100)
     first = Holder(memory.acquire(100, is_large=True))
     assert first.has_acquired.wait(TIMEOUT_S)

@@ -62,7 +62,9 @@ def difference_to_reference(pixels: NDArray[np.uint8], model_input: Input, prepr
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width", "_"), TARGETS)
-def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation: Interpolation, channels: int) -> None:
+def test_squash_equals_the_resize_of_pillow(
+    height: int, width: int, _: int, interpolation: Interpolation, channels: int
+) -> None:
     model_input, preprocessing = input_of(height, width, channels), Preprocessing(interpolation=interpolation)
     for size in SIZES:
         pixels = noise_image(*size, channels)
@@ -71,7 +73,7 @@ def test_squash_is_pillows_resize(height: int, width: int, _: int, interpolation
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
-def test_shorter_is_scaling_everything_then_cutting(
+def test_shorter_equals_scaling_then_cropping(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
     model_input, preprocessing = input_of(height, width), shorter_side(length, interpolation)
@@ -83,7 +85,7 @@ def test_shorter_is_scaling_everything_then_cutting(
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize(("height", "width", "length"), [(28, 28, 32), (33, 24, 33), (224, 224, 256)])
-def test_shorter_is_the_reference_to_the_bit_for_usual_images(
+def test_shorter_equals_the_reference_exactly_for_usual_images(
     height: int, width: int, length: int, interpolation: Interpolation
 ) -> None:
     model_input, preprocessing = input_of(height, width), shorter_side(length, interpolation)
@@ -104,9 +106,7 @@ def test_shorter_keeps_the_detail_of_the_reference(height: int, width: int, leng
 
 
 @pytest.mark.parametrize(("height", "width", "length"), TARGETS)
-def test_shorter_with_nearest_takes_pixels_at_most_one_beside_the_references(
-    height: int, width: int, length: int
-) -> None:
+def test_shorter_with_nearest_is_at_most_one_pixel_off(height: int, width: int, length: int) -> None:
     model_input, preprocessing = input_of(height, width), shorter_side(length, "nearest")
     for size in [(27, 33), (99, 255), (255, 99), (200, 200)]:
         y, x = np.mgrid[0 : size[0], 0 : size[1]]
@@ -122,7 +122,7 @@ def test_an_image_that_fits_is_not_touched(preprocessing: Preprocessing) -> None
     assert preprocess(pixels, input_of(28, 28, 1), preprocessing) is pixels
 
 
-def test_an_image_of_the_inputs_size_is_still_scaled_when_the_middle_is_wanted() -> None:
+def test_an_image_of_the_input_size_is_scaled_if_a_crop_is_set() -> None:
     pixels = gradient_image(28, 28)
     pixels = preprocess(pixels, input_of(28, 28), shorter_side(56))
     assert 60 <= pixels[..., 0].min() < pixels[..., 0].max() <= 195  # the middle half of 0 .. 255

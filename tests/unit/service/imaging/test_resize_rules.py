@@ -43,7 +43,7 @@ def test_pixels_are_those_of_the_library(name: str) -> None:
 
 
 @given(st.integers(20, 90), st.integers(20, 90), st.integers(8, 18), st.integers(8, 18))
-def test_torchvision_cuts_the_long_side_short_and_rounds_the_place_half_to_even(
+def test_torchvision_truncates_the_long_side_and_rounds_the_offset_half_to_even(
     height: int, width: int, crop_height: int, crop_width: int
 ) -> None:
     pixels = noise(height, width)
@@ -63,9 +63,7 @@ def test_torchvision_cuts_the_long_side_short_and_rounds_the_place_half_to_even(
 @pytest.mark.parametrize(
     ("rule", "size", "top"), [("convoy", (20, 34), 3), ("torchvision", (20, 33), 2), ("keras", (20, 33), 2)]
 )
-def test_each_rule_rounds_the_long_side_and_the_place_in_its_own_way(
-    rule: str, size: tuple[int, int], top: int
-) -> None:
+def test_each_rule_rounds_the_long_side_and_the_offset_differently(rule: str, size: tuple[int, int], top: int) -> None:
     """60 x 101 pixels are scaled to a shorter side of 20, so the other side is 33.67. 28 rows are cropped from 34 or 33
     rows."""
     pixels = noise(101, 60)

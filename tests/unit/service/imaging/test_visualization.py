@@ -47,14 +47,14 @@ def test_large_images_of_a_grid_are_averaged_down() -> None:
     assert (rendered[:, :19, 0] == 0).all()
 
 
-def test_an_even_image_is_black_and_colors_stay() -> None:
+def test_a_uniform_image_is_black_and_colors_are_kept() -> None:
     assert (grid(np.full((1, 2, 2, 1), 7, np.float32))[..., 0] == 0).all()
     colored = np.zeros((1, 1, 2, 3), np.float32)
     colored[0, 0, 1] = (1, 0, 0.5)
     np.testing.assert_array_equal(grid(colored)[0, 1], [255, 0, 128, 255])
 
 
-def test_heat_is_orange_for_and_blue_against() -> None:
+def test_positive_heat_is_orange_and_negative_heat_blue() -> None:
     image = np.full((1, 3, 1), 200, np.uint8)
     rendered = overlay_heatmap(image, np.array([[2.0, 0.0, -2.0]], np.float32))
     np.testing.assert_array_equal(rendered[0, 0], POSITIVE_COLOR)
@@ -63,7 +63,7 @@ def test_heat_is_orange_for_and_blue_against() -> None:
     assert (overlay_heatmap(image, np.zeros((1, 3), np.float32)) == 90).all()
 
 
-def test_a_sheet_puts_kinds_below_each_other() -> None:
+def test_images_of_different_kinds_are_stacked_vertically() -> None:
     gray, color = np.full((2, 4, 1), 9, np.uint8), np.full((1, 2, 3), 5, np.uint8)
     rendered = stack_vertically([gray, color])
     assert rendered.shape == (2 * 112 + 8 + 224, 448, 4)

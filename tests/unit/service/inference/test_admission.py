@@ -38,7 +38,7 @@ def test_a_rejected_request_takes_no_slot() -> None:
     assert queue.queued_images == 3
 
 
-def test_more_images_than_there_are_slots_fit_at_no_time() -> None:
+def test_more_images_than_slots_are_always_rejected() -> None:
     with pytest.raises(TooManyImages, match="6 images, and the queue holds at most 5"):
         admission(max_queue_images=5).reserve(6)
 
@@ -158,7 +158,7 @@ def test_the_check_before_decoding_does_not_wait_for_background_images() -> None
     queue.check_capacity(4, timeout_s=2.0 * MIN_SAFETY_FACTOR + 0.01)
 
 
-def test_a_queue_that_several_instances_work_off_is_late_only_because_of_the_images_ahead() -> None:
+def test_with_several_instances_only_queued_images_delay_a_request() -> None:
     """Two instances need 2 s for eight images, and 4 s if eight other images are queued before them."""
     queue = measured(run_s=2.0, instances=2)
     queue.reserve(8)

@@ -22,7 +22,7 @@ from tests.unit.service.batching import (
 )
 
 
-def test_one_cancelled_among_four_leaves_the_others_answered() -> None:
+def test_a_request_cancelled_in_the_queue_affects_no_other() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         first = await harness.submit(0)
@@ -49,7 +49,7 @@ def test_a_request_cancelled_while_its_batch_runs_affects_no_other() -> None:
     run_in_manual_time(test)
 
 
-def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch() -> None:
+def test_requests_of_one_loop_iteration_share_a_batch() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         tasks = [harness.enqueue(value) for value in range(3)]
@@ -60,7 +60,7 @@ def test_what_arrives_in_one_turn_of_the_loop_shares_a_batch() -> None:
     run_in_manual_time(test)
 
 
-def test_what_arrives_while_a_batch_runs_forms_the_next_up_to_the_limit() -> None:
+def test_requests_during_a_run_form_the_next_batch_up_to_the_limit() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_batch_size=4)
         tasks = [await harness.submit(value) for value in range(7)]
@@ -95,7 +95,7 @@ def test_a_large_request_is_split_over_batches_and_rejoined_in_order() -> None:
     run_in_manual_time(test)
 
 
-def test_past_the_bound_requests_are_rejected_and_places_come_back() -> None:
+def test_a_full_queue_rejects_requests_until_slots_are_released() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_queue_images=5)
         running = await harness.submit(0)
@@ -127,7 +127,7 @@ def test_an_empty_request_is_a_programming_error() -> None:
     run_in_manual_time(test)
 
 
-def test_cancelling_gives_the_places_back_at_once() -> None:
+def test_cancelling_releases_the_slots_at_once() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_queue_images=4)
         await harness.submit(0)
@@ -189,7 +189,7 @@ def test_a_deadline_passes_while_the_batch_runs() -> None:
     run_in_manual_time(test)
 
 
-def test_what_is_answered_is_held_no_longer_though_its_deadline_is_far() -> None:
+def test_an_answered_request_is_released_before_its_deadline() -> None:
     async def test() -> None:
         harness = BatcherHarness()
         batch = images(1)
@@ -264,7 +264,7 @@ def test_drain_answers_what_is_queued_or_reserved_and_refuses_the_rest() -> None
     run_in_manual_time(test)
 
 
-def test_drain_waits_for_reserved_places_until_the_last_one_is_released() -> None:
+def test_drain_waits_until_the_last_reserved_slot_is_released() -> None:
     async def test() -> None:
         batcher = BatcherHarness().batcher
         batcher.reserve(3)

@@ -20,7 +20,7 @@ from tests.unit.service.batching import (
 )
 
 
-def test_the_background_takes_the_room_that_is_left() -> None:
+def test_background_requests_fill_the_remaining_slots_of_a_batch() -> None:
     async def test() -> None:
         harness = BatcherHarness(max_batch_size=3)
         running = await harness.submit(0)
@@ -84,7 +84,7 @@ def test_a_run_whose_outputs_the_busy_event_loop_takes_late_raises_the_margin() 
     run_in_manual_time(test)
 
 
-def test_what_would_be_late_is_rejected_at_once_and_the_background_counts_only_for_itself() -> None:
+def test_late_requests_are_rejected_at_once_without_counting_the_background() -> None:
     async def test() -> None:
         harness, clock = timed_harness()
         reserve = harness.batcher.reserve
@@ -131,7 +131,7 @@ def test_the_check_before_decoding_rejects_what_would_be_late() -> None:
     run_in_manual_time(test)
 
 
-def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() -> None:
+def test_an_idle_model_is_probed_after_a_slow_run() -> None:
     """Otherwise every request would be rejected forever, and no run could show that the model is fast."""
 
     async def test() -> None:
@@ -149,7 +149,7 @@ def test_an_idle_model_proves_an_expectation_wrong_that_a_slow_run_has_left() ->
     run_in_manual_time(test)
 
 
-def test_a_batch_is_no_larger_than_lets_its_most_urgent_request_be_in_time() -> None:
+def test_a_batch_is_small_enough_for_its_most_urgent_request() -> None:
     """There are 32 images of 10 ms each and 250 ms left, of which a tenth is a reserve. In one batch, all of them would
     be late."""
 

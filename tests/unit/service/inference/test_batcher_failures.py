@@ -54,7 +54,7 @@ def test_a_request_with_an_image_that_fails_has_the_rows_of_its_others() -> None
     run_in_manual_time(test)
 
 
-def test_a_model_that_always_raises_runs_once_more_for_each_image_and_no_oftener() -> None:
+def test_after_a_failed_batch_each_image_runs_once_more() -> None:
     """Every image has its own error object, because one raised in several places would collect their tracebacks."""
 
     class BrokenModel(RecordingModel):

@@ -21,7 +21,7 @@ from tests.unit.service.fakes import RecordingModel
 LONG_S = 3600.0  # every run counts as short, however slow the machine is
 
 
-def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
+def test_a_short_batch_runs_on_the_event_loop() -> None:
     async def test() -> None:
         inline_model = RecordingModel()
         harness = BatcherHarness(run_inline=inline_model, max_inline_run_s=LONG_S)
@@ -37,7 +37,7 @@ def test_a_batch_that_should_be_short_runs_on_the_loops_own_thread() -> None:
     run_in_manual_time(test)
 
 
-def test_only_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
+def test_only_a_long_batch_runs_on_the_executor() -> None:
     """An image takes 10 ms, and batches that take 25 ms or longer must run on the executor."""
 
     async def test() -> None:
@@ -59,7 +59,7 @@ def test_only_a_batch_that_should_take_long_keeps_off_the_loop() -> None:
     run_in_manual_time(test)
 
 
-def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> None:
+def test_after_an_inline_timeout_all_batches_run_on_the_executor() -> None:
     async def test() -> None:
         batches: list[Any] = []
 
@@ -79,7 +79,7 @@ def test_a_batch_that_was_ended_runs_elsewhere_and_so_do_all_from_then_on() -> N
     run_in_manual_time(test)
 
 
-def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
+def test_an_inline_failure_affects_only_its_image() -> None:
     async def test() -> None:
         inline_model = RecordingModel(poison=3)
         harness = BatcherHarness(run_inline=inline_model, max_inline_run_s=LONG_S)
@@ -95,7 +95,7 @@ def test_a_failure_on_the_loops_own_thread_is_only_that_of_its_image() -> None:
     run_in_manual_time(test)
 
 
-def test_a_row_that_is_not_finite_on_the_loops_own_thread_fails_only_its_image() -> None:
+def test_a_non_finite_row_of_an_inline_run_fails_only_its_image() -> None:
     async def test() -> None:
         def reject(images: Any) -> Any:
             raise InvalidRows(np.where(images == 3, np.nan, 2 * images))
@@ -110,7 +110,7 @@ def test_a_row_that_is_not_finite_on_the_loops_own_thread_fails_only_its_image()
     run_in_manual_time(test)
 
 
-def test_what_the_loop_runs_itself_leaves_it_turns_for_others() -> None:
+def test_other_tasks_run_between_inline_batches() -> None:
     async def test() -> None:
         inline_model = RecordingModel()
         harness = BatcherHarness(run_inline=inline_model, max_inline_run_s=LONG_S, max_batch_size=1)

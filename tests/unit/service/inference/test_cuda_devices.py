@@ -35,7 +35,7 @@ def test_a_gpu_that_has_failed_is_not_used() -> None:
         check_gpu_works(driver, 1)
 
 
-def test_without_a_driver_the_linkers_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_the_error_of_the_linker_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_devices, "DRIVER_LIBRARY", "libnone.so.1")
     with pytest.raises(
         UnusableGpu, match=r"No GPU can be used: libnone\.so\.1: cannot open shared object file"

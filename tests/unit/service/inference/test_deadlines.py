@@ -19,7 +19,7 @@ def is_expired(request: QueuedRequest) -> bool:
     return request.future.done() and isinstance(request.future.exception(), DeadlineExceeded)
 
 
-def test_the_sooner_deadline_goes_first_though_it_came_later() -> None:
+def test_the_earlier_deadline_expires_first() -> None:
     async def test() -> None:
         deadlines, late, soon = Deadlines(), queued_request(), queued_request()
         deadlines.set(late, 0.1)
@@ -83,7 +83,7 @@ def test_a_request_of_which_nothing_was_run_has_expired_in_the_queue(
     run_in_manual_time(test)
 
 
-def test_after_all_are_gone_the_next_one_is_still_seen() -> None:
+def test_a_deadline_set_after_all_others_have_expired_expires() -> None:
     async def test() -> None:
         deadlines = Deadlines()
         for _ in range(2):

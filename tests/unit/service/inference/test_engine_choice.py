@@ -70,7 +70,7 @@ F32, INT8, FP16 = variant("float32"), variant("int8"), variant("float16")
         ([F32, INT8], "bfloat16", BOTH, AMX, ["openvino bfloat16"]),  # selected by the user
     ],
 )
-def test_what_may_serve_a_version(
+def test_engines_and_precisions_that_may_serve_a_version(
     variants: list[Variant], precision: PrecisionChoice, engines: Sequence[str], flags: set[str], names: list[str]
 ) -> None:
     candidates = list_candidates(manifest(*variants), precision, engines, flags)
@@ -99,7 +99,7 @@ def test_a_rejected_acceptance_allows_nothing() -> None:
         ([F32, FP16], "int8", BOTH, AMX, "There is no int8 graph; there is float32 and float16"),
     ],
 )
-def test_what_cannot_be_had_is_rejected_with_the_reason(
+def test_an_unavailable_precision_is_rejected_with_the_reason(
     variants: list[Variant], precision: PrecisionChoice, engines: Sequence[str], flags: set[str], message: str
 ) -> None:
     with pytest.raises(BrokenVersion, match=message):

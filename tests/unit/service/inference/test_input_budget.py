@@ -82,7 +82,7 @@ def test_a_request_holds_its_memory_until_its_last_batch_is_done() -> None:
     run_in_manual_time(test)
 
 
-def test_what_is_rejected_by_the_queue_takes_no_memory() -> None:
+def test_a_request_rejected_by_the_queue_reserves_no_memory() -> None:
     budget = InputBudget(LIMIT_BYTES)
     with pytest.raises(TooManyImages, match="the queue holds at most 5"):
         harness(budget, max_queue_images=5).batcher.reserve(6)

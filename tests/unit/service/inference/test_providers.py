@@ -65,7 +65,7 @@ def test_the_device_chooses(device: str, available: list[str], has_gpu: bool, pr
         (" , ", (CPU_PROVIDER,)),
     ],
 )
-def test_named_providers_go_before_the_device(names: str, providers: tuple[str, ...]) -> None:
+def test_named_providers_override_the_device(names: str, providers: tuple[str, ...]) -> None:
     assert placement_of("cpu", GPU_BUILD, providers=names).providers == providers
 
 
@@ -195,7 +195,7 @@ VNNI = frozenset({"avx512f", "avx512_vnni"})
         (ON_CUDA, frozenset(), manifest_with("int8"), "int8"),
     ],
 )
-def test_the_fastest_graph_for_the_place(
+def test_the_fastest_graph_for_the_placement_is_selected(
     placement: Placement, flags: frozenset[str], manifest: Manifest, chosen: str
 ) -> None:
     assert select_variant(manifest, placement, flags).precision == chosen
@@ -210,7 +210,7 @@ def test_a_graph_that_was_no_faster_must_be_requested() -> None:
 
 @pytest.mark.parametrize("precision", get_args(Precision))
 @pytest.mark.parametrize("placement", [ON_CPU, ON_CUDA])
-def test_the_requested_precision_goes_before_the_fastest(placement: Placement, precision: Precision) -> None:
+def test_the_requested_precision_overrides_the_fastest(placement: Placement, precision: Precision) -> None:
     assert select_variant(EVERY, placement, VNNI, precision).precision == precision
 
 
@@ -227,7 +227,7 @@ NO_DEVICE = (
 )
 
 
-def test_cudas_own_words_are_found() -> None:
+def test_the_message_of_cuda_is_found() -> None:
     assert find_cuda_error(NO_DEVICE) == "CUDA failure 100: no CUDA-capable device is detected"
     assert find_cuda_error("protobuf parsing failed") == ""
 
@@ -240,7 +240,7 @@ def test_cudas_own_words_are_found() -> None:
         (find_cuda_error(NO_DEVICE), "driver"),
     ],
 )
-def test_what_does_not_work_says_why_and_what_to_do(reason: str, advice: str) -> None:
+def test_a_provider_error_has_a_reason_and_advice(reason: str, advice: str) -> None:
     error = provider_error(CUDA_PROVIDER, reason)
     assert error.message == f"CUDAExecutionProvider cannot be used: {reason}."
     assert advice in error.hint

@@ -33,7 +33,7 @@ def request(count: int, due_s: float = float("inf"), background: bool = False) -
     return QueuedRequest(np.zeros((count, 100)), future, 0.0, due_s=due_s, background=background)
 
 
-def test_requests_that_are_done_while_the_model_hangs_keep_no_pixels_and_no_place() -> None:
+def test_requests_done_while_the_model_hangs_release_pixels_and_slots() -> None:
     """Their pixels used to stay in the queue although it reported 0 images, so memory grew while the model hung."""
 
     async def test() -> None:
@@ -55,7 +55,7 @@ def test_requests_that_are_done_while_the_model_hangs_keep_no_pixels_and_no_plac
     run_in_manual_time(test)
 
 
-def test_what_is_left_of_a_request_that_is_done_is_not_run_and_frees_its_slots() -> None:
+def test_the_rest_of_a_done_request_is_not_run_and_frees_its_slots() -> None:
     async def test() -> None:
         queue, admission = queue_of()
         large, small = request(6), request(1)
@@ -210,7 +210,7 @@ def test_a_late_request_does_not_end_the_batch_before_the_requests_behind_it() -
     run_in_manual_time(test)
 
 
-def test_a_late_request_is_run_where_it_must_show_how_fast_the_model_is() -> None:
+def test_a_late_request_is_run_as_a_probe_of_the_model() -> None:
     async def test() -> None:
         queue, admission = queue_of({1: 0.25, 4: 1.0})
         late = request(4, 0.5)

@@ -58,7 +58,7 @@ def test_a_run_timeout_that_is_closed_leaves_no_thread() -> None:
     assert not thread.is_alive()
 
 
-def test_what_never_runs_needs_no_thread() -> None:
+def test_without_a_run_no_thread_is_started() -> None:
     before = set(threading.enumerate())
     RunTimeout(lambda: None).close()
     assert set(threading.enumerate()) <= before

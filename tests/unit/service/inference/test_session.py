@@ -145,7 +145,7 @@ def test_a_truncated_graph_is_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PK\3\4" + bytes(99), bytes(1000)]
 )
-def test_what_is_no_graph_is_rejected(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_graph_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
     with pytest.raises(BrokenVersion, match=r"^onnxruntime cannot load .*model\.onnx: .*[^.]\.$"):
         Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
@@ -156,7 +156,7 @@ def test_a_missing_graph_is_rejected(tmp_path: Path) -> None:
         Session(tmp_path / "model.onnx", EXPECTED, CLASSES, threads=1)
 
 
-def test_an_operator_from_elsewhere_is_rejected(tmp_path: Path) -> None:
+def test_an_unknown_operator_is_rejected(tmp_path: Path) -> None:
     graph = with_last_node("Steal", domain="com.example")
     graph.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(BrokenVersion, match="Steal"):
@@ -164,7 +164,7 @@ def test_an_operator_from_elsewhere_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["beside", "above", "absolute", "linked"])
-def test_weights_in_another_file_are_rejected_wherever_it_lies(tmp_path: Path, place: str) -> None:
+def test_external_weights_are_rejected(tmp_path: Path, place: str) -> None:
     folder = tmp_path / "1"
     folder.mkdir()
     names = {
@@ -232,7 +232,7 @@ def test_only_runs_of_openvino_cannot_be_terminated(tmp_path: Path, placement: P
     assert loaded.is_terminable is is_terminable
 
 
-def test_a_graph_of_not_a_number_fails_its_warm_up(tmp_path: Path) -> None:
+def test_a_graph_that_returns_nan_fails_its_warm_up(tmp_path: Path) -> None:
     bad = linear_graph(np.full_like(WEIGHTS, np.nan), SHAPE)
     with pytest.raises(BrokenVersion, match="with values that are not finite"):
         session(bad, tmp_path).warm_up([1])
@@ -255,7 +255,7 @@ def test_the_padding_may_be_answered_with_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("graph", "problem"), [(nan_graph, "not finite"), (missing_class_graph, r"shape \(2, 3\)")])
-def test_what_goes_wrong_after_a_sound_warm_up_is_the_models(
+def test_a_fault_after_the_warm_up_is_a_model_failure(
     graph: Callable[..., onnx.ModelProto], problem: str, tmp_path: Path
 ) -> None:
     """Only the affected batch fails."""
@@ -297,7 +297,7 @@ def test_a_graph_that_answers_another_number_of_rows_fails_its_warm_up(tmp_path:
         session(graph, tmp_path).warm_up([3])
 
 
-def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
+def test_an_error_during_a_run_is_a_model_failure(tmp_path: Path) -> None:
     brittle = session(brittle_graph(SHAPE, CLASSES), tmp_path)
     brittle.run(np.zeros((2, *SHAPE), np.uint8))
     with pytest.raises(ModelFailed) as raised:
@@ -307,7 +307,7 @@ def test_a_failure_while_running_is_the_models(tmp_path: Path) -> None:
     brittle.run(np.zeros((2, *SHAPE), np.uint8))
 
 
-def test_a_batch_for_which_there_is_no_memory_says_so_and_the_next_one_runs(tmp_path: Path) -> None:
+def test_a_batch_without_enough_memory_is_reported_and_the_next_one_runs(tmp_path: Path) -> None:
     hungry = session(out_of_memory_graph(SHAPE, CLASSES), tmp_path)
     with pytest.raises(OutOfMemory) as raised:
         hungry.run(np.full((3, *SHAPE), 255, np.uint8))
@@ -351,7 +351,7 @@ def test_a_brief_run_without_end_is_ended_and_the_next_one_answers(tmp_path: Pat
     inline_session.close()
 
 
-def test_a_brief_run_that_fails_is_the_models_fault(tmp_path: Path) -> None:
+def test_an_error_during_an_inline_run_is_a_model_failure(tmp_path: Path) -> None:
     inline_session = patient_session(session(brittle_graph(SHAPE, CLASSES), tmp_path))
     with pytest.raises(ModelFailed):
         inline_session.run(np.full((1, *SHAPE), 255, np.uint8))
@@ -419,7 +419,7 @@ def test_batches_are_padded_to_the_next_bucket(tmp_path: Path, count: int) -> No
         padding.run(images(2))
 
 
-def test_a_batch_past_the_largest_bucket_runs_as_it_comes(tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_largest_bucket_is_not_padded(tmp_path: Path) -> None:
     padding = Session(saved_graph(fixed_to(9), tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4, 8))
     assert padding.run(images(9)).shape == (9, CLASSES)
 
@@ -432,13 +432,13 @@ def test_padding_hides_no_wrong_number_of_rows(tmp_path: Path) -> None:
         Session(saved_graph(graph, tmp_path), EXPECTED, CLASSES, 1, in_buckets(2, 4)).warm_up([2, 4])
 
 
-def test_the_build_of_onnxruntime_has_the_processor() -> None:
+def test_onnxruntime_has_the_cpu_provider() -> None:
     assert CPU_PROVIDER in available_providers()
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider' is not in available:UserWarning")
 @pytest.mark.skipif(CUDA_PROVIDER in available_providers(), reason="this onnxruntime has CUDA")
-def test_running_elsewhere_than_was_wanted_is_an_error(tmp_path: Path) -> None:
+def test_a_fallback_to_another_provider_is_an_error(tmp_path: Path) -> None:
     placement = Placement((CUDA_PROVIDER, CPU_PROVIDER), ({}, {}))
     path = saved_graph(linear_graph(WEIGHTS, SHAPE), tmp_path)
     with pytest.raises(BrokenVersion, match="CUDAExecutionProvider cannot be used: this onnxruntime does not have it"):
@@ -480,7 +480,7 @@ ON_TENSORRT = Placement((TENSORRT_PROVIDER, CUDA_PROVIDER, CPU_PROVIDER), ({}, {
         (list(ON_TENSORRT.providers), {TENSORRT_PROVIDER: 1, CPU_PROVIDER: 2}, ""),
     ],
 )
-def test_a_provider_that_was_requested_is_there_and_runs_nodes(
+def test_a_requested_provider_must_be_available_and_run_nodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: list[str], nodes: dict[str, int], problem: str
 ) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeGpuSession)
@@ -495,7 +495,7 @@ def test_a_provider_that_was_requested_is_there_and_runs_nodes(
     assert (session.nodes, session.device) == (nodes, "tensorrt:0")
 
 
-def test_the_engine_cache_gives_its_options_to_tensorrt_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_engine_cache_sets_options_only_for_tensorrt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeGpuSession)
     monkeypatch.setattr(FakeGpuSession, "reported", list(ON_TENSORRT.providers))
     monkeypatch.setattr(FakeGpuSession, "nodes", {TENSORRT_PROVIDER: 9})

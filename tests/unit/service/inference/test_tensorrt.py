@@ -109,7 +109,7 @@ def test_a_build_that_is_cut_off_leaves_nothing_that_is_used(tmp_path: Path) -> 
     assert fake.builds == 1
 
 
-def test_what_a_killed_process_left_is_removed_once_it_is_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_files_of_a_killed_process_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = (tmp_path / "h200" / f"{BUILDING_PREFIX}{name}" for name in ("old", "new"))
     for folder in (old, new):
         folder.mkdir(parents=True)
@@ -161,7 +161,7 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(tmp_path: Path, ca
     assert "TensorRT's engines cannot be kept: each start builds them" in caplog.text
 
 
-def test_without_an_engine_nothing_is_kept_as_one(tmp_path: Path) -> None:
+def test_without_an_engine_nothing_is_cached(tmp_path: Path) -> None:
     """TensorRT has rejected every node of the graph. The session's check of its nodes reports this."""
     fake = FakeTensorRT(writes_engine=False)
     for _ in range(2):

@@ -28,7 +28,7 @@ def test_a_version_is_tried_again_with_other_files_or_on_demand() -> None:
     assert failures.reason_for("a") == "No labels."
 
 
-def test_what_is_loaded_or_gone_has_no_failure() -> None:
+def test_loaded_and_removed_versions_have_no_failure() -> None:
     failures = LoadFailures()
     for version in (1, 2, 3):
         failures.record("a", version, FIRST, f"{version}.")

@@ -36,7 +36,7 @@ def test_the_newest_version_is_loaded_and_answers(tmp_path: Path) -> None:
     assert registry.not_ready_reasons() == {}
 
 
-def test_several_versions_where_they_are_wanted(tmp_path: Path) -> None:
+def test_several_versions_are_loaded_if_configured(tmp_path: Path) -> None:
     for version in (1, 2, 10):
         write_version(tmp_path, "a", version)
     registry = loaded(tmp_path, latest_versions=2)
@@ -108,7 +108,7 @@ def test_labels_name_versions_and_load_them_without_making_them_the_default(tmp_
         registry.get("a", "lost")
 
 
-def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Path) -> None:
+def test_a_replaced_version_answers_its_accepted_requests(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
@@ -134,7 +134,7 @@ def test_versions_come_and_go_and_the_old_answers_what_it_accepted(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["models", "versions"])
 @pytest.mark.parametrize("is_replaced", [False, True], ids=["gone", "another one in its place"])
-def test_a_root_that_goes_while_it_is_read_changes_nothing(
+def test_a_root_that_disappears_while_it_is_read_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, is_replaced: bool
 ) -> None:
     root = tmp_path / "models"
@@ -176,7 +176,7 @@ def delete(root: Path) -> DesiredState:
 
 
 @pytest.mark.parametrize("change", [replace, unload, delete])
-def test_a_version_that_went_leaves_nothing_in_memory(
+def test_an_unloaded_version_frees_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], DesiredState]
 ) -> None:
     """The memory is freed without the garbage collector, which runs rarely, and is returned to the system."""

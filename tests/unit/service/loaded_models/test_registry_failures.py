@@ -22,9 +22,7 @@ from tests.support.onnx_graphs import endless_graph
 from tests.unit.service.loaded_models.registries import loaded, registry_of, versions
 
 
-def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unreadable_model_does_not_block_changes_of_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class UnreadableRepository(Repository):
         unreadable = ""
 
@@ -59,7 +57,7 @@ def test_one_model_that_cannot_be_read_does_not_keep_the_others_from_changing(
     asyncio.run(test())
 
 
-def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_others_from_loading(tmp_path: Path) -> None:
+def test_a_version_with_unreadable_files_does_not_block_others(tmp_path: Path) -> None:
     circle = write_version(tmp_path, "a", 1) / "circle"
     circle.symlink_to(circle)
     broken = write_version(tmp_path, "b", 1) / "labels.txt"
@@ -71,9 +69,7 @@ def test_one_version_with_files_that_cannot_be_looked_at_does_not_keep_the_other
     assert "labels.txt" in registry.failures.reason_for("b")
 
 
-def test_whatever_loading_one_version_raises_the_others_are_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_error_of_one_version_does_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(folder: VersionFolder, *rest: Any) -> LoadedVersion:
         if folder.model == "a":
             raise MemoryError
@@ -140,7 +136,7 @@ def test_a_broken_model_that_comes_later_does_not_fail_a_running_service(tmp_pat
     asyncio.run(test())
 
 
-def test_a_broken_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
+def test_the_previous_version_replaces_a_broken_one(tmp_path: Path) -> None:
     write_version(tmp_path, "a", 1)
     (write_version(tmp_path, "a", 2) / "labels.txt").write_text("other\n")
     registry = loaded(tmp_path)
@@ -163,7 +159,7 @@ def test_a_loaded_version_whose_files_are_gone_answers_until_another_one_can_be_
     asyncio.run(test())
 
 
-def test_a_version_that_makes_room_in_the_cache_for_its_new_content_answers_until_that_has_come(tmp_path: Path) -> None:
+def test_a_version_evicted_from_the_cache_answers_until_its_new_content_is_loaded(tmp_path: Path) -> None:
     """A worker that starts meanwhile serves the previous version."""
 
     async def test() -> None:
@@ -269,7 +265,7 @@ def test_a_version_in_two_folders_is_not_served_and_the_others_are(tmp_path: Pat
     asyncio.run(test())
 
 
-def test_a_loaded_version_serves_on_when_another_folder_with_its_number_appears(
+def test_a_loaded_version_keeps_serving_when_a_duplicate_folder_appears(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The same happens when its content is replaced by broken content. The index also reports duplicates of other
@@ -315,7 +311,7 @@ def test_a_version_whose_folder_is_renamed_is_loaded_from_the_new_one(tmp_path: 
     asyncio.run(test())
 
 
-def test_what_is_no_version_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_entry_that_is_not_a_version_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         (tmp_path / "a" / "card.md").write_text("")

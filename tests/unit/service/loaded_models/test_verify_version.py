@@ -48,7 +48,7 @@ def test_a_version_without_samples_is_reported(tmp_path: Path) -> None:
     assert "no stored samples" in finding.text
 
 
-def test_other_bytes_are_found(folder: Path) -> None:
+def test_a_changed_graph_file_is_detected(folder: Path) -> None:
     with (folder / "model.onnx").open("ab") as file:
         file.write(b"x")
     finding = verify_one(folder)
@@ -56,7 +56,7 @@ def test_other_bytes_are_found(folder: Path) -> None:
     assert "sha256" in finding.text
 
 
-def test_a_graph_with_other_answers_is_found(folder: Path, tmp_path: Path) -> None:
+def test_a_graph_with_other_outputs_is_detected(folder: Path, tmp_path: Path) -> None:
     other = write_version(tmp_path / "others", "linear", 1, seed=9)
     (folder / "model.onnx").write_bytes((other / "model.onnx").read_bytes())
     manifest = read_manifest(folder)

@@ -36,7 +36,7 @@ class Trims:
         self._loop.call_soon_threadsafe(self.trimmed.set)
 
 
-def test_many_versions_cost_one_trim_when_the_last_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_many_versions_trims_memory_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         trims, closer = Trims(monkeypatch), VersionCloser(Metrics())
         versions = [FakeVersion() for _ in range(300)]

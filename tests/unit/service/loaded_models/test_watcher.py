@@ -175,7 +175,7 @@ def test_another_workers_request_is_answered_before_the_next_heartbeat(
     asyncio.run(test())
 
 
-def test_each_is_reported_once_at_the_beginning_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_hang_is_logged_once_at_its_start_and_end(caplog: pytest.LogCaptureFixture) -> None:
     registry = FakeRegistry()
     hang_log = HangLog(registry)  # type: ignore[arg-type]
     with caplog.at_level(logging.INFO, logger="convoy"):

@@ -17,7 +17,7 @@ def test_without_a_file_everything_is_default(tmp_path: Path) -> None:
     assert file.fingerprint() == (0, 0, 0, 0)
 
 
-def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_change_increments_the_generation_and_keeps_the_rest(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "deep" / "state.json")
     file.update(lambda now: now.with_change("a", labels={"stable": 1}))
     fingerprint = file.fingerprint()
@@ -32,7 +32,7 @@ def test_a_change_is_one_generation_on_and_keeps_the_rest(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_people_can_write_it(tmp_path: Path, encoding: str) -> None:
+def test_a_handwritten_file_is_read(tmp_path: Path, encoding: str) -> None:
     text = json.dumps({"models": {"m": {"versions": {"specific": [3, 1]}}}})
     (tmp_path / "state.json").write_text(text, encoding=encoding)
     assert StateFile(tmp_path / "state.json").read().spec_of("m").versions == Specific(specific=[3, 1])

@@ -13,7 +13,7 @@ from tests.unit.service.buckets import REMOTE_VERSIONS, FakeClock, WatchedBucket
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
 
 
-def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMirror, remote: Path) -> None:
+def test_only_files_of_the_manifest_the_card_and_images_are_downloaded(mirror: BucketMirror, remote: Path) -> None:
     folder = remote / "b" / "1"
     for name in ("card.md", "curves.png", "notes.txt", ".hidden.png", "-x.png", "inner/deep.png"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -37,7 +37,7 @@ def test_only_what_the_manifest_names_and_card_and_images_come(mirror: BucketMir
         ("labels.txt", b" " * (16 * 1024**2 + 1), "labels.txt has 16777217 bytes, more than"),
     ],
 )
-def test_a_broken_version_is_left_out_and_the_rest_comes(
+def test_a_broken_version_is_skipped_and_the_rest_is_downloaded(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, file: str, content: bytes | None, message: str
 ) -> None:
     good = (remote / "a" / "2" / file).read_bytes()

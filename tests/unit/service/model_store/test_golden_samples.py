@@ -135,7 +135,7 @@ def test_outputs_that_are_not_numbers_are_rejected(path: Path, kind: str) -> Non
         read_golden_samples(path, INPUT, 5)
 
 
-def test_a_lone_array_is_no_archive(tmp_path: Path) -> None:
+def test_a_single_array_is_rejected(tmp_path: Path) -> None:
     np.save(tmp_path / "samples.npy", IMAGES)
     with pytest.raises(BrokenVersion, match="is not an archive of samples"):
         read_golden_samples(tmp_path / "samples.npy", INPUT, 5)

@@ -127,7 +127,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == Manifest.model_validate(FULL)
 
 
-def test_what_may_be_left_out_has_its_default(tmp_path: Path) -> None:
+def test_omitted_fields_have_defaults(tmp_path: Path) -> None:
     needed = {key: FULL[key] for key in ("input", "classes", "labels")}
     variant = {"file": "model.onnx", "sha256": SHA256, "precision": "float32", "bytes": 1}
     content = needed | {"variants": [variant], "provenance": {"source": "elsewhere", "created_utc": "2026-01-01"}}
@@ -266,7 +266,7 @@ def test_a_file_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"text"', b"\xff\xfe", b"{}", b"[" * 100_000])
-def test_what_is_no_manifest_is_rejected(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_manifest_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(BrokenVersion, match=r"manifest\.json is not a valid manifest"):
         read_manifest(tmp_path)

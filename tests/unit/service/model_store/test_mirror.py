@@ -39,7 +39,9 @@ def test_what_is_unchanged_is_not_read_again(mirror: BucketMirror, bucket: Watch
     assert bucket.listings == 3
 
 
-def test_a_new_version_comes_and_a_deleted_one_goes(mirror: BucketMirror, bucket: WatchedBucket, remote: Path) -> None:
+def test_a_new_version_is_added_and_a_deleted_one_removed(
+    mirror: BucketMirror, bucket: WatchedBucket, remote: Path
+) -> None:
     mirror.sync()
     bucket.read.clear()
     write_version(remote, "a", 3)
@@ -94,7 +96,7 @@ def test_an_empty_bucket_is_taken_for_an_outage(mirror: BucketMirror, remote: Pa
     assert local_versions(mirror) == REMOTE_VERSIONS
 
 
-def test_a_connection_lost_half_way_publishes_nothing_half(
+def test_a_lost_connection_publishes_no_partial_version(
     mirror: BucketMirror, bucket: WatchedBucket, clock: FakeClock
 ) -> None:
     bucket.truncated_path = "a/1/model.onnx"
@@ -129,7 +131,7 @@ BucketMirror(opened, Path(sys.argv[2])).sync()
 """
 
 
-def test_what_a_killed_process_leaves_is_not_seen_and_goes(mirror: BucketMirror, remote: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_process_are_ignored_and_removed(mirror: BucketMirror, remote: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HALTING_SYNC, f"file://{remote}", str(tmp_path / "cache")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -142,7 +144,7 @@ def test_what_a_killed_process_leaves_is_not_seen_and_goes(mirror: BucketMirror,
     assert not list((mirror.folder / ".fetching").iterdir())
 
 
-def test_what_another_process_did_is_taken_over(
+def test_a_sync_of_another_process_is_reused(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path
 ) -> None:
     other = BucketMirror(bucket, tmp_path / "cache")
@@ -162,7 +164,7 @@ def test_what_another_process_did_is_taken_over(
     assert bucket.listings == 4
 
 
-def test_one_fetches_while_the_other_waits(remote: Path, tmp_path: Path) -> None:
+def test_only_one_process_downloads_at_a_time(remote: Path, tmp_path: Path) -> None:
     class BlockingBucket(WatchedBucket):
         concurrent = 0
         max_concurrent = 0
@@ -233,7 +235,7 @@ def test_every_url_has_its_own_folder(tmp_path: Path) -> None:
     assert all(name.startswith("file-a-b-") for name in names)
 
 
-def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_is_in_the_cache_folder_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_cache_root() == tmp_path / "convoy" / "models"
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -154,7 +154,7 @@ def test_a_bucket_that_is_lost_while_versions_are_downloaded_is_an_outage(
     assert len({path for path in bucket.read if path.startswith("many/")}) < 50
 
 
-def test_a_deleted_version_goes_with_the_model_or_when_the_bucket_has_another_that_is_cached(
+def test_a_deleted_version_is_removed_with_its_model_or_once_another_is_cached(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
     mirror.sync()
@@ -243,7 +243,7 @@ def during_every_file_system_call(mirror: BucketMirror, check: Callable[[], None
 
 
 @pytest.mark.parametrize("is_link", [True, False])
-def test_an_edited_version_is_there_at_every_moment(
+def test_an_edited_version_is_always_readable(
     mirror: BucketMirror, remote: Path, monkeypatch: pytest.MonkeyPatch, is_link: bool
 ) -> None:
     """At any time a reader sees either the old or the new content."""

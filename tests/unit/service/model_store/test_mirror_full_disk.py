@@ -52,7 +52,7 @@ def write_large_version(root: Path, model: str, version: int, *, classes: int = 
     return folder
 
 
-def test_room_is_checked_before_a_download(
+def test_free_space_is_checked_before_a_download(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk
 ) -> None:
     write_large_version(remote, "large", 1)
@@ -69,7 +69,7 @@ def test_room_is_checked_before_a_download(
     assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}, "there is space, so the pause is skipped"
 
 
-def test_what_is_gone_makes_room_and_a_full_disk_does_not_block_a_rollback(
+def test_removed_versions_free_space_and_a_full_disk_does_not_block_a_rollback(
     mirror: BucketMirror, remote: Path, disk: SmallDisk
 ) -> None:
     write_large_version(remote, "large", 1)
@@ -205,7 +205,7 @@ def test_a_disk_that_another_program_has_filled_is_used_as_soon_as_there_is_room
     assert local_versions(mirror) == REMOTE_VERSIONS | {"large": [1]}
 
 
-def test_a_disk_that_fails_is_the_caches_fault(mirror: BucketMirror, bucket: WatchedBucket) -> None:
+def test_a_disk_error_is_an_error_of_the_cache(mirror: BucketMirror, bucket: WatchedBucket) -> None:
     def fail(path: str, size_bytes: int | None = None) -> object:
         raise OSError(5, "Input/output error")
 
@@ -228,7 +228,7 @@ def cached_graph(mirror: BucketMirror, version_path: str) -> bytes | None:
 
 
 @pytest.mark.parametrize(("total_graphs", "graph_while_fetching"), [(2.5, "old"), (1.5, "none")])
-def test_a_version_replaced_in_place_gives_up_its_old_content_only_without_room_for_both(
+def test_a_version_replaced_in_place_keeps_its_old_content_only_if_both_fit(
     mirror: BucketMirror,
     bucket: WatchedBucket,
     remote: Path,
@@ -290,7 +290,7 @@ def test_two_versions_replaced_in_place_do_not_count_the_same_free_space(
     assert local_versions(mirror).keys() == {"a", "b", "one", "two"}
 
 
-def test_content_that_was_replaced_in_the_same_sync_goes_before_content_that_is_served(
+def test_content_replaced_in_the_same_sync_is_removed_before_served_content(
     mirror: BucketMirror, remote: Path, disk: SmallDisk
 ) -> None:
     for model in ("one", "two"):
@@ -306,7 +306,7 @@ def test_content_that_was_replaced_in_the_same_sync_goes_before_content_that_is_
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_old_content_goes_where_a_quota_hides_the_free_space_and_a_retry_has_failed(
+def test_old_content_is_evicted_if_a_retry_exceeds_a_quota(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, number: int
 ) -> None:
     write_large_version(remote, "large", 1)
@@ -329,7 +329,7 @@ def test_old_content_goes_where_a_quota_hides_the_free_space_and_a_retry_has_fai
     assert mirror.failures == {}
 
 
-def test_an_evicted_version_comes_back_after_a_download_that_failed(
+def test_an_evicted_version_is_restored_after_a_failed_download(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, disk: SmallDisk, clock: FakeClock
 ) -> None:
     """Meanwhile an older version of the model is kept, even if it is removed from the bucket."""

@@ -36,7 +36,7 @@ def mirror_thread_of(
 
 
 @pytest.mark.parametrize("failure", [None, BucketUnreachable("down"), RuntimeError("a mistake")])
-def test_the_first_sync_is_waited_for_even_if_it_fails(failure: Exception | None) -> None:
+def test_startup_waits_for_the_first_sync_even_if_it_fails(failure: Exception | None) -> None:
     async def scenario() -> None:
         mirror = FakeMirror(failure)
         mirror_thread = mirror_thread_of(mirror)
@@ -59,7 +59,7 @@ def test_an_unreachable_bucket_does_not_end_the_syncing_and_another_error_is_rai
     assert mirror.syncs == 4
 
 
-def test_it_can_be_run_again_after_an_error() -> None:
+def test_the_thread_can_be_restarted_after_an_error() -> None:
     mirror = FakeMirror(RuntimeError("a mistake"))
     mirror_thread = mirror_thread_of(mirror)
 

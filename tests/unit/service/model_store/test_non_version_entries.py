@@ -18,7 +18,7 @@ def logged(records: list[logging.LogRecord]) -> list[dict[str, object]]:
     ]  # type: ignore[attr-defined]
 
 
-def test_an_entry_is_logged_once_and_again_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_entry_is_logged_again_only_when_it_reappears(caplog: pytest.LogCaptureFixture) -> None:
     entry = {"README.md": NO_FOLDER}
     known = log_passed_over(entry, {})
     assert logged(caplog.records) == [{"path": "README.md", "reason": NO_FOLDER}]
@@ -60,7 +60,7 @@ def test_a_mirror_reports_what_it_passes_over(
     assert mirror.passed_over == {}
 
 
-def test_versions_with_leading_zeros_come_from_a_bucket(mirror: BucketMirror, remote: Path) -> None:
+def test_versions_with_leading_zeros_are_downloaded(mirror: BucketMirror, remote: Path) -> None:
     (remote / "a" / "1").rename(remote / "a" / "001764500000")
     mirror.sync()
     assert local_versions(mirror) == {"a": [2, 1764500000], "b": [1]}

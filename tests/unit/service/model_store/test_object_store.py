@@ -43,7 +43,7 @@ def test_urls_are_distinguished_from_folders() -> None:
         ("gs://bucket/models#1", "'#'"),
     ],
 )
-def test_urls_that_cannot_be_meant(url: str, message: str) -> None:
+def test_invalid_urls_are_rejected(url: str, message: str) -> None:
     with pytest.raises(CannotOpenBucket) as raised:
         open_bucket(url)
     assert message in raised.value.message
@@ -109,7 +109,7 @@ def test_a_file_that_replaces_one_of_equal_size_and_time_has_another_tag(times: 
     assert bucket.listing()["a"].tag != before["a"].tag
 
 
-def test_an_object_is_read_whole(tmp_path: Path) -> None:
+def test_an_object_is_read_completely(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1234" * 3_000_000)
     assert content(open_bucket(f"file://{tmp_path}"), "a") == b"1234" * 3_000_000
 
@@ -163,7 +163,7 @@ class Forbidden:
         raise self._error
 
 
-def test_rights_belong_to_an_object_and_a_lost_connection_to_the_bucket() -> None:
+def test_a_denied_object_is_distinguished_from_an_unreachable_bucket() -> None:
     with pytest.raises(ObjectRefused, match="Access Denied"):
         content(Bucket("s3://b", Forbidden(PermissionError("Access\nDenied.")), "b"), "a")
     with pytest.raises(BucketUnreachable, match=r"^s3://b/a cannot be read: TimeoutError\.$"):
@@ -181,7 +181,7 @@ def test_paths_outside_the_root_are_not_listed() -> None:
     assert Bucket("s3://b", Forbidden(OSError()), "b").listing() == {"a": ObjectInfo(3, '"1"'), "c": ObjectInfo(0, "")}
 
 
-def test_links_and_what_is_no_file_are_distinguished(tmp_path: Path) -> None:
+def test_links_and_pipes_are_not_regular_files(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("of somebody else")
     root = tmp_path / "bucket"
     root.mkdir()

@@ -119,7 +119,7 @@ def test_a_missing_version_is_broken(tmp_path: Path) -> None:
         Repository(tmp_path).open("linear", 2)
 
 
-def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_label(tmp_path: Path) -> None:
     folder = write_version(tmp_path, "linear", 1)
     relabeled(folder, b"\xef\xbb\xbfa\nb\nc\nd\n")
     assert Repository(tmp_path).open("linear", 1).labels == ("a", "b", "c", "d")
@@ -159,7 +159,7 @@ def test_every_class_needs_a_label(tmp_path: Path, text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b"a\n\nc\nd\n", b"a\nb\nc\n \n", b"\n\n\n\n"])
-def test_an_empty_line_is_no_label(tmp_path: Path, text: bytes) -> None:
+def test_an_empty_line_in_labels_is_rejected(tmp_path: Path, text: bytes) -> None:
     relabeled(write_version(tmp_path), text)
     with pytest.raises(BrokenVersion, match="empty line"):
         Repository(tmp_path).open("linear", 1)
@@ -206,7 +206,7 @@ def test_a_link_within_the_version_folder_is_followed(tmp_path: Path, name: str)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_could_be_read_without_end_is_rejected(tmp_path: Path, name: str) -> None:
+def test_a_pipe_is_rejected(tmp_path: Path, name: str) -> None:
     folder = write_version(tmp_path, "linear", 1)
     (folder / name).unlink()
     os.mkfifo(folder / name)
@@ -263,7 +263,7 @@ def test_of_two_folders_with_the_same_number_neither_can_be_opened(tmp_path: Pat
     assert repository.open("linear", 1).path == tmp_path / "linear" / "001"
 
 
-def test_what_is_no_version_is_listed_with_the_reason(tmp_path: Path) -> None:
+def test_an_entry_that_is_not_a_version_is_listed_with_the_reason(tmp_path: Path) -> None:
     write_version(tmp_path, "linear", 1)
     for folder in ("linear/latest", "two words", "empty", "flat", "linear/.2.partial", ".git"):
         (tmp_path / folder).mkdir(parents=True)

@@ -23,7 +23,7 @@ def state(tmp_path: Path) -> StateFile:
     return StateFile(tmp_path / "state" / "wanted.json")
 
 
-def test_without_a_state_newer_folders_are_hidden_and_come_back(repository: Repository) -> None:
+def test_without_a_state_newer_folders_are_hidden_and_restored(repository: Repository) -> None:
     assert roll_back(repository, None, "linear", None) == f"linear is at version 2; withdrawn: 4. {FOLLOWS}"
     assert (repository.versions("linear"), repository.withdrawn_versions("linear")) == ([1, 2], [4])
     assert roll_back(repository, None, "linear", None) == f"linear is at version 1; withdrawn: 2. {FOLLOWS}"

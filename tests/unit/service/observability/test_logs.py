@@ -53,14 +53,14 @@ def test_a_line_contains_time_level_event_and_fields() -> None:
     assert abs(datetime.now(UTC) - datetime.fromisoformat(line["time"])) < timedelta(minutes=1)
 
 
-def test_a_library_s_message_is_put_together() -> None:
+def test_a_library_message_is_formatted() -> None:
     assert line_of("%s took %d ms", "it", 3)["event"] == "it took 3 ms"
 
 
 @pytest.mark.parametrize(
     "text", ['"quoted"', "two\nlines", "\r\n\t\0\x1b[31m", "\\", "{}", "é猫🐈", "\u2028", "{'a': 1}"]
 )
-def test_text_comes_back_as_it_was(text: str) -> None:
+def test_any_text_survives_json(text: str) -> None:
     line = line_of(text, fields={"path": text, text: 1})
     assert (line["event"], line["path"], line[text]) == (text, text, 1)
 
@@ -112,7 +112,7 @@ JSON_LIKE = st.recursive(
 
 @given(message=st.text(st.characters()), fields=st.dictionaries(st.text(st.characters()), JSON_LIKE))
 @settings(max_examples=50, deadline=None)
-def test_nothing_breaks_a_line(message: str, fields: dict[str, object]) -> None:
+def test_any_record_is_one_line(message: str, fields: dict[str, object]) -> None:
     fields = {name: value for name, value in fields.items() if name not in ("time", "level", "event")}
     line = line_of(message, fields=fields)
     assert line["event"] == message
@@ -130,7 +130,7 @@ def test_under_load_lines_are_sampled_evenly_and_the_others_counted() -> None:
     assert passed[0][1] == 0
 
 
-def test_few_lines_are_all_written_and_nought_is_no_limit() -> None:
+def test_lines_below_the_rate_are_written_and_zero_means_no_limit() -> None:
     assert [LogRateLimiter(per_s=10).try_acquire(n) for n in range(50)] == [0] * 50
     unlimited = LogRateLimiter(per_s=0)
     assert {unlimited.try_acquire(1.0) for _ in range(1000)} == {0}
@@ -215,7 +215,7 @@ ERROR_EVENTS = ["model failed", "unexpected error", "uvicorn failed", "Task exce
         ("error", ERROR_EVENTS),
     ],
 )
-def test_all_that_is_written_is_json_from_the_level_up(level: str, events: list[str]) -> None:
+def test_all_output_is_json_from_the_set_level(level: str, events: list[str]) -> None:
     command = [sys.executable, "-W", "always", "-c", LOG_FROM_ALL, level]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert done.stdout == ""

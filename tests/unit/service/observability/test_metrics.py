@@ -29,7 +29,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 
 @pytest.mark.parametrize("metric", own_metrics(Metrics()), ids=lambda metric: metric.describe()[0].name)
-def test_a_metric_is_named_by_custom_and_described(metric: OwnMetric) -> None:
+def test_a_metric_has_a_conventional_name_and_a_description(metric: OwnMetric) -> None:
     (family,) = metric.describe()
     assert family.name.startswith("convoy_")
     assert family.documentation.endswith(".")

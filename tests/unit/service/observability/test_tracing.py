@@ -81,7 +81,7 @@ def test_a_fault_is_an_error_in_the_trace() -> None:
     assert record()[1]["POST /x"].status.status_code is StatusCode.UNSET
 
 
-def test_there_is_a_tracer_only_where_an_endpoint_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracer_exists_only_if_an_endpoint_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert create_tracer("") is None
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     found = create_tracer("")

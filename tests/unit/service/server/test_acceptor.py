@@ -109,7 +109,7 @@ def test_connection_counts_show_which_worker_has_fewer(tmp_path: Path) -> None:
     assert not one.has_more_than_others(5)
 
 
-def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
+def test_a_small_imbalance_is_tolerated(tmp_path: Path) -> None:
     one, two = connection_counts_of(tmp_path, 2)
     two.publish(IMBALANCE_DIVISOR - 1)
     assert one.has_more_than_others(IMBALANCE_DIVISOR)
@@ -118,7 +118,7 @@ def test_one_more_of_many_is_not_uneven(tmp_path: Path) -> None:
     assert one.has_more_than_others(IMBALANCE_DIVISOR + 2)
 
 
-def test_connections_that_come_at_once_are_shared(tmp_path: Path) -> None:
+def test_simultaneous_connections_are_shared(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         with sock.dup() as duplicate:  # a loop watches a descriptor for one reader only
@@ -165,7 +165,7 @@ def test_a_missing_worker_keeps_no_other_waiting(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_one_that_is_unavailable_leaves_connections_to_others_that_come(tmp_path: Path) -> None:
+def test_an_unavailable_worker_leaves_connections_to_other_workers(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         with sock.dup() as duplicate:
@@ -191,7 +191,7 @@ def test_an_unavailable_worker_accepts_connections_that_no_other_accepts(tmp_pat
     run(scenario)
 
 
-def test_a_closed_one_takes_no_more_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_closed_worker_accepts_nothing_and_delays_no_other(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         one, two = connection_counts_of(tmp_path, 2)
         closed_worker = Worker(sock, one)
@@ -235,7 +235,7 @@ def test_without_descriptors_left_it_tries_again(tmp_path: Path, monkeypatch: py
     run(scenario)
 
 
-def test_one_that_waits_makes_room_and_those_running_leave_the_reserve(tmp_path: Path) -> None:
+def test_waiting_connections_are_evicted_once_the_maximum_is_reached(tmp_path: Path) -> None:
     async def scenario(sock: socket.socket) -> None:
         (counts,) = connection_counts_of(tmp_path, 1)
         worker = Worker(sock, counts, max_connections=4)

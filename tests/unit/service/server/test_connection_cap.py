@@ -35,7 +35,7 @@ class Connection:
         self.is_evicted = True
 
 
-def test_those_that_wait_longest_for_the_least_are_closed_first() -> None:
+def test_connections_are_closed_by_rank_then_by_due_time() -> None:
     waits = [ClientWait(2, 1.0), None, ClientWait(0, 9.0), ClientWait(0, 3.0), ClientWait(1, 2.0)]
     connections = [Connection(wait) for wait in waits]
     cap = ConnectionCap(5, connections)
@@ -66,7 +66,7 @@ def test_an_ipv6_network_counts_as_one_address() -> None:
     assert [sum(one.is_evicted for one in group) for group in (victims, attackers)] == [0, 19]
 
 
-def test_a_part_of_many_is_closed_at_a_time() -> None:
+def test_a_fraction_of_many_connections_is_closed_at_a_time() -> None:
     connections = [Connection(ClientWait(0, float(at))) for at in range(100)]
     ConnectionCap(96, connections).evict()
     assert [at for at, one in enumerate(connections) if one.is_evicted] == [0, 1, 2]
@@ -78,7 +78,7 @@ def test_the_maximum_and_the_reserve_count_what_is_being_opened() -> None:
     assert [cap.is_reserve_full(5 + count) for count in (HEALTH_RESERVE - 1, HEALTH_RESERVE)] == [False, True]
 
 
-def test_it_is_logged_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+def test_evictions_are_logged_once_per_interval(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "convoy")
     clock = ManualClock()
     cap = ConnectionCap(5, [Connection(ClientWait(0, 1.0)) for _ in range(9)], clock)

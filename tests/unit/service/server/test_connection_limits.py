@@ -59,7 +59,7 @@ def protocol(transport: FullTransport, loop: ManualLoop) -> LimitedProtocol:
     return connect(transport, loop)
 
 
-def test_bytes_that_are_taken_in_time_cost_nothing(
+def test_bytes_read_in_time_do_not_reset_the_connection(
     protocol: LimitedProtocol, transport: FullTransport, loop: ManualLoop
 ) -> None:
     protocol.pause_writing()
@@ -69,7 +69,7 @@ def test_bytes_that_are_taken_in_time_cost_nothing(
     assert not transport.aborted
 
 
-def test_what_is_left_when_a_connection_closes_is_watched_to_the_last_byte(
+def test_remaining_bytes_of_a_closing_connection_are_watched(
     protocol: LimitedProtocol, transport: FullTransport, loop: ManualLoop
 ) -> None:
     protocol.pause_writing()
@@ -80,7 +80,7 @@ def test_what_is_left_when_a_connection_closes_is_watched_to_the_last_byte(
     assert transport.aborted
 
 
-def test_a_connection_that_is_gone_is_watched_no_more(
+def test_a_lost_connection_is_no_longer_watched(
     protocol: LimitedProtocol, transport: FullTransport, loop: ManualLoop
 ) -> None:
     protocol.pause_writing()
@@ -97,7 +97,7 @@ REQUEST = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("beginning", [[], [b"\r\n"] * 9, [b"GET / HTTP/1.1\r\n", b"a: b\r\n"]])
-def test_the_time_for_headers_runs_until_the_first_request_is_there(
+def test_the_header_timeout_runs_until_the_first_request_has_arrived(
     transport: FullTransport, loop: ManualLoop, beginning: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 connections that sent empty lines used to get the 75 s of connections between requests."""
@@ -139,7 +139,7 @@ def test_a_connection_for_health_checks_answers_nothing_else(
     assert (b"503 Service Unavailable" in written and b"too_many_connections" in written) == (not is_answered)
 
 
-def test_a_connection_waits_for_its_client_except_while_its_answer_is_due(
+def test_a_connection_waits_for_its_client_except_during_processing(
     transport: FullTransport, loop: ManualLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LimitedProtocol, "_start_asgi_task", lambda self, cycle, app: None)

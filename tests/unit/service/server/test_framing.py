@@ -29,7 +29,7 @@ def test_a_missing_host_and_two_of_them_are_rejected(
 @pytest.mark.parametrize(
     ("version", "effective"), [("1.0", "1.0"), ("1.1", "1.1"), ("1.2", "1.1"), ("1.9", "1.1"), ("2.0", "2.0")]
 )
-def test_later_minor_versions_are_the_highest_known_one(version: str, effective: str) -> None:
+def test_later_minor_versions_are_treated_as_http_1_1(version: str, effective: str) -> None:
     assert effective_version(version) == effective
 
 
@@ -42,7 +42,7 @@ def test_other_versions_of_http_are_rejected(version: str) -> None:
 @pytest.mark.parametrize(
     ("version", "codings"), [("1.1", [b"gzip, chunked"]), ("1.1", [b"chunked", b"chunked"]), ("1.0", [b"chunked"])]
 )
-def test_a_body_is_chunked_and_nothing_else(version: str, codings: list[bytes]) -> None:
+def test_encodings_other_than_chunked_are_rejected(version: str, codings: list[bytes]) -> None:
     with pytest.raises(BadHttp, match="a transfer encoding other than chunked"):
         check_codings(version, [(b"transfer-encoding", coding) for coding in codings])
     check_codings("1.1", [HOST, (b"transfer-encoding", b"Chunked")])

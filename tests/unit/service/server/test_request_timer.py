@@ -40,14 +40,14 @@ def test_each_part_has_its_time(client: Timeouts, part: str) -> None:
     assert client.timeouts == [(part, TIMEOUTS_S[part])]
 
 
-def test_the_same_part_is_not_given_its_time_again(client: Timeouts) -> None:
+def test_the_timeout_of_a_part_is_not_extended(client: Timeouts) -> None:
     for _ in range(5):
         client.timer.start(HEAD)
         client.loop.run_for(3)
     assert client.timeouts == [(HEAD, 10.0)]
 
 
-def test_another_part_or_another_request_is(client: Timeouts) -> None:
+def test_another_part_or_request_restarts_the_timeout(client: Timeouts) -> None:
     client.timer.start(HEAD)
     client.loop.run_for(9)
     client.timer.start(IDLE)
@@ -81,7 +81,7 @@ def test_a_body_of_half_that_rate_ends_after_twice_the_time(client: Timeouts) ->
     assert 38 <= at_s <= 40 + MIN_CHECK_INTERVAL_S
 
 
-def test_bytes_that_came_long_ago_grant_no_time(client: Timeouts) -> None:
+def test_bytes_from_long_ago_do_not_extend_the_timeout(client: Timeouts) -> None:
     """40 connections that sent 15 MB at once and then no more used to occupy 600 MB for an hour."""
     client.timer.start(BODY)
     client.timer.add_body_bytes(15_000_000)
@@ -89,7 +89,7 @@ def test_bytes_that_came_long_ago_grant_no_time(client: Timeouts) -> None:
     assert client.timeouts == [(BODY, 20.0)]
 
 
-def test_a_client_that_the_service_makes_wait_has_its_time_afterwards(client: Timeouts) -> None:
+def test_paused_time_does_not_count_towards_the_timeout(client: Timeouts) -> None:
     client.is_paused = True
     client.timer.start(BODY)
     client.loop.run_for(110)

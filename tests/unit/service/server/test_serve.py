@@ -14,7 +14,7 @@ def test_ipv6_addresses_are_bracketed_before_a_port(host: str, written: str) -> 
     assert bracketed(host) == written
 
 
-def test_an_address_that_is_not_ours_is_named_with_its_port() -> None:
+def test_a_foreign_address_is_reported_with_its_port() -> None:
     with pytest.raises(CannotListen, match=r"Cannot listen on \[2001:db8::1\]:80: "):
         bind("2001:db8::1", 80)
 

@@ -89,7 +89,9 @@ def test_bytes_that_the_kernel_still_holds_count_too(
     assert not transport.aborted
 
 
-def test_what_was_taken_is_forgotten(guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop) -> None:
+def test_the_timeout_restarts_after_all_bytes_were_read(
+    guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
+) -> None:
     guard.watch()
     loop.run_for(TIMEOUT_S - 1)
     guard.stop()
@@ -125,7 +127,7 @@ def test_a_connection_that_closes_is_watched_while_bytes_wait(
     assert not loop.timers, "a closed connection is not watched"
 
 
-def test_a_connection_that_is_read_to_the_end_while_it_stays_open_is_watched_no_more(
+def test_a_connection_without_unread_bytes_is_no_longer_watched(
     guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
 ) -> None:
     guard.watch()
@@ -136,7 +138,7 @@ def test_a_connection_that_is_read_to_the_end_while_it_stays_open_is_watched_no_
     assert not loop.timers
 
 
-def test_bytes_that_were_taken_long_ago_grant_no_time(
+def test_bytes_read_long_ago_do_not_extend_the_timeout(
     guard: SlowReaderGuard, transport: FullTransport, loop: ManualLoop
 ) -> None:
     transport.waiting = 60_000_000

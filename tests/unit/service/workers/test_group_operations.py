@@ -121,7 +121,7 @@ def test_a_worker_that_could_not_load_it_is_reported(tmp_path: Path) -> None:
         asyncio.run(Workers(tmp_path).load(a="No memory."))
 
 
-def test_what_none_could_load_is_broken(tmp_path: Path) -> None:
+def test_a_version_that_no_worker_could_load_is_broken(tmp_path: Path) -> None:
     workers = Workers(tmp_path)
     (workers.version / "labels.txt").unlink()
     with pytest.raises(BrokenVersion, match=r"labels\.txt"):
@@ -211,7 +211,7 @@ def test_a_worker_whose_gpu_has_failed_is_a_warning_and_is_not_waited_for(tmp_pa
     assert list(group.not_ready_reasons()) == group._workers_behind(0) == ["worker 1"]
 
 
-def test_what_is_wrong_while_models_are_served_is_a_warning(
+def test_a_problem_while_models_are_served_is_a_warning(
     tmp_path: Path, mirror: BucketMirror, bucket: WatchedBucket, remote: Path
 ) -> None:
     """This includes an edited version that is still served with its previous content."""

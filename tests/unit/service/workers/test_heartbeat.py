@@ -136,7 +136,7 @@ def test_the_event_loop_moves_the_heartbeat(tmp_path: Path) -> None:
     assert len(loop.later) == 2
 
 
-def test_a_folder_that_is_gone_ends_no_event_loop(tmp_path: Path) -> None:
+def test_a_removed_folder_does_not_end_the_event_loop(tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()
     Heartbeat(tmp_path / "gone", 0).start(loop)
     loop.close()

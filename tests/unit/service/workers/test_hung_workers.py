@@ -49,7 +49,7 @@ def test_two_statuses_in_a_row_with_a_stuck_model_stop_the_worker(caplog: pytest
         [status(1.0, {}), status(1.5, {})],
     ],
 )
-def test_anything_less_does_not(statuses: list[WorkerStatus | None]) -> None:
+def test_other_statuses_do_not_stop_the_worker(statuses: list[WorkerStatus | None]) -> None:
     assert signals_after(*statuses) == []
 
 

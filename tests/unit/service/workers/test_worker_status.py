@@ -133,7 +133,7 @@ def test_families_survive_the_way_to_json_and_back() -> None:
     assert all(family["type"] != "gauge" for family in without_gauges(families).values())
 
 
-def test_what_every_worker_has_loaded_is_not_added_up() -> None:
+def test_loaded_versions_are_not_summed_over_workers() -> None:
     one, other = Metrics(), Metrics()
     one.loaded_versions.labels("m").set(2)
     other.loaded_versions.labels("m").set(1)  # this worker is about to load the second version

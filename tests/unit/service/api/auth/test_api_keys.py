@@ -18,7 +18,7 @@ SECRET = "correct-horse-battery-staple"
 OTHER = "another-long-enough-secret"
 
 
-def test_a_made_key_is_let_in_for_its_scopes_and_no_others() -> None:
+def test_a_key_allows_only_its_scopes() -> None:
     secret, line = generate_key("shop", "inference,metrics")
     keyring = Keyring(line, None)
     assert keyring.authorize(secret.encode(), "inference") == "shop"
@@ -54,7 +54,7 @@ def test_the_command_appends_lines_to_a_file_and_prints_only_the_keys(tmp_path: 
     assert file.stat().st_ino == inode, "a container that mounts the file alone would not see another one"
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"shop inference {SECRET}", encoding="utf-8-sig")
     assert Keyring("", tmp_path / "keys").authorize(SECRET.encode(), "inference") == "shop"
 
@@ -94,7 +94,7 @@ def test_a_wrong_key_is_rejected(wrong_key: bytes) -> None:
     assert wrong_key.decode("latin-1") not in raised.value.message
 
 
-def test_no_key_is_another_error_than_a_wrong_one() -> None:
+def test_a_missing_key_is_distinguished_from_a_wrong_key() -> None:
     with pytest.raises(Unauthenticated) as raised:
         Keyring(f"shop inference {SECRET}", None).authorize(b"", "inference")
     assert not raised.value.key_sent
@@ -121,7 +121,7 @@ def test_every_key_is_compared_in_constant_time_whichever_fits(monkeypatch: pyte
     assert len(compared_digests) == 5
 
 
-def test_lines_may_be_empty_or_remarks() -> None:
+def test_empty_lines_and_comments_are_ignored() -> None:
     keys = parse_keys(f"# of the shop\n\n  shop inference,repository {SECRET}  \n", "keys")
     assert [(key.name, key.scopes) for key in keys] == [("shop", {"inference", "repository"})]
 
@@ -159,7 +159,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert keyring.authorize(OTHER.encode(), "metrics") == "fixed"
 
 
-def test_a_bad_or_missing_file_is_logged_once_and_leaves_the_keys_from_before(
+def test_an_invalid_or_missing_file_is_logged_once_and_keeps_the_previous_keys(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "keys"
@@ -194,7 +194,7 @@ def test_a_file_is_read_again_after_an_unforeseen_error(tmp_path: Path, monkeypa
     assert keyring.authorize(SECRET.encode(), "metrics") == "new"
 
 
-def test_a_file_is_followed_beside_the_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_reloaded_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_keys, "RELOAD_INTERVAL_S", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"old inference {SECRET}")

@@ -77,7 +77,7 @@ def read_in_thread(client: Arriving, limit_bytes: int = 10**7, headers: dict[byt
 
 
 @pytest.mark.parametrize("pieces", [[b""], [b"abc"], [b"ab", b"c", b""], [b"x" * MAX_INLINE_JOIN_BYTES, b"y"]], ids=len)
-def test_a_body_is_read_whole(pieces: list[bytes]) -> None:
+def test_a_complete_body_is_read(pieces: list[bytes]) -> None:
     assert read_in_thread(Arriving(*pieces)) == b"".join(pieces)
 
 

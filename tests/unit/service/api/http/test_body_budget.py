@@ -34,7 +34,7 @@ class Rejections:
         self.count += 1
 
 
-def test_bodies_are_let_in_up_to_the_limit() -> None:
+def test_bodies_are_accepted_up_to_the_limit() -> None:
     rejections = Rejections()
     budget, scopes = BodyBudget(LIMIT_BYTES, rejections), [request_scope() for _ in range(3)]
     budget.reserve(scopes[0], 60)
@@ -47,7 +47,7 @@ def test_bodies_are_let_in_up_to_the_limit() -> None:
     assert budget.used_bytes == 100
 
 
-def test_a_body_larger_than_the_budget_is_let_in_alone() -> None:
+def test_a_body_larger_than_the_budget_is_accepted_alone() -> None:
     budget, large, other = BodyBudget(LIMIT_BYTES, Rejections()), request_scope(), request_scope()
     budget.reserve(large, 90)
     budget.reserve(large, 90)
@@ -77,7 +77,7 @@ def test_large_bodies_leave_memory_for_small_ones() -> None:
     assert budget.used_bytes == 3 * MAX_SMALL_BYTES
 
 
-def test_one_client_leaves_a_third_of_each_part_to_the_others() -> None:
+def test_one_client_cannot_use_more_than_its_share() -> None:
     """Its requests wait for their turn to be decoded, so its bodies would fill the memory for many seconds."""
     rejections = Rejections()
     budget = BodyBudget(12 * MAX_SMALL_BYTES, rejections)
@@ -107,7 +107,7 @@ def test_one_client_leaves_memory_for_large_bodies() -> None:
     budget.reserve(request_scope("one"), MAX_SMALL_BYTES)
 
 
-def test_what_a_request_holds_is_released_once() -> None:
+def test_the_memory_of_a_request_is_released_once() -> None:
     budget, scopes = BodyBudget(LIMIT_BYTES, Rejections()), [request_scope(), request_scope()]
     for scope in scopes:
         budget.reserve(scope, 30)

@@ -50,7 +50,7 @@ def test_the_encoding_is_the_one_that_the_client_prefers() -> None:
     assert zlib.decompress(body) == TEXT
 
 
-def test_without_an_accepted_encoding_the_text_is_as_it_was_and_caches_know() -> None:
+def test_without_an_accepted_encoding_a_text_is_sent_unchanged_with_vary() -> None:
     headers, body = response_of(Response(TEXT, media_type="text/plain"), "br")
     assert body == TEXT
     assert "content-encoding" not in headers
@@ -67,13 +67,13 @@ def test_without_an_accepted_encoding_the_text_is_as_it_was_and_caches_know() ->
         Response(status_code=204),
     ],
 )
-def test_other_responses_are_left(response: Response) -> None:
+def test_other_responses_are_unchanged(response: Response) -> None:
     headers, body = response_of(response)
     assert body == response.body
     assert headers == {name.decode(): value.decode() for name, value in response.raw_headers}
 
 
-def test_what_comes_in_pieces_is_left() -> None:
+def test_streamed_responses_are_unchanged() -> None:
     headers, body = response_of(StreamingResponse(iter([TEXT, TEXT]), media_type="text/plain"))
     assert body == TEXT * 2
     assert "content-encoding" not in headers

@@ -22,7 +22,7 @@ pieces = st.lists(st.sampled_from([b"\r\n", b"--", b"x", b"\r", b"\n--", b"abc",
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(pieces, min_size=1, max_size=4), st.sampled_from([1, 7, 64, 10_000]))
-def test_files_come_out_whole(contents: list[bytes], slice_bytes: int) -> None:
+def test_files_are_parsed_completely(contents: list[bytes], slice_bytes: int) -> None:
     names = [f"{at}.png" for at in range(len(contents))]
     content_type, body = encode(
         [("files", (name, content)) for name, content in zip(names, contents, strict=True)]
@@ -116,7 +116,7 @@ HEAD = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
         (FORM, HEAD.replace(b'; filename="a"', b"") + b"bytes\r\n--x--", "no file in a field named 'file'"),
     ],
 )
-def test_what_is_no_form_with_files_is_rejected(content_type: bytes, body: bytes, message: str) -> None:
+def test_a_body_that_is_not_a_form_with_files_is_rejected(content_type: bytes, body: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         parse_form(content_type, body, "file", 1)
 

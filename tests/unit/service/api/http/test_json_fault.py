@@ -40,7 +40,7 @@ def test_the_fault_is_reported(text: bytes, fault: str) -> None:
 
 
 @pytest.mark.parametrize("large", [b'"' + b"A" * 300_000 + b'"', b"[" + b"1," * 150_000 + b"1]"])
-def test_the_byte_is_that_of_the_document_with_its_large_values(large: bytes) -> None:
+def test_the_byte_offset_counts_large_values(large: bytes) -> None:
     text = b'{"a": ' + large + b', "b": ' + large
     assert fault_of(text + b', "c": ?}') == f" at byte {len(text) + 7}: unexpected '?'."
     assert fault_of(b'{"c": ?, "a": ' + large + b"}") == " at byte 6: unexpected '?'."

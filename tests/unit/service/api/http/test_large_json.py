@@ -185,7 +185,7 @@ def test_long_arrays_are_cut_out(text: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", [b'[%b,"x"]', b"[%b,{}]", b"[{},%b]", b'{"c":1,"d":{}}', b"[1,2,3]"])
-def test_other_values_are_not(text: bytes) -> None:
+def test_other_arrays_are_not_cut_out(text: bytes) -> None:
     assert not isinstance(large(text % NUMBERS if b"%b" in text else text), large_json.LargeArray)
 
 
@@ -212,11 +212,11 @@ def test_only_numbers_from_0_to_255_are_pixels(text: bytes, monkeypatch: pytest.
         (b"[[%b][%b]]", False),
     ],
 )
-def test_brackets_must_be_where_the_shape_has_them(text: bytes, fits: bool) -> None:
+def test_brackets_must_match_the_shape(text: bytes, fits: bool) -> None:
     assert has_shape(large(text.replace(b"%b", NUMBERS)), (2, 1000)) is fits
 
 
-def test_texts_are_decoded_in_slices_that_are_no_text_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_base64_across_slices_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     with all_is_large(8):
         assert decode_base64(large(b'"' + b"QUJD" * 10 + b'QQ=="')) == b"ABC" * 10 + b"A"
         for bad in (b"QUI=" * 10, b"QUJDQUJDQQ==" * 3, b"QUJD" * 10 + b"Q", b"QUJD" * 10 + b"\\b", b"\xff" * 40):
@@ -264,7 +264,7 @@ def test_strings_with_escapes_end_where_they_end(texts: list[str], slice_bytes: 
         (b'{"a":' + b" " * 2_000_000 + b"1}", BadTensor, "more than 1048576 bytes"),
     ],
 )
-def test_what_would_take_long_is_rejected(body: bytes, kind: type[ConvoyError], message: str) -> None:
+def test_documents_that_are_slow_to_parse_are_rejected(body: bytes, kind: type[ConvoyError], message: str) -> None:
     with pytest.raises(kind, match=message):
         parse_object(body)
 

@@ -15,7 +15,7 @@ def scope(query: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("query", ["", "_=1700000000", "_="])
-def test_a_cache_buster_is_no_parameter(query: str) -> None:
+def test_a_cache_buster_is_ignored(query: str) -> None:
     assert query_parameters(scope(query), NAMES) == {}
 
 
@@ -23,7 +23,7 @@ def test_the_query_is_decoded() -> None:
     assert query_parameters(scope("version=a%20b&_=1&top_k=3"), NAMES) == {"version": "a b", "top_k": "3"}
 
 
-def test_an_unknown_parameter_is_named_with_those_that_there_are() -> None:
+def test_an_unknown_parameter_error_lists_the_known_parameters() -> None:
     with pytest.raises(BadParameter, match=r"Unknown parameter 'topk'; the parameters are 'top_k' and 'version'\."):
         query_parameters(scope("topk=3"), NAMES)
 

@@ -31,5 +31,5 @@ def test_a_key_names_the_client() -> None:
     assert client_name(scope) == "shop"
 
 
-def test_a_request_over_a_unix_socket_has_no_name() -> None:
+def test_a_unix_socket_client_has_an_empty_name() -> None:
     assert client_name(request_scope() | {"client": None}) == ""

@@ -69,9 +69,7 @@ def test_small_responses_hold_nothing(encoder: ResponseEncoder, budget: BodyBudg
 
 
 @pytest.mark.parametrize(("size_bytes", "is_inline"), [(MAX_INLINE_BYTES, True), (MAX_INLINE_BYTES + 1, False)])
-def test_large_responses_are_encoded_beside_the_event_loop(
-    encoder: ResponseEncoder, size_bytes: int, is_inline: bool
-) -> None:
+def test_large_responses_are_encoded_in_a_thread(encoder: ResponseEncoder, size_bytes: int, is_inline: bool) -> None:
     thread = asyncio.run(encoder.encode(size_bytes, threading.current_thread))
     assert (thread is threading.current_thread()) == is_inline
 
@@ -124,7 +122,7 @@ BODIES = [b"small", b"", b"x" * PIECE_BYTES, b"x" * (2 * PIECE_BYTES + 1), SEVER
 
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_a_body_arrives_whole_in_pieces_that_are_small(body: Body) -> None:
+def test_a_body_is_sent_completely_in_small_pieces(body: Body) -> None:
     async def test() -> list[Message]:
         client = SlowClient(100)
         await send_response(client.send, body, CONTEXT, [])
@@ -151,7 +149,7 @@ def test_the_rest_of_a_large_body_waits_for_a_slow_client() -> None:
     asyncio.run(test())
 
 
-def test_other_work_has_a_turn_between_pieces() -> None:
+def test_other_tasks_run_between_pieces() -> None:
     """Otherwise all pieces would be buffered before the connection can pause the sender."""
 
     async def test() -> int:

@@ -14,13 +14,13 @@ MANY = b"{" + b",".join([b'"data":""'] * 1001) + b"}"
 GOOD = {"data": base64.b64encode(b"image").decode()}
 
 
-def test_images_come_with_their_ids_in_order() -> None:
+def test_images_keep_their_ids_and_order() -> None:
     body = json.dumps({"images": [GOOD | {"id": "ä"}, GOOD, GOOD | {"id": None}, {"data": ""}]}).encode()
     assert parse(body, MAX_IMAGES) == [("ä", b"image"), (None, b"image"), (None, b"image"), (None, b"")]
 
 
 @pytest.mark.parametrize("data", ["?", "YQA=A", "Y\ud83d\ude00", "é", "Y", "YQ==="])
-def test_an_image_that_is_no_base64_spoils_only_itself(data: str) -> None:
+def test_an_image_with_invalid_base64_fails_alone(data: str) -> None:
     (_, bad), (_, good) = parse(json.dumps({"images": [{"data": data}, GOOD]}).encode(), MAX_IMAGES)
     assert isinstance(bad, BadImage)
     assert good == b"image"
@@ -43,14 +43,14 @@ WRONG: dict[str, tuple[type[ConvoyError], str, object]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_reported(name: str) -> None:
+def test_an_invalid_request_is_reported(name: str) -> None:
     kind, pattern, request = WRONG[name]
     with pytest.raises(kind, match=pattern):
         parse(json.dumps(request).encode(), MAX_IMAGES)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"images": [' + b"[" * 5000, b"\xff", b'{"images": 1e999}'])
-def test_what_is_no_json_is_rejected(body: bytes) -> None:
+def test_invalid_json_is_rejected(body: bytes) -> None:
     with pytest.raises(BadRequest, match=r"The body is not (a|valid) JSON"):
         parse(body, MAX_IMAGES)
 
@@ -68,6 +68,6 @@ def test_millions_of_wrong_values_cost_little(value: bytes, kind: type[ConvoyErr
 
 
 @pytest.mark.parametrize("body", [MANY, b'{"images":[' + MANY + b"]}"])
-def test_an_object_of_too_many_members_is_rejected_unread(body: bytes) -> None:
+def test_an_object_with_too_many_members_is_rejected_before_parsing(body: bytes) -> None:
     with pytest.raises((BadParameter, BadRequest), match="has 1001 members; the maximum is 1000"):
         parse(body, MAX_IMAGES)

@@ -119,7 +119,7 @@ def test_errors_of_foreign_protocols(openapi: Json, path: str) -> None:
     assert all(shapes(responses[status]["content"][JSON]) == ["ErrorText"] for status in responses.keys() - {"200"})
 
 
-def test_the_shapes_of_bodies_that_fastapi_does_not_read_are_there(openapi: Json) -> None:
+def test_schemas_of_bodies_that_fastapi_does_not_read_are_included(openapi: Json) -> None:
     schemas = openapi["components"]["schemas"]
     assert {"BatchRequest", "EncodedImage", "InferBody", "PredictRows", "PredictColumn", "IndexRequest"} <= set(schemas)
     assert not {name for name in schemas if "Validation" in name}

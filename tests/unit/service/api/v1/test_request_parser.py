@@ -44,7 +44,7 @@ def forms(values: list[Any]) -> list[Json]:
 
 @settings(deadline=None)
 @given(batches)
-def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> None:
+def test_tensors_are_parsed_completely_in_every_form(values: NDArray[np.uint8]) -> None:
     _, height, width, channels = values.shape
     model_input = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
     for form in forms(values.tolist()):
@@ -57,7 +57,7 @@ def test_tensors_come_through_whole_in_every_form(values: NDArray[np.uint8]) -> 
 
 @settings(deadline=None)
 @given(image_lists)
-def test_images_come_through_whole_in_every_form(images: list[bytes]) -> None:
+def test_images_are_parsed_completely_in_every_form(images: list[bytes]) -> None:
     for form in forms([{"b64": base64.b64encode(image).decode()} for image in images]):
         assert read(form).images == images
 
@@ -67,7 +67,7 @@ def test_the_only_signature_may_be_named(name: str | None) -> None:
     assert read({"instances": [PIXELS], "signature_name": name}).tensor is not None
 
 
-def test_top_k_comes_through() -> None:
+def test_top_k_is_parsed() -> None:
     assert read({"instances": [PIXELS]}).top_k == 0
     assert read({"instances": [PIXELS], "parameters": {"top_k": 3}}).top_k == 3
 
@@ -142,7 +142,7 @@ def test_every_error_is_reported(document: object, pattern: str) -> None:
 
 
 @pytest.mark.parametrize("image", [PIXELS, {"b64": "AAAA"}, {}, 1])
-def test_more_images_than_may_wait_are_rejected_unread(image: object) -> None:
+def test_more_images_than_the_limit_are_rejected_before_parsing(image: object) -> None:
     with pytest.raises(TooManyImages, match="The request has 9 images, and the queue holds at most 8"):
         read({"instances": [image] * 9})
 
@@ -156,7 +156,7 @@ def test_more_images_than_may_wait_are_rejected_unread(image: object) -> None:
         "MANY",
     ],
 )
-def test_an_object_of_too_many_members_is_rejected_unread(document: object) -> None:
+def test_an_object_with_too_many_members_is_rejected_before_parsing(document: object) -> None:
     many = b"{" + b",".join([b'"image":0'] * 1001) + b"}"
     with pytest.raises(BadTensor, match="An object in the JSON has 1001 members; the maximum is 1000"):
         parse(json.dumps(document).encode().replace(b'"MANY"', many), MODEL_INPUT, MAX_IMAGES)

@@ -38,9 +38,7 @@ def test_the_best_classes_are_answered_by_name() -> None:
 
 @settings(deadline=None)
 @given(probabilities, st.integers(0, 10**6), label_lists)
-def test_a_response_is_no_larger_than_was_known_before_the_run(
-    rows: NDArray[np.float32], top_k: int, labels: list[str]
-) -> None:
+def test_a_response_is_not_larger_than_its_estimate(rows: NDArray[np.float32], top_k: int, labels: list[str]) -> None:
     request = PredictRequest(by_row=True, top_k=top_k, images=[b""] * len(rows))
     bound_bytes = max_response_bytes(request, with_labels(labels)) + OVERHEAD_BYTES
     assert len(whole(encode(request, rows, labels))) <= bound_bytes

@@ -59,7 +59,7 @@ def read(document: Json, binary_data: bytes = b"") -> InferRequest:
 
 @settings(deadline=None)
 @given(batches, st.booleans())
-def test_a_tensor_comes_through_whole(values: NDArray[np.uint8], binary: bool) -> None:
+def test_a_tensor_is_parsed_completely(values: NDArray[np.uint8], binary: bool) -> None:
     _, height, width, channels = values.shape
     model_input = Input(height=height, width=width, channels=channels)  # type: ignore[arg-type]
     parsed = parse(*triton_body(triton_input(values, "UINT8", binary)), model_input, MAX_IMAGES)
@@ -83,7 +83,7 @@ def test_flat_and_nested_lists_and_raw_requests_are_the_same(values: NDArray[np.
 
 @settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=MAX_IMAGES))
-def test_encoded_images_come_through_whole(images: list[bytes]) -> None:
+def test_encoded_images_are_parsed_completely(images: list[bytes]) -> None:
     values = np.empty(len(images), object)
     values[:] = images
     assert parse(*triton_body(triton_input(values, "BYTES", True)), MODEL_INPUT, MAX_IMAGES).images == images
@@ -94,7 +94,7 @@ def test_encoded_images_come_through_whole(images: list[bytes]) -> None:
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=64), st.integers(1, 2**40))
-def test_id_and_timeout_come_through(name: str, timeout_us: int) -> None:
+def test_id_and_timeout_are_parsed(name: str, timeout_us: int) -> None:
     tensor = triton_input(np.array(PIXELS, np.uint8), "UINT8", True)
     parsed = parse(*triton_body(tensor, request_id=name, timeout=timeout_us), MODEL_INPUT, MAX_IMAGES)
     assert (parsed.id, parsed.timeout_s) == (name, timeout_us / 1e6)
@@ -102,7 +102,7 @@ def test_id_and_timeout_come_through(name: str, timeout_us: int) -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("class_count", [0, 3])
-def test_requested_outputs_come_through(binary: bool, class_count: int) -> None:
+def test_requested_outputs_are_parsed(binary: bool, class_count: int) -> None:
     tensor = triton_input(np.array(PIXELS, np.uint8), "UINT8", True)
     requested_output = triton.InferRequestedOutput("probabilities", binary_data=binary, class_count=class_count)
     assert parse(*triton_body(tensor, outputs=[requested_output]), MODEL_INPUT, MAX_IMAGES).output == RequestedOutput(
@@ -110,7 +110,7 @@ def test_requested_outputs_come_through(binary: bool, class_count: int) -> None:
     )
 
 
-def test_an_outputs_own_wish_outweighs_the_requests() -> None:
+def test_a_parameter_of_an_output_overrides_that_of_the_request() -> None:
     all_binary = {"binary_data_output": True}
     assert read(request(parameters=all_binary)).output == RequestedOutput(binary=True)
     outputs = [{"name": "probabilities", "parameters": {"binary_data": False}}]
@@ -124,7 +124,7 @@ def test_null_is_as_good_as_nothing() -> None:
     assert read(request(outputs=[{"name": "probabilities", "parameters": parameters}])).output == RequestedOutput()
 
 
-def test_what_is_not_known_is_left_to_others() -> None:
+def test_unknown_fields_are_ignored() -> None:
     assert read(request(parameters={"priority": 1, "sequence_id": 7}, more={})).tensor is not None
 
 
@@ -237,7 +237,7 @@ def test_a_json_length_past_the_body_is_reported() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 7])
-def test_a_raw_request_that_is_no_whole_number_of_images_is_reported(size: int) -> None:
+def test_a_raw_request_with_a_partial_image_is_reported(size: int) -> None:
     with pytest.raises(
         BadTensor, match=rf"raw body has {size} bytes; it must consist of images of 6 bytes each, of shape \[2, 3, 1\]"
     ):
@@ -257,7 +257,7 @@ def nine_images() -> InferRequest:
 
 
 @pytest.mark.parametrize("parse_nine", [nine_raw, nine_in_json, nine_images])
-def test_more_images_than_may_wait_are_rejected_unread(parse_nine: Callable[[], InferRequest]) -> None:
+def test_more_images_than_the_limit_are_rejected_before_parsing(parse_nine: Callable[[], InferRequest]) -> None:
     with pytest.raises(TooManyImages, match="The request has 9 images, and the queue holds at most 8"):
         parse_nine()
 
@@ -292,7 +292,7 @@ INPUT_FIELDS = ["name", "shape", "datatype", "data", "parameters"]
     st.dictionaries(st.sampled_from(REQUEST_FIELDS), json_values),
     st.dictionaries(st.sampled_from(INPUT_FIELDS), json_values),
 )
-def test_any_json_in_any_place_is_read_or_rejected(outer: Json, inner: Json) -> None:
+def test_any_json_in_any_field_is_read_or_rejected(outer: Json, inner: Json) -> None:
     for document in (request(**outer), with_input(**inner), with_input(**{"datatype": "BYTES"} | inner)):
         assert len(error_message(lambda: read(document))) < 400  # noqa: B023
 

@@ -56,12 +56,12 @@ def test_class_names_are_read_back_best_first(
 
 @settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=20))
-def test_the_id_comes_back_and_cannot_break_out(name: str) -> None:
+def test_any_id_is_returned_unchanged(name: str) -> None:
     rows = np.ones((1, 2), np.float32)
     assert decode_with_triton(rows, RequestedOutput(binary=True), id=name).get_response()["id"] == name
 
 
-def test_without_an_id_none_is_made_up() -> None:
+def test_without_an_id_no_id_is_returned() -> None:
     reply = encode("m", "1", InferRequest(), np.array([[0.25, 0.75]], np.float32), ["a", "b"])
     assert json.loads(whole(reply.body)) == {
         "model_name": "m",
@@ -73,7 +73,7 @@ def test_without_an_id_none_is_made_up() -> None:
 
 @settings(deadline=None)
 @given(row_arrays, st.booleans(), st.integers(0, 10**6), label_lists)
-def test_a_response_is_no_larger_than_was_known_before_the_run(
+def test_a_response_is_not_larger_than_its_estimate(
     rows: NDArray[np.float32], binary: bool, top_k: int, labels: list[str]
 ) -> None:
     labels = labels[: rows.shape[1]]
