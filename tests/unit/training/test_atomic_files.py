@@ -9,7 +9,7 @@ from training.atomic_files import atomic_write, read_json, write_json
 from training.errors import TrainingError
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_completely(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"old": 1})
     write_json(path, {"new": "ü"})

@@ -88,7 +88,7 @@ def test_seeds_with_other_test_images_have_no_mean(tmp_path: Path) -> None:
     assert "cannot be compared" in text
 
 
-def test_what_cannot_be_compared_is_reported(tmp_path: Path) -> None:
+def test_incomparable_runs_are_reported(tmp_path: Path) -> None:
     one = write_finished_run(tmp_path)
     with pytest.raises(TrainingError, match="needs at least two runs"):
         compare([one, one / ".." / one.name], tmp_path / "a.png")

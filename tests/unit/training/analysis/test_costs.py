@@ -54,7 +54,9 @@ def test_the_case_that_does_not_fit_says_why_and_what_would() -> None:
         (1, 2, 2, 0, "ceil", 1),
     ],
 )
-def test_rules_for_what_is_not_whole(size: int, window: int, stride: int, padding: int, rule: str, out: int) -> None:
+def test_rounding_rules_for_fractional_sizes(
+    size: int, window: int, stride: int, padding: int, rule: str, out: int
+) -> None:
     assert output_size(size, window, stride, padding, rule) == out
 
 

@@ -58,7 +58,7 @@ def test_the_stride_in_the_3x3_costs_more() -> None:
     assert sum(row.multiply_adds for row in rows) == 4_089_184_256  # the 4.1 billion that are usually stated for v1.5
 
 
-def test_googlenets_multiply_adds_are_the_papers_within_its_rounding() -> None:
+def test_multiply_adds_of_googlenet_match_the_paper_within_its_rounding() -> None:
     description = describe("googlenet")
     for block in golden("googlenet")["inception"]:
         rows = [row for row in description.rows if row.name.startswith(block["block"])]
@@ -75,7 +75,7 @@ def test_batch_normalization_learns_two_values_a_channel_and_measures_two(depth:
     assert sum(row.weights + row.biases for row in norms) == description.running_statistics > 0
 
 
-def test_how_sizes_were_made_whole() -> None:
+def test_rounding_of_sizes_is_described() -> None:
     rounded = {row.name: row.rounding for row in describe("zfnet").rows if row.rounding}
     assert rounded == {"conv1": "floor", "pool1": "ceil", "pool2": "ceil"}
     assert [row.rounding for row in describe("xo").rows] == ["", "", "ceil", ""]
@@ -90,7 +90,7 @@ def test_other_input_and_classes() -> None:
     assert description.rows[-1].output == (7,)
 
 
-def test_published_errors_are_the_contests() -> None:
+def test_published_errors_match_the_imagenet_results() -> None:
     source = golden("ilsvrc_top5_error")
     expected = {
         "alexnet": source["alexnet_2012_ensemble"],
@@ -141,7 +141,7 @@ def test_an_input_size_is_height_width_channels() -> None:
     assert parse_shape("160x120X3") == (160, 120, 3)
 
 
-def test_what_is_nothing_is_rejected(tmp_path: Path) -> None:
+def test_an_unknown_network_or_invalid_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no network named 'lenet'; did you mean 'lenet5'\?"):
         describe("lenet")
     with pytest.raises(TrainingError, match=r"has no manifest.json: name one version, such as .*/1\."):

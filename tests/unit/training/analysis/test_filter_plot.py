@@ -21,13 +21,13 @@ def test_a_dense_layer_shows_an_image_for_every_unit() -> None:
     np.testing.assert_array_equal(kernels[2].ravel(), model.layers[-1].get_weights()[0][:, 2])
 
 
-def test_what_lies_on_no_pixels_is_not_shown() -> None:
+def test_layers_that_do_not_read_pixels_are_not_shown() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 4)), layers.Conv2D(2, 3)])
     assert first_layer_filters(deep) is None
     assert first_layer_filters(keras.Sequential([keras.Input((8, 8, 3)), layers.GlobalAveragePooling2D()])) is None
 
 
-def test_nothing_is_gray_and_each_kernel_has_its_own_scale() -> None:
+def test_zero_is_gray_and_each_kernel_has_its_own_scale() -> None:
     kernels = np.zeros((3, 1, 2, 1))
     kernels[0, 0] = [[1.0], [-0.5]]
     kernels[1, 0] = [[-0.001], [0.001]]

@@ -37,7 +37,7 @@ class Elements(HTMLParser):
         page.tiles([("", MARKUP)]),
     ],
 )
-def test_text_stays_text(html: str) -> None:
+def test_text_is_escaped(html: str) -> None:
     elements = Elements(html)
     assert "script" not in [tag for tag, _ in elements.tags]
     attributes = [value for _, attrs in elements.tags for value in attrs.values()]
@@ -53,6 +53,6 @@ def test_the_page_forbids_itself_to_load_anything() -> None:
     assert image["class"] == "pixels"
 
 
-def test_numbers_stand_to_the_right() -> None:
+def test_numbers_are_right_aligned() -> None:
     html = page.table(("class", "images", "found"), [("cat", 12345, "98.10%")])
     assert '<td>cat</td><td class="number">12,345</td><td class="number">98.10%</td>' in html

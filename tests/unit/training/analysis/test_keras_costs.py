@@ -4,7 +4,7 @@ from training.analysis.describe import as_table, describe_network
 from training.architectures.keras_applications import build
 
 
-def test_mobilenet_costs_what_its_paper_says() -> None:
+def test_costs_of_mobilenet_match_its_paper() -> None:
     """Howard et al. 2017, table 4: 569 million multiply-adds and 4.2 million parameters."""
     network = build("keras:MobileNet", (224, 224, 3), classes=1000)
     description = describe_network("keras:MobileNet", network)

@@ -127,7 +127,7 @@ def test_grouped_and_channels_first(tmp_path: Path) -> None:
     assert (pad.layer, pad.output) == ("PAD", (4, 5, 5))
 
 
-def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_text("hello")
     with pytest.raises(TrainingError, match="cannot be read as an ONNX file"):
         graph_costs(tmp_path / "model.onnx")
@@ -135,7 +135,7 @@ def test_a_file_that_is_no_graph(tmp_path: Path) -> None:
         graph_costs(tmp_path / "missing.onnx")
 
 
-def test_a_graph_that_takes_no_images(tmp_path: Path) -> None:
+def test_a_graph_without_image_input_is_rejected(tmp_path: Path) -> None:
     path = save(tmp_path / "flat.onnx", [node("Softmax", "image", "probabilities")], {}, [4], [4], TensorProto.FLOAT)
     with pytest.raises(TrainingError, match="does not take one batch of images"):
         graph_costs(path)

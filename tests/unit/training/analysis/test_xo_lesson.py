@@ -13,7 +13,7 @@ from training.errors import TrainingError
 GOLDEN = json.loads((Path(__file__).parents[3] / "golden" / "xo_toy.json").read_text())
 
 
-def test_stages_are_the_printed_ones() -> None:
+def test_stages_equal_the_printed_values() -> None:
     stages = lesson_stages()
     for image in stages.image:
         np.testing.assert_array_equal(image, GOLDEN["image"])
@@ -27,7 +27,7 @@ def test_truncation_cuts_towards_zero_and_forgives_float32() -> None:
     np.testing.assert_array_equal(truncate(np.array([7 / 9, -7 / 9, 0.9999999, 1.0])), [0.77, -0.77, 1, 1])
 
 
-def test_the_image_has_a_row_a_feature(tmp_path: Path) -> None:
+def test_the_image_has_one_row_per_feature(tmp_path: Path) -> None:
     draw_maps(tmp_path / "three.png")
     draw_maps(tmp_path / "one.png", ["sobel_x"])
     three, one = (

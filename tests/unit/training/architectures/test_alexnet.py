@@ -39,7 +39,7 @@ def test_shapes_and_parameters(golden, trainable, shapes) -> None:
     assert order == list(LAYERS.values())
 
 
-def test_dropout_is_the_papers(golden) -> None:
+def test_dropout_matches_the_paper(golden) -> None:
     model = build_without_weights("alexnet")
     rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
     assert rates == [golden("alexnet")["recipe"]["dropout"]] * 2

@@ -48,7 +48,7 @@ def test_a_saved_network_loads_and_answers_the_same(name: str, tmp_path: Path) -
     np.testing.assert_array_equal(np.asarray(loaded(images(model))), np.asarray(model(images(model))))
 
 
-def test_no_values_are_made_without_weights() -> None:
+def test_building_without_weights_allocates_no_values() -> None:
     model = build_without_weights("vgg-e")
     assert model.count_params() == 143_667_240
     assert all(weight._value is None for weight in model.weights)
@@ -83,6 +83,6 @@ def test_other_errors_keep_their_own_error() -> None:
         build("xo", features=("blur",))
 
 
-def test_the_main_tower_of_an_ordinary_network_is_itself() -> None:
+def test_a_network_without_auxiliary_classifiers_is_returned_unchanged() -> None:
     model = build("lenet5")
     assert without_auxiliary_classifiers(model) is model

@@ -11,7 +11,7 @@ from training.architectures.cifar_resnet import PadChannels, cifar_resnet
 
 
 @pytest.mark.parametrize("depth", ["20", "32", "44", "56", "110"])
-def test_trainable_parameters_are_the_papers(depth: str, golden, trainable) -> None:
+def test_trainable_parameters_match_the_paper(depth: str, golden, trainable) -> None:
     n, parameters = golden("resnet")["cifar_resnet_n"][depth]
     model = build_without_weights(f"cifar-resnet{depth}")
     assert trainable(model) == parameters

@@ -48,7 +48,7 @@ def test_a_twelfth_of_alexnets_parameters(trainable) -> None:
     assert 8.5 < ratio < 12
 
 
-def test_auxiliary_classifiers_look_at_4a_and_4d(shapes) -> None:
+def test_auxiliary_classifiers_are_attached_to_4a_and_4d(shapes) -> None:
     model = build_without_weights("googlenet", auxiliary=True)
     assert {name: output.shape for name, output in model.output.items()} == dict.fromkeys(LOSS_WEIGHTS, (None, 1000))
     assert LOSS_WEIGHTS == {"logits": 1.0, "auxiliary1": 0.3, "auxiliary2": 0.3}
@@ -67,7 +67,7 @@ def with_auxiliary() -> keras.Model:
     return model
 
 
-def test_their_losses_count_three_tenths_while_training_only(with_auxiliary: keras.Model) -> None:
+def test_auxiliary_losses_have_weight_0_3_in_training_only(with_auxiliary: keras.Model) -> None:
     model = with_auxiliary
     labels = np.arange(4)
     logits = {name: 3 * np.random.default_rng(1).normal(size=(4, 4)).astype("float32") for name in LOSS_WEIGHTS}
@@ -81,7 +81,7 @@ def test_their_losses_count_three_tenths_while_training_only(with_auxiliary: ker
     assert float(model.compute_loss(None, labels, logits, training=False)) == pytest.approx(losses["logits"], rel=1e-5)
 
 
-def test_training_with_them_trains_the_main_network(with_auxiliary: keras.Model) -> None:
+def test_training_with_auxiliary_classifiers_trains_the_main_network(with_auxiliary: keras.Model) -> None:
     model = with_auxiliary
     network = without_auxiliary_classifiers(model)
     assert not any(layer.name.startswith("auxiliary") for layer in network.layers)
@@ -106,7 +106,7 @@ def test_evaluation_is_of_the_main_network(with_auxiliary: keras.Model) -> None:
     assert set(scores) == {"loss", "accuracy"}
 
 
-def test_the_main_tower_has_the_parameters_of_the_network_without(trainable) -> None:
+def test_the_main_tower_equals_the_network_without_auxiliary_classifiers(trainable) -> None:
     with_auxiliary = build_without_weights("googlenet", auxiliary=True)
     assert (
         trainable(without_auxiliary_classifiers(with_auxiliary))

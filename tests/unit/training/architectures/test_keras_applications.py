@@ -71,7 +71,7 @@ def test_while_the_base_is_frozen_only_the_last_layer_learns(network: keras.Mode
     assert [v.path for v in network.trainable_variables] == ["logits/kernel", "logits/bias"]
 
 
-def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> None:
+def test_after_unfreezing_all_layers_learn_except_statistics(network: keras.Model) -> None:
     before = {v.path for v in network.variables}
     freeze(network, frozen=False)
     learning = {v.path for v in network.trainable_variables}
@@ -90,7 +90,9 @@ def test_afterwards_all_learns_but_what_was_measured(network: keras.Model) -> No
         (SMALL, (32, 32, 1), "takes color images; these have 1 channel"),
     ],
 )
-def test_what_cannot_be_built_is_reported(architecture: str, shape: tuple[int, int, int], message: str) -> None:
+def test_an_application_that_cannot_be_built_is_reported(
+    architecture: str, shape: tuple[int, int, int], message: str
+) -> None:
     with pytest.raises(TrainingError, match=message.replace("?", r"\?")):
         build(architecture, shape, classes=5)
 

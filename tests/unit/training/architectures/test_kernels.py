@@ -9,7 +9,7 @@ import pytest
 from training.architectures.kernels import KERNELS, NamedKernels, kernel_layer
 
 
-def test_kernels_are_the_printed_ones(golden) -> None:
+def test_kernels_equal_the_printed_values(golden) -> None:
     for name, rows in golden("conv_arithmetic")["kernels"].items():
         assert [list(row) for row in KERNELS[name]] == rows
 
@@ -31,7 +31,7 @@ def test_the_layer_is_a_demonstration_and_never_trains() -> None:
     assert not layer.trainable_weights
 
 
-def test_they_are_saved_with_a_network(tmp_path: Path) -> None:
+def test_kernels_are_saved_with_a_network(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((8, 8, 1)), kernel_layer(("sobel_x",))])
     model.save(tmp_path / "net.keras")
     loaded = keras.models.load_model(tmp_path / "net.keras")

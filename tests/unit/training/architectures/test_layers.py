@@ -18,14 +18,16 @@ def by_the_formula(a: np.ndarray, k: float, n: int, alpha: float, beta: float) -
 
 
 @pytest.mark.parametrize("constants", [(2.0, 5, 1e-4, 0.75), (1.0, 3, 0.5, 0.5)])
-def test_local_response_normalization_is_the_papers_formula(constants: tuple[float, int, float, float]) -> None:
+def test_local_response_normalization_equals_the_formula_of_the_paper(
+    constants: tuple[float, int, float, float],
+) -> None:
     k, n, alpha, beta = constants
     a = np.random.default_rng(0).normal(0, 100, (2, 3, 4, 8))
     b = LocalResponseNormalization(k, n, alpha, beta)(a.astype("float32"))
     np.testing.assert_allclose(np.asarray(b), by_the_formula(a, *constants), rtol=1e-5)
 
 
-def test_its_defaults_are_alexnets() -> None:
+def test_defaults_of_local_response_normalization_are_those_of_alexnet() -> None:
     config = LocalResponseNormalization().get_config()
     assert {name: config[name] for name in ("k", "n", "alpha", "beta")} == {"k": 2, "n": 5, "alpha": 1e-4, "beta": 0.75}
 

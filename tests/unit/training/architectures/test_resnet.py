@@ -38,7 +38,7 @@ def test_stages_of_resnet50(shapes) -> None:
 
 
 @pytest.mark.parametrize(("stride_in_3x3", "strided"), [(False, "conv3_1_1_conv"), (True, "conv3_1_2_conv")])
-def test_where_a_bottleneck_strides(stride_in_3x3: bool, strided: str) -> None:
+def test_the_stride_of_a_bottleneck_is_in_the_selected_layer(stride_in_3x3: bool, strided: str) -> None:
     model = build_without_weights("resnet50", stride_in_3x3=stride_in_3x3)
     strides = {name: model.get_layer(name).strides for name in ("conv3_1_1_conv", "conv3_1_2_conv", "conv3_1_3_conv")}
     assert [name for name, stride in strides.items() if stride == (2, 2)] == [strided]

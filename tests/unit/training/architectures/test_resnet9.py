@@ -17,7 +17,7 @@ def test_parameters_are_those_of_its_table(golden, trainable) -> None:
     assert trainable(model) == kernels + norms == source["parameters"]
 
 
-def test_the_image_is_halved_behind_each_of_three_and_blocks_keep_it() -> None:
+def test_three_pools_halve_the_image_and_blocks_keep_its_size() -> None:
     model = build_without_weights("resnet9")
     names = ("stem_relu", "pool1", "block1_add", "pool2", "pool3", "block3_add", "flatten")
     shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in names]

@@ -11,7 +11,7 @@ from training.architectures.vgg import CONFIGURATIONS
 WEIGHTED = (keras.layers.Conv2D, keras.layers.Dense)
 
 
-def test_the_table_is_the_papers(golden) -> None:
+def test_configurations_equal_the_table_of_the_paper(golden) -> None:
     assert {name.upper(): words for name, words in CONFIGURATIONS.items()} == golden("vgg")["configurations"]
 
 

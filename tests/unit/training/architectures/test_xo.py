@@ -13,7 +13,7 @@ def truncated(maps: np.ndarray) -> np.ndarray:
     return np.trunc(np.round(np.asarray(maps, "float64") * 100, 4)) / 100
 
 
-def test_every_printed_digit(golden) -> None:
+def test_all_stages_equal_the_printed_values(golden) -> None:
     source = golden("xo_toy")
     assert [KERNELS[name] for name in FEATURES] == [tuple(map(tuple, feature)) for feature in source["features"]]
     model = ARCHITECTURES["xo"]()

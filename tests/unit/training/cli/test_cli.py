@@ -43,7 +43,7 @@ def test_list_shows_every_recipe_and_network() -> None:
 @pytest.mark.parametrize(
     ("words", "folder"), [([], "FOLDER"), (["--data", "my photos"], "'my photos'"), (["my photos/"], "'my photos'")]
 )
-def test_a_run_without_a_recipe_lists_what_fits(
+def test_a_run_without_a_recipe_lists_matching_recipes(
     words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image_folder(tmp_path / "my photos", "red", "blue", count=2)

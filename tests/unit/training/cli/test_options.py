@@ -30,7 +30,7 @@ def test_fractions_are_numbers(text: str, numbers: tuple[float, ...]) -> None:
         ("--std", ""),
     ],
 )
-def test_what_is_no_number_is_rejected(option: str, text: str) -> None:
+def test_a_text_that_is_not_a_number_is_rejected(option: str, text: str) -> None:
     result = CliRunner().invoke(main, ["export", "x.keras", "--name", "n", option, text])
     assert result.exit_code == 2
     assert f"Invalid value for '{option}'" in result.output

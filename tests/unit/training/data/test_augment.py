@@ -48,7 +48,7 @@ def test_flip_mirrors_about_half() -> None:
     assert 0.25 * COUNT < mirrored.sum() < 0.75 * COUNT
 
 
-def test_a_cut_out_square_is_anywhere_and_all_else_stays() -> None:
+def test_a_cut_out_square_is_anywhere_and_other_pixels_are_unchanged() -> None:
     white = np.full((4000, 9, 7, 3), 255, np.uint8)
     holes = (cutout(white, 3, (0.2, 0.4, 0.6), np.random.default_rng(1)) == np.rint([51, 102, 153])).all(axis=3)
     sizes = holes.sum(axis=(1, 2))
@@ -120,7 +120,7 @@ def test_random_parts_are_spread_evenly() -> None:
     assert middle.mean() == pytest.approx(50, abs=1)
 
 
-def test_where_no_part_fits_the_middle_is_taken() -> None:
+def test_without_a_fitting_crop_the_center_is_used() -> None:
     boxes = random_crop_boxes(1, (1.0, 1.0), (0.5, 2.0), np.random.default_rng(1))
     assert boxes(0, 100, 10) == (40, 0, 60, 10)
     assert boxes(0, 10, 100) == (0, 40, 10, 60)
@@ -141,7 +141,7 @@ AUGMENTATIONS = [
 
 
 @pytest.mark.parametrize("fields", AUGMENTATIONS)
-def test_a_recipe_gets_what_it_asks_for_and_the_originals_stay(fields: dict) -> None:
+def test_only_configured_augmentations_change_copies_of_the_images(fields: dict) -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", **fields)
     originals, before = images(), images()
     result = augment(originals, recipe, np.random.default_rng(3))

@@ -52,7 +52,7 @@ def test_no_last_batch_is_smaller_than_the_others(images: int, sizes: list[int])
     assert batches.images_per_epoch == sum(sizes)
 
 
-def test_images_that_fill_no_batch_are_others_each_epoch() -> None:
+def test_images_left_out_of_batches_differ_each_epoch() -> None:
     batches = TrainingBatches(split(20), np.arange(20), CLASSES, recipe())
     left_out = []
     for epoch in range(5):

@@ -46,14 +46,14 @@ def test_the_device_makes_what_the_host_makes(shift_px: int, fill: str, flip: bo
         np.testing.assert_array_equal(augmented, expected)
 
 
-def test_images_to_validate_on_stay_as_they_are() -> None:
+def test_validation_images_are_not_augmented() -> None:
     recipe = replace(PLAIN, shift_px=3, flip=True, cutout_px=20)
     np.testing.assert_array_equal(
         augment_on_device(recipe, no_augmentation(recipe, SHAPE, len(INDICES))), IMAGES[INDICES]
     )
 
 
-def test_a_batch_brings_no_pixels_of_its_own() -> None:
+def test_a_batch_contains_no_pixels() -> None:
     device_data = DeviceDataset(IMAGES, replace(PLAIN, shift_px=2))
     batch = device_data.batch(INDICES, np.random.default_rng(0))
     assert batch.pop("images") is IMAGES
@@ -61,7 +61,7 @@ def test_a_batch_brings_no_pixels_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("setting", [{"crop_area": (0.5, 1.0)}, {"mixup": 0.2}, {"lighting": 0.1}])
-def test_what_only_the_host_makes_is_rejected(setting: dict) -> None:
+def test_host_only_augmentations_are_rejected(setting: dict) -> None:
     with pytest.raises(TrainingError, match=f"{next(iter(setting))} runs on the host only"):
         replace(PLAIN, augment_on_device=True, **setting)
 
@@ -137,7 +137,7 @@ def test_a_run_on_the_device_is_repeatable_and_ends_where_one_on_the_host_does(t
     assert "ALIKE" in done.stdout, done.stderr
 
 
-def test_the_fast_recipe_is_pages() -> None:
+def test_the_fast_recipe_has_the_published_settings() -> None:
     recipe = RECIPES["cifar10-fast"]
     assert (recipe.batch_size, recipe.learning_rate, recipe.momentum, recipe.nesterov) == (512, 0.4, 0.9, True)
     assert (recipe.weight_decay, recipe.shift_px, recipe.shift_fill, recipe.cutout_px) == (5e-4, 4, "reflect", 8)

@@ -27,7 +27,9 @@ STEPS_S = ((10.0, 12.0), (12.0, 14.0))
         (BatchTiming(11.5, 12.0), BatchTiming(12.0, 12.0), 0.125),  # the step compiled before it requested its batch
     ],
 )
-def test_a_batch_is_waited_for_from_when_it_is_wanted(first: BatchTiming, second: BatchTiming, share: float) -> None:
+def test_only_waiting_after_the_step_requested_a_batch_counts(
+    first: BatchTiming, second: BatchTiming, share: float
+) -> None:
     now_s = iter([10.0, *(moment for step in STEPS_S for moment in step)])
     callback = DataStallCallback({0: first, 1: second}, lambda: next(now_s))
     callback.on_epoch_begin(0)

@@ -35,7 +35,7 @@ def damage(folder: Path) -> None:
         ({"architecture": "keras:ResNet50"}, (224, 224, 3), 256),
     ],
 )
-def test_the_form_follows_from_recipe_and_network(settings: dict, size: tuple, shorter: int | None) -> None:
+def test_the_input_size_follows_from_recipe_and_network(settings: dict, size: tuple, shorter: int | None) -> None:
     input_spec = load_dataset.input_spec_for(Recipe(**{**vars(RECIPE), **settings}))
     assert (input_spec.input.shape, input_spec.preprocessing.shorter) == (size, shorter)
 
@@ -50,7 +50,7 @@ def test_damaged_images_are_all_listed(tmp_path: Path) -> None:
     assert sorted(line.split(":")[0].strip() for line in lines) == ["blue/notes.txt", "red/000.jpg"]
 
 
-def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
+def test_skipped_images_are_recorded_and_do_not_change_the_split_of_others(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=20)
     whole = load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
     before = split_indices(whole, RECIPE)
@@ -65,7 +65,7 @@ def test_left_out_images_are_recorded_and_move_no_other(tmp_path: Path) -> None:
         assert getattr(after, part).tolist() == remaining
 
 
-def test_where_no_image_is_left_nothing_is_trained(tmp_path: Path) -> None:
+def test_without_any_readable_image_nothing_is_trained(tmp_path: Path) -> None:
     for path in write_image_folder(tmp_path, "red", "blue", count=4).rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(TrainingError, match="No image is left to train on: 8 cannot be read, such as"):
@@ -78,7 +78,7 @@ def test_one_image_a_class_is_too_few_for_a_test(tmp_path: Path) -> None:
         load_dataset.for_training(RECIPE, DataOptions(folder=tmp_path))
 
 
-def test_only_what_a_limited_run_uses_is_looked_at(tmp_path: Path) -> None:
+def test_a_limited_run_checks_only_the_images_that_it_uses(tmp_path: Path) -> None:
     recipe = Recipe(**{**vars(RECIPE), "limit": 2})
     write_image_folder(tmp_path, "red", "blue", count=20)
     dataset = load_dataset.for_training(recipe, DataOptions(folder=tmp_path))
@@ -140,7 +140,7 @@ def test_a_run_is_measured_on_its_own_test_images(tmp_path: Path) -> None:
     assert len(load_dataset.for_evaluation(run, DataOptions(skip_unreadable=True)).test) == len(indices) - 1
 
 
-def test_another_seed_moves_no_image_of_the_same_split_seed(tmp_path: Path) -> None:
+def test_another_seed_does_not_change_the_split_of_the_same_split_seed(tmp_path: Path) -> None:
     """A new seed used to draw another test set, mostly from training images of the published version."""
     write_image_folder(tmp_path, "red", "blue", count=40)
     other_seed = replace(RECIPE, seed=9, split_seed=RECIPE.seed)

@@ -9,7 +9,7 @@ from training.data.prefetch import SPARE_ITEMS, Prefetcher
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 5])
-def test_every_item_comes_once_and_in_order(workers: int) -> None:
+def test_every_item_is_returned_once_and_in_order(workers: int) -> None:
     def make(index: int) -> int:
         time.sleep(0.002 * (index % 3))
         return index * index
@@ -37,7 +37,7 @@ def test_workers_work_at_the_same_time() -> None:
     assert all(items(index) for index in range(3))
 
 
-def test_a_restart_gives_nothing_that_was_made_before() -> None:
+def test_a_restart_returns_no_prefetched_item() -> None:
     epoch = 0
     items = Prefetcher(lambda index: (epoch, index), 10, workers=2)
     items(0)

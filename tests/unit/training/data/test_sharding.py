@@ -85,7 +85,7 @@ def test_a_process_reads_only_its_own_images() -> None:
     assert sorted(read[0] + read[1]) == list(range(24))
 
 
-def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None:
+def test_remaining_images_are_left_out_and_differ_each_epoch() -> None:
     images, left_out = split(31), []
     parts = [TrainingBatches(images, np.arange(31), CLASSES, recipe(), 0, BatchShard(n, 2, 4)) for n in range(2)]
     for epoch in range(5):
@@ -99,7 +99,7 @@ def test_what_does_not_divide_is_left_out_and_others_in_the_next_epoch() -> None
     assert len(set(left_out)) > 1
 
 
-def test_a_last_batch_of_nothing_is_none() -> None:
+def test_an_empty_last_batch_is_omitted() -> None:
     batches = TrainingBatches(split(26), np.arange(26), CLASSES, recipe(), 0, BatchShard(0, 1, 4))
     assert len(batches) == 2
 
@@ -112,7 +112,7 @@ def test_validation_images_are_shared_in_their_order() -> None:
     np.testing.assert_array_equal(seen, images.images[:20])
 
 
-def test_what_cannot_be_shared_is_rejected() -> None:
+def test_sizes_that_cannot_be_sharded_are_rejected() -> None:
     shard = BatchShard(0, 2, 8)
     shard.check(128, training=8, validation=0)
     with pytest.raises(TrainingError, match=r"batch_size is 100, .* multiple of 8, for example --set batch_size=104"):
@@ -121,7 +121,7 @@ def test_what_cannot_be_shared_is_rejected() -> None:
         shard.check(128, training=500, validation=7)
 
 
-def test_a_draw_that_is_not_one_per_image_is_no_draw_of_rows() -> None:
+def test_a_draw_without_one_row_per_image_is_rejected() -> None:
     rows = ShardedGenerator(np.random.default_rng(1), slice(2, 5), 9)
     assert rows.random((3, 2)).shape == (3, 2)
     with pytest.raises(ValueError, match="does not start with the number of rows"):

@@ -39,7 +39,7 @@ def test_validation_may_be_a_share(share: float, count: int) -> None:
     assert len(split_indices(dataset, recipe(validation=share)).validation) == count
 
 
-def test_images_left_out_move_no_other() -> None:
+def test_images_left_out_do_not_change_the_split_of_others() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     splits = split_indices(dataset, recipe())
     unreadable = (int(splits.train[5]), int(splits.validation[0]))
@@ -69,7 +69,7 @@ def test_validation_and_holdout_must_leave_something_to_train_on() -> None:
     assert len(split_indices(dataset, recipe(validation=5, holdout=4)).train) == 1
 
 
-def test_no_image_is_in_two_parts_and_a_holdout_moves_no_validation_image() -> None:
+def test_parts_are_disjoint_and_a_holdout_keeps_the_validation_images() -> None:
     dataset = Dataset("any", "Any", tuple("abc"), split(100), split(30))
     before = split_indices(dataset, recipe(validation=20))
     after = split_indices(dataset, recipe(validation=20, holdout=0.25))
@@ -113,7 +113,7 @@ def test_a_folders_shares_are_met_on_average_without_overlap() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"validation": 0.1, "holdout": 0.2}, {"validation": 30, "holdout": 0.2}])
-def test_images_added_to_a_folder_or_removed_from_it_move_no_other(settings: dict[str, float]) -> None:
+def test_added_or_removed_images_do_not_change_the_split_of_others(settings: dict[str, float]) -> None:
     """With a split by position, one added image would move all other images into other sets."""
     paths = [f"{number:04}.jpg" for number in range(1000)]
     before = folder_dataset(*paths)
@@ -133,5 +133,5 @@ def test_a_folder_of_few_images_has_one_at_least_in_each_part() -> None:
 
 
 @pytest.mark.parametrize("name", ["mnist-lenet5", "cifar10-resnet20", "cifar10-resnet9", "imagenette-resnet18"])
-def test_what_ships_holds_out_enough_images_to_accept_a_graph(name: str) -> None:
+def test_shipped_recipes_hold_out_enough_images_to_accept_a_graph(name: str) -> None:
     assert RECIPES[name].holdout >= 1500

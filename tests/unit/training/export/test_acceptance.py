@@ -89,7 +89,7 @@ def test_few_images_that_are_all_that_is_held_out_decide() -> None:
     assert len(select(replace(RECIPE, holdout=20), provenance(holdout=20)).indices) == 20
 
 
-def test_the_test_set_decides_where_it_is_not_known_what_the_version_was_trained_on() -> None:
+def test_the_test_set_decides_if_the_training_images_are_unknown() -> None:
     unknown = Provenance(source="net.onnx", created_utc="2026-01-01T00:00:00Z")
     assert select_images(DATASET, RECIPE, unknown).part == "test"
     assert select_images(DATASET, RECIPE, provenance().model_copy(update={"dataset": "other"})).part == "test"

@@ -63,7 +63,7 @@ def test_the_first_layer_and_the_last_at_each_size_are_shown(architecture: str, 
     assert names(build(architecture)) == expected
 
 
-def test_what_needs_too_many_weights_is_left_out() -> None:
+def test_layers_with_too_many_weights_are_left_out() -> None:
     model = network()
     assert names(model) == ["edges", "shapes", "objects"]
     edges = 4 * (3 * 3 * 3 * 4 + 4)
@@ -71,7 +71,7 @@ def test_what_needs_too_many_weights_is_left_out() -> None:
     assert names(model, edges - 1) == []
 
 
-def test_the_graph_gives_what_the_layers_give(tmp_path: Path) -> None:
+def test_outputs_of_the_graph_equal_those_of_the_layers(tmp_path: Path) -> None:
     model = network()
     extra = write_feature_maps(tmp_path, model, Scaling(1 / 255), EXPECTS, SAMPLE, discard_log)
     assert extra is not None
@@ -102,6 +102,6 @@ def test_a_network_without_maps_has_no_such_graph(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_filters_that_do_not_look_at_the_image_are_none() -> None:
+def test_filters_that_do_not_read_the_image_are_omitted() -> None:
     deep = keras.Sequential([keras.Input((8, 8, 5)), layers.Conv2D(4, 3)])
     assert first_convolution_kernels(deep) == {}

@@ -33,7 +33,7 @@ def test_a_version_is_published_again_as_the_next_one(tmp_path: Path) -> None:
     Repository(tmp_path).open("pets", 4)
 
 
-def test_a_version_that_has_it_is_not_published_again(tmp_path: Path) -> None:
+def test_a_version_with_jpeg_scale_is_not_published_again(tmp_path: Path) -> None:
     new = publish_with_jpeg_scale(write_version(tmp_path, "pets"))
     with pytest.raises(TrainingError, match="already decodes JPEGs at a reduced scale"):
         publish_with_jpeg_scale(new)
@@ -41,7 +41,9 @@ def test_a_version_that_has_it_is_not_published_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", SAMPLES_PIXELS)
-def test_a_version_that_samples_single_pixels_is_not_published_with_it(tmp_path: Path, fields: dict[str, Any]) -> None:
+def test_a_version_that_samples_single_pixels_is_not_published_with_jpeg_scale(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
     folder = write_version(tmp_path, "pets", preprocessing=Preprocessing(**fields))
     with pytest.raises(TrainingError, match="samples single pixels"):
         publish_with_jpeg_scale(folder)
@@ -53,7 +55,7 @@ def test_a_version_that_samples_single_pixels_is_not_published_with_it(tmp_path:
     [({}, True), ({"shorter": 64}, True), ({"like": "timm"}, True), ({"like": "keras"}, False)]
     + [({key: value}, False) for fields in SAMPLES_PIXELS for key, value in fields.items()],
 )
-def test_exports_have_it_unless_they_sample_single_pixels(
+def test_exports_have_jpeg_scale_unless_they_sample_single_pixels(
     tmp_path: Path, flags: dict[str, Any], jpeg_scale: bool
 ) -> None:
     options = options_for(Source("net.keras", None), name="pets", models_dir=tmp_path, **flags)  # type: ignore[arg-type]

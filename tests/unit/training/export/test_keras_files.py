@@ -89,7 +89,7 @@ def any_size() -> keras.Model:
     return keras.Model(image, layers.Dense(3, activation="softmax")(layers.GlobalAveragePooling2D()(x)))
 
 
-def test_a_saved_model_of_any_size_is_given_one(tmp_path: Path) -> None:
+def test_a_saved_model_of_any_size_needs_a_size(tmp_path: Path) -> None:
     model = any_size()
     model.export(tmp_path / "saved", verbose=False)
     sized = prepare_network(load_network(tmp_path / "saved"), PrepareOptions(size=SHAPE[:2]), print)
@@ -119,7 +119,7 @@ def test_a_saved_model_in_half_precision_is_rejected_in_a_sentence(tmp_path: Pat
         load_network(tmp_path / "half")
 
 
-def test_a_folder_of_neither_kind_states_what_was_looked_for(tmp_path: Path) -> None:
+def test_a_folder_of_an_unknown_kind_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not the folder of a run \(it has no recipe\.json\), nor a SavedModel"):
         open_source(tmp_path, None)
     (tmp_path / "saved_model.pb").write_bytes(b"nothing")
@@ -255,7 +255,7 @@ def test_code_in_the_file_runs_only_when_it_is_allowed(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(loaded), answers(model), rtol=1e-5)
 
 
-def test_what_is_no_network_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_network_is_reported_in_a_sentence(tmp_path: Path) -> None:
     for name in ("text.keras", "text.h5"):
         (tmp_path / name).write_text("hello")
         with pytest.raises(TrainingError, match=rf"{name} cannot be loaded as a Keras model: .{{5,250}}$") as raised:

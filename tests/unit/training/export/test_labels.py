@@ -89,7 +89,7 @@ def test_other_json_is_rejected(content: str, tmp_path: Path) -> None:
         read_class_labels(tmp_path / "index.json")
 
 
-def test_a_byte_order_mark_is_no_part_of_a_label(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_label(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes(b"\xef\xbb\xbfcat\ndog\n")
     assert read_class_labels(tmp_path / "labels.txt") == ClassLabels(("cat", "dog"))
 

@@ -109,7 +109,7 @@ def test_mixed_precision_is_exported_in_float32(dtype: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("body", [grouped, lambda x: nested_any_size(x)])
-def test_a_network_for_any_size_gets_the_one_that_is_stated(body: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
+def test_a_network_for_any_size_uses_the_stated_size(body: Callable[[Tensor], Tensor], tmp_path: Path) -> None:
     model = network(body, (None, None, 3))
     fixed = prepare_network(model, PrepareOptions(size=(10, 14)), print)
     assert input_of(fixed).shape == (10, 14, 3)

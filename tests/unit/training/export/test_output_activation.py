@@ -61,7 +61,7 @@ def test_the_head_of_a_network(
         (UNIT_RANGE, OutputOptions(activation="binary"), None, "outputs 2 numbers per image"),
     ],
 )
-def test_what_is_not_decided_or_contradicts_is_rejected(
+def test_undecided_or_contradictory_outputs_are_rejected(
     predictions: np.ndarray, options: OutputOptions, last_activation: str | None, message: str
 ) -> None:
     with pytest.raises(TrainingError, match=message):

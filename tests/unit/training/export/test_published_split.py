@@ -136,7 +136,7 @@ def test_a_version_that_does_not_record_its_test_files_is_checked_by_its_digest(
     follow(replace(RECIPE, seed=8), photos, early, log=[UNRECORDED_TEST_FILES])
 
 
-def test_a_val_folder_that_comes_or_goes_is_rejected(tmp_path: Path, photos: Path) -> None:
+def test_an_added_or_removed_val_folder_is_rejected(tmp_path: Path, photos: Path) -> None:
     split = tmp_path / "split"
     write_image_folder(split / "train", "red", "blue", count=30)
     write_image_folder(split / "val", "red", "blue", count=5)
@@ -152,7 +152,7 @@ def test_a_val_folder_that_comes_or_goes_is_rejected(tmp_path: Path, photos: Pat
         follow(RECIPE, photos, with_val)
 
 
-def test_what_was_held_out_is_found_again_also_where_images_were_added(photos: Path) -> None:
+def test_held_out_images_are_found_again_after_images_were_added(photos: Path) -> None:
     options, published = DataOptions(folder=photos), provenance(photos)
     before = load_dataset.for_training(RECIPE, options)
     expected = split_indices(before, RECIPE)
@@ -172,7 +172,7 @@ def test_what_was_held_out_is_found_again_also_where_images_were_added(photos: P
     }
 
 
-def test_a_number_of_images_moves_with_the_folder_and_so_is_not_known(photos: Path) -> None:
+def test_a_split_by_number_of_images_is_not_known_for_another_folder(photos: Path) -> None:
     dataset = load_dataset.for_training(RECIPE, DataOptions(folder=photos))
     changed = provenance(photos, validation=10, digest="0" * 64)
     found = split_of_changed_folder(dataset, changed)

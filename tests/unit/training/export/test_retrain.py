@@ -86,7 +86,7 @@ def test_a_rejected_network_leaves_its_outcome(tmp_path: Path, run: Run, monkeyp
     assert "less than 0.9" in run.outcome_path.read_text()
 
 
-def test_a_run_that_another_process_has_decided_on_is_left_alone(
+def test_a_run_decided_by_another_process_is_not_changed(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_json(run.outcome_path, {"published": "pets/7"})

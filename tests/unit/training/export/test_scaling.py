@@ -201,7 +201,7 @@ def divided() -> keras.Model:
         (divided(), True),
     ],
 )
-def test_whether_a_network_scales_its_input(model: keras.Model, does: bool) -> None:
+def test_scaling_inside_a_network_is_detected(model: keras.Model, does: bool) -> None:
     assert scales_itself(model) == does
     warning = unscaled_warning(model, IDENTITY)
     assert (warning is None) == does

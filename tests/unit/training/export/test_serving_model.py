@@ -45,7 +45,7 @@ def test_logits_get_a_softmax() -> None:
     assert serving(model).head == Head("softmax", True)
 
 
-def test_what_is_assumed_and_added_is_reported() -> None:
+def test_assumptions_and_added_layers_are_reported() -> None:
     assert serving(network()).describe(NO_SCALING, Preprocessing()) == (
         "input 6x5 (height x width; both sides scaled to it), RGB; pixels: 0 to 255, unchanged; 4 classes; "
         "softmax added"
@@ -141,7 +141,7 @@ def test_a_scaling_that_does_not_fit_is_rejected(scaling: Scaling, message: str)
         serving(network(), scaling)
 
 
-def test_random_layers_rest() -> None:
+def test_random_layers_are_inactive() -> None:
     model = keras.Sequential([keras.Input((6, 5, 3)), layers.Flatten(), layers.Dropout(0.9), layers.Dense(4)])
     serving_model = serving(model).network
     np.testing.assert_array_equal(answers(serving_model), answers(serving_model))

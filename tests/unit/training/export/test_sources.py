@@ -58,7 +58,7 @@ def test_an_unfinished_run_states_how_to_finish_it(tmp_path: Path) -> None:
         open_source(run.folder, None)
 
 
-def test_what_is_no_network_is_reported(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_network_is_reported(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"does not exist. Specify the folder of a run"):
         load_network(tmp_path / "none.keras")
     (tmp_path / "text.keras").write_text("hello")

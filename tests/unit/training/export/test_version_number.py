@@ -15,7 +15,7 @@ def write(folder: Path, version: int) -> None:
     (folder / "card.md").write_text(f"version {version}")
 
 
-def test_of_two_exports_at_once_each_gets_a_number_of_its_own(tmp_path: Path) -> None:
+def test_concurrent_exports_get_different_numbers(tmp_path: Path) -> None:
     """This holds even if the later export finishes first, or if one of them fails."""
 
     def fail(folder: Path, version: int) -> None:
@@ -41,7 +41,7 @@ def test_a_killed_export_keeps_no_number(tmp_path: Path) -> None:
     assert publish(tmp_path, "digits", write).name == "1"
 
 
-def test_a_number_that_a_rollback_has_hidden_is_not_given_again(tmp_path: Path) -> None:
+def test_a_number_hidden_by_a_rollback_is_not_reused(tmp_path: Path) -> None:
     for number in (1, 2):
         write_version(tmp_path, "linear", number)
     roll_back(Repository(tmp_path), None, "linear", None)

@@ -37,7 +37,7 @@ def network() -> keras.Model:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
-def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_rate(batch: int) -> None:
+def test_a_non_finite_loss_stops_with_epoch_batch_and_rate(batch: int) -> None:
     data = np.ones((16, 2), np.float32)
     data[4 * batch - 3] = np.inf  # of four batches of four
     rate = {1: "0.25", 3: "0.125", 4: "0.125"}[batch]
@@ -73,7 +73,7 @@ def run_epoch(callback: RecordEpoch, epoch: int, val_accuracy: float) -> None:
     )
 
 
-def test_the_best_epoch_is_kept_and_the_first_of_equals(tmp_path: Path) -> None:
+def test_the_first_of_the_best_epochs_is_kept(tmp_path: Path) -> None:
     callback, progress = record_epoch(tmp_path, keep_best=True, lines=[])
     for epoch, accuracy in enumerate([0.25, 0.75, 0.75, 0.5]):
         run_epoch(callback, epoch, accuracy)

@@ -27,7 +27,7 @@ def test_the_best_epoch_is_the_first_of_equals(monitor: str) -> None:
     assert best_epoch(recipe(monitor=monitor), []) is None
 
 
-def test_what_is_no_number_is_never_best() -> None:
+def test_nan_is_never_the_best() -> None:
     assert best_epoch(recipe(monitor="loss"), [{"val_loss": math.nan}, {"val_loss": 3.0}, {"val_loss": math.nan}]) == 1
     assert best_epoch(recipe(monitor="loss"), [{"val_loss": math.nan}]) is None
 
@@ -47,7 +47,7 @@ def test_a_run_without_validation_has_no_best_epoch() -> None:
         ([0.3, 0.2, 0.3, 0.4, 0.1, 0.1], 2),
     ],
 )
-def test_a_plateau_is_so_many_epochs_without_improvement(accuracies: list[float], expected: int) -> None:
+def test_a_plateau_is_a_number_of_epochs_without_improvement(accuracies: list[float], expected: int) -> None:
     assert count_plateaus(recipe(), history(*accuracies)) == expected
 
 
@@ -77,7 +77,7 @@ def test_epochs_with_a_frozen_base_use_up_nothing() -> None:
 @pytest.mark.parametrize(
     ("fields", "named"), [({"patience": 1}, "patience=1"), ({"keep": "best"}, "keep=best"), ({}, "schedule=plateau")]
 )
-def test_what_needs_validation_images_is_reported(fields: dict[str, object], named: str) -> None:
+def test_settings_that_need_validation_images_are_rejected(fields: dict[str, object], named: str) -> None:
     fields = {"schedule": "constant"} | fields if fields else {}
     with pytest.raises(TrainingError, match=f"{named} needs validation images"):
         recipe(validation=0, **fields)

@@ -90,7 +90,7 @@ def test_the_average_warms_up_and_is_what_is_validated(optimizer: str, decay: fl
     assert watch.stepped[-1] != pytest.approx(watch.validated[0], rel=0.01)
 
 
-def test_the_own_weights_come_back() -> None:
+def test_the_trained_weights_are_restored() -> None:
     model = network()
     fit(model, steps=2)
     averages = AveragedWeights(never)
@@ -110,7 +110,7 @@ def test_the_weights_are_still_their_own_after_fit() -> None:
     assert weight(model) == watch.stepped[-1] != watch.validated[-1]
 
 
-def test_where_none_are_kept_the_weights_are_their_own() -> None:
+def test_without_averages_the_trained_weights_are_validated() -> None:
     model = network(ema_decay=0.0)
     watch = fit(model, steps=3)
     assert watch.validated == watch.stepped[-1:]

@@ -59,7 +59,7 @@ def test_a_frozen_layer_keeps_its_statistics() -> None:
         np.testing.assert_array_equal(old, new)
 
 
-def test_bfloat16_computes_so_and_keeps_float32() -> None:
+def test_bfloat16_is_used_for_computation_and_float32_for_weights() -> None:
     with keras_setup.dtype_policy("bfloat16"):
         model = fuse_batchnorm(network())
     assert keras.config.dtype_policy().name == "float32"

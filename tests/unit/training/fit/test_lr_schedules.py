@@ -40,7 +40,7 @@ def test_one_cycle_rises_and_falls_in_straight_lines(epoch: float, factor: float
 
 
 @pytest.mark.parametrize(("epoch", "factor"), [(1, (1 + WARM_UP_START) / 2), (2, 1), (6, 0.5), (10, 0)])
-def test_a_warm_up_goes_before_any_curve(epoch: float, factor: float) -> None:
+def test_a_warm_up_precedes_any_curve(epoch: float, factor: float) -> None:
     assert rate(epoch, schedule="cosine", warm_up_epochs=2) == pytest.approx(0.2 * factor, abs=1e-7)
 
 
@@ -50,7 +50,7 @@ def test_a_warm_up_longer_than_the_run_only_rises() -> None:
     assert rates[-1] < 0.2
 
 
-def test_the_rate_outside_the_step_is_the_one_inside() -> None:
+def test_the_reported_rate_equals_the_rate_of_the_step() -> None:
     recipe = Recipe(name="any", dataset="mnist", architecture="lenet5", schedule="cosine", warm_up_epochs=1)
     schedule = Schedule(recipe, STEPS_PER_EPOCH)
     for epoch, batch in ((0, 0), (0, 50), (3, 7), (9, 99)):
@@ -103,7 +103,7 @@ def test_a_frozen_base_has_its_own_rate_and_the_curve_comes_after(epoch: float, 
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(3, 0.2), (4, 0.01 * WARM_UP_START), (6, 0.01), (8, 0.005), (10, 0)])
-def test_the_warm_up_is_of_what_was_frozen(epoch: float, expected: float) -> None:
+def test_the_warm_up_applies_to_the_unfrozen_layers(epoch: float, expected: float) -> None:
     assert fine_tuning_rate(epoch, schedule="one_cycle", warm_up_epochs=2) == pytest.approx(expected, abs=1e-8)
 
 

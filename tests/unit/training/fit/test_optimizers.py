@@ -48,7 +48,7 @@ def test_adamw_decays_kernels_beside_the_gradient() -> None:
     assert_kernels_scaled(before, after, (1 - RATE * DECAY) ** 3)
 
 
-def test_no_decay_moves_nothing() -> None:
+def test_without_decay_weights_do_not_change() -> None:
     before, after = train_without_gradient(recipe(), steps=2)
     for old, new in zip(before, after, strict=True):
         np.testing.assert_array_equal(old, new)

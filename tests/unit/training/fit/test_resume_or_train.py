@@ -31,7 +31,7 @@ def start_new(
     return start_run(runs_dir, recipe, {"dataset": {"data_note": data_options.note, "origin": origin}, **more}, NAME)
 
 
-def test_of_several_like_it_the_last_is_found_finished_or_not(tmp_path: Path) -> None:
+def test_the_last_matching_run_is_found_finished_or_not(tmp_path: Path) -> None:
     assert last_run(tmp_path, NAME, XO, DataOptions()) is None
     runs = [start_new(tmp_path, XO) for _ in range(2)]
     runs[-1].metrics_path.write_text("{}")
@@ -39,20 +39,20 @@ def test_of_several_like_it_the_last_is_found_finished_or_not(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("settings", [{"epochs": "3"}, {"seed": "7"}, {"architecture.filters": "3,"}])
-def test_a_run_of_another_recipe_is_another(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_a_run_of_another_recipe_does_not_match(tmp_path: Path, settings: dict[str, str]) -> None:
     run = start_new(tmp_path, XO)
     start_new(tmp_path, with_settings(XO, settings))
     assert last_run(tmp_path, NAME, XO, DataOptions()) == run
     assert last_run(tmp_path, NAME, find_recipe("mnist-lenet5"), DataOptions()) is None
 
 
-def test_a_run_with_another_note_is_another(tmp_path: Path) -> None:
+def test_a_run_with_another_note_does_not_match(tmp_path: Path) -> None:
     run = start_new(tmp_path, XO, DataOptions(note="a copy"))
     assert last_run(tmp_path, NAME, XO, DataOptions()) is None
     assert last_run(tmp_path, NAME, XO, DataOptions(note="a copy")) == run
 
 
-def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_on_other_images_does_not_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, other = (
         write_image_folder(tmp_path / name, "red", "blue", seed=seed) for seed, name in enumerate(("ours", "other"))
     )
@@ -65,14 +65,14 @@ def test_a_run_on_other_images_is_another(tmp_path: Path, monkeypatch: pytest.Mo
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=ours)) is None
 
 
-def test_a_run_from_other_weights_is_another(tmp_path: Path) -> None:
+def test_a_run_from_other_weights_does_not_match(tmp_path: Path) -> None:
     data_options = DataOptions(folder=write_image_folder(tmp_path / "images", "red", "blue"))
     run = start_new(tmp_path, FINE_TUNED, data_options, initial_weights="theirs.h5")
     assert last_run(tmp_path, NAME, FINE_TUNED, data_options) is None
     assert last_run(tmp_path, NAME, FINE_TUNED, data_options, Path("weights/theirs.h5")) == run
 
 
-def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
+def test_a_run_of_another_version_of_convoy_does_not_match(tmp_path: Path) -> None:
     run = start_new(tmp_path, XO)
     strange = start_new(tmp_path, XO)
     recipe = strange.folder / "recipe.json"
@@ -80,7 +80,7 @@ def test_a_run_of_another_version_of_convoy_is_another(tmp_path: Path) -> None:
     assert last_run(tmp_path, NAME, XO, DataOptions()) == run
 
 
-def test_where_no_recipe_fits_the_images_are_not_looked_at(tmp_path: Path) -> None:
+def test_without_a_matching_recipe_the_images_are_not_read(tmp_path: Path) -> None:
     start_new(tmp_path, XO)
     assert last_run(tmp_path, NAME, OWN, DataOptions(folder=tmp_path / "none")) is None
 

@@ -8,7 +8,7 @@ from training.recipes import RECIPES, find_recipe, is_recipe
 from training.recipes.own_images import ARCHITECTURE_NAMES
 
 
-def test_the_names_are_those_of_the_zoo() -> None:
+def test_recipe_names_equal_the_architecture_names() -> None:
     assert set(ARCHITECTURE_NAMES) == ARCHITECTURES.keys() - {"xo"}  # xo has its own recipe
     assert not set(ARCHITECTURE_NAMES) & RECIPES.keys()
     assert is_recipe("resnet18")
@@ -16,7 +16,7 @@ def test_the_names_are_those_of_the_zoo() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "lenet5", "convnetjs", "alexnet", "zfnet", "vgg-a", "googlenet", "resnet18"])
-def test_it_fits_its_network(name: str) -> None:
+def test_a_recipe_fits_its_network(name: str) -> None:
     recipe = find_recipe(name)
     shape = input_spec_for(recipe).input.shape
     assert len(recipe.mean) == shape[2]

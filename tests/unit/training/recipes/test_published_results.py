@@ -74,7 +74,7 @@ def test_crops_of_224_are_shares_of_the_area_and_colors_shift_as_alexnets() -> N
         ("mnist-mlp-plain", "mnist-mlp-dropout", {"architecture_options"}),
     ],
 )
-def test_what_is_compared_differs_in_one_thing(one: str, other: str, difference: set[str]) -> None:
+def test_compared_recipes_differ_in_one_setting(one: str, other: str, difference: set[str]) -> None:
     assert differing_fields(RECIPES[one], RECIPES[other]) == difference
 
 
@@ -89,7 +89,7 @@ def test_the_first_network_is_the_one_of_the_lecture() -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_every_recipe_names_a_network_and_comes_back_from_json(recipe: Recipe) -> None:
+def test_every_recipe_names_a_network_and_survives_json(recipe: Recipe) -> None:
     assert from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
     if not recipe.architecture.startswith(APPLICATION_PREFIX):
         assert recipe.architecture in ARCHITECTURES

@@ -72,7 +72,7 @@ def test_settings_leave_the_recipe_itself_alone() -> None:
         ("validation", "few", "should be a valid number"),
     ],
 )
-def test_what_is_no_setting_is_rejected(key: str, text: str, message: str) -> None:
+def test_an_invalid_setting_is_rejected(key: str, text: str, message: str) -> None:
     with pytest.raises(TrainingError, match=message.replace("?", r"\?")):
         with_settings(BASE, {key: text})
 

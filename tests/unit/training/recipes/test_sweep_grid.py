@@ -38,7 +38,7 @@ def test_recipes_differ_in_what_the_grid_names_only() -> None:
         (["lr=1,1"], "contains a value twice"),
     ],
 )
-def test_what_is_no_grid_is_rejected(grids: list[str], message: str) -> None:
+def test_an_invalid_grid_is_rejected(grids: list[str], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         sweep_grid.combinations(grids)
 

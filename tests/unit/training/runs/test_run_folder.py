@@ -38,12 +38,12 @@ def test_the_last_unfinished_run_is_found(tmp_path: Path) -> None:
         latest_unfinished_run(tmp_path, RECIPE.name)
 
 
-def test_a_folder_without_recipe_is_no_run(tmp_path: Path) -> None:
+def test_a_folder_without_recipe_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"has no recipe\.json"):
         open_run(tmp_path)
 
 
-def test_history_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_history_is_read_as_written(tmp_path: Path) -> None:
     run = Run(tmp_path)
     rows = [{"epoch": 1.0, "loss": 0.1 + 0.2, "val_accuracy": 1 / 3}, {"epoch": 2.0, "loss": 1e-9, "val_accuracy": 1.0}]
     run.write_history(rows)
@@ -60,7 +60,7 @@ def test_history_takes_a_column_that_came_with_a_later_epoch(tmp_path: Path) -> 
     assert (tmp_path / "history.csv").read_text().splitlines() == ["epoch,loss,input_stall", "1.0,2.5,", "2.0,1.5,0.25"]
 
 
-def test_a_place_that_cannot_hold_runs_is_reported(tmp_path: Path) -> None:
+def test_a_path_that_cannot_hold_runs_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="cannot hold a run"):
         start_run(tmp_path / "file", RECIPE, {})

@@ -34,7 +34,7 @@ def test_an_unknown_data_set_names_the_known_ones() -> None:
         datasets.load("imagenet")
 
 
-def test_what_the_user_knows_of_the_files_is_noted() -> None:
+def test_a_note_of_the_user_is_recorded() -> None:
     assert datasets.load("xo", note="drawn twice").note == "drawn twice"
     assert datasets.load("xo").note is None
 

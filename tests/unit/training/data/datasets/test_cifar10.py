@@ -44,7 +44,7 @@ def damage(folder: Path, name: str, content: object) -> None:
     (folder / name).write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=4))
 
 
-def test_pixels_and_labels_are_in_their_places(official: Path) -> None:
+def test_pixels_and_labels_are_read_in_the_right_order(official: Path) -> None:
     dataset = cifar10.load(official.parent)
     assert (dataset.train.shape, len(dataset.train), len(dataset.test)) == ((32, 32, 3), 50_000, 10_000)
     red, green, blue = dataset.train.read_images(np.array([10_123]))[0, 7, 3]

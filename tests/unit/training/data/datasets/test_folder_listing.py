@@ -24,7 +24,7 @@ def test_class_folders_are_classes_in_the_order_of_their_names(tmp_path: Path) -
     assert listing.test is None
 
 
-def test_what_systems_leave_behind_is_not_an_image(tmp_path: Path) -> None:
+def test_files_of_operating_systems_are_ignored(tmp_path: Path) -> None:
     ignored = ("cat/.DS_Store", "cat/Thumbs.db", "cat/desktop.ini", ".git/config", "cat/._a.jpg")
     listing = list_images(create_files(tmp_path, "cat/a.jpg", "ox/a.jpg", *ignored))
     assert list(listing.train.paths) == ["cat/a.jpg", "ox/a.jpg"]

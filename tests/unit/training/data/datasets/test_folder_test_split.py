@@ -38,7 +38,7 @@ def test_each_part_has_an_image_of_every_class_that_has_two(share: float) -> Non
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
-def test_images_that_are_added_move_no_other(share: float) -> None:
+def test_added_images_do_not_change_the_split_of_others(share: float) -> None:
     """A training image of a published version must not become an image on which the version is compared."""
     files = files_per_class(*[200] * 5)
     more = [f"{path}-{n}" for path in files.paths[::5] for n in range(2)]
@@ -50,7 +50,7 @@ def test_images_that_are_added_move_no_other(share: float) -> None:
         assert len(after[1]) > len(before[1])
 
 
-def test_of_few_images_none_that_was_trained_on_becomes_a_test_image() -> None:
+def test_no_training_image_of_a_small_class_becomes_a_test_image() -> None:
     """A new image can replace the only test image of a small class, which then becomes a training image."""
     moved_to_training = 0
     for seed in range(400):

@@ -30,7 +30,7 @@ def open_split(folder: Path, cache_bytes: int = 0) -> FolderSplit:
     return FolderSplit(folder, list_images(folder).train, FOLDER_OPTIONS.input_spec, ImageCache(cache_bytes))
 
 
-def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
+def test_every_format_is_decoded_as_in_the_service(tmp_path: Path) -> None:
     split = open_split(write_image_folder(tmp_path, "red", "blue"))
     indices = np.arange(len(split))
     images = split.read_images(indices)
@@ -42,7 +42,7 @@ def test_every_format_is_given_as_the_service_sees_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(images[index], preprocessed)
 
 
-def test_the_camera_may_have_been_held_sideways(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     write_image_folder(tmp_path, "red", "blue", count=1)
     tall = Image.new("RGB", (40, 80), "white")
     tall.paste("black", (0, 0, 40, 40))

@@ -17,14 +17,14 @@ def create_class_folders(folder: Path, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("name", [".", "imagenette2-160", "imagenette2"])
-def test_it_is_found_and_its_labels_are_words(tmp_path: Path, name: str) -> None:
+def test_imagenette_is_found_with_readable_labels(tmp_path: Path, name: str) -> None:
     create_class_folders(tmp_path / name, "train", "val")
     listing = imagenette.list_files(tmp_path)
     assert listing.labels[:2] == ("tench", "English springer")
     assert len(listing.test) == 10
 
 
-def test_it_is_not_found_in_something_else(tmp_path: Path) -> None:
+def test_another_folder_is_not_imagenette(tmp_path: Path) -> None:
     create_class_folders(tmp_path, "train")
     with pytest.raises(TrainingError, match=r"is not Imagenette: train/ and val/ with n01440764"):
         imagenette.list_files(tmp_path)

@@ -5,7 +5,7 @@ import numpy as np
 from training.data.datasets.memory_cache import ImageCache
 
 
-def test_the_first_that_have_room_stay() -> None:
+def test_the_first_images_that_fit_are_cached() -> None:
     calls: list[int] = []
 
     def make(number: int) -> np.ndarray:

@@ -45,7 +45,7 @@ def damage(folder: Path, name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("subfolder", ["mnist", "."])
-def test_both_places_are_read(official: Path, tmp_path: Path, subfolder: str) -> None:
+def test_both_folder_layouts_are_read(official: Path, tmp_path: Path, subfolder: str) -> None:
     shutil.copytree(official, tmp_path / subfolder, dirs_exist_ok=True)
     dataset = mnist.load(tmp_path)
     assert (dataset.train.shape, len(dataset.train), len(dataset.test)) == ((28, 28, 1), 60_000, 10_000)
@@ -101,7 +101,7 @@ def test_too_few_values_are_noticed(copy: Path) -> None:
         mnist.load(copy)
 
 
-def test_a_label_that_is_no_digit_is_noticed(copy: Path) -> None:
+def test_a_label_that_is_not_a_digit_is_rejected(copy: Path) -> None:
     damage(copy, TEST_LABELS, idx(0x801, (10_000,), np.full(10_000, 10, np.uint8)))
     with pytest.raises(TrainingError, match="label 10 found, 0 to 9 expected"):
         mnist.load(copy)

@@ -24,13 +24,13 @@ def test_the_noise_has_its_deviation_and_no_drift() -> None:
     assert abs(noisy.mean()) < 1
 
 
-def test_pixels_stay_pixels() -> None:
+def test_noisy_pixels_stay_within_0_to_255() -> None:
     noisy = read_all(with_noise(DATASET, 0.5))
     assert (noisy.min(), noisy.max()) == (0, 255)
     assert (noisy == 0).mean() == pytest.approx(0.158, abs=0.01)  # Gaussian below -1 sigma, 128 / 255 / 0.5
 
 
-def test_an_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
+def test_the_noise_of_an_image_does_not_depend_on_its_batch() -> None:
     split = with_noise(DATASET, 0.5).test
     alone, together = split.read_images(np.array([7])), split.read_images(np.array([3, 7]))
     np.testing.assert_array_equal(alone[0], together[1])
@@ -39,7 +39,7 @@ def test_an_image_has_its_own_noise_whatever_it_is_asked_with() -> None:
     np.testing.assert_array_equal(decoded, alone[0])
 
 
-def test_training_images_and_labels_are_as_they_were() -> None:
+def test_training_images_and_labels_are_unchanged() -> None:
     noisy = with_noise(DATASET, 0.5)
     assert noisy.train is GRAY
     assert noisy.test.labels is GRAY.labels
@@ -54,7 +54,7 @@ def test_noise_leaves_out_images_and_reads_crops_as_any_split() -> None:
     np.testing.assert_array_equal(whole, split.read_images(np.array([7])))
 
 
-def test_no_noise_is_the_data_set_itself_and_less_is_rejected() -> None:
+def test_zero_noise_returns_the_data_set_and_negative_noise_is_rejected() -> None:
     assert with_noise(DATASET, 0.0) is DATASET
     with pytest.raises(TrainingError, match="--noise -1 is negative"):
         with_noise(DATASET, -1)

@@ -14,7 +14,7 @@ def test_the_lesson_shows_the_printed_x() -> None:
     np.testing.assert_array_equal(xo.lesson_image()[..., 0] / 127.5 - 1, GOLDEN["image"])
 
 
-def test_the_same_images_every_time_half_of_them_xs() -> None:
+def test_images_are_reproducible_and_half_are_xs() -> None:
     first, second = load("xo"), load("xo")
     np.testing.assert_array_equal(first.train.images, second.train.images)
     for split, count in ((first.train, 4000), (first.test, 1000)):
@@ -40,7 +40,7 @@ def test_an_x_crosses_where_an_o_is_empty() -> None:
     assert (at_center[~is_x] < 0.5).mean() > 0.99
 
 
-def test_they_are_moved_scaled_turned_and_thickened() -> None:
+def test_images_vary_in_position_scale_rotation_and_stroke_width() -> None:
     ink = xo.load(None).train.images[..., 0] / 255
     left, right = ink.max(axis=1).argmax(axis=1), 23 - ink.max(axis=1)[:, ::-1].argmax(axis=1)
     area = ink.sum(axis=(1, 2))

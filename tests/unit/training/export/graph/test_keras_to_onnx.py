@@ -53,7 +53,7 @@ def test_the_same_graph_from_fewer_copies(write_counts: Counter) -> None:
     )
 
 
-def test_tf2onnx_is_as_before_also_after_an_error() -> None:
+def test_tf2onnx_is_restored_after_an_error() -> None:
     optimize, write = tf2onnx.optimizer.optimize_graph, tf2onnx.graph.Graph.update_proto
     with contextlib.suppress(KeyError), optimize_in_place():
         assert tf2onnx.optimizer.optimize_graph is not optimize

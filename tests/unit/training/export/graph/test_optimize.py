@@ -56,7 +56,7 @@ def test_a_scale_goes_into_the_kernel(scale: np.ndarray, pads: int) -> None:
 
 
 @pytest.mark.parametrize("pads", [0, 1])
-def test_an_offset_of_nothing_is_dropped(pads: int) -> None:
+def test_a_zero_offset_is_removed(pads: int) -> None:
     changed = optimized(convolution(SCALAR, np.array(-0.0, np.float32), pads))
     assert operators(changed) == ["Cast", "Transpose", "Conv"]
 

@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_image_folder(tmp_path_factory.mktemp("own") / "photos", *COLORS, count=500)
 
 
-def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
+def test_the_held_out_images_of_the_run_are_used(tmp_path: Path) -> None:
     version = xo_version(tmp_path, recipe="xo", division=SplitSpec(validation=1000, limit=800))
     images = load_calibration_data(version, None, DataOptions(), 100)
     run = split_indices(images.dataset, recipe(validation=1000, limit=800))
@@ -70,7 +70,7 @@ def test_held_out_are_the_images_that_the_run_held_out(tmp_path: Path) -> None:
     assert (images.has_training_split, images.has_published_test) == (True, True)
 
 
-def test_a_version_that_names_its_recipe_only_is_taken_to_have_kept_to_it(tmp_path: Path) -> None:
+def test_a_version_with_only_a_recipe_name_uses_its_split(tmp_path: Path) -> None:
     images = load_calibration_data(xo_version(tmp_path, recipe="xo"), None, DataOptions(), 100)
     assert len(images.held_out) == 500
     assert (images.has_training_split, images.has_published_test) == (True, True)

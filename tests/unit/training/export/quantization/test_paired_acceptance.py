@@ -35,7 +35,7 @@ def reference_upper_loss(lost: int, gained: int, images: int) -> float:
 @pytest.mark.parametrize(
     ("lost", "gained", "images"), [(5, 3, 1500), (12, 1, 600), (1, 9, 2000), (40, 35, 1000), (3, 3, 200)]
 )
-def test_the_bound_is_tangos(lost: int, gained: int, images: int) -> None:
+def test_the_bound_equals_that_of_tango(lost: int, gained: int, images: int) -> None:
     assert upper_loss(lost, gained, images) == pytest.approx(reference_upper_loss(lost, gained, images), abs=1e-6)
 
 
@@ -61,7 +61,7 @@ def answers(right: list[bool]) -> NDArray[np.float32]:
     return np.array([[0.9, 0.1] if is_right else [0.4, 0.6] for is_right in right], np.float32)
 
 
-def test_the_figures_are_of_pairs() -> None:
+def test_figures_compare_paired_predictions() -> None:
     count = 1000
     expected = answers([True] * (count - 2) + [False, False])
     actual = answers([False] + [True] * (count - 2) + [False])  # one lost, one gained

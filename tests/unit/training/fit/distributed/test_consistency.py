@@ -6,7 +6,7 @@ from training.errors import TrainingError
 from training.fit.distributed.consistency import check_consistent, digest
 
 
-def test_what_one_process_lacks_differs_too_and_many_differences_are_cut() -> None:
+def test_a_missing_value_is_a_difference_and_long_lists_are_shortened() -> None:
     with pytest.raises(TrainingError, match="b is 2 in process 0, missing in process 1"):
         check_consistent([{"a": "1", "b": "2"}, {"a": "1"}])
     with pytest.raises(TrainingError, match=r"a is 1 in process 0, 2 in process 1; .*; and 2 more\.$"):

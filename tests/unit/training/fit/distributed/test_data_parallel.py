@@ -15,7 +15,7 @@ from training.fit.distributed.rendezvous import ProcessInfo, rendezvous
 ENVIRONMENT = {"CONVOY_COORDINATOR": "trainer-0.trainer:29500", "CONVOY_NUM_PROCESSES": "4", "CONVOY_PROCESS_ID": "3"}
 
 
-def test_importing_it_leaves_the_choice_of_the_backend_to_join() -> None:
+def test_importing_the_module_does_not_import_keras() -> None:
     program = "import sys, training.fit.distributed.data_parallel; sys.exit('keras' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
@@ -91,16 +91,16 @@ def fails(context: DistributedContext) -> object:
     return context.run_and_compare(load, lambda result: {})
 
 
-def test_like_work_continues() -> None:
+def test_processes_with_equal_results_continue() -> None:
     assert run_processes(returns_steps(7), returns_steps(7), returns_steps(7)) == [7, 7, 7]
 
 
-def test_other_numbers_of_steps_end_all_with_the_difference() -> None:
+def test_different_numbers_of_steps_end_all_processes_with_the_difference() -> None:
     message = "All processes must have the same settings, but number of steps is 8 in process 0, 7 in process 2."
     assert run_processes(returns_steps(8), returns_steps(8), returns_steps(7)) == [message] * 3
 
 
-def test_a_missing_file_of_one_ends_all_and_each_states_whose() -> None:
+def test_a_missing_file_of_one_process_ends_all_with_its_name() -> None:
     messages = run_processes(returns_steps(8), fails)
     assert messages == [
         "Process 1 of 2 failed: photos lacks train/: put it there.",
@@ -108,7 +108,7 @@ def test_a_missing_file_of_one_ends_all_and_each_states_whose() -> None:
     ]
 
 
-def test_one_that_ends_before_it_has_prepared_is_not_waited_for() -> None:
+def test_a_process_that_fails_early_ends_the_others() -> None:
     def fail_early(context: DistributedContext) -> object:
         raise TrainingError("no such thing")
 
@@ -126,7 +126,7 @@ def test_only_the_first_is_main() -> None:
     assert run_processes(lambda context: context.is_main, lambda context: context.is_main) == [True, False]
 
 
-def test_alone_nothing_changes() -> None:
+def test_a_single_process_needs_no_communication() -> None:
     assert SINGLE_PROCESS.is_main
     assert SINGLE_PROCESS.run_and_compare(lambda: 3, lambda result: pytest.fail("nothing to compare with")) == 3
     assert SINGLE_PROCESS.broadcast(lambda: "so") == "so"

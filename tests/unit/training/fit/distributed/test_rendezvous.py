@@ -38,7 +38,7 @@ def run_processes(port: int, *functions: Callable[[ProcessGroup], object], timeo
         return list(pool.map(run, range(len(functions))))
 
 
-def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> None:
+def test_all_gather_returns_all_messages_in_rank_order_and_can_be_repeated(port: int) -> None:
     def gather_twice(group: ProcessGroup) -> list[list[str]]:
         time.sleep(0.05 * (3 - group.process.rank))
         return [group.all_gather(f"{group.process.rank}: {word}") for word in ("ä\n", "x" * 100_000)]
@@ -47,7 +47,7 @@ def test_what_each_says_all_hear_by_number_as_often_as_they_like(port: int) -> N
     assert texts == [[[f"{n}: {word}" for n in range(3)] for word in ("ä\n", "x" * 100_000)]] * 3
 
 
-def test_the_port_is_free_again_while_they_are_connected(port: int) -> None:
+def test_the_port_is_free_again_while_processes_are_connected(port: int) -> None:
     def reopen(group: ProcessGroup) -> bool:
         group.all_gather("here")
         if group.process.rank == 0:  # like JAX's coordinator
@@ -84,7 +84,7 @@ def test_a_failure_reaches_the_waiting_caller_with_its_message(port: int) -> Non
     assert str(error) == "Process 1 of 2 has ended: no room."
 
 
-def test_one_that_goes_without_a_word_is_reported_to_those_that_compute(port: int) -> None:
+def test_a_process_that_disconnects_is_reported_to_computing_processes(port: int) -> None:
     reasons: list[str] = []
     was_called = threading.Event()
 
@@ -97,7 +97,7 @@ def test_one_that_goes_without_a_word_is_reported_to_those_that_compute(port: in
     assert reasons == ["Process 1 of 2 was lost. Its log states the reason."]
 
 
-def test_one_that_went_before_anybody_watched_is_reported_too(port: int) -> None:
+def test_a_process_that_disconnected_before_the_watch_is_reported(port: int) -> None:
     was_called = threading.Event()
 
     def compute(group: ProcessGroup) -> bool:
@@ -108,7 +108,7 @@ def test_one_that_went_before_anybody_watched_is_reported_too(port: int) -> None
     assert run_processes(port, compute, lambda group: None) == [True, None]
 
 
-def test_strangers_and_doubles_are_sent_away_and_do_not_disturb(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_and_duplicate_peers_are_rejected(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     replies: list[dict] = []
     peer_added = threading.Event()
     add_peer = ProcessGroup.add_peer
