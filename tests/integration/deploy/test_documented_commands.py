@@ -59,7 +59,7 @@ def _wait_ready(address: str, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(f"make serve did not become ready; exit code {process.poll()}")
 
 
-def test_there_are_commands_with_answers() -> None:
+def test_the_documentation_contains_commands_with_output() -> None:
     languages = Counter(language for language, _, _ in answered_commands())
     assert languages["sh"] >= 3
     assert languages["python"] >= 2
@@ -67,7 +67,7 @@ def test_there_are_commands_with_answers() -> None:
 
 
 @pytest.mark.parametrize(("language", "text", "answer"), answered_commands())
-def test_a_command_gives_its_answer(address: str, language: str, text: str, answer: str) -> None:
+def test_a_command_prints_its_documented_output(address: str, language: str, text: str, answer: str) -> None:
     text = text.replace("127.0.0.1:8000", address)
     words, program = (["bash", "-euc", text], None) if language == "sh" else (PROGRAMS[language], text)
     needed = text.split()[0] if language == "sh" else words[0]

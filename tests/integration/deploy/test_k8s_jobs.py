@@ -53,7 +53,7 @@ def pods(
         yield from pool.map(run, range(spec["completions"]) if only is None else only)
 
 
-def test_the_parts_of_the_batch_job_are_the_whole(tmp_path: Path) -> None:
+def test_the_pods_of_the_batch_job_classify_all_images(tmp_path: Path) -> None:
     write_version(tmp_path / "models", "mnist-lenet5", 1)
     photos = tmp_path / "data/photos"
     photos.mkdir(parents=True)

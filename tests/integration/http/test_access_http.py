@@ -74,7 +74,7 @@ def bearer(key: str) -> dict[str, str]:
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["cut off by the ingress", "with the root path"])
-def test_a_key_opens_what_its_scopes_say(
+def test_a_key_allows_only_its_scopes(
     secured: RunningService, method: str, path: str, key: str, status: int, prefix: str
 ) -> None:
     content = image_bytes() if path == CLASSIFY else b""
@@ -106,7 +106,7 @@ def test_the_log_names_the_key_and_never_shows_it(secured: RunningService) -> No
     assert not any(key in log_text for key in (INFERENCE, REPOSITORY, METRICS, "a-wrong-key-of-somebody"))
 
 
-def test_a_changed_file_holds_from_then_on(secured: RunningService, keys_file: Path) -> None:
+def test_a_changed_key_file_takes_effect(secured: RunningService, keys_file: Path) -> None:
     before = keys_file.read_text()
     new = "a-new-key-for-inference"
     keys_file.write_text(f"{before}new inference {new}\n")

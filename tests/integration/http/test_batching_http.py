@@ -38,7 +38,7 @@ def test_64_clients_at_once_share_batches(service: RunningService) -> None:
     assert runs < images / 2, f"{images} images ran in {runs} batches"
 
 
-def test_a_client_that_goes_away_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
+def test_a_client_that_disconnects_is_dropped_and_the_others_are_answered(tmp_path: Path) -> None:
     # A run takes half a second, so that disconnects are detected before the next batch forms.
     write_version(tmp_path, "slow", 1, graph=slow_graph(SHAPE, 4, rounds=2400))
     with RunningService(tmp_path, max_batch_size=2) as service, ThreadPoolExecutor(12) as clients:

@@ -42,7 +42,7 @@ def test_an_image_as_the_raw_body(service: RunningService, zoo: Path) -> None:
     assert sum(p["probability"] for p in body["predictions"]) == pytest.approx(1)
 
 
-def test_what_curl_calls_the_body_does_not_matter(service: RunningService, zoo: Path) -> None:
+def test_the_content_type_of_a_raw_body_is_ignored(service: RunningService, zoo: Path) -> None:
     for content_type in ("application/x-www-form-urlencoded", "image/jpeg", "text/plain"):
         reply = service.client.post(CLASSIFY, content=image_bytes(seed=5), headers={"content-type": content_type})
         assert indices(reply.json()) == expected(zoo, 5)
@@ -82,7 +82,7 @@ def test_many_images_in_a_form_keep_their_order(service: RunningService, zoo: Pa
     assert [indices(entry) for entry in body["results"]] == [expected(zoo, seed) for seed in range(20)]
 
 
-def test_a_broken_image_costs_only_its_own_entry(service: RunningService, zoo: Path) -> None:
+def test_a_broken_image_fails_only_its_own_entry(service: RunningService, zoo: Path) -> None:
     data = [
         base64.b64encode(image_bytes(seed=1)).decode(),
         "bm8gcGljdHVyZQ==",
@@ -117,7 +117,7 @@ def test_a_large_image_is_scaled_as_the_manifest_states(service: RunningService)
     assert answers[0] == answers[1]
 
 
-def test_transparency_is_laid_over_the_manifests_background(service: RunningService) -> None:
+def test_transparency_is_composited_over_the_background_of_the_manifest(service: RunningService) -> None:
     file = io.BytesIO()
     Image.new("LA", (8, 8), (255, 0)).save(file, "PNG")
     transparent, black = file.getvalue(), encode(np.zeros((8, 8, 1), np.uint8))
@@ -138,7 +138,9 @@ def test_a_request_id_is_made_or_kept_and_logged_with_what_the_request_cost(serv
 
 
 @pytest.mark.parametrize(("priority", "background"), [("u=7", True), ("i, u=7", True), ("u=4", None), ("i", None)])
-def test_a_low_priority_goes_to_the_background(service: RunningService, priority: str, background: bool | None) -> None:
+def test_a_low_priority_request_runs_in_the_background(
+    service: RunningService, priority: str, background: bool | None
+) -> None:
     request_id = f"priority-{priority}"
     service.client.post(CLASSIFY, content=image_bytes(), headers={"priority": priority, "x-request-id": request_id})
     assert service.wait_for_line(request_id=request_id).get("background") is background

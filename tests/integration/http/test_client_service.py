@@ -44,7 +44,7 @@ def test_a_version_can_be_requested(client: Client) -> None:
     assert client.classify("linear", PIXELS, version="1").version == "1"
 
 
-def test_many_answers_are_those_of_each_alone(client: Client) -> None:
+def test_results_of_many_equal_those_of_single_images(client: Client) -> None:
     images: list[bytes | np.ndarray] = [random_pixels(8, 8, seed=seed) for seed in range(70)]
     images[40] = b"no image"
     results = list(client.classify_many("linear", images, top_k=1, concurrency=1))
@@ -68,7 +68,7 @@ def test_tasks_share_a_client(service: RunningService) -> None:
     assert len(asyncio.run(run())) == 20
 
 
-def test_errors_come_in_their_kinds(client: Client) -> None:
+def test_errors_have_their_types(client: Client) -> None:
     with pytest.raises(BadImage) as bad:
         client.classify("linear", b"no image")
     assert (bad.value.code, bad.value.status) == ("bad_image", 400)

@@ -16,7 +16,7 @@ BUNDLE_BYTES = 1_500_000  # more than the kernel buffers for a connection with s
 SLOW_READER_CHECK_S = 1.0  # interval in which the service checks for slow readers
 
 
-def test_headers_that_come_too_slowly_end_with_408(limited: RunningService) -> None:
+def test_slow_headers_are_answered_with_408(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(b"GET /health/live HTTP/1.1\r\n")
         for number in range(3):
@@ -36,7 +36,7 @@ def test_headers_in_pieces_are_read(limited: RunningService) -> None:
         assert connection.read_response()[0] == 200
 
 
-def test_a_connection_that_asks_nothing_is_closed_without_a_word(limited: RunningService) -> None:
+def test_a_connection_without_a_request_is_closed_without_a_response(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         assert HEADER_S / 2 < connection.ended_after_s() < HEADER_S * 20
     with RawConnection(limited) as connection:
@@ -51,7 +51,7 @@ def test_an_idle_connection_is_closed_after_its_time(limited: RunningService) ->
         assert KEEP_ALIVE_S / 2 < connection.ended_after_s() < KEEP_ALIVE_S * 10
 
 
-def test_a_body_that_comes_too_slowly_ends_with_408(limited: RunningService) -> None:
+def test_a_slow_body_is_answered_with_408(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(b"", length=5000))
         started_s = time.monotonic()
@@ -67,7 +67,7 @@ def test_a_body_that_comes_too_slowly_ends_with_408(limited: RunningService) -> 
     assert limited.metric("convoy_requests_total", route=route, code="408") >= 1
 
 
-def test_a_slow_body_that_brings_enough_is_waited_for(limited: RunningService) -> None:
+def test_a_slow_body_above_the_minimum_rate_is_accepted(limited: RunningService) -> None:
     body = image_bytes(150, 150)
     assert len(body) > BYTES_PER_S * BODY_S
     with RawConnection(limited) as connection:
@@ -79,7 +79,7 @@ def test_a_slow_body_that_brings_enough_is_waited_for(limited: RunningService) -
         assert connection.read_response()[0] == 200
 
 
-def test_what_was_rejected_may_send_its_body_to_the_end_and_ask_again(limited: RunningService) -> None:
+def test_a_rejected_client_may_finish_its_body_and_send_another_request(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(b"", model="nobody", length=2000))
         time.sleep(0.05)
@@ -120,7 +120,7 @@ def test_headers_without_end_are_cut_off_early(limited: RunningService) -> None:
         check_error(connection.read_response(), 431, "headers_too_large")
 
 
-def test_a_large_body_behind_small_headers_is_no_large_header(limited: RunningService) -> None:
+def test_a_large_body_does_not_count_as_header(limited: RunningService) -> None:
     body = image_bytes(120, 120)
     assert len(body) > MAX_HEADER_BYTES
     with RawConnection(limited) as connection:
@@ -138,13 +138,13 @@ def test_chunks_and_trailers_without_end_are_cut_off(limited: RunningService) ->
         assert connection.statuses() in ([413], [])
 
 
-def test_what_is_not_http_ends_with_400(limited: RunningService) -> None:
+def test_a_request_that_is_not_http_is_answered_with_400(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello, TLS?\r\n\r\n")
         check_error(connection.read_response(), 400, "bad_http")
 
 
-def test_an_answer_that_is_due_comes_before_the_end(limited: RunningService) -> None:
+def test_invalid_data_after_a_request_does_not_replace_its_response(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(image_bytes(), model="slow"))
         connection.send(b"nonsense\r\n\r\n")

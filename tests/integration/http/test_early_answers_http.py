@@ -75,14 +75,14 @@ def test_an_answer_keeps_the_connection_only_if_the_rest_of_the_body_will_be_rea
         assert (status, "connection" not in headers) == (404, is_kept)
 
 
-def test_an_answer_that_came_before_the_body_is_the_only_one(limited: RunningService) -> None:
+def test_an_early_response_is_the_only_response(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 8000000\r\n\r\n" + bytes(LARGE))
         assert connection.read_response()[0] == 200
         assert connection.read_all() == 0
 
 
-def test_what_is_discarded_fills_no_memory_and_connections_end(limited: RunningService) -> None:
+def test_discarded_bytes_use_no_memory_and_connections_are_closed(limited: RunningService) -> None:
     pid = limited.process.pid
     before = resource_usage(pid)
     connections = [RawConnection(limited) for _ in range(4)]

@@ -118,7 +118,7 @@ CODES_TESTED_BELOW = {
 }
 CODES_TESTED_BELOW |= {"bad_tensor", "not_allowed", "broken_version", "not_everywhere", "bad_state", "forbidden"}
 CODES_TESTED_ELSEWHERE = {
-    "bad_http": "test_connection_limits_http.py::test_what_is_not_http_ends_with_400",
+    "bad_http": "test_connection_limits_http.py::test_a_request_that_is_not_http_is_answered_with_400",
     "unsupported_http_version": "test_request_smuggling_http.py::test_another_version_of_http_is_named_as_the_cause",
     "too_many_connections": (
         "unit/service/server/test_connection_limits.py::test_a_connection_for_health_checks_answers_nothing_else"
@@ -126,11 +126,11 @@ CODES_TESTED_ELSEWHERE = {
     "response_too_large": (
         "test_large_responses_http.py::test_a_response_over_the_limit_is_rejected_before_the_model_runs"
     ),
-    "slow_request": "test_connection_limits_http.py::test_headers_that_come_too_slowly_end_with_408",
+    "slow_request": "test_connection_limits_http.py::test_slow_headers_are_answered_with_408",
     "headers_too_large": "test_connection_limits_http.py::test_too_large_headers_end_with_431",
     "unauthenticated": "test_access_http.py::test_a_rejection_states_how_to_get_access",
     "memory_full": "test_body_budget_http.py::test_a_body_in_chunks_is_rejected_when_it_passes_the_bound",
-    "draining": "test_stop.py::test_what_is_queued_is_answered_and_readiness_fails_at_once",
+    "draining": "test_stop.py::test_queued_requests_are_answered_and_readiness_fails_at_once",
     "model_hung": "test_liveness.py::test_liveness_fails_when_a_run_does_not_return",
     "too_late_to_start": "test_rejections_http.py::test_a_request_whose_answer_would_be_late_is_rejected_at_once",
     "expired_in_queue": "test_rejections_http.py::test_a_request_expires_while_it_waits",
@@ -163,7 +163,7 @@ def test_every_documented_code_is_provoked() -> None:
 
 
 @pytest.mark.parametrize("where", sorted(set(CODES_TESTED_ELSEWHERE.values())))
-def test_what_is_provoked_elsewhere_is_there(where: str) -> None:
+def test_tests_that_provoke_other_errors_exist(where: str) -> None:
     file, _, name = where.partition("::")
     assert f"def {name}(" in next(Path(__file__).parents[2].rglob(file)).read_text()
 
@@ -270,7 +270,7 @@ def test_a_failing_batch_leaves_other_requests_alone(service: RunningService) ->
     assert [line for line in service.lines if line["event"] == "no json"] == [], "a library wrote to the log"
 
 
-def test_an_image_of_a_request_on_which_the_model_fails_has_an_error_in_its_place(service: RunningService) -> None:
+def test_an_image_on_which_the_model_fails_has_an_error_entry(service: RunningService) -> None:
     files = [("files", encode(random_pixels(*SHAPE))), ("files", encode(WHITE))]
     reply = service.client.post("/api/v1/models/brittle/classify/batch", files=files)
     good, bad = reply.json()["results"]
@@ -327,7 +327,7 @@ def test_a_broken_version_is_reported_and_does_not_hide_the_others(tmp_path: Pat
         assert service.client.post("/api/v1/models/good/classify", content=image_bytes()).status_code == 200
 
 
-def test_a_broken_newest_version_leaves_the_one_before_in_service(tmp_path: Path) -> None:
+def test_a_broken_newest_version_keeps_the_previous_version_in_service(tmp_path: Path) -> None:
     write_version(tmp_path, "linear", 1)
     newest = write_version(tmp_path, "linear", 2)
     (newest / "manifest.json").write_text("{}")

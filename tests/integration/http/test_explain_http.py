@@ -71,7 +71,7 @@ def test_another_class_may_be_requested(shipped: RunningService) -> None:
 
 
 @pytest.mark.parametrize("class_name", ["10", "00000000010", "9" * 5000, "-1", "1.0", "²", ""])
-def test_a_class_that_is_none_is_reported(shipped: RunningService, class_name: str) -> None:
+def test_an_unknown_class_is_reported(shipped: RunningService, class_name: str) -> None:
     reply = shipped.client.post(f"{LENET}/explain", params={"class": class_name}, content=SEVEN)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_parameter")
 
@@ -97,20 +97,20 @@ def test_the_input_is_what_the_network_sees(shipped: RunningService) -> None:
 
 
 @pytest.mark.parametrize("method", ["occlusion", "features", "input"])
-def test_each_comes_as_one_png_too(shipped: RunningService, method: str) -> None:
+def test_every_explanation_is_available_as_png(shipped: RunningService, method: str) -> None:
     reply = explain(shipped, accept="image/png", method=method)
     assert reply.headers["content-type"] == "image/png"
     assert 400 <= decode_png(reply.content).shape[1] <= 560
 
 
-def test_it_runs_in_the_background_and_is_reported(shipped: RunningService) -> None:
+def test_an_explanation_runs_in_the_background_and_is_logged(shipped: RunningService) -> None:
     reply = explain(shipped)
     line = shipped.wait_for_line(request_id=reply.headers["x-request-id"])
     assert line["background"] is True
     assert reply.json()["passes"] == 197
 
 
-def test_its_cost_is_bounded_by_the_queue(service: RunningService) -> None:
+def test_the_queue_limits_the_passes_of_an_explanation(service: RunningService) -> None:
     reply = service.client.post("/api/v1/models/linear/explain", content=image_bytes())
     assert reply.json()["passes"] == 10  # of 64 that may wait
 

@@ -79,7 +79,7 @@ def test_a_json_batch_is_json_in_any_case(service: RunningService) -> None:
     assert reply.json()["error"]["message"] == "images must be a list of at least one image."
 
 
-def test_a_json_batch_that_is_no_json_gets_a_hint_about_batches(service: RunningService) -> None:
+def test_an_invalid_json_batch_gets_a_hint_about_batches(service: RunningService) -> None:
     headers = {"content-type": "application/json"}
     error = service.client.post(f"{LINEAR}/classify/batch", content=b'{"images": [', headers=headers).json()["error"]
     assert error["code"] == "bad_request"

@@ -51,7 +51,7 @@ def test_head_is_answered_as_get_without_the_body(service: RunningService, path:
     service.wait_for_line(event="request", method="HEAD", path=path, status=head.status_code)
 
 
-def test_nothing_of_a_body_follows_head(service: RunningService) -> None:
+def test_head_has_no_response_body(service: RunningService) -> None:
     with RawConnection(service) as connection:
         connection.send(b"HEAD /health/live HTTP/1.1\r\nhost: x\r\n\r\nGET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
         head, rest = connection.read_head(), connection.read_response()
@@ -59,7 +59,7 @@ def test_nothing_of_a_body_follows_head(service: RunningService) -> None:
     assert int(head[1]["content-length"]) == len(rest[2]) > 0
 
 
-def test_head_is_not_for_what_is_posted(service: RunningService) -> None:
+def test_head_is_not_allowed_on_post_routes(service: RunningService) -> None:
     reply = service.client.head("/api/v1/models/linear/classify")
     assert (reply.status_code, reply.headers["allow"], reply.content) == (405, "POST, OPTIONS", b"")
 
@@ -91,7 +91,7 @@ def test_options_of_the_whole_server_names_all_methods(service: RunningService) 
     connection.close()
 
 
-def test_options_of_no_path_are_not_found(service: RunningService) -> None:
+def test_options_of_an_unknown_path_returns_404(service: RunningService) -> None:
     assert service.client.options("/nowhere").status_code == 404
 
 

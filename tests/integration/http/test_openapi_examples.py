@@ -74,7 +74,7 @@ def test_own_answers_have_the_promised_shapes(service: RunningService) -> None:
     check_schema(service.client.post(f"{classify_path}/batch", files=files), schemas.BatchReply)
 
 
-def test_everything_that_is_referred_to_is_there_and_nothing_else(openapi: Json) -> None:
+def test_exactly_the_referenced_schemas_are_defined(openapi: Json) -> None:
     prefix = "#/components/schemas/"
     referenced = {text.removeprefix(prefix) for text in texts(openapi) if text.startswith(prefix)}
     assert referenced == openapi["components"]["schemas"].keys()
@@ -99,7 +99,7 @@ def test_no_error_is_promised_in_fastapis_own_shape(openapi: Json) -> None:
             assert schema_refs <= {f"#/components/schemas/{shape}"}, path
 
 
-def test_every_operation_is_named_once_and_said_what_for(openapi: Json) -> None:
+def test_every_operation_has_a_unique_name_and_a_summary(openapi: Json) -> None:
     operations = [operation for methods in openapi["paths"].values() for operation in methods.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     assert all(operation["summary"] and operation["tags"] for operation in operations)

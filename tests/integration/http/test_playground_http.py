@@ -24,9 +24,7 @@ def proxied_service(zoo: Path) -> Iterator[RunningService]:
 
 
 @pytest.mark.parametrize("prefix", ["", "/convoy"], ids=["stripped", "kept"])
-def test_every_file_is_there_whether_the_proxy_keeps_the_root_path_or_not(
-    proxied_service: RunningService, prefix: str
-) -> None:
+def test_every_file_is_served_with_and_without_the_root_path(proxied_service: RunningService, prefix: str) -> None:
     page = proxied_service.client.get(f"{prefix}/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["content-type"].startswith("text/html")
     for file in STATIC.iterdir():
@@ -72,11 +70,11 @@ def test_redirects_behind_nginx_lead_to_the_same_address_without_the_slash(
 
 
 @pytest.mark.parametrize("name", ["", "nothing.js", "..%2fapp.py", "%2e%2e/app.py", "../app.py"])
-def test_nothing_else_is(proxied_service: RunningService, name: str) -> None:
+def test_other_files_are_not_served(proxied_service: RunningService, name: str) -> None:
     assert proxied_service.client.get(f"/playground/{name}").status_code == 404
 
 
-def test_what_is_named_is_ours_and_there() -> None:
+def test_referenced_files_exist() -> None:
     referenced = {
         page or f"playground/{module}"
         for file in STATIC.iterdir()
@@ -87,7 +85,7 @@ def test_what_is_named_is_ours_and_there() -> None:
         assert (STATIC / name.removeprefix("playground/")).is_file(), name
 
 
-def test_a_strict_policy_can_hold() -> None:
+def test_the_page_works_under_a_strict_content_security_policy() -> None:
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page)
     scripts = "".join(file.read_text(encoding="utf-8") for file in STATIC.glob("*.js"))

@@ -64,7 +64,7 @@ def test_a_request_whose_end_is_ambiguous_hides_no_other(
 
 
 @pytest.mark.parametrize("in_one_write", [True, False], ids=["at once", "in pieces"])
-def test_chunks_from_before_there_were_any_hide_no_request(limited: RunningService, in_one_write: bool) -> None:
+def test_chunks_in_http_1_0_hide_no_request(limited: RunningService, in_one_write: bool) -> None:
     check_only_one_response(
         limited, head(CHUNKED, "connection: keep-alive", version="1.0"), LAST + HIDDEN, in_one_write
     )
@@ -91,7 +91,7 @@ def test_chunks_and_their_extensions_are_read(limited: RunningService) -> None:
         assert connection.read_response()[0] == 200
 
 
-def test_a_trailer_is_no_header(limited: RunningService) -> None:
+def test_a_trailer_is_not_a_header(limited: RunningService) -> None:
     body = image_bytes()
     with RawConnection(limited) as connection:
         connection.send(head(CHUNKED) + b"%x\r\n%b\r\n0\r\nx-request-id: trailer\r\n\r\n" % (len(body), body))
@@ -144,14 +144,14 @@ def test_a_body_behind_upgrade_is_an_image_even_if_it_looks_like_a_request(limit
 
 
 @pytest.mark.parametrize("target", ["x:80", "/health/live"])
-def test_there_is_no_tunnel(limited: RunningService, target: str) -> None:
+def test_connect_is_rejected(limited: RunningService, target: str) -> None:
     with RawConnection(limited) as connection:
         connection.send(f"CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n".encode() + HIDDEN)
         check_error(connection.read_response(), 400, "bad_http")
         assert connection.statuses() == []
 
 
-def test_an_answer_that_is_due_comes_before_that_to_a_body_that_is_not_http(limited: RunningService) -> None:
+def test_a_pending_response_precedes_the_error_for_an_invalid_body(limited: RunningService) -> None:
     with RawConnection(limited) as connection:
         connection.send(post(image_bytes(), model="slow") + head(CHUNKED) + b"zz\r\n" + HIDDEN)
         assert connection.read_response()[0] == 200

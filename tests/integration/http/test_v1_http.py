@@ -61,7 +61,7 @@ def classify_probabilities(service: RunningService, version: str = "2") -> np.nd
     ],
     ids=["rows", "named rows", "images", "named images", "column", "named column", "image column", "named"],
 )
-def test_every_form_is_answered_in_its_own(service: RunningService, request_body: Json, field: str) -> None:
+def test_every_request_format_gets_its_response_format(service: RunningService, request_body: Json, field: str) -> None:
     reply = service.client.post(PREDICT, json=request_body)
     assert reply.status_code == 200, reply.text
     assert reply.json().keys() == {field}
@@ -95,7 +95,7 @@ def status_json(*versions: str) -> Json:
     }
 
 
-def test_status_in_tensorflow_servings_form(labeled_service: RunningService) -> None:
+def test_the_status_has_the_format_of_tensorflow_serving(labeled_service: RunningService) -> None:
     assert labeled_service.client.get(MODEL).json() == status_json("2", "1")
     assert labeled_service.client.get(f"{MODEL}/versions/1").json() == status_json("1")
     assert labeled_service.client.get(f"{MODEL}/versions/01").json() == status_json("1")
@@ -105,7 +105,9 @@ def test_status_in_tensorflow_servings_form(labeled_service: RunningService) -> 
 @pytest.mark.parametrize(
     ("path", "version"), [("", "2"), ("/versions/1", "1"), ("/labels/stable", "1")], ids=["model", "version", "label"]
 )
-def test_metadata_in_tensorflow_servings_form(labeled_service: RunningService, path: str, version: str) -> None:
+def test_the_metadata_has_the_format_of_tensorflow_serving(
+    labeled_service: RunningService, path: str, version: str
+) -> None:
     def tensor_json(name: str, dtype: str, *sizes: int) -> Json:
         dim = [{"size": str(size), "name": ""} for size in sizes]
         return {"dtype": dtype, "tensor_shape": {"dim": dim, "unknown_rank": False}, "name": f"{name}:0"}
@@ -121,7 +123,7 @@ def test_metadata_in_tensorflow_servings_form(labeled_service: RunningService, p
     }
 
 
-def test_the_service_is_alive_in_kserves_form(service: RunningService) -> None:
+def test_liveness_has_the_format_of_kserve(service: RunningService) -> None:
     """Sends the requests of `kserve`'s InferenceRESTClient to V1 servers: `is_server_live` and `is_model_ready`."""
     for accept in ("*/*", "application/json", ""):
         assert service.client.get("/", headers={"accept": accept}).json()["status"] == "alive"
@@ -129,7 +131,7 @@ def test_the_service_is_alive_in_kserves_form(service: RunningService) -> None:
     assert (reply["name"], reply["ready"]) == ("linear", True)
 
 
-def test_the_list_in_kserves_form(service: RunningService) -> None:
+def test_the_model_list_has_the_format_of_kserve(service: RunningService) -> None:
     assert service.client.get("/v1/models").json() == {"models": ["brittle", "linear", "slow"]}
 
 

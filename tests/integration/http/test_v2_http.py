@@ -103,14 +103,16 @@ def test_a_raw_request_is_answered_raw(service: RunningService) -> None:
     assert numbers == pytest.approx(probabilities(service, values), abs=1e-6)
 
 
-def test_the_body_may_come_in_pieces(service: RunningService) -> None:
+def test_the_body_may_be_chunked(service: RunningService) -> None:
     text = json.dumps(request()).encode()
     chunks = (text[at : at + 100] for at in range(0, len(text), 100))
     assert service.client.post(INFER, content=chunks).status_code == 200
 
 
 @pytest.mark.parametrize(("name", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_compression_each_way_alone(service: RunningService, name: str, compress: Callable[[bytes], bytes]) -> None:
+def test_requests_and_responses_can_be_compressed_independently(
+    service: RunningService, name: str, compress: Callable[[bytes], bytes]
+) -> None:
     values = np.stack([random_pixels(*SHAPE, seed=seed) for seed in range(60)])
     text = json.dumps(request(values)).encode()
     uncompressed = {"accept-encoding": "identity"}
@@ -252,14 +254,14 @@ def test_malicious_requests_are_rejected_and_affect_no_other_client(
     assert service.client.post(INFER, json=request()).status_code == 200
 
 
-def test_an_id_of_any_text_comes_back_in_the_body_alone(service: RunningService) -> None:
+def test_any_id_is_returned_only_in_the_body(service: RunningService) -> None:
     name = 'a\r\nSet-Cookie: b\x00"}] é😀'
     reply = service.client.post(INFER, json=request(id=name))
     assert reply.json()["id"] == name
     assert "set-cookie" not in reply.headers
 
 
-def test_of_two_equal_keys_one_counts(service: RunningService) -> None:
+def test_one_of_two_duplicate_keys_is_used(service: RunningService) -> None:
     text = json.dumps(request()).replace('"inputs"', '"id": "1", "id": "2", "inputs"')
     assert service.client.post(INFER, content=text).json()["id"] in ("1", "2")
 

@@ -138,7 +138,7 @@ def test_compression_both_ways(service: RunningService, client: triton.Inference
     np.testing.assert_allclose(result.as_numpy("probabilities"), classify_probabilities(service, values), atol=1e-6)
 
 
-def test_statistics_count_what_was_done(client: triton.InferenceServerClient) -> None:
+def test_statistics_count_inferences(client: triton.InferenceServerClient) -> None:
     def version_1_counts() -> dict[str, int]:
         (stats,) = client.get_inference_statistics(MODEL, "1")["model_stats"]
         assert (

@@ -113,7 +113,7 @@ def first_decoder(process: subprocess.Popen[str]) -> int:
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_every_image_counts_once(root: Path, start: JobStarter) -> None:
+def test_a_job_killed_repeatedly_counts_every_image_once(root: Path, start: JobStarter) -> None:
     partial, done_count = root / "r.jsonl.part", 0
     workers: list[int] = []
     for _ in range(3):
@@ -174,13 +174,13 @@ def test_a_dead_decoder_ends_the_job_with_4_and_the_same_command_continues(root:
     assert "slow version 1: 245 classified, 5 broken." in out
 
 
-def test_a_bucket_that_is_away_ends_the_job_with_4(root: Path, start: JobStarter) -> None:
+def test_an_unreachable_bucket_ends_the_job_with_4(root: Path, start: JobStarter) -> None:
     exit_code, _, err = finish(start("-o", "r.jsonl", "file:///nowhere/at/all"))
     assert exit_code == EXIT_RETRY
     assert "cannot be read" in err
 
 
-def test_two_at_once_do_not_share_an_output(root: Path, start: JobStarter) -> None:
+def test_concurrent_jobs_cannot_share_an_output(root: Path, start: JobStarter) -> None:
     with Journal(root / "r.jsonl.part"):
         exit_code, _, err = finish(start("-o", "r.jsonl"))
     assert exit_code == EXIT_RETRY
@@ -188,7 +188,7 @@ def test_two_at_once_do_not_share_an_output(root: Path, start: JobStarter) -> No
 
 
 @pytest.mark.slow
-def test_the_pods_of_an_indexed_job_share_the_images_out(root: Path, start: JobStarter) -> None:
+def test_the_pods_of_an_indexed_job_divide_the_images(root: Path, start: JobStarter) -> None:
     pods = [start("-o", "r.jsonl", JOB_COMPLETION_INDEX=str(index), JOB_COMPLETIONS="2") for index in range(2)]
     ends = [finish(pod) for pod in pods]
     assert {exit_code for exit_code, _, _ in ends} <= {0, 1}, ends

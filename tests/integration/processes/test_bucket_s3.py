@@ -96,7 +96,7 @@ def versions(mirror: BucketMirror) -> list[int]:
     return numbers
 
 
-def test_versions_come_change_and_go(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+def test_versions_are_added_changed_and_removed(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
     mirror.sync()
     assert versions(mirror) == [1, 2]
     stat_before = (mirror.folder / "linear" / "2" / "model.onnx").stat()
@@ -130,7 +130,7 @@ def test_a_partial_object_and_a_wrong_checksum_are_not_published(mirror: BucketM
     assert (versions(mirror), mirror.failures) == ([1, 2], {})
 
 
-def test_an_upload_in_parts_is_not_seen_before_it_is_complete(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
+def test_an_incomplete_multipart_upload_is_ignored(mirror: BucketMirror, s3: S3, tmp_path: Path) -> None:
     folder = write_version(tmp_path / "made", "linear", 3, shape=(128, 128, 3), classes=32)
     key = {"Bucket": BUCKET, "Key": f"{PREFIX}/linear/3/model.onnx"}
     upload = key | {"UploadId": s3.client.create_multipart_upload(**key)["UploadId"]}
@@ -173,7 +173,7 @@ def test_a_bucket_or_prefix_that_does_not_exist_is_reported(s3: S3, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_two_workers_serve_from_the_bucket_whatever_becomes_of_it(s3: S3, tmp_path: Path) -> None:
+def test_two_workers_keep_serving_while_the_bucket_changes_or_fails(s3: S3, tmp_path: Path) -> None:
     with RunningService(
         f"s3://{BUCKET}/{PREFIX}",
         workers=2,

@@ -35,7 +35,9 @@ SLOW_FAULTS = ("hangs", "drips")  # faults that end with a time limit
 @pytest.mark.parametrize(
     "fault", [pytest.param(one, marks=pytest.mark.slow) if one in SLOW_FAULTS else one for one in FAULTS]
 )
-def test_a_fault_of_one_version_stops_no_other_and_heals(bucket: FailingBucket, tmp_path: Path, fault: str) -> None:
+def test_a_fault_of_one_version_does_not_block_others_and_recovers(
+    bucket: FailingBucket, tmp_path: Path, fault: str
+) -> None:
     for model, version in (("a", 1), ("b", 1)):
         bucket.upload(write_version(tmp_path / "made", model, version, seed=version), model, version)
     clock = FakeClock()

@@ -105,7 +105,7 @@ def test_the_engine_is_chosen_from_measurements() -> None:
         loaded.executor.shutdown()
 
 
-def test_every_engine_gives_the_stored_answers() -> None:
+def test_every_engine_returns_the_stored_outputs() -> None:
     findings = list(verify(repository(), MODEL, newest()))
     assert [finding.text for finding in findings if not finding.is_ok] == []
     assert "openvino float32" in {finding.subject for finding in findings}

@@ -39,7 +39,7 @@ def offline(model: str, images: np.ndarray) -> np.ndarray:
     return np.concatenate([session.run(batch) for batch in np.array_split(images, 100)])
 
 
-def test_every_shipped_version_is_whole() -> None:
+def test_every_shipped_version_is_complete() -> None:
     repository = Repository(MODELS)
     assert "mnist-lenet5" in repository.models()
     for model in repository.models():

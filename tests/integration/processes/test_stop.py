@@ -84,7 +84,7 @@ def test_sigterm_under_load_loses_nothing(zoo: Path, workers: int) -> None:
     assert {code for client in clients for code in client.codes} == {200}
 
 
-def test_what_is_queued_is_answered_and_readiness_fails_at_once(zoo: Path) -> None:
+def test_queued_requests_are_answered_and_readiness_fails_at_once(zoo: Path) -> None:
     with RunningService(zoo, max_batch_size=1) as service:
         answers: list[int] = []
         path = "/api/v1/models/slow/classify"
@@ -157,7 +157,7 @@ def test_a_client_that_reads_only_after_sending_receives_its_early_answer(zoo: P
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
+def test_an_endless_model_load_does_not_delay_the_exit(tmp_path: Path, workers: int) -> None:
     """The port stays closed until the first attempt to load every model has ended, and the service exits normally."""
     write_version(tmp_path, "linear", 1)
     write_version(tmp_path, "stuck", 1, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
@@ -171,7 +171,7 @@ def test_a_load_that_never_ends_does_not_hold_up_the_end(tmp_path: Path, workers
     assert len(aborted) == workers
 
 
-def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_a_model_load_during_traffic_does_not_delay_the_exit(tmp_path: Path) -> None:
     write_version(tmp_path, "linear", 1)
     with RunningService(tmp_path, scan_interval_s=0.1, drain_timeout_s=DRAIN_TIMEOUT_S) as service:
         write_version(tmp_path, "linear", 2, graph=endless_graph(SHAPE, 4, "GreaterOrEqual", 0))
@@ -181,7 +181,7 @@ def test_a_load_beside_the_traffic_does_not_hold_up_the_end(tmp_path: Path) -> N
     assert service.lines[-1]["event"] == "a version is still being loaded; it is aborted"
 
 
-def test_an_explanation_that_never_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+def test_an_endless_explanation_does_not_delay_the_exit(tmp_path: Path) -> None:
     folder = write_version(tmp_path, "linear", 1)
     endless = folder / "features.onnx"
     endless.write_bytes(endless_graph(SHAPE, 4, "GreaterOrEqual", 0).SerializeToString())

@@ -51,7 +51,7 @@ def _wait_until(load: RawLoad, answered: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_serves_on_while_it_is_not_ready_until_a_second_signal(tmp_path: Path, workers: int) -> None:
+def test_a_service_that_is_not_ready_keeps_serving_until_a_second_signal(tmp_path: Path, workers: int) -> None:
     write_version(tmp_path / "models", "linear", 1)
     with RunningService(tmp_path / "models", workers=workers, stop_delay_s=600) as service:
         service.terminate()

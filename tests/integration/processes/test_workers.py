@@ -72,7 +72,7 @@ def ask_until_each_answered(service: RunningService) -> list[str]:
     return versions
 
 
-def test_load_unload_and_statistics_mean_all_workers(service: RunningService, root: Path) -> None:
+def test_load_unload_and_statistics_apply_to_all_workers(service: RunningService, root: Path) -> None:
     with triton.InferenceServerClient(service.url.removeprefix("http://")) as client:
         client.unload_model("other")
         replies = ask_each_on_a_new_connection(service, "/v2/models/other/ready")
@@ -98,7 +98,7 @@ def inferences(client: triton.InferenceServerClient) -> int:
     return statistics["inference_count"]  # type: ignore[no-any-return]
 
 
-def test_a_killed_worker_is_replaced_and_no_sum_goes_back(service: RunningService) -> None:
+def test_a_killed_worker_is_replaced_and_no_total_decreases(service: RunningService) -> None:
     for _ in range(40):
         assert classify(service).status_code == 200
     service.wait_until(lambda: requests_counted(service) == 40)
@@ -131,7 +131,7 @@ def test_workers_that_cannot_start_end_the_service_with_the_reason(
     assert service.lines[-1]["action"]
 
 
-def test_sigterm_while_a_worker_is_being_replaced_ends_well(service: RunningService) -> None:
+def test_sigterm_during_a_worker_replacement_exits_with_0(service: RunningService) -> None:
     os.kill(pids(service)[0], signal.SIGKILL)
     service.wait_until(lambda: len(pids(service)) == WORKERS + 1)
     service.terminate()  # the new worker is still importing, and handles no signals yet
@@ -218,7 +218,7 @@ def test_a_bad_state_file_is_reported_and_changes_nothing(service: RunningServic
     assert "is not a valid state" in refused.json()["error"]
 
 
-def test_what_is_wanted_survives_a_restart(root: Path, tmp_path: Path) -> None:
+def test_the_desired_state_survives_a_restart(root: Path, tmp_path: Path) -> None:
     settings = {"repository_changes": "true", "state": tmp_path / "state.json"}
     with RunningService(root, **settings) as service:
         assert service.client.post("/v2/repository/models/other/unload").status_code == 200
@@ -234,7 +234,7 @@ def test_no_worker_outlives_a_killed_supervisor(service: RunningService) -> None
 
 
 @pytest.mark.slow
-def test_versions_come_and_go_under_load_without_a_failed_request(service: RunningService, root: Path) -> None:
+def test_versions_change_under_load_without_a_failed_request(service: RunningService, root: Path) -> None:
     stop = threading.Event()
     codes: list[int] = []
     versions: set[str] = set()
@@ -273,7 +273,7 @@ def test_versions_come_and_go_under_load_without_a_failed_request(service: Runni
     assert len(codes) > 500
 
 
-def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
+def test_simultaneous_clients_are_shared_among_workers(service: RunningService) -> None:
     ask_until_each_answered(service)
     address = httpx.URL(service.url)
     clients = [socket.create_connection((address.host, address.port)) for _ in range(32)]
@@ -290,7 +290,7 @@ def test_clients_that_come_at_once_are_shared(service: RunningService) -> None:
     assert set(answers()) == set(range(WORKERS))
 
 
-def test_a_worker_whose_event_loop_does_not_turn_is_reported_and_replaced(root: Path) -> None:
+def test_a_worker_with_a_blocked_event_loop_is_reported_and_replaced(root: Path) -> None:
     with RunningService(root, workers=WORKERS, worker_timeout_s=8) as service:
         stopped = pids(service)[1]
         os.kill(stopped, signal.SIGSTOP)

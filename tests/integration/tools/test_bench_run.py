@@ -98,20 +98,20 @@ def test_a_checkout_beside_itself(report: Path) -> None:
         assert min(_number(cell) for cell in (*second[2:4], *second[5:])) > 0
 
 
-def test_a_load_that_is_none_is_a_sentence(report: Path) -> None:
+def test_an_unknown_load_is_reported_in_a_sentence(report: Path) -> None:
     process = _run("pair", ROOT, "--models", report.with_name("models"), "--only", "v2_json", "--workers", "1")
     assert process.returncode == 2
     assert process.stderr.startswith("Error: There is no load 'v2_json'; the loads are image, ")
 
 
-def test_a_missing_generator_is_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_generator_is_reported_in_a_sentence(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     process = _bench("run", report)
     assert process.returncode == 2
     assert process.stderr == "Error: wrk is missing. Install it: on Debian or Ubuntu `apt-get install wrk`.\n"
 
 
-def test_a_missing_model_is_a_sentence(report: Path) -> None:
+def test_a_missing_model_is_reported_in_a_sentence(report: Path) -> None:
     process = _bench("run", report, "--model", "nothing")
     assert process.returncode == 2
     assert "models/nothing does not exist. " in process.stderr

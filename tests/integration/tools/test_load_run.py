@@ -57,7 +57,7 @@ def test_a_wrong_label_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert problems(results, Bounds(p99_ms=5000))
 
 
-def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_in_a_sentence(tmp_path: Path) -> None:
     process = _load(tmp_path, "--model", "no-such-model")
     assert process.returncode == 2
     assert "models/no-such-model does not exist. " in process.stderr

@@ -134,7 +134,7 @@ def test_two_processes_come_to_the_losses_of_one(single_process_run: Run, two_pr
     assert two_process_run.metrics()["test"]["images"] == 64
 
 
-def test_what_jax_has_trained_is_exported_by_tensorflow(
+def test_a_network_trained_with_jax_is_exported_with_tensorflow(
     two_process_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(ARCHITECTURES, "batchnorm", batchnorm_network)

@@ -65,7 +65,7 @@ def answers(root: Path, name: str, version: int, images: np.ndarray) -> np.ndarr
     return Session(folder.graph_path(variant), folder.manifest.input, folder.manifest.classes, 1).run(images)
 
 
-def test_an_ensemble_answers_with_the_mean_and_knows_its_accuracy(root: Path) -> None:
+def test_an_ensemble_returns_the_mean_and_records_its_accuracy(root: Path) -> None:
     code, output = run("models/net/1", "models/net/2", "models/net/3", "--name", "together")
     assert code == 0, output
     assert "net/2: test accuracy 0.5000" in output
@@ -145,7 +145,7 @@ def test_members_that_kept_other_images_for_the_test_are_measured_on_all(root: P
     assert Repository(root).open("pets-together", 1).manifest.metrics["check_images"] == 60
 
 
-def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> None:
+def test_the_val_folder_is_the_test_set(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
     write_image_folder(tmp_path / "photos" / "train", *COLORS, count=4)
     write_image_folder(tmp_path / "photos" / "val", *COLORS, count=2)
@@ -154,7 +154,7 @@ def test_the_test_images_of_a_folder_are_its_val(root: Path, tmp_path: Path) -> 
     assert Repository(root).open("pets-together", 1).manifest.variants[0].test_accuracy is not None
 
 
-def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
+def test_images_without_labels_check_and_measure_nothing(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLORS, count=4)
     code, output = run(*PETS, "--images", "photos")
@@ -165,7 +165,7 @@ def test_images_alone_check_and_measure_nothing(root: Path, tmp_path: Path) -> N
     assert manifest.variants[0].parity.images == 1000
 
 
-def test_what_is_wrong_with_a_folder_is_reported(root: Path, tmp_path: Path) -> None:
+def test_an_invalid_folder_is_reported(root: Path, tmp_path: Path) -> None:
     write_pets_versions(root)
     write_image_folder(tmp_path / "photos", *COLORS, count=4)
     (tmp_path / "photos" / "red" / "note.txt").write_text("not an image")

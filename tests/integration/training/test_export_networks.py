@@ -162,7 +162,7 @@ def test_the_next_export_is_the_next_version(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("activation", ["softmax", None], ids=["probabilities", "logits"])
-def test_a_users_network_with_a_users_images(
+def test_an_own_network_is_exported_with_own_images(
     activation: str | None, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     model = network(activation)
@@ -183,7 +183,7 @@ def test_a_users_network_with_a_users_images(
     assert "Not measured" in (version.path / "card.md").read_text()
 
 
-def test_a_users_network_measured_on_a_data_set(tmp_path: Path) -> None:
+def test_an_own_network_is_measured_on_a_data_set(tmp_path: Path) -> None:
     keras.utils.set_random_seed(2)
     model = keras.Sequential([keras.Input((24, 24, 1)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2)])
     version = publish(save_model(model, tmp_path), tmp_path / "models", dataset="xo")
@@ -218,7 +218,7 @@ def test_a_network_that_fails_the_check_publishes_nothing(photos: Path, labels: 
     assert not (tmp_path / "models").exists()
 
 
-def test_what_onnx_cannot_express_is_reported(photos: Path, labels: Path, tmp_path: Path) -> None:
+def test_a_layer_that_onnx_cannot_express_is_reported(photos: Path, labels: Path, tmp_path: Path) -> None:
     path = save_model(network("softmax", AlwaysNoisy()), tmp_path)
     message = r"cannot express layer 'always_noisy' \(AlwaysNoisy\), which computes StatelessRandomNormalV2"
     with pytest.raises(TrainingError, match=message):
@@ -226,7 +226,7 @@ def test_what_onnx_cannot_express_is_reported(photos: Path, labels: Path, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
-def test_nothing_is_published_without_images_labels_or_room(
+def test_nothing_is_published_without_images_labels_or_disk_space(
     run: Run, photos: Path, labels: Path, tmp_path: Path
 ) -> None:
     path, models = save_model(network(), tmp_path), tmp_path / "models"

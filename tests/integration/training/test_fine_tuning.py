@@ -89,7 +89,7 @@ def weights(run: Run) -> dict[str, np.ndarray]:
     return {w.path: np.array(w) for w in keras.models.load_model(run.model_path).weights}
 
 
-def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, list]) -> None:
+def test_the_phases_are_reported_and_have_their_rates(uninterrupted_run: tuple[Run, list]) -> None:
     run, lines = uninterrupted_run
     _, images, first, one, second, averages, *others = lines
     assert images.startswith("2 classes; images: 23 for training")
@@ -102,7 +102,7 @@ def test_the_phases_are_said_and_have_their_rates(uninterrupted_run: tuple[Run, 
     assert run.info()["initial_weights"] == "weights_no_top.h5"
 
 
-def test_what_was_measured_on_imagenet_is_kept_and_the_rest_is_trained(
+def test_statistics_of_imagenet_are_kept_and_the_rest_is_trained(
     uninterrupted_run: tuple[Run, list], tiny_base: Path
 ) -> None:
     weights_before = weights(uninterrupted_run[0])
@@ -117,7 +117,7 @@ def test_what_was_measured_on_imagenet_is_kept_and_the_rest_is_trained(
     "stop_after",
     [pytest.param("run ", marks=pytest.mark.slow), "epoch 1/3", pytest.param("epoch 2/3", marks=pytest.mark.slow)],
 )
-def test_a_run_stopped_in_any_phase_ends_as_if_it_had_not(
+def test_a_run_stopped_in_any_phase_resumes_to_the_same_result(
     uninterrupted_run: tuple[Run, list], tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, stop_after: str
 ) -> None:
     """Resuming needs no pretrained weights, because the first checkpoint contains them."""
@@ -174,7 +174,7 @@ def test_a_run_that_has_lost_the_weights_it_started_from_does_not_continue_from_
     assert not interrupted_run.is_finished
 
 
-def test_a_run_whose_first_weights_could_not_be_written_is_none(
+def test_a_run_without_its_first_weights_is_removed(
     tiny_base: Path, folder: Path, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

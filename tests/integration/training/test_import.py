@@ -101,7 +101,7 @@ def test_half_precision_and_a_first_class_of_background(working_dir: Path) -> No
     np.testing.assert_allclose(answers(version, images), rows / rows.sum(axis=1, keepdims=True), atol=2e-3)
 
 
-def test_whole_pixels_maps_and_any_size(working_dir: Path) -> None:
+def test_integer_pixels_output_maps_and_any_size(working_dir: Path) -> None:
     model = third_party_graph("nhwc", "uint8", side="side", output_kind="maps", channels=1, gain=0.01)
     version = import_version(model, "--resize", "shorter:14", "--crop", SIDE)
     assert version.manifest.preprocessing.shorter == 14
@@ -230,7 +230,7 @@ REJECTED = {
 
 
 @pytest.mark.parametrize(("make", "flags", "message"), REJECTED.values(), ids=REJECTED)
-def test_what_cannot_be_served_is_reported_in_a_sentence(
+def test_a_graph_that_cannot_be_served_is_reported_in_a_sentence(
     working_dir: Path, make, flags: list[str], message: str
 ) -> None:
     onnx.save(make(), "net.onnx")
@@ -298,7 +298,7 @@ def test_half_precision_in_a_branch_is_widened(working_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07\x12\x00"])
-def test_what_is_no_onnx_file(working_dir: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_rejected(working_dir: Path, content: bytes) -> None:
     Path("net.onnx").write_bytes(content)
     code, output = run("net.onnx", "--name", "net", "--labels", "labels.txt")
     assert (code, "net.onnx is not an ONNX file" in output) == (2, True)
@@ -346,7 +346,7 @@ def test_wrong_guesses_about_a_real_mobilenet_are_caught(data_dir: Path, working
     assert not Path("models").exists()
 
 
-def test_answers_no_better_than_chance_are_caught_and_published_only_anyway(working_dir: Path) -> None:
+def test_chance_accuracy_is_rejected_unless_forced(working_dir: Path) -> None:
     onnx.save(third_party_graph(), "net.onnx")
     version = import_version(third_party_graph(), "--scale", "1/255")
     images = np.random.default_rng(5).integers(0, 256, (20, SIDE, SIDE, 3), np.uint8)

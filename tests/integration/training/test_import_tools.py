@@ -342,7 +342,7 @@ def test_other_formats_are_recognized(content: bytes, message: str) -> None:
     assert (code, output.count("\n"), output.startswith(f"Error: net.onnx {message}")) == (2, 1, True), output
 
 
-def test_numbers_with_spaces_between_them_want_commas() -> None:
+def test_numbers_separated_by_spaces_get_a_hint_about_commas() -> None:
     code, output = run(*LABELED, "--mean", "0.485", "0.456", "0.406")
     assert (code, "by commas: --mean 0.485,0.456,0.406" in output) == (2, True)
 

@@ -68,7 +68,7 @@ def test_a_run_records_which_images_it_had(root: Path, run: Run) -> None:
     assert run.metrics()["test"]["accuracy"] > 0.8
 
 
-def test_it_is_published_with_the_preprocessing_that_it_was_measured_with(root: Path, run: Run) -> None:
+def test_a_version_has_the_preprocessing_of_its_measurement(root: Path, run: Run) -> None:
     convoy_train("export", run.folder, "--name", "colors", "--models-dir", root / "models")
     version = root / "models" / "colors" / "1"
     manifest = read_manifest(version)

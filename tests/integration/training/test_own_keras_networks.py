@@ -115,7 +115,7 @@ def test_a_folder_with_val_has_a_test_set(folder: Path, tmp_path: Path) -> None:
     assert read_manifest(folder / "models/colors/1").variants[0].test_accuracy == 1.0
 
 
-def test_a_network_of_any_size_is_given_one_with_a_data_set(folder: Path) -> None:
+def test_a_network_of_any_size_takes_its_size_from_a_data_set(folder: Path) -> None:
     model = keras.models.load_model("colors.keras")
     image = keras.Input((None, None, 3))
     x = layers.Rescaling(1 / 255)(image)

@@ -49,7 +49,7 @@ def test_the_history_names_the_sizes_and_the_kept_network_has_the_last(uninterru
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_run_stopped_before_or_at_the_switch_ends_as_if_it_had_not(
+def test_a_run_stopped_before_or_at_the_switch_resumes_to_the_same_result(
     uninterrupted_run: Run, tmp_path: Path, epoch: int
 ) -> None:
     def stop(line: str) -> None:
@@ -79,7 +79,7 @@ def test_validation_images_have_the_last_size_from_the_first_epoch(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_with_jax_a_run_stopped_at_the_switch_ends_as_if_it_had_not(tmp_path: Path) -> None:
+def test_with_jax_a_run_stopped_at_the_switch_resumes_to_the_same_result(tmp_path: Path) -> None:
     pytest.importorskip("jax")
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     options = ["-x", "-q", "-k", "stopped and 2 or history", "-p", "no:cacheprovider", f"--basetemp={tmp_path}/jax"]

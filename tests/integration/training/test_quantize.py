@@ -95,7 +95,7 @@ def test_every_graph_is_in_the_manifest_with_its_figures(published: Path) -> Non
         assert not variant.automatic  # 600 images are needed
 
 
-def test_the_version_is_whole_and_answers_as_published(published: Path) -> None:
+def test_the_version_is_complete_and_returns_the_published_outputs(published: Path) -> None:
     findings = list(verify(Repository(published.parents[1]), "xo", 2))
     assert [(finding.subject, finding.is_ok) for finding in findings] == [
         ("float32", True),
@@ -115,7 +115,7 @@ def test_the_card_describes_the_graphs(published: Path) -> None:
     assert f"Made by `convoy-train quantize models/{published.parent.name}/1 --int8 --fp16 --even-if-slower`" in card
 
 
-def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
+def test_quantizing_again_replaces_the_graph(published: Path) -> None:
     options = QuantizeOptions(allow_slower=True, method="percentile", reduce_range=True, latency_duration_s=0.05)
     folder = quantize.quantize(published, options, discard_log)
     precisions = [variant.precision for variant in open_manifest(folder).variants]
@@ -127,7 +127,7 @@ def test_a_second_time_the_graph_is_replaced(published: Path) -> None:
     assert np.abs(values.astype(int)).max() <= 64  # 7-bit weights
 
 
-def test_what_loses_too_much_is_rejected_with_the_figures(tmp_path: Path) -> None:
+def test_a_graph_that_loses_too_much_is_rejected_with_the_figures(tmp_path: Path) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights(outlier=1e4))
     with pytest.raises(
         TrainingError, match=r"int8 loses too much accuracy: on cpu, of 500 held-out images \d+ lost and"
@@ -136,7 +136,7 @@ def test_what_loses_too_much_is_rejected_with_the_figures(tmp_path: Path) -> Non
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
-def test_a_test_accuracy_stays_where_other_images_are_at_hand(tmp_path: Path) -> None:
+def test_a_test_accuracy_is_kept_if_only_other_images_are_available(tmp_path: Path) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights(), dataset="folder", test_accuracy=0.125)
     log_lines: list[str] = []
     quantized = quantize.quantize(
@@ -201,7 +201,7 @@ def test_the_service_chooses_only_what_is_faster_at_every_batch_size() -> None:
     assert is_automatic("float16", None, frozenset())
 
 
-def test_what_is_no_faster_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_is_not_faster_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_xo_version(tmp_path, least_squares_weights())
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", 1e9)
     with pytest.raises(TrainingError, match=r"int8 is not faster than float32 .* instead of .*Use --even-if-slower"):

@@ -36,7 +36,7 @@ def page(run: Run) -> Elements:
     return Elements(path.read_text(encoding="utf-8"))
 
 
-def test_nothing_comes_from_elsewhere_and_no_label_is_markup(page: Elements) -> None:
+def test_no_external_resources_are_used_and_labels_are_escaped(page: Elements) -> None:
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
     addresses = [v for _, attrs in page.tags for k, v in attrs.items() if k in ("src", "href")]
     assert addresses
@@ -44,14 +44,14 @@ def test_nothing_comes_from_elsewhere_and_no_label_is_markup(page: Elements) -> 
     assert MARKUP in page.text
 
 
-def test_its_images_can_be_seen(page: Elements) -> None:
+def test_images_are_valid_and_have_alternative_texts(page: Elements) -> None:
     images = [attrs for tag, attrs in page.tags if tag == "img"]
     for attrs in images:
         Image.open(io.BytesIO(base64.b64decode(attrs["src"].partition(",")[2]))).verify()
         assert attrs["alt"]
 
 
-def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
+def test_figures_equal_those_of_the_run(run: Run, page: Elements) -> None:
     assert f"letters, run {run.folder.name}" in page.text
     test = run.metrics()["test"]
     assert f"{test['accuracy']:.2%} of 300 test images correct" in page.text
@@ -67,13 +67,13 @@ def test_its_figures_are_the_runs(run: Run, page: Elements) -> None:
     assert "758" in page.text  # the parameters of all layers
 
 
-def test_the_page_goes_where_it_is_wanted(run: Run, tmp_path: Path) -> None:
+def test_the_page_is_written_to_the_given_path(run: Run, tmp_path: Path) -> None:
     assert write_report(run.folder, tmp_path / "page.html", None).read_bytes()
     with pytest.raises(TrainingError, match="could not be written"):
         write_report(run.folder, tmp_path / "missing" / "page.html", None)
 
 
-def test_what_has_no_report_is_reported(run: Run, tmp_path: Path) -> None:
+def test_folders_without_a_finished_run_are_rejected(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not the folder of a run"):
         write_report(tmp_path / "none", None, None)
     unfinished = start_run(tmp_path, replace(run.recipe(), epochs=5), {})

@@ -32,7 +32,7 @@ def convoy_train(folder: Path, *words: str) -> Result:
     return CliRunner().invoke(main, [*words, "--runs-dir", str(folder / "runs")], catch_exceptions=False)
 
 
-def test_what_is_worse_is_not_published(tmp_path: Path) -> None:
+def test_a_worse_network_is_not_published(tmp_path: Path) -> None:
     command = ("retrain", "xo", "--name", "toy", "--models-dir", str(tmp_path / "models"), "--epochs")
     first = convoy_train(tmp_path, *command, "4")
     assert first.exit_code == 0, first.output

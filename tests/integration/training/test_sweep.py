@@ -112,7 +112,7 @@ def test_errors_are_reported_before_anything_is_trained(words: list[str], messag
     assert not Path("runs").exists()
 
 
-def test_a_number_that_is_none_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_number_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "first")
     result = sweep()
     assert result.exit_code == 2

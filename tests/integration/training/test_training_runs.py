@@ -91,7 +91,7 @@ def test_a_run_leaves_all_its_files_and_no_other(uninterrupted_run: Run) -> None
         Image.open(uninterrupted_run.folder / name).verify()
 
 
-def test_its_figures_agree_with_each_other(uninterrupted_run: Run) -> None:
+def test_the_figures_of_a_run_are_consistent(uninterrupted_run: Run) -> None:
     metrics, history = uninterrupted_run.metrics(), uninterrupted_run.history()
     test = metrics["test"]
     confusion = np.array(test["confusion"])
@@ -114,7 +114,7 @@ def test_the_seed_decides_everything(uninterrupted_run: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("stop_line", ["epoch 1/4", "epoch 3/4"])
-def test_a_run_stopped_between_epochs_ends_as_if_it_had_not(
+def test_a_run_stopped_between_epochs_resumes_to_the_same_result(
     uninterrupted_run: Run, tmp_path: Path, stop_line: str
 ) -> None:
     def stop(line: str) -> None:

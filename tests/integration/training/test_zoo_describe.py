@@ -16,7 +16,7 @@ def convoy_train(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["describe", *arguments], catch_exceptions=False)
 
 
-def test_one_network_is_a_table() -> None:
+def test_one_network_is_described_in_a_table() -> None:
     result = convoy_train("lenet5", "--input", "32x32x3", "--classes", "7", "--batch", "8")
     assert result.exit_code == 0
     header, _, columns, *rows = result.output.splitlines()
