@@ -86,7 +86,7 @@ def attack(service: RunningService, path: str, body: bytes, connections: int) ->
 
 
 @pytest.mark.parametrize(("path", "body", "connections", "attacker_statuses"), ATTACKS.values(), ids=ATTACKS.keys())
-def test_another_address_gets_its_answers(
+def test_other_addresses_are_answered_during_an_attack(
     service: RunningService, path: str, body: bytes, connections: int, attacker_statuses: set[int]
 ) -> None:
     requests = itertools.cycle(client_requests())

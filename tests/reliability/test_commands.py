@@ -10,7 +10,7 @@ from tests.reliability.open_loop_load import CONNECTIONS
 pytestmark = pytest.mark.slow
 
 
-def test_nothing_is_lost_while_a_worker_is_killed_and_versions_come_and_go() -> None:
+def test_no_request_is_lost_while_a_worker_is_killed_and_versions_change() -> None:
     results = find_lost_requests.measure(4000, (16, 48), min_events=4)
     assert find_lost_requests.problems_of(results) == []
     assert results.request_log.right.total() > 2000

@@ -74,9 +74,7 @@ def times_of(service: RunningService, event: str) -> dict[int, list[datetime]]:
         ("short", "with shape (1, 3)"),
     ],
 )
-def test_a_model_that_goes_wrong_fails_the_batch_that_it_happens_to(
-    service: RunningService, model: str, reason: str
-) -> None:
+def test_a_failing_model_fails_only_the_affected_batch(service: RunningService, model: str, reason: str) -> None:
     before = count(service, "model failed")
     failed = classify(service, model, WHITE)
     assert failed.status_code == 500
@@ -101,7 +99,7 @@ def test_models_that_vanish_are_reported_and_stay_loaded(service: RunningService
     assert count(service, "models cannot be read") == 1
 
 
-def test_clients_that_go_in_the_middle_of_a_body_leave_nothing_behind(service: RunningService) -> None:
+def test_clients_that_disconnect_during_a_body_leave_nothing_behind(service: RunningService) -> None:
     head = b"POST /api/v1/models/linear/classify HTTP/1.1\r\nHost: convoy\r\nContent-Length: 1000\r\n\r\n"
     before = resource_usage(service.process.pid).descriptors
     for number in range(100):

@@ -7,7 +7,7 @@ from tests.reliability.fuzz.targets import TARGETS, corpus
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_sound_inputs_and_old_findings(target: str) -> None:
+def test_valid_inputs_and_earlier_findings_are_handled(target: str) -> None:
     inputs = [*corpus(target), *(file.read_bytes() for file in regressions(target))]
     for data in inputs:
         TARGETS[target](data)

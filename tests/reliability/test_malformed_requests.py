@@ -71,7 +71,9 @@ VALID_ERROR = b'{"error":{"code":"bad_image","message":"a","hint":"b"}}'
         (Answer(200, {}, b""), CONVOY_ERROR, 0, 2.1, "2.1 s"),
     ],
 )
-def test_a_broken_rule_is_seen(answer: Answer | None, shape: str, extra_bytes: float, cpu_s: float, rule: str) -> None:
+def test_a_broken_rule_is_detected(
+    answer: Answer | None, shape: str, extra_bytes: float, cpu_s: float, rule: str
+) -> None:
     results = violated_rule(Case("kind", b"GET / HTTP/1.1\r\n\r\n", shape), answer, extra_bytes, cpu_s)
     assert rule in results
     assert bool(rule) == bool(results)
