@@ -163,7 +163,7 @@ def test_every_documented_code_is_provoked() -> None:
 
 
 @pytest.mark.parametrize("where", sorted(set(CODES_TESTED_ELSEWHERE.values())))
-def test_tests_that_provoke_other_errors_exist(where: str) -> None:
+def test_referenced_tests_exist(where: str) -> None:
     file, _, name = where.partition("::")
     assert f"def {name}(" in next(Path(__file__).parents[2].rglob(file)).read_text()
 

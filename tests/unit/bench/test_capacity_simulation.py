@@ -9,7 +9,7 @@ from tests.bench.capacity.simulation import Replica, simulate_autoscaler, simula
 SINGLE_IMAGE_REPLICA = Replica(request_s=0.0, batch_s={1: 0.01}, max_batch_size=1)
 
 
-def test_one_at_a_time_waits_as_pollaczek_and_khinchin_say() -> None:
+def test_single_requests_wait_as_in_the_pollaczek_khinchine_formula() -> None:
     """M/D/1: at a utilization u, the mean number in the system is u + u^2 / (2 (1 - u)); Little's law gives the
     wait."""
     result = simulate_open_loop(SINGLE_IMAGE_REPLICA, 50, seconds=400)
@@ -36,14 +36,14 @@ def test_a_second_core_helps_until_the_event_loop_is_full() -> None:
     assert simulate_closed_loop(replica, 128, 3).answered_per_s == pytest.approx(2500, rel=0.05)
 
 
-def test_one_connection_waits_for_door_run_and_network() -> None:
+def test_one_connection_waits_for_parsing_run_and_network() -> None:
     replica = Replica(request_s=0.001, batch_s={1: 0.002}, network_s=0.003)
     result = simulate_closed_loop(replica, connections=1, seconds=5)
     assert result.p50_ms == pytest.approx(6)
     assert result.answered_per_s == pytest.approx(1 / 0.006, rel=0.01)
 
 
-def test_batches_grow_with_the_load_and_what_does_not_fit_is_rejected() -> None:
+def test_batches_grow_with_the_load_and_excess_requests_are_rejected() -> None:
     replica = Replica(request_s=0.0001, batch_s={1: 0.002, 32: 0.004}, max_queue_images=200)
     calm, busy = simulate_open_loop(replica, 200, 5), simulate_open_loop(replica, 3000, 5)
     assert calm.images_per_batch < 2 < busy.images_per_batch
@@ -64,7 +64,7 @@ def test_the_autoscaler_follows_a_load_ten_times_the_one_before() -> None:
     assert 0 < result.refused < 1
 
 
-def test_at_its_limit_it_never_settles() -> None:
+def test_an_autoscaler_at_its_limit_never_settles() -> None:
     result = simulate_autoscaler(100.0, 10, lambda _: 6000.0, seconds=600, target=0.6, max_replicas=50, start_s=10)
     assert result.replicas == 50
     assert math.isinf(result.settled_s)

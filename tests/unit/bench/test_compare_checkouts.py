@@ -50,13 +50,13 @@ def test_every_checkout_has_its_row(drifting: CheckoutResults) -> None:
     ]
 
 
-def test_a_failed_request_makes_void(drifting: CheckoutResults) -> None:
+def test_a_failed_request_makes_a_load_void(drifting: CheckoutResults) -> None:
     assert drifting.voids() == []
     drifting.runs["image"][1][0] = load_result(1100.0, failed=3)
     assert drifting.voids() == ["image at checkout 1: 3 failed"]
     assert [row[2:4] for row in compare_checkouts.rows(drifting, plan())] == [["700", "1.000"], ["void", "void"]]
 
 
-def test_what_never_answered_has_no_ratios(drifting: CheckoutResults) -> None:
+def test_a_checkout_without_responses_has_no_ratios(drifting: CheckoutResults) -> None:
     drifting.runs["image"][0][2] = load_result(0.0, failed=8)
     assert [set(row[2:]) for row in compare_checkouts.rows(drifting, plan())] == [{"void"}, {"void"}]

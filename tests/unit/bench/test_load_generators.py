@@ -5,7 +5,7 @@ from tests.bench.load_generators.closed_loop import LoadResult, parse_wrk
 from tests.bench.load_generators.open_loop import read_log
 
 
-def test_wrks_line_is_the_last() -> None:
+def test_the_last_line_of_wrk_is_parsed() -> None:
     output = 'Running 2s test\n{"answers": 500, "seconds": 2.5, "failed": 3, "p50_us": 1500, "p99_us": 20000}\n'
     assert parse_wrk(output) == LoadResult(requests_per_s=200, p50_ms=1.5, p99_ms=20, requests=500, failed=3)
 

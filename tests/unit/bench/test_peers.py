@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache/convoy-peers"
 
 
-def test_every_peer_answers_loads_of_convoys() -> None:
+def test_every_peer_supports_some_loads_of_convoy() -> None:
     ours = {load.name for load in convoy_workloads("m", 64)}
     assert set(PEERS) == set(environments.PACKAGES)
     for peer in PEERS.values():
@@ -42,7 +42,7 @@ def test_all_applications_get_the_same_configuration(config: PeerConfig) -> None
     assert variables["PEER_MODEL"] == str(config.graph.resolve())
 
 
-def test_applications_read_instances_and_batch_from_one_place() -> None:
+def test_all_applications_share_the_same_instances_and_batch_size() -> None:
     """A different number in one application would make the comparison unfair without any error."""
     for file in APPS.glob("*_app.py"):
         names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}

@@ -66,7 +66,7 @@ def _row(content: str, start: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_the_middle_is_taken_figure_by_figure() -> None:
+def test_the_median_is_computed_per_figure() -> None:
     result = median_result([LoadResult(10, 1, 9, 100, 0), LoadResult(30, 3, 5, 300, 1), LoadResult(20, 2, 7, 200, 2)])
     assert result == LoadResult(20, 2, 7, 200, 3)
 
@@ -107,7 +107,7 @@ def test_stages_that_could_not_be_measured_are_void(throughput_results: Throughp
     assert any(text.startswith("stages of v2 json x64") for text in throughput_results.voids())
 
 
-def test_ratios_are_ours_over_theirs(peer_results: PeerResults) -> None:
+def test_ratios_are_convoy_divided_by_the_peer(peer_results: PeerResults) -> None:
     content = sections.peers(peer_results, "make bench-peers", "peers.svg")
     ratios = content[content.index("Ratio of Convoy to each peer") :]
     assert _row(ratios, "| v2 json | Triton")[2] == "2.00"

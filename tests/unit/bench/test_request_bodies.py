@@ -28,7 +28,7 @@ def bodies(samples: Samples, tmp_path: Path) -> Bodies:
     return Bodies(samples, tmp_path, Sizes(BATCH, bodies=3))
 
 
-def test_samples_know_what_the_model_says_of_them(samples: Samples) -> None:
+def test_samples_contain_the_predictions_of_the_model(samples: Samples) -> None:
     assert samples.classes == list(range(10))
     assert np.array_equal(decode(samples.encoded[3], 1, 0, 10**6), samples.tensors[3])
 

@@ -27,7 +27,7 @@ def test_the_limit_grows_with_the_workers_and_leaves_room() -> None:
 
 
 @pytest.mark.parametrize(("shape", "kind", "size"), [((28, 20, 1), "PNG", (20, 28)), ((64, 64, 3), "JPEG", (500, 375))])
-def test_images_are_those_that_a_model_takes(
+def test_images_match_the_input_of_the_model(
     tmp_path: Path, shape: tuple[int, int, int], kind: str, size: tuple[int, int]
 ) -> None:
     manifest = read_manifest(write_version(tmp_path, "pets", 1, shape=shape))

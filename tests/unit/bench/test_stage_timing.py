@@ -81,7 +81,7 @@ def test_a_failing_function_stops_its_clock(timers: StageTimers, now: Time) -> N
     assert _used(timers) == {DECODE: 4}
 
 
-def test_waiting_costs_nothing_and_others_work_meanwhile(timers: StageTimers, now: Time) -> None:
+def test_waiting_is_not_counted_and_other_tasks_run_meanwhile(timers: StageTimers, now: Time) -> None:
     async def read() -> str:
         now.passes(1)
         await asyncio.sleep(0)
@@ -126,12 +126,12 @@ def test_an_error_comes_out_of_a_coroutine(timers: StageTimers) -> None:
         asyncio.run(timed(fail, BODY, timers)())
 
 
-def test_http_is_what_is_left_of_the_whole() -> None:
+def test_http_is_the_remainder_of_the_total() -> None:
     clocked = dict.fromkeys(STAGES, 10.0) | {HTTP: 99.0}
     assert with_remainder(170.0, clocked) == clocked | {HTTP: 120.0}
 
 
-def test_every_stage_is_still_where_the_table_says() -> None:
+def test_every_stage_exists_at_its_listed_location() -> None:
     """Runs in a separate process, because it changes the service's modules."""
     code = "import json, service.app; from tests.bench.stage_timing.timers import StageTimers, install; "
     code += "print(json.dumps(install(StageTimers())))"

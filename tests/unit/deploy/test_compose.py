@@ -47,14 +47,14 @@ def test_every_stage_starts_from_the_pinned_base_or_another_stage(dockerfile: Pa
     assert {origin for origin, _ in stages} <= {"${BASE}"} | {name for _, name in stages}
 
 
-def test_what_is_built_is_there(services: dict[str, Service]) -> None:
+def test_every_build_target_exists(services: dict[str, Service]) -> None:
     for build in (service["build"] for service in services.values() if "build" in service):
         stages = re.findall(r" AS (\S+)$", (ROOT / build["dockerfile"]).read_text(), re.MULTILINE)
         assert build["target"] in stages
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_what_is_copied_is_there_and_sent_to_the_builder(dockerfile: Path) -> None:
+def test_copied_files_exist_and_are_sent_to_the_builder(dockerfile: Path) -> None:
     allowed = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[0] == "!"}
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text(), re.MULTILINE):
         for name in line.replace("${LIBRARIES}", "serve").split():
@@ -62,7 +62,7 @@ def test_what_is_copied_is_there_and_sent_to_the_builder(dockerfile: Path) -> No
             assert any(Path(name).match(pattern) or pattern.startswith(f"{name}/") for pattern in allowed), name
 
 
-def test_every_mounted_file_is_there(services: dict[str, Service]) -> None:
+def test_every_mounted_file_exists(services: dict[str, Service]) -> None:
     mounts = [mount.partition(":")[0] for service in services.values() for mount in service.get("volumes", [])]
     assert [mount for mount in mounts if mount.startswith("./") and not (ROOT / mount).exists()] == []
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
@@ -77,7 +77,7 @@ def test_only_the_profiles_start_more_than_the_service_and_its_monitoring(servic
     assert {s for s, service in services.items() if "profiles" not in service} == {"convoy", "prometheus", "grafana"}
 
 
-def test_nothing_is_offered_beyond_this_machine(services: dict[str, Service]) -> None:
+def test_ports_are_published_on_localhost_only(services: dict[str, Service]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
@@ -118,7 +118,7 @@ def mounts(service: Service) -> dict[str, str]:
 
 
 @needs_compose
-def test_it_is_compose_as_specified() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     assert rendered(COMPOSE).keys() >= {"convoy", *(name for names in PROFILES.values() for name in names)}
 
 

@@ -69,7 +69,7 @@ def metrics() -> set[str]:
     return {f.name + suffix for f in families for suffix in suffixes[f.type]}
 
 
-def test_ports_and_probes_are_the_services(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
+def test_ports_and_probes_match_the_service(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
     for manifests in service_manifests():
         container, settings = container_of(manifests), settings_of(manifests, monkeypatch)
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -100,7 +100,7 @@ def test_the_pods_accept_connections_only_from_their_neighbors_and_open_none() -
     assert not spec.get("egress"), "no outgoing connections"
 
 
-def test_components_let_in_a_namespace_each_and_out_to_the_bucket_alone() -> None:
+def test_components_allow_one_namespace_each_and_egress_only_to_the_bucket() -> None:
     network_policies = policies(render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS))
     assert network_policies.keys() == {"convoy", "convoy-ingress", "convoy-metrics", "convoy-bucket"}
     for name, spec in network_policies.items():
@@ -132,7 +132,7 @@ def test_selectors_find_the_pods() -> None:
     assert monitored.items() <= of_kind(manifests, "Service")["metadata"]["labels"].items()
 
 
-def test_the_environment_is_settings_that_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_contains_only_valid_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     setting_names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | OF_TRAINING
     for name, manifests in all_rendered():
         if any(pod_of(manifest) for manifest in manifests):
@@ -156,7 +156,7 @@ def test_threads_are_whole_cores_that_no_other_container_requests(
         assert usable_cores(tmp_path) == cores
 
 
-def test_the_ingress_lets_in_what_is_for_clients_and_no_more(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
+def test_the_ingress_exposes_only_routes_for_clients(monkeypatch: pytest.MonkeyPatch, paths: set[str]) -> None:
     manifests = render(K8S / "overlays/cpu", *COMPATIBLE_COMPONENTS)
     ingress, settings = of_kind(manifests, "Ingress"), settings_of(manifests, monkeypatch)
     rules = [(rule["path"], rule["pathType"]) for rule in ingress["spec"]["rules"][0]["http"]["paths"]]
@@ -338,7 +338,7 @@ def test_the_training_image_has_every_backend_that_a_job_names() -> None:
 
 
 @pytest.mark.parametrize("job", [job for job in JOBS if job not in {"storage", "shell"}])
-def test_the_commands_of_jobs_are_commands(job: str) -> None:
+def test_the_commands_of_jobs_are_valid(job: str) -> None:
     manifests = render(K8S / "jobs" / job)
     container = container_of(manifests)
     program, name, *words = container["command"]
@@ -350,7 +350,7 @@ def test_the_commands_of_jobs_are_commands(job: str) -> None:
         command.make_context(name, [*words, "--no-such-option"])
 
 
-def test_jobs_give_every_pod_its_part() -> None:
+def test_jobs_assign_a_part_to_every_pod() -> None:
     batch, distributed_job = render(K8S / "jobs/batch"), render(K8S / "jobs/distributed")
     spec = of_kind(batch, "Job")["spec"]
     assert environment(batch)["JOB_COMPLETIONS"] == str(spec["completions"])
@@ -376,7 +376,7 @@ def test_the_sweep_has_a_pod_for_each_combination() -> None:
     assert of_kind(sweep, "Job")["spec"]["completions"] == len(listed.output.splitlines())
 
 
-def test_a_lost_pod_costs_no_attempt_and_an_error_no_second_one() -> None:
+def test_a_lost_pod_is_retried_and_a_failed_one_is_not() -> None:
     for name in JOBS[1:]:
         (manifest,) = [one for one in render(K8S / "jobs" / name) if one["kind"] in {"Job", "CronJob"}]
         spec = manifest["spec"]["jobTemplate"]["spec"] if manifest["kind"] == "CronJob" else manifest["spec"]

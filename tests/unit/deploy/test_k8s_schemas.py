@@ -36,7 +36,7 @@ def test_every_folder_is_rendered_here() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_strictly_what_kubernetes_accepts(version: str) -> None:
+def test_manifests_are_valid_for_kubernetes(version: str) -> None:
     different = {str(manifest): manifest for _, manifests in all_kustomizations() for manifest in manifests}
     for manifest in different.values():
         if group(manifest) not in CUSTOM:
@@ -50,7 +50,7 @@ def test_the_schemas_would_notice_a_misspelt_field() -> None:
 
 
 @pytest.mark.parametrize("file", ["keda.sh_scaledobjects.yaml", "monitoring.coreos.com_servicemonitors.yaml"])
-def test_what_operators_accept(file: str) -> None:
+def test_manifests_are_valid_for_operators(file: str) -> None:
     if not (SCHEMAS / file).is_file():
         pytest.skip(f"{file} is not at hand")
     definition = yaml.safe_load((SCHEMAS / file).read_text())
@@ -72,7 +72,7 @@ def with_closed_schemas(schema: Manifest) -> Manifest:
     return schema
 
 
-def test_the_kserve_copy_is_the_deployments_pod() -> None:
+def test_the_kserve_copy_equals_the_pod_of_the_deployment() -> None:
     pod = pod_of(of_kind(render(K8S / "overlays/cpu"), "Deployment"))
     copy = pod_of(of_kind(render(K8S / "overlays/cpu", "kserve"), "InferenceService"))
     assert pod is not None

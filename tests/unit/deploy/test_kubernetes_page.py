@@ -28,7 +28,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def test_its_overlays_render(tmp_path: Path) -> None:
+def test_the_documented_overlays_render(tmp_path: Path) -> None:
     """Returns the documented custom installation, with the additions for the canary, in a folder next to Convoy's."""
     yaml_blocks = [yaml.safe_load(block) for block in blocks("yaml")]
     own, canary = (next(block for block in yaml_blocks if key in block) for key in ("namespace", "patches"))
@@ -58,7 +58,7 @@ def commands() -> list[list[str]]:
     return commands
 
 
-def test_the_commands_name_files_objects_and_images_that_are_there() -> None:
+def test_the_commands_name_existing_files_objects_and_images() -> None:
     rendered = [one for _, manifests in all_kustomizations() for one in manifests]
     objects = {f"{one['kind'].lower()}/{one['metadata']['name']}" for one in rendered}
     images = {pod["containers"][0]["image"] for one in rendered if (pod := pod_of(one))}
@@ -100,7 +100,7 @@ def test_the_secrets_that_are_created_are_those_that_are_read() -> None:
     assert created == secrets_of_keys()
 
 
-def test_what_is_run_in_pods_are_commands_of_ours() -> None:
+def test_commands_in_pods_are_commands_of_convoy() -> None:
     inside = [words[words.index("--") + 1 :] for words in commands() if "--" in words]
     convoy_commands = [words[1:] for words in inside if words[0] == "convoy"]
     assert len(convoy_commands) > 1

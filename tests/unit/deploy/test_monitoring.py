@@ -43,7 +43,7 @@ def documented_metrics() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("expr", [*QUERIES, *ALERTS.values(), *RECORDED.values()])
-def test_only_what_the_service_counts_is_requested(expr: str) -> None:
+def test_queries_use_only_metrics_of_the_service(expr: str) -> None:
     metrics = documented_metrics()
     for name, selector in METRIC.findall(expr):
         assert name in metrics
@@ -82,13 +82,13 @@ def test_the_limits_of_alerts_are_bounds_of_buckets() -> None:
     assert 1 in REQUEST_BUCKETS_S
 
 
-def test_the_dashboard_shows_everything_that_is_counted() -> None:
+def test_the_dashboard_shows_every_metric() -> None:
     queried = {name for expr in QUERIES for name, _ in METRIC.findall(expr)}
     families = {name for name, _, _ in ROW.findall(metrics_table())}
     assert [family for family in families if not any(name.startswith(family) for name in queried)] == []
 
 
-def test_no_two_panels_lie_over_one_another() -> None:
+def test_panels_do_not_overlap() -> None:
     occupied: set[tuple[int, int]] = set()
     for at in (panel["gridPos"] for panel in shipped_config.panels()):
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
@@ -126,13 +126,13 @@ def test_every_alert_is_tested_by_its_rules() -> None:
     assert [name for name in ALERTS if tests.count(f"alertname: {name}") < 2] == []
 
 
-def test_the_operator_is_given_the_same_rules() -> None:
+def test_the_operator_uses_the_same_rules() -> None:
     assert prometheus_rule.MANIFEST.read_text() == prometheus_rule.manifest_text(), (
         "run: python -m tests.monitoring.prometheus_rule"
     )
 
 
-def test_every_panel_and_variable_asks_the_chosen_source() -> None:
+def test_every_panel_and_variable_uses_the_selected_data_source() -> None:
     dashboard = json.loads((shipped_config.FOLDER / "dashboard.json").read_text())
     datasource, *variables = dashboard["templating"]["list"]
     assert (datasource["type"], datasource["name"]) == ("datasource", "datasource")
@@ -173,7 +173,7 @@ def test_every_alert_was_caused_and_fired_and_is_in_the_documentation() -> None:
     )
 
 
-def test_the_checks_know_the_interval_of_scrapes() -> None:
+def test_the_checks_use_the_configured_scrape_interval() -> None:
     config = yaml.safe_load((shipped_config.FOLDER / "prometheus.yml").read_text())
     assert config["global"]["scrape_interval"] == f"{shipped_config.SCRAPE_INTERVAL_S:g}s"
 

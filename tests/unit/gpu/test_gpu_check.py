@@ -27,7 +27,7 @@ def plan(tmp_path: Path) -> Plan:
     return Plan("cpu", True, tmp_path)
 
 
-def test_rows_come_back_as_they_were_kept(tmp_path: Path) -> None:
+def test_rows_are_read_as_written(tmp_path: Path) -> None:
     assert results.read(tmp_path / "rows") == []
     rows = [Row("speed", "7 images/s"), results.at_least("served", 0.8, 0.9, "3 | 4")]
     for row in rows:
@@ -55,7 +55,7 @@ results.append(Path(sys.argv[1]), results.Row("first", "1"))
         ("raise ValueError('no memory')", 60.0, "failed: ValueError: no memory"),
     ],
 )
-def test_what_a_step_found_outlives_it(
+def test_results_of_a_failed_step_are_kept(
     plan: Plan, monkeypatch: pytest.MonkeyPatch, then: str, limit_s: float, why: str
 ) -> None:
     script = plan.work / "step.py"
@@ -85,7 +85,7 @@ def test_a_provider_that_cannot_be_used_is_never_replaced_by_the_cpu(tmp_path: P
     assert [row.found for row in found["throughput"]] == ["failed: the provider cannot be used"]
 
 
-def test_a_stripped_graph_is_small_and_filled_alike_everywhere() -> None:
+def test_a_stripped_graph_is_small_and_filled_deterministically() -> None:
     weights = np.random.default_rng(0).normal(0.5, 2.0, (192, 100)).astype(np.float32) * 255
     graphs = [linear_graph(weights, (8, 8, 3)) for _ in range(2)]
     for graph in graphs:
@@ -100,7 +100,7 @@ def test_a_stripped_graph_is_small_and_filled_alike_everywhere() -> None:
     assert values.std() == pytest.approx(2.0, abs=0.05)
 
 
-def test_parity_is_of_logits(tmp_path: Path) -> None:
+def test_parity_compares_logits(tmp_path: Path) -> None:
     from onnxruntime import InferenceSession
 
     weights = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)

@@ -14,14 +14,14 @@ def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CONVOY_DATA", raising=False)
 
 
-def test_digits_that_the_model_knows(tmp_path: Path) -> None:
+def test_digits_that_the_model_classifies_correctly_are_used(tmp_path: Path) -> None:
     write_digit_model(tmp_path)
     known = digit_images.known_digits(100, tmp_path, "mnist-lenet5")
     assert len(known) >= 95
     assert {digit.label for digit in known} == set("0123456789")
 
 
-def test_a_model_that_takes_two_digits_for_each_other_leaves_those_out(tmp_path: Path) -> None:
+def test_a_model_that_confuses_two_digits_excludes_them(tmp_path: Path) -> None:
     write_digit_model(tmp_path, labels="1023456789")
     with pytest.raises(CannotMeasure, match=r"classifies only \d+ of 100 digits drawn in code"):
         digit_images.known_digits(100, tmp_path, "mnist-lenet5")
@@ -33,7 +33,7 @@ def test_an_untrained_model_is_rejected(tmp_path: Path) -> None:
         digit_images.known_digits(50, tmp_path, "mnist-lenet5")
 
 
-def test_a_missing_model_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_model_is_reported_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CannotMeasure, match=r"mnist-lenet5 does not exist"):
         digit_images.known_digits(10, tmp_path, "mnist-lenet5")
 

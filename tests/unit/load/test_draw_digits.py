@@ -29,7 +29,7 @@ def test_every_drawing_is_different_and_reproducible() -> None:
     assert np.array_equal(draw_digit(7, 1), draw_digit(7, 1))
 
 
-def test_mnist_takes_the_drawings_for_what_they_are(data_dir: Path) -> None:
+def test_the_drawings_resemble_their_digits_in_mnist(data_dir: Path) -> None:
     """For most drawings, the nearest of 10,000 real digits has the same label. This check needs no trained model."""
     from training.data.datasets import mnist
 
@@ -60,7 +60,7 @@ def test_without_data_the_digits_are_drawn(monkeypatch: pytest.MonkeyPatch) -> N
     assert np.array_equal(pixels[11], draw_digit(1, 1))
 
 
-def test_with_data_they_are_mnists_own(data_dir: Path) -> None:
+def test_with_data_the_digits_are_those_of_mnist(data_dir: Path) -> None:
     pixels, labels = digits(10)
     assert pixels.shape == (10, SIDE_PX, SIDE_PX, 1)
     assert labels == list("7210414959")  # the first ten of the official test set

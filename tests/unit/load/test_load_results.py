@@ -38,7 +38,7 @@ def test_a_tail_too_long_for_its_median_fails() -> None:
     assert "10 times" in problem
 
 
-def test_a_load_without_requests_is_no_pass() -> None:
+def test_a_load_without_requests_fails() -> None:
     assert load_results.problems(_measured(), Bounds(p99_ms=100)) == ["No request was made."]
 
 
@@ -56,7 +56,7 @@ def test_the_table_has_a_line_for_every_row() -> None:
 @pytest.mark.parametrize(
     ("second", "users"), [(0, 1), (10, 16), (20, 32), (40, 32), (44, 96), (55, 96), (56, 32), (79.9, 32)]
 )
-def test_users_ramp_stay_rush_and_stay(second: float, users: int) -> None:
+def test_users_ramp_up_hold_spike_and_hold(second: float, users: int) -> None:
     users_and_rate = users_at(second, 80, 32)
     assert users_and_rate is not None
     assert users_and_rate[0] == users

@@ -26,7 +26,7 @@ def test_batches_come_in_every_size_and_form() -> None:
     assert {len(checked_request.expected) for checked_request in batches} == {8, 32}
 
 
-def test_a_right_answer_is_no_problem() -> None:
+def test_a_correct_response_is_accepted() -> None:
     assert ONE.check_answer(200, json.dumps(_prediction("7")).encode()) is None
     both = {"results": [_prediction("7"), {"error": {"code": "bad_image"}}]}
     assert TWO.check_answer(200, json.dumps(both).encode()) is None
@@ -48,7 +48,7 @@ def test_a_wrong_answer_is_noticed(checked_request: CheckedRequest, status: int,
     assert problem in (checked_request.check_answer(status, json.dumps(body).encode()) or "")
 
 
-def test_an_answer_that_is_no_json_is_noticed() -> None:
+def test_a_response_that_is_not_json_is_detected() -> None:
     assert "cannot be parsed" in (ONE.check_answer(200, b"<html>") or "")
 
 

@@ -39,7 +39,7 @@ def test_a_skip_that_is_not_allowed_fails_the_run(tmp_path: Path, options: tuple
     assert "LitServe" not in summary
 
 
-def test_a_module_that_is_skipped_whole_is_noticed(tmp_path: Path) -> None:
+def test_a_completely_skipped_module_is_detected(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text('import pytest\npytest.importorskip("no_such_module")\ndef test_it(): pass\n')
     (tmp_path / "test_other.py").write_text("def test_it(): pass\n")
     result = run_pytest(tmp_path, "1")
@@ -86,7 +86,7 @@ def test_only_what_is_missing_is_installed(tmp_path: Path) -> None:
     assert [line.split()[-1] for line in installs] == ["default-jdk-headless", "wrk"]
 
 
-def test_nothing_is_asked_of_apt_where_nothing_is_missing(tmp_path: Path) -> None:
+def test_without_missing_programs_apt_is_not_called(tmp_path: Path) -> None:
     log = tmp_path / "log"
     result = install_programs(tmp_path / "bin", ALL, f"echo > {log}")
     assert (result.returncode, result.stdout) == (0, "")

@@ -155,7 +155,7 @@ def test_an_error_is_reported_in_a_sentence_with_exit_code_2(work_folder: Path, 
     assert "Traceback" not in result.output
 
 
-def test_a_disk_that_refuses_is_reported_too(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permission_error_is_reported(work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "models/linear")
 
@@ -191,7 +191,7 @@ def test_completion_survives_a_wrong_variable(work_folder: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_shells_script_is_there(program: str) -> None:
+def test_the_completion_script_of_each_shell_is_available(program: str) -> None:
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
     command = CONVOY.with_name(program)
     for shell in ("zsh", "fish"):

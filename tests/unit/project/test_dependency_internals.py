@@ -142,7 +142,7 @@ def private_names_used(cls: type) -> set[str]:
     return private & provided_by_dependencies(cls)
 
 
-def test_the_servers_classes_are_among_those_that_are_checked() -> None:
+def test_the_classes_of_the_server_are_checked() -> None:
     assert {
         "service.server.connection_limits.LimitedProtocol",
         "service.server.worker.WorkerServer",
@@ -153,7 +153,7 @@ def test_the_servers_classes_are_among_those_that_are_checked() -> None:
     }
 
 
-def test_everything_that_a_subclass_uses_of_its_base_class_is_there() -> None:
+def test_everything_that_a_subclass_uses_of_its_base_class_exists() -> None:
     missing = {
         name: lacking
         for name, cls in subclasses_of_dependencies().items()

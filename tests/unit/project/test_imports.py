@@ -108,7 +108,7 @@ def test_imports_are_absolute() -> None:
     assert relative == []
 
 
-def test_a_running_service_has_nothing_of_training_in_memory() -> None:
+def test_a_running_service_does_not_import_training() -> None:
     program = (
         "import sys, service.cli, service.app, service.batch_jobs.classify_files;"
         "print(*{name.split('.')[0] for name in sys.modules})"

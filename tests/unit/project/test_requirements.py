@@ -34,7 +34,7 @@ def test_every_requirement_is_pinned_and_hashed(file: Path) -> None:
         assert all(HASH.fullmatch(option) for option in options), f"{requirement} has other options: {options}"
 
 
-def test_what_is_tested_is_what_is_served() -> None:
+def test_tests_and_service_use_the_same_versions() -> None:
     versions: dict[tuple[str, str], dict[str, str]] = {}
     for file in LISTS:
         for requirement, *_ in requirements(file):
@@ -50,7 +50,7 @@ def test_what_is_tested_is_what_is_served() -> None:
 
 
 @pytest.mark.parametrize(("environment", "listed"), [(".venv", "serve"), (".venv-dev", "dev")])
-def test_make_installs_from_hashed_lists_alone_what_builds_convoy_too(environment: str, listed: str) -> None:
+def test_make_installs_only_from_hashed_lists(environment: str, listed: str) -> None:
     """Without --no-build-isolation, pip would download and run the newest build backend."""
     command_prefix = f"\t{environment}/bin/python $(PIP_INSTALL) "
     installs = [

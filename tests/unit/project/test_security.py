@@ -27,12 +27,12 @@ def calls(tree: ast.AST, name: str) -> list[ast.Call]:
 
 
 @pytest.mark.parametrize("path", NAMED)
-def test_what_is_named_exists(path: str) -> None:
+def test_named_files_exist(path: str) -> None:
     assert (ROOT / path).exists()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[2:40] for row in ROWS])
-def test_every_threat_has_a_line_of_defence_and_what_shows_it(row: str) -> None:
+def test_every_threat_has_a_defence_and_evidence(row: str) -> None:
     threat, defence, evidence = row.strip("|").split(" | ")
     assert threat.strip()
     assert re.search(r"`(service|training|k8s|requirements)/", defence)

@@ -29,7 +29,7 @@ def sent_request(required_version: int | None = None) -> SentRequest:
     return SentRequest(b"a", [0], required_version)
 
 
-def test_right_answers_of_every_version_are_right() -> None:
+def test_correct_responses_of_every_version_are_accepted() -> None:
     one = new_log()
     assert one.record_answer(sent_request(), reply(PROBABILITIES[0])) == 1
     two = new_log()
@@ -53,14 +53,14 @@ def test_right_answers_of_every_version_are_right() -> None:
         (Reply(200, {b"x-request-id": b"a"}, b"{"), None, "cannot be parsed"),
     ],
 )
-def test_what_is_wrong_is_reported(answer: Reply, required_version: int | None, problem: str) -> None:
+def test_a_wrong_response_is_reported(answer: Reply, required_version: int | None, problem: str) -> None:
     request_log = new_log()
     assert request_log.record_answer(sent_request(required_version), answer) is None
     assert problem in request_log.problems[0]
     assert (request_log.wrong, request_log.missing()) == (1, 0)
 
 
-def test_a_cut_is_in_order_only_on_a_killed_workers_connection() -> None:
+def test_a_cut_connection_is_allowed_only_for_a_killed_worker() -> None:
     request_log = new_log()
     request_log.killed_ports.add(1)
     request_log.record_cut(ConnectionCut(1, b""))
@@ -70,7 +70,7 @@ def test_a_cut_is_in_order_only_on_a_killed_workers_connection() -> None:
     assert (request_log.cut, request_log.wrong, request_log.missing()) == (1, 1, 0)
 
 
-def test_an_answer_that_is_missing_is_missed_and_a_refusal_is_none() -> None:
+def test_a_missing_response_is_counted_and_a_rejection_is_not() -> None:
     request_log = new_log()
     assert request_log.missing() == 1
     assert request_log.record_answer(sent_request(), reply(PROBABILITIES[0], status=503, retry_after="1")) is None

@@ -30,7 +30,7 @@ def test_growth_is_distinguished_from_noise() -> None:
         trend([1.0], [1.0])
 
 
-def test_the_client_sees_cut_answers_and_answers_given_twice() -> None:
+def test_the_client_detects_truncated_and_duplicate_responses() -> None:
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     script = {b"/whole": whole, b"/twice": whole + whole, b"/cut": whole[:-1]}
 
