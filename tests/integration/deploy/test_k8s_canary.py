@@ -62,7 +62,7 @@ def versions_answering(client: httpx.Client, requests: int) -> Counter[str]:
     return Counter(answer.json()["model_version"] for answer in answers)
 
 
-def test_a_tenth_goes_to_the_canary_until_it_is_promoted(tmp_path: Path) -> None:
+def test_the_canary_receives_a_tenth_until_it_is_promoted(tmp_path: Path) -> None:
     for version in (1, 2):
         write_version(tmp_path / "models", MODEL, version, shape=(28, 28, 1), seed=version)
     state = tmp_path / "state.json"

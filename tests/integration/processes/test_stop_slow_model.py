@@ -88,7 +88,7 @@ def test_a_request_that_a_hanging_model_cannot_answer_gets_503_and_the_exit_code
     assert "no json" not in {line["event"] for line in service.lines}
 
 
-def test_a_request_whose_body_never_comes_gets_503(zoo: Path) -> None:
+def test_a_request_whose_body_never_arrives_receives_503(zoo: Path) -> None:
     with RunningService(zoo, drain_timeout_s=1) as service:
         parsed = urlparse(service.url)
         connection = http.client.HTTPConnection(str(parsed.hostname), parsed.port, timeout=60)

@@ -126,7 +126,7 @@ def two_process_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return only_run(runs_dir)
 
 
-def test_two_processes_come_to_the_losses_of_one(single_process_run: Run, two_process_run: Run) -> None:
+def test_two_processes_reach_the_losses_of_one(single_process_run: Run, two_process_run: Run) -> None:
     """Batch normalization uses the statistics of the whole batch, not of each process's half."""
     np.testing.assert_allclose(losses(two_process_run), losses(single_process_run), rtol=1e-5)
     assert two_process_run.info()["distributed"] == {"processes": 2, "devices": 2, "device": "cpu"}

@@ -496,7 +496,7 @@ def test_a_missing_file_is_a_bad_image_and_sends_nothing(server: ScriptedServer)
 
 
 @pytest.mark.parametrize("image", [PIXELS.astype(float), PIXELS[None], np.zeros((2, 2, 5), np.uint8), 7, None, [1]])
-def test_what_cannot_be_an_image_is_a_type_error(server: ScriptedServer, image: Any) -> None:
+def test_an_object_that_cannot_be_an_image_is_a_type_error(server: ScriptedServer, image: Any) -> None:
     with Client(server.url) as client, pytest.raises(TypeError, match="an image is a path"):
         client.classify("m", image)
 

@@ -201,7 +201,7 @@ def test_the_fastest_graph_for_the_placement_is_selected(
     assert select_variant(manifest, placement, flags).precision == chosen
 
 
-def test_a_graph_that_was_no_faster_must_be_requested() -> None:
+def test_a_graph_that_is_not_faster_must_be_requested() -> None:
     float32, int8 = manifest_with("float32", "int8").variants
     manifest = EVERY.model_copy(update={"variants": [float32, int8.model_copy(update={"automatic": False})]})
     assert select_variant(manifest, ON_CPU, VNNI).precision == "float32"

@@ -121,7 +121,7 @@ def test_a_broken_version_is_tried_again_when_its_files_change_or_on_request(
     asyncio.run(test())
 
 
-def test_a_broken_model_that_comes_later_does_not_fail_a_running_service(tmp_path: Path) -> None:
+def test_a_broken_model_added_later_does_not_fail_a_running_service(tmp_path: Path) -> None:
     async def test() -> None:
         write_version(tmp_path, "a", 1)
         registry = registry_of(tmp_path)
@@ -184,7 +184,7 @@ def test_a_version_evicted_from_the_cache_answers_until_its_new_content_is_loade
     asyncio.run(test())
 
 
-def test_a_model_whose_last_version_goes_while_the_root_is_read_is_unloaded(tmp_path: Path) -> None:
+def test_a_model_whose_last_version_is_removed_while_the_root_is_read_is_unloaded(tmp_path: Path) -> None:
     class EmptiedRepository(Repository):
         def versions(self, model: str) -> list[int]:
             return []

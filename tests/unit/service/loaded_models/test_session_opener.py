@@ -41,9 +41,7 @@ def test_the_missing_plugin_is_reported_only_where_it_would_be_used(
     assert why_not_openvino(Settings(**settings)) == reason
 
 
-def test_a_missing_provider_for_the_gpu_is_no_reason_to_report_the_plugin(
-    gpu_host: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_gpu_provider_does_not_report_the_plugin(gpu_host: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_opener, "available_providers", lambda: [CPU_PROVIDER])
     assert why_not_openvino(Settings(device="cuda")) == ""
     assert why_not_openvino(Settings()) == "no device"

@@ -176,7 +176,7 @@ def test_a_repaired_version_with_equal_size_and_time_is_loaded(tmp_path: Path) -
     run_with_registry(tmp_path, test)
 
 
-def test_a_version_that_is_being_copied_is_no_broken_version(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_version_being_copied_is_not_broken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Once its files have stopped changing, it is logged once, and counted until it is loaded."""
     write_version(tmp_path, "a", 1)
     graph = write_version(tmp_path, "elsewhere", 2).parent / "2" / "model.onnx"

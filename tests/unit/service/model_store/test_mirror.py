@@ -30,7 +30,7 @@ def test_the_bucket_is_in_the_folder_after_a_sync(mirror: BucketMirror, remote: 
     assert mirror.failures == {}
 
 
-def test_what_is_unchanged_is_not_read_again(mirror: BucketMirror, bucket: WatchedBucket, tmp_path: Path) -> None:
+def test_unchanged_objects_are_not_read_again(mirror: BucketMirror, bucket: WatchedBucket, tmp_path: Path) -> None:
     mirror.sync()
     assert len(bucket.read) == 3 * 3
     mirror.sync()
@@ -243,7 +243,7 @@ def test_the_cache_is_in_the_cache_folder_of_the_user(monkeypatch: pytest.Monkey
     assert default_cache_root() == Path("/home/somebody/.cache/convoy/models")
 
 
-def test_what_was_broken_is_reported_by_every_process(
+def test_every_process_reports_a_broken_version(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR, "convoy")

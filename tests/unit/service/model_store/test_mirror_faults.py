@@ -108,7 +108,7 @@ def test_a_bucket_whose_objects_all_hang_is_an_outage_and_not_tried_to_its_end(
 
 
 @pytest.mark.parametrize("fetched", ["in the same round", "before"])
-def test_many_versions_that_cannot_be_reached_are_no_outage_while_others_can(
+def test_many_unreachable_versions_are_not_an_outage_while_others_are_reachable(
     mirror: BucketMirror, bucket: WatchedBucket, remote: Path, clock: FakeClock, fetched: str
 ) -> None:
     if fetched == "before":

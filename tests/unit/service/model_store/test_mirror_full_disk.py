@@ -85,7 +85,9 @@ def test_removed_versions_free_space_and_a_full_disk_does_not_block_a_rollback(
     assert local_versions(mirror) == {"a": [1], "b": [1], "other": [1]}
 
 
-def test_a_version_is_kept_until_its_successor_has_come(mirror: BucketMirror, remote: Path, disk: SmallDisk) -> None:
+def test_a_version_is_kept_until_its_successor_is_downloaded(
+    mirror: BucketMirror, remote: Path, disk: SmallDisk
+) -> None:
     """The exception is a disk without space for both."""
     mirror.sync()
     shutil.rmtree(remote / "b" / "1")

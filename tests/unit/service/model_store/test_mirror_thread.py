@@ -76,7 +76,7 @@ def test_the_thread_can_be_restarted_after_an_error() -> None:
     assert mirror.syncs == 2
 
 
-def test_its_thread_ends_when_it_is_cancelled() -> None:
+def test_cancelling_ends_the_thread() -> None:
     before = set(threading.enumerate())  # threads of other tests may still be ending
 
     async def scenario() -> None:

@@ -35,7 +35,7 @@ def test_a_folder_with_many_entries_does_not_fill_the_log(caplog: pytest.LogCapt
     assert logged(caplog.records)[-1] == {"entries": 7}
 
 
-def test_objects_that_are_no_versions_are_found() -> None:
+def test_objects_that_are_not_versions_are_found() -> None:
     paths = ["a/1/manifest.json", "a/1/card.md", "a/1/deeper/file", "a/001/model.onnx", "a/latest/manifest.json"]
     paths += ["README.md", "a/notes.txt", "two words/1/manifest.json", ".git/config", "a/.2/manifest.json"]
     assert find_passed_over(paths) == {

@@ -55,7 +55,7 @@ def test_buckets_rise_from_a_tiny_request_to_a_slow_one(metric: Histogram | Dura
     assert bounds[0] <= (1 if family.name.endswith("_images") else 0.001)
 
 
-def test_what_is_counted_is_scraped() -> None:
+def test_counted_values_are_scraped() -> None:
     metrics = Metrics()
     metrics.requests.labels("/api/v1/models", 200).inc()
     metrics.requests.labels("/api/v1/models", 429).inc(2)

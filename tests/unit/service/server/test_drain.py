@@ -293,7 +293,7 @@ def test_a_request_without_an_answer_at_the_end_gets_503_in_its_protocol(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-def test_a_second_sigint_gives_requests_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_sigint_aborts_requests_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with running(tmp_path, monkeypatch) as harness:
             reply = await harness.send()

@@ -54,7 +54,7 @@ def test_a_client_that_sends_on_is_waited_for_longer_but_not_forever(
     assert not loop.timers
 
 
-def test_what_is_discarded_is_limited(
+def test_discarded_bytes_are_limited(
     lingering: LingeringClose, transport: FullTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_DISCARDED_BYTES > 200_000_000, "which a client may send before it reads an answer"
